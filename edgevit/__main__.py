@@ -1,0 +1,5 @@
+"""`python -m edgevit`, as torchrun starts it."""
+
+from edgevit.cli import main
+
+main()

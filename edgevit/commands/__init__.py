@@ -1,0 +1,1 @@
+"""The commands of `edgevit`, one module each; torch is imported when a command runs."""

@@ -1,0 +1,39 @@
+"""`edgevit doctor`: what is usable here."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import click
+
+
+@click.command("doctor")
+@click.option("--json", "as_json", is_flag=True, help="Print the findings as one JSON object.")
+def doctor_command(as_json: bool) -> None:
+    """List the toolkits, tools and targets that are usable on this machine.
+
+    \b
+    Example:
+      edgevit doctor
+    """
+    from edgevit.doctor import examine
+
+    found = examine()
+    if as_json:
+        click.echo(json.dumps(found, indent=2, allow_nan=False))
+        return
+    _print(found)
+
+
+def _print(found: dict[str, Any]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    for title, rows in (("toolkits and tools", found["tools"]), ("targets", found["targets"])):
+        table = Table(title=title)
+        for heading in ("name", "here", "for"):
+            table.add_column(heading)
+        for row in rows:
+            table.add_row(row["name"], row["state"], row["purpose"])
+        Console().print(table)

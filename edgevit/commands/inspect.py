@@ -1,0 +1,79 @@
+"""`edgevit inspect`: what a checkpoint is."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from edgevit.checkpoint import CheckpointInfo
+
+
+@click.command("inspect")
+@click.argument("checkpoint", metavar="CKPT", type=click.Path())
+@click.option("--variant", metavar="NAME", help="Demand this one, such as repvit_m0_9.")
+@click.option(
+    "--weights", metavar="KEY", help="Which weights to take of several, such as model_ema."
+)
+@click.option(
+    "--image-size", default=224, show_default=True, metavar="PX", help="Count MACs at this size."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def inspect_command(
+    checkpoint: str, variant: str | None, weights: str | None, image_size: int, as_json: bool
+) -> None:
+    """Tell what a RepViT checkpoint is, from its tensors alone.
+
+    CKPT is a .pth, .pt or .safetensors file in THU-MIG's or timm's naming, or one that
+    `edgevit fuse` wrote. No code in it is run, and nothing is written.
+
+    \b
+    Example:
+      edgevit inspect repvit_m0_9_eurosat64_timm.pth
+    """
+    from edgevit.checkpoint import inspect
+
+    info = inspect(checkpoint, variant=variant, weights=weights, image_size=image_size)
+    if as_json:
+        click.echo(json.dumps(info.to_json(), indent=2, allow_nan=False))
+    else:
+        _print_table(info)
+
+
+def _print_table(info: CheckpointInfo) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    config = info.config
+    ablations = f"kernel {config.kernel_size}, expansion {config.expansion:g}, SE {config.se}"
+    if info.fused:
+        heads = "merged into one"
+    else:
+        heads = "two (classifier and distillation)" if info.distillation else "one"
+    table = Table(title=f"{info.variant} · {info.num_classes} classes", show_header=False)
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    table.add_row("file", f"{info.path} ({info.size_bytes / 1e6:.1f} MB)")
+    table.add_row("sha256", info.sha256)
+    table.add_row("naming", info.naming)
+    table.add_row("wrapped in", " → ".join(info.wrappers) or "nothing")
+    table.add_row("numbers", info.dtype)
+    table.add_row("fused", "yes" if info.fused else "no")
+    table.add_row("heads", heads)
+    table.add_row("layers", ablations)
+    table.add_row("parameters", f"{info.parameters:,} ({info.fused_parameters:,} fused)")
+    table.add_row("MACs, fused", f"{info.fused_macs:,} at {info.image_size} px")
+    if info.proof:
+        table.add_row("fusion proof", _proof_text(info.proof))
+    Console().print(table)
+
+
+def _proof_text(stored: dict[str, Any]) -> str:
+    from edgevit.fuse import FuseProof
+
+    proof = FuseProof.from_json(stored.get("original") or stored)
+    if proof.max_abs_delta_logit is None:
+        return "by structure alone: it came fused"
+    return f"max |Δlogit| {proof.max_abs_delta_logit:.2e} on {proof.images} images"

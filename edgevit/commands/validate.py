@@ -1,0 +1,71 @@
+"""`edgevit validate`: the artifact on labelled images, by the C++ harness, with gates."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+
+@click.command("validate")
+@click.argument("artifact", metavar="ARTIFACT", type=click.Path(path_type=Path))
+@click.option(
+    "--data", required=True, metavar="DIR", type=click.Path(path_type=Path),
+    help="Labelled images: a folder or tar of class folders.",
+)
+@click.option(
+    "--program", metavar="M.evq", type=click.Path(path_type=Path),
+    help="Needed for images other than those the program recorded its logits for.",
+)
+@click.option(
+    "-o", "--output", metavar="JSON", type=click.Path(path_type=Path),
+    help="[default: ARTIFACT/validation.json]",
+)
+@click.option(
+    "--max-drop", type=float, help="Gate: top-1 points below float.  [default: target.toml]"
+)
+@click.option(
+    "--min-agreement", type=float,
+    help="Gate: percent of predictions equal to the program's.  [default: target.toml]",
+)
+@click.option("--no-gate", is_flag=True, help="Measure only.")
+@click.option("--device", default="local", show_default=True, type=click.Choice(["local"]))
+@click.option("--threads", default=1, show_default=True, type=click.IntRange(1, 256))
+@click.option("--warmup", default=10, show_default=True, type=click.IntRange(min=0))
+@click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Only N images, evenly spread.")
+@click.option(
+    "--runtime", metavar="LIB", type=click.Path(path_type=Path),
+    help="The runtime's library.  [default: the one in the ai-edge-litert package]",
+)
+@click.option("--force", is_flag=True, help="Replace the JSON when it exists.")
+@click.option("--json", "as_json", is_flag=True, help="Print the JSON as well.")
+def validate_command(
+    artifact: Path, data: Path, output: Path | None, no_gate: bool, device: str, as_json: bool,
+    **rest: Any,
+) -> None:  # fmt: skip
+    """Run an artifact on labelled images and gate its accuracy.
+
+    The harness is built first when needed. Exit code 3: a gate does not hold (the JSON is
+    written all the same).
+
+    \b
+    Example:
+      edgevit validate build/tflite --data eurosat-val.tar
+    """
+    from edgevit.validate import validate
+
+    found = validate(artifact, data, out=output, apply_gates=not no_gate, **rest)
+    if as_json:
+        click.echo(json.dumps(found.to_json(), indent=2, allow_nan=False))
+        return
+    accuracy, invoke = found.result["accuracy"], found.result["latency_us"]["invoke"]
+    click.echo(f"top-1 {accuracy['top1_percent']:.2f} % of {accuracy['count']} images")
+    if found.accuracy is not None and found.agreement is not None:
+        click.echo(f"against {found.compared_with}: {found.accuracy}")
+        click.echo(f"agreement with the program: {found.agreement.agreement:.2f} %")
+    click.echo(
+        f"invoke p50 {invoke['p50'] / 1e3:.2f} ms, p90 {invoke['p90'] / 1e3:.2f} ms, "
+        f"{found.result['threads']} thread(s)"
+    )

@@ -1,0 +1,72 @@
+"""Distillation: where the teacher comes from, and the loss that pulls the student to it."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from edgevit.errors import InputError
+
+Teacher = Callable[[Tensor], Tensor]
+"""float32 normalised images (N, 3, H, W) to logits (N, classes)."""
+
+
+def load_teacher(source: str | None, float_net: nn.Module) -> Teacher:
+    """The float net itself (None), a RepViT checkpoint's net, or what `module:function` returns.
+
+    The function is called without arguments and returns the teacher. It is the user's own code:
+    it is imported, so name only what you trust. Raises InputError when it cannot be had.
+    """
+    if source is None:
+        return _frozen(float_net)
+    if Path(source).suffix in (".pth", ".pt", ".safetensors"):
+        from edgevit.checkpoint import load
+        from edgevit.repvit import is_fused
+
+        model = load(source).model.eval()
+        return _frozen(model if is_fused(model) else model.fuse())
+    module_name, colon, function_name = source.partition(":")
+    if not colon or not function_name:
+        raise InputError(
+            f"--teacher {source!r} is neither a checkpoint (.pth, .pt, .safetensors) nor "
+            "module:function, as in mypackage.teachers:regnet"
+        )
+    try:
+        teacher = getattr(importlib.import_module(module_name), function_name)()
+    except (ImportError, AttributeError) as error:
+        raise InputError(f"--teacher {source!r} cannot be imported: {error}") from error
+    if not callable(teacher):
+        raise InputError(f"--teacher {source!r} returned {type(teacher).__name__}, not a callable")
+    return _frozen(teacher) if isinstance(teacher, nn.Module) else teacher
+
+
+def _frozen(model: nn.Module) -> nn.Module:
+    return model.eval().requires_grad_(False).to(memory_format=torch.channels_last)
+
+
+def distillation_loss(
+    student: Tensor,
+    teacher: Tensor,
+    labels: Tensor,
+    temperature: float,
+    teacher_weight: float,
+    label_weight: float,
+) -> Tensor:
+    """teacher_weight * T² * KL(teacher || student at T) + label_weight * cross-entropy, a scalar.
+
+    Hinton et al., arXiv 1503.02531; logits are float32 (N, classes), labels int64 (N,).
+    """
+    loss = student.new_zeros(())
+    if teacher_weight:
+        target = F.log_softmax(teacher / temperature, dim=1)
+        found = F.log_softmax(student / temperature, dim=1)
+        divergence = F.kl_div(found, target, log_target=True, reduction="batchmean")
+        loss = loss + teacher_weight * temperature**2 * divergence
+    if label_weight:
+        loss = loss + label_weight * F.cross_entropy(student, labels)
+    return loss

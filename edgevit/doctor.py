@@ -1,0 +1,72 @@
+"""Finds out what is installed without importing any of it."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import tomllib
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from edgevit.harness import SOURCES, find_runtime
+
+PACKAGES = {
+    "torch": "models, fine-tuning",
+    "nncf": "placing and calibrating quantizers",
+    "ai-edge-litert": "TFLite: flatbuffer schema, runtime",
+    "tensorflow-cpu": "tests: a second TFLite compiler to compare with",
+    "timm": "tests: the reference implementation",
+    "coremltools": "Core ML target",
+    "onnx": "TensorRT target",
+    "onnxruntime": "TensorRT artifact on any host",
+    "tensorrt": "TensorRT engines (needs an NVIDIA GPU)",
+    "torch-tensorrt": "TensorRT engines from Python (needs an NVIDIA GPU)",
+    "onnx2tf": "a peer to measure against, in an environment of its own",
+    "tflite-runtime": "the older TFLite runtime; ai-edge-litert is its successor",
+}
+PROGRAMS = {"cmake": "building the harness", "c++": "building the harness", "adb": "Android devices"}
+
+
+def examine() -> dict[str, Any]:
+    """{"schema_version", "tools": rows, "targets": rows}; a row has name, state, purpose."""
+    tools = [
+        {"name": name, "state": _package(name), "purpose": purpose}
+        for name, purpose in PACKAGES.items()
+    ]
+    tools += [
+        {"name": name, "state": _program(name), "purpose": purpose}
+        for name, purpose in PROGRAMS.items()
+    ]
+    return {"schema_version": 1, "tools": tools, "targets": _targets()}
+
+
+def _package(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "not installed"
+
+
+def _program(name: str) -> str:
+    path = shutil.which(name)
+    if path is None:
+        return "not found"
+    done = subprocess.run([path, "--version"], capture_output=True, text=True, timeout=20)
+    first = (done.stdout or done.stderr).strip().splitlines()
+    return first[0] if first else path
+
+
+def _targets() -> list[dict[str, str]]:
+    rows = []
+    for path in sorted((SOURCES / "targets").glob("*/target.toml")):
+        target = tomllib.loads(path.read_text(encoding="utf-8"))
+        name = path.parent.name
+        runtime = find_runtime(name)
+        rows.append(
+            {
+                "name": name,
+                "state": f"runtime {runtime.name}" if runtime else "runtime library not found",
+                "purpose": str(target["summary"]),
+            }
+        )
+    return rows

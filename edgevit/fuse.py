@@ -1,0 +1,224 @@
+"""Fuses a RepViT into plain convolutions, and proves that it is the same net.
+
+The proof: no batch norm and no branch is left, the convolutions are as many as the config asks
+for, and the logits on images differ from the unfused net's by no more than a stated bound.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+import os
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from types import NoneType
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from edgevit.checkpoint import METADATA_KEY, METADATA_SCHEMA_VERSION
+from edgevit.errors import GateFailed, InputError
+from edgevit.files import atomic_path
+from edgevit.repvit import RepViT, is_fused, unfused_layers
+
+# Float32 rounding alone moves the logits of a trained net by 1e-6 to 1e-5; one wrong weight, by
+# far more than this.
+DEFAULT_BOUND = 1e-4
+NOISE_IMAGES = 8
+NOISE_SEED = 0
+NOISE_IMAGE_SIZE_PX = 224
+NOISE_SOURCE = f"seeded noise (standard normal, seed {NOISE_SEED})"
+BATCH_SIZE = 16
+
+
+@dataclass(frozen=True)
+class FuseProof:
+    """What was counted and measured on a fused net.
+
+    `max_abs_delta_logit` is the largest |fused − unfused| over all `images` and classes, in logits;
+    `max_abs_logit` the largest unfused logit, and `top1_changed` the number of images whose
+    predicted class differs. All three are None when the net came in fused already
+    (`already_fused`), since nothing is there to compare with; `original` then holds the proof that
+    was stored with it, if any.
+    """
+
+    already_fused: bool
+    norms_and_branches_left: int
+    convs: int
+    expected_convs: int
+    bound: float
+    images: int
+    images_source: str
+    image_size: int
+    max_abs_delta_logit: float | None
+    max_abs_logit: float | None
+    top1_changed: int | None
+    original: dict[str, Any] | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> FuseProof:
+        """The inverse of `to_json`. Raises InputError for other keys, or values of another type."""
+        known = {field.name for field in fields(cls)}
+        if set(value) != known:
+            raise InputError(
+                f"fusion proof with the keys {sorted(value)}, expected {sorted(known)}"
+            )
+        other = {"already_fused": bool, "images_source": str, "original": (dict, NoneType)}
+        measured = ("max_abs_delta_logit", "max_abs_logit", "top1_changed")
+        for name, item in value.items():
+            kinds = (int, float, NoneType) if name in measured else other.get(name, (int, float))
+            if not isinstance(item, kinds):
+                raise InputError(f"fusion proof with {item!r} for {name}; fuse the net again")
+        return cls(**value)
+
+
+@dataclass(frozen=True)
+class FuseResult:
+    """The fused net, in eval mode, and the proof that it is the net it was made from."""
+
+    net: RepViT
+    proof: FuseProof
+
+
+def noise_images(image_size: int = NOISE_IMAGE_SIZE_PX) -> Tensor:
+    """Stand-ins where there are no images: (8, 3, image_size, image_size), standard normal.
+
+    The same on every machine and call; the global random state is not touched.
+    """
+    generator = torch.Generator().manual_seed(NOISE_SEED)
+    return torch.randn(NOISE_IMAGES, 3, image_size, image_size, generator=generator)
+
+
+def fuse(
+    model: RepViT,
+    images: Tensor | Iterable[Tensor] | None = None,
+    bound: float = DEFAULT_BOUND,
+    *,
+    images_source: str = "images given by the caller",
+    original: dict[str, Any] | None = None,
+) -> FuseResult:
+    """Fuse a copy of the model and prove it; the model itself is left as it is.
+
+    `images` is one batch or several, (N, 3, H, W) each, float32, normalised as in training, on
+    the model's device; without any, `noise_images()` stand in, and the proof says so. `bound` is
+    the largest |Δlogit| allowed. `original` is the proof that came with an already fused net.
+
+    Raises GateFailed, with the figures, when a part of the proof does not hold, and InputError
+    for images of the wrong shape or a net without a head.
+    """
+    if model.config.features_only:
+        raise InputError("a features_only net has no logits to prove; call its fuse() instead")
+    if not (math.isfinite(bound) and bound > 0):
+        raise InputError(f"bound={bound}; use a positive number of logits, such as {DEFAULT_BOUND}")
+    if images is None:
+        device = next(model.parameters()).device
+        images, images_source = noise_images().to(device), NOISE_SOURCE
+    before = copy.deepcopy(model).eval()
+    net = copy.deepcopy(before).fuse()
+    already = is_fused(before)
+    compared = _compare(before, net, [images] if isinstance(images, Tensor) else images)
+    proof = FuseProof(
+        already_fused=already,
+        norms_and_branches_left=len(unfused_layers(net)),
+        convs=sum(isinstance(layer, nn.Conv2d) for layer in net.modules()),
+        expected_convs=net.config.fused_convs,
+        bound=bound,
+        images=compared.images,
+        images_source=images_source,
+        image_size=compared.image_size,
+        max_abs_delta_logit=None if already else compared.max_abs_delta,
+        max_abs_logit=None if already else compared.max_abs_logit,
+        top1_changed=None if already else compared.top1_changed,
+        original=_first_proof(original) if already else None,
+    )
+    _demand(proof, net, compared)
+    return FuseResult(net, proof)
+
+
+def _first_proof(stored: dict[str, Any] | None) -> dict[str, Any] | None:
+    """The proof from when the net was still unfused, however often it was fused again since."""
+    return stored and (stored.get("original") or stored)
+
+
+@dataclass
+class _Comparison:
+    images: int = 0
+    image_size: int = 0
+    max_abs_delta: float = 0.0
+    max_abs_logit: float = 0.0
+    top1_changed: int = 0
+    finite: bool = True
+
+
+@torch.no_grad()
+def _compare(before: nn.Module, net: nn.Module, batches: Iterable[Tensor]) -> _Comparison:
+    found = _Comparison()
+    for batch in batches:
+        if batch.ndim != 4 or batch.shape[1] != 3 or not len(batch):
+            raise InputError(f"images of shape {tuple(batch.shape)}; expected (N, 3, H, W)")
+        for part in batch.split(BATCH_SIZE):
+            expected, logits = before(part), net(part)
+            found.images += len(part)
+            found.image_size = part.shape[-1]
+            # Maxima and comparisons pass over NaN in silence, so that is asked for by itself.
+            found.finite &= bool(torch.isfinite(expected).all() and torch.isfinite(logits).all())
+            delta = (logits - expected).abs().max().item()
+            found.max_abs_delta = max(found.max_abs_delta, delta)
+            found.max_abs_logit = max(found.max_abs_logit, expected.abs().max().item())
+            found.top1_changed += int((logits.argmax(1) != expected.argmax(1)).sum())
+    if not found.images:
+        raise InputError("no images to prove the fusion on; give at least one, or none at all")
+    return found
+
+
+def _demand(proof: FuseProof, net: RepViT, compared: _Comparison) -> None:
+    """Raises GateFailed for the first part of the proof that does not hold."""
+    where = f"fusing {net.config.variant}"
+    if proof.norms_and_branches_left:
+        path, kind = next(iter(unfused_layers(net).items()))
+        raise GateFailed(
+            f"{where}: {proof.norms_and_branches_left} layers did not fuse, first {path} ({kind})"
+        )
+    if proof.convs != proof.expected_convs:
+        raise GateFailed(
+            f"{where}: {proof.convs} convolutions, where its config has {proof.expected_convs}: "
+            "the net was changed after it was built"
+        )
+    if not compared.finite:
+        raise GateFailed(f"{where}: logits that are not finite on {proof.images_source}")
+    if not proof.already_fused and proof.max_abs_delta_logit > proof.bound:
+        raise GateFailed(
+            f"{where}: the logits of {proof.images} images ({proof.images_source}) differ by up to "
+            f"{proof.max_abs_delta_logit:.3g}, the bound is {proof.bound:g} (largest logit "
+            f"{proof.max_abs_logit:.3g}, {proof.top1_changed} predictions changed). Check for "
+            "batch norms with a variance near zero, or state a wider bound"
+        )
+
+
+def save_fused(result: FuseResult, path: str | os.PathLike[str], force: bool = False) -> Path:
+    """Write the fused net as .safetensors, with its config and proof; returns the path.
+
+    The file appears whole or not at all, and equal nets and proofs give equal bytes.
+    `checkpoint.load` reads it back. Raises InputError when the path may not be written.
+    """
+    path = Path(path)
+    if path.suffix != ".safetensors":
+        raise InputError(f"{path}: a fused net is written as .safetensors; give such a name")
+    # One key, since the format's writer puts several in an order that changes from run to run.
+    stored = {
+        "schema_version": METADATA_SCHEMA_VERSION,
+        "config": asdict(result.net.config),
+        "proof": result.proof.to_json(),
+    }
+    metadata = {METADATA_KEY: json.dumps(stored, sort_keys=True, allow_nan=False)}
+    state = {name: tensor.cpu().contiguous() for name, tensor in result.net.state_dict().items()}
+    with atomic_path(path, force) as temporary:
+        save_file(state, temporary, metadata)
+    return path

@@ -1,0 +1,59 @@
+"""Progress of long work on standard error: a live bar on a terminal, a plain line now and then elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from types import TracebackType
+
+PLAIN_INTERVAL_S = 10.0
+
+
+class Progress:
+    """Counts work done out of a total; use as a context manager and call `update`."""
+
+    def __init__(self, title: str, total: int, unit: str, done: int = 0) -> None:
+        self.title, self.total, self.unit = title, total, unit
+        self.start_done = self.done = done
+        self._started_s = self._last_line_s = time.monotonic()
+        self._bar = None
+
+    def __enter__(self) -> Progress:
+        if sys.stderr.isatty():
+            from rich.console import Console
+            from rich.progress import BarColumn, Progress as Bar, TextColumn
+
+            columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[note]}"))
+            self._bar = Bar(*columns, console=Console(stderr=True))
+            self._bar.start()
+            self._task = self._bar.add_task(self.title, total=self.total, completed=self.done, note="")
+        return self
+
+    def update(self, done: int, note: str = "") -> None:
+        """`done` is the total so far; `note` is shown as it is."""
+        self.done = done
+        now_s = time.monotonic()
+        text = f"{done}/{self.total} {self.unit}{self._rate(now_s)}{' ' + note if note else ''}"
+        if self._bar is not None:
+            self._bar.update(self._task, completed=done, note=text)
+        elif now_s - self._last_line_s >= PLAIN_INTERVAL_S or done == self.total:
+            self._last_line_s = now_s
+            print(f"{self.title}: {text}", file=sys.stderr, flush=True)
+
+    def _rate(self, now_s: float) -> str:
+        elapsed_s = now_s - self._started_s
+        fresh = self.done - self.start_done
+        if fresh <= 0 or elapsed_s <= 0:
+            return ""
+        per_s = fresh / elapsed_s
+        left_s = int((self.total - self.done) / per_s)
+        return f", {per_s:.0f} {self.unit}/s, {left_s // 60}:{left_s % 60:02d} left"
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._bar is not None:
+            self._bar.stop()

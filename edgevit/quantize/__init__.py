@@ -1,0 +1,1 @@
+"""Quantization: NNCF placement and ranges, bias correction, fine-tuning under distillation."""

@@ -1,0 +1,216 @@
+// Fake quantization for training: one read and one write forward, one byte an element kept for backward.
+//
+// PyTorch's and NNCF's kernels keep the float input (4 bytes an element) and pass over it several
+// times. Here the forward keeps an int8 code: -128 clipped below, 127 clipped above, otherwise the
+// rounding residual (round(x/s) - x/s, in [-0.5, 0.5]) times 252, which is all that the gradients of
+// LSQ (arXiv 1902.08153) and LSQ+ (arXiv 2004.09576) need. The residual's own rounding changes the
+// scale's gradient by at most |g| / 504 an element; the input's gradient is exact.
+//
+// Sums run over fixed blocks and are added in block order, so results do not depend on the threads.
+
+#include <ATen/Parallel.h>
+#include <torch/csrc/autograd/custom_function.h>
+#include <torch/library.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <tuple>
+#include <vector>
+
+namespace {
+
+using at::Tensor;
+
+constexpr int64_t kBlock = 16384;
+constexpr float kResidualSteps = 252.0F;
+constexpr int8_t kClippedLow = -128;
+constexpr int8_t kClippedHigh = 127;
+
+struct Grid {
+  float scale;
+  float inverse;
+  float zero_point;
+  float low;   // lowest and highest code, relative to the zero-point
+  float high;
+};
+
+Grid grid_of(float scale, float zero_point, int64_t quant_min, int64_t quant_max) {
+  const float zero = std::nearbyint(zero_point);
+  // In double and then narrowed, as quantized_decomposed.quantize_per_tensor does it.
+  const auto inverse = static_cast<float>(1.0 / static_cast<double>(scale));
+  return {scale, inverse, zero, static_cast<float>(quant_min) - zero, static_cast<float>(quant_max) - zero};
+}
+
+// Half to even for |v| < 2^22; callers clamp first. Unlike nearbyint it vectorises everywhere.
+inline float round_half_even(float v) {
+  constexpr float kMagic = 12582912.0F;
+  return (v + kMagic) - kMagic;
+}
+
+void forward_block(const float* __restrict x, float* __restrict y, int8_t* __restrict code, int64_t count, Grid g) {
+  for (int64_t i = 0; i < count; ++i) {
+    const float v = x[i] * g.inverse;
+    const float bounded = std::min(std::max(v, g.low - 1.0F), g.high + 1.0F);
+    const float rounded = round_half_even(bounded);
+    const float residual = round_half_even((rounded - bounded) * kResidualSteps);
+    const bool below = rounded < g.low;
+    const bool above = rounded > g.high;
+    y[i] = (below ? g.low : above ? g.high : rounded) * g.scale;
+    code[i] = below ? kClippedLow : above ? kClippedHigh : static_cast<int8_t>(residual);
+  }
+}
+
+struct Sums {
+  double scale = 0;
+  double zero_point = 0;
+};
+
+Sums backward_block(const float* __restrict grad, const int8_t* __restrict code, float* __restrict grad_x,
+                    int64_t count, Grid g) {
+  float scale_sum = 0;
+  float clipped_sum = 0;
+#pragma omp simd reduction(+ : scale_sum, clipped_sum)
+  for (int64_t i = 0; i < count; ++i) {
+    const bool below = code[i] == kClippedLow;
+    const bool above = code[i] == kClippedHigh;
+    const float v = grad[i];
+    const float inside = static_cast<float>(code[i]) * (1.0F / kResidualSteps);
+    const float slope = below ? g.low : (above ? g.high : inside);
+    const float clipped = (below | above) ? v : 0.0F;
+    grad_x[i] = v - clipped;
+    scale_sum += v * slope;
+    clipped_sum += clipped;
+  }
+  return {scale_sum, -static_cast<double>(clipped_sum) * g.scale};
+}
+
+// Channels are the leading dimension (weights), or one channel for the whole tensor (activations).
+// A block never spans two channels.
+struct Blocks {
+  int64_t channels;
+  int64_t per_channel;
+  int64_t blocks_per_channel;
+
+  Blocks(const Tensor& x, const Tensor& scale)
+      : channels(scale.numel()),
+        per_channel(channels == 0 ? 0 : x.numel() / channels),
+        blocks_per_channel((per_channel + kBlock - 1) / kBlock) {
+    TORCH_CHECK(channels == 1 || x.size(0) == channels, "one scale an output channel expected");
+  }
+
+  template <typename F>
+  void each(const F& body) const {
+    const int64_t total = channels * blocks_per_channel;
+    const int64_t grain = std::max<int64_t>(1, kBlock / std::max<int64_t>(1, std::min(per_channel, kBlock)));
+    at::parallel_for(0, total, grain, [&](int64_t begin, int64_t end) {
+      for (int64_t b = begin; b < end; ++b) {
+        const int64_t channel = b / blocks_per_channel;
+        const int64_t start = (b % blocks_per_channel) * kBlock;
+        body(b, channel, channel * per_channel + start, std::min(kBlock, per_channel - start));
+      }
+    });
+  }
+};
+
+std::tuple<Tensor, Tensor> forward_cpu(const Tensor& x, const Tensor& scale, const Tensor& zero_point,
+                                       int64_t quant_min, int64_t quant_max) {
+  TORCH_CHECK(x.scalar_type() == at::kFloat && scale.scalar_type() == at::kFloat, "float32 expected");
+  const bool dense = x.is_non_overlapping_and_dense() && (scale.numel() == 1 || x.is_contiguous());
+  const Tensor input = dense ? x : x.contiguous();
+  Tensor output = at::empty_like(input);
+  Tensor code = at::empty_like(input, input.options().dtype(at::kChar));
+  const Blocks blocks(input, scale);
+  const Tensor s = scale.contiguous();
+  const Tensor z = zero_point.contiguous();
+  const float* scales = s.const_data_ptr<float>();
+  const float* zeros = z.const_data_ptr<float>();
+  const float* from = input.const_data_ptr<float>();
+  auto* to = output.mutable_data_ptr<float>();
+  auto* codes = code.mutable_data_ptr<int8_t>();
+  blocks.each([&](int64_t, int64_t channel, int64_t at, int64_t count) {
+    const Grid g = grid_of(scales[channel], zeros[z.numel() == 1 ? 0 : channel], quant_min, quant_max);
+    forward_block(from + at, to + at, codes + at, count, g);
+  });
+  return {output, code};
+}
+
+std::tuple<Tensor, Tensor, Tensor> backward_cpu(const Tensor& grad_output, const Tensor& code, const Tensor& scale,
+                                                const Tensor& zero_point, int64_t quant_min, int64_t quant_max) {
+  Tensor grad = grad_output;
+  if (grad.strides() != code.strides()) {
+    grad = at::empty_like(code, code.options().dtype(at::kFloat));
+    grad.copy_(grad_output);
+  }
+  Tensor grad_x = at::empty_like(grad);
+  Tensor grad_scale = at::zeros_like(scale, at::MemoryFormat::Contiguous);
+  Tensor grad_zero = at::zeros_like(zero_point, at::MemoryFormat::Contiguous);
+  const Blocks blocks(code, scale);
+  std::vector<Sums> partial(static_cast<size_t>(blocks.channels * blocks.blocks_per_channel));
+  const Tensor s = scale.contiguous();
+  const Tensor z = zero_point.contiguous();
+  const float* scales = s.const_data_ptr<float>();
+  const float* zeros = z.const_data_ptr<float>();
+  const float* from = grad.const_data_ptr<float>();
+  const auto* codes = code.const_data_ptr<int8_t>();
+  auto* to = grad_x.mutable_data_ptr<float>();
+  blocks.each([&](int64_t block, int64_t channel, int64_t at, int64_t count) {
+    const Grid g = grid_of(scales[channel], zeros[z.numel() == 1 ? 0 : channel], quant_min, quant_max);
+    partial[static_cast<size_t>(block)] = backward_block(from + at, codes + at, to + at, count, g);
+  });
+  auto* scale_out = grad_scale.mutable_data_ptr<float>();
+  auto* zero_out = grad_zero.mutable_data_ptr<float>();
+  for (int64_t channel = 0; channel < blocks.channels; ++channel) {
+    Sums sum;
+    for (int64_t b = 0; b < blocks.blocks_per_channel; ++b) {
+      const Sums& part = partial[static_cast<size_t>(channel * blocks.blocks_per_channel + b)];
+      sum.scale += part.scale;
+      sum.zero_point += part.zero_point;
+    }
+    scale_out[channel] = static_cast<float>(sum.scale);
+    zero_out[z.numel() == 1 ? 0 : channel] += static_cast<float>(sum.zero_point);
+  }
+  return {grad_x, grad_scale, grad_zero};
+}
+
+class FakeQuantize : public torch::autograd::Function<FakeQuantize> {
+ public:
+  static Tensor forward(torch::autograd::AutogradContext* context, const Tensor& x, const Tensor& scale,
+                        const Tensor& zero_point, int64_t quant_min, int64_t quant_max) {
+    at::AutoDispatchBelowADInplaceOrView guard;
+    auto [output, code] = forward_cpu(x, scale, zero_point, quant_min, quant_max);
+    context->save_for_backward({code, scale, zero_point});
+    context->saved_data["quant_min"] = quant_min;
+    context->saved_data["quant_max"] = quant_max;
+    return output;
+  }
+
+  static torch::autograd::variable_list backward(torch::autograd::AutogradContext* context,
+                                                 const torch::autograd::variable_list& grads) {
+    const auto saved = context->get_saved_variables();
+    auto [grad_x, grad_scale, grad_zero] =
+        backward_cpu(grads[0], saved[0], saved[1], saved[2], context->saved_data["quant_min"].toInt(),
+                     context->saved_data["quant_max"].toInt());
+    return {grad_x, grad_scale, grad_zero, Tensor(), Tensor()};
+  }
+};
+
+Tensor fake_quantize_autograd(const Tensor& x, const Tensor& scale, const Tensor& zero_point, int64_t quant_min,
+                              int64_t quant_max) {
+  return FakeQuantize::apply(x, scale, zero_point, quant_min, quant_max);
+}
+
+Tensor fake_quantize_cpu(const Tensor& x, const Tensor& scale, const Tensor& zero_point, int64_t quant_min,
+                         int64_t quant_max) {
+  return std::get<0>(forward_cpu(x, scale, zero_point, quant_min, quant_max));
+}
+
+}  // namespace
+
+TORCH_LIBRARY(edgevit, library) {
+  library.def("fake_quantize(Tensor x, Tensor scale, Tensor zero_point, int quant_min, int quant_max) -> Tensor");
+}
+
+TORCH_LIBRARY_IMPL(edgevit, CPU, library) { library.impl("fake_quantize", fake_quantize_cpu); }
+
+TORCH_LIBRARY_IMPL(edgevit, AutogradCPU, library) { library.impl("fake_quantize", fake_quantize_autograd); }

@@ -1,0 +1,126 @@
+"""Fake quantization with learned scales, as a differentiable torch function.
+
+Forward: y = (clamp(round(x / s) + z, quant_min, quant_max) - z) * s, with x / s computed as
+x * float32(1 / s), so that it equals torch's quantize_per_tensor bit for bit. Backward:
+straight-through inside the range, none outside; the scale's gradient is LSQ's (arXiv 1902.08153),
+the zero-point's LSQ+'s (arXiv 2004.09576).
+
+On the CPU a compiled kernel runs it (fake_quantize.cpp beside this file, built once by torch's
+extension loader); without a compiler, and on other devices, the torch version below does the same.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import logging
+import os
+import sys
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+log = logging.getLogger(__name__)
+
+SOURCE = Path(__file__).with_name("fake_quantize.cpp")
+FLAGS = (
+    "-std=c++20",
+    "-O3",
+    "-march=native",
+    "-fopenmp",
+    "-fno-math-errno",
+    "-fno-trapping-math",
+)
+
+
+def fake_quantize(
+    x: Tensor, scale: Tensor, zero_point: Tensor, quant_min: int, quant_max: int
+) -> Tensor:
+    """Quantize and dequantize `x`.
+
+    `scale` is float32 (1,) for a tensor or (C,) for the leading axis of `x`; `zero_point` is
+    float32 (1,), rounded to an integer in the forward.
+    """
+    if x.device.type == "cpu" and compiled_kernel():
+        return torch.ops.edgevit.fake_quantize(x, scale, zero_point, quant_min, quant_max)
+    return _TorchFakeQuantize.apply(x, scale, zero_point, quant_min, quant_max)
+
+
+@functools.cache
+def compiled_kernel() -> bool:
+    """Build (once a machine) and load the CPU kernel; False, with a warning, when that fails.
+
+    EDGEVIT_NO_KERNEL=1 forces the torch version.
+    """
+    if os.environ.get("EDGEVIT_NO_KERNEL") == "1":
+        return False
+    from torch.utils import cpp_extension
+
+    folder = _build_folder()
+    folder.mkdir(parents=True, exist_ok=True)
+    if not any(folder.glob("*.so")):
+        print("building the fake-quantize kernel (once, half a minute) ...", file=sys.stderr)
+    # The loader calls `ninja`, which pip put beside this interpreter.
+    path = os.environ.get("PATH", "")
+    os.environ["PATH"] = os.pathsep.join((str(Path(sys.executable).parent), path))
+    try:
+        cpp_extension.load(
+            "edgevit_fake_quantize",
+            [str(SOURCE)],
+            extra_cflags=list(FLAGS),
+            build_directory=str(folder),
+            is_python_module=False,
+        )
+    except (OSError, RuntimeError) as error:
+        log.warning(
+            "the fast fake-quantize kernel could not be built, training goes on several times "
+            "slower with torch operations; a C++20 compiler is needed (apt-get install g++): %s",
+            str(error).strip().splitlines()[0],
+        )
+        return False
+    finally:
+        os.environ["PATH"] = path
+    return True
+
+
+def _build_folder() -> Path:
+    # -march=native: a home folder shared between machines must not share the binary.
+    cpu = _cpu_flags() + torch.__version__ + SOURCE.read_text() + " ".join(FLAGS)
+    key = hashlib.sha256(cpu.encode()).hexdigest()[:16]
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return cache / "edgevit" / f"kernel-{key}"
+
+
+def _cpu_flags() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return ""
+    return next((line for line in lines if line.startswith(("flags", "Features"))), "")
+
+
+class _TorchFakeQuantize(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x, scale, zero_point, quant_min, quant_max):
+        shape = (-1,) + (1,) * (x.dim() - 1) if scale.numel() > 1 else (1,)
+        step = scale.view(shape)
+        low = quant_min - torch.round(zero_point)
+        high = quant_max - torch.round(zero_point)
+        inverse = (1.0 / step.double()).to(torch.float32)
+        position = x * inverse
+        rounded = torch.round(position)
+        code = torch.clamp(rounded, low, high)
+        # Inside the range the scale's gradient is the rounding residual, outside the clipped code.
+        inside = rounded == code
+        ctx.save_for_backward(inside, torch.where(inside, rounded - position, code), scale)
+        return code * step
+
+    @staticmethod
+    def backward(ctx, grad):
+        inside, slope, scale = ctx.saved_tensors
+        per_tensor = scale.numel() == 1
+        axes = tuple(range(0 if per_tensor else 1, grad.dim()))
+        grad_scale = (grad * slope).sum(axes).view_as(scale)
+        clipped = (grad * ~inside).sum(axes).view_as(scale)
+        return grad * inside, grad_scale, -(clipped * scale).sum().view(1), None, None

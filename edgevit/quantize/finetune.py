@@ -1,0 +1,250 @@
+"""Quantization-aware fine-tuning under distillation: deterministic, resumable, distributed."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from edgevit.distill import Teacher, distillation_loss
+from edgevit.progress import Progress
+from edgevit.quantize.distributed import Group
+from edgevit.quantize.images import (
+    PixelSource,
+    augment,
+    channels_last,
+    logits_of,
+    prefetched,
+    training_batch,
+)
+from edgevit.quantize.net import QuantizedNet
+from edgevit.quantize.options import QuantizeOptions
+from edgevit.quantize.snapshot import read_snapshot, write_snapshot
+
+
+@dataclass
+class History:
+    """What happened so far; goes into the snapshot and, at the end, into the program's metrics."""
+
+    step: int = 0
+    best_step: int = -1
+    best_loss: float | None = None
+    evaluations: list[dict[str, float]] = field(default_factory=list)
+
+
+class FineTuner:
+    """Trains a QuantizedNet against a teacher and keeps the best state after the snapping."""
+
+    def __init__(
+        self,
+        net: QuantizedNet,
+        teacher: Teacher,
+        source: PixelSource,
+        train: list[int],
+        holdout: list[int],
+        options: QuantizeOptions,
+        group: Group,
+        snapshot: Path,
+        snapshot_interval_s: float = 60.0,
+    ) -> None:
+        self.net, self.teacher, self.source = net, teacher, source
+        self.train_indices, self.holdout = train, holdout
+        self.options, self.group = options, group
+        self.snapshot, self.snapshot_interval_s = snapshot, snapshot_interval_s
+        self.steps = options.steps(len(train))
+        self.snap_step = options.snap_step(self.steps)
+        self.history = History()
+        self.parameters = dict(net.named_parameters())
+        self.ema: dict[str, Tensor] = {}
+        self.best: dict[str, Tensor] = {}
+        self.optimizer = self._optimizer()
+        self._holdout_teacher: Tensor | None = None
+
+    def run(self) -> History:
+        """Train to the end, from the snapshot if one is there, and load the best state."""
+        self._resume()
+        first = self.history.step
+        evaluate_at = self._evaluation_steps()
+        saved_s = time.monotonic()
+        seen = self.options.batch_size
+        title = "fine-tune"
+        with Progress(title, self.steps * seen, "images", first * seen) as progress:
+            for step, batch in zip(
+                range(first, self.steps), prefetched(self._batch, range(first, self.steps))
+            ):
+                if step == self.snap_step:
+                    self._snap()
+                loss = self._step(step, *batch)
+                self.history.step = step + 1
+                progress.update((step + 1) * seen, f"loss {loss:.4f}" if step % 10 == 0 else "")
+                if step + 1 in evaluate_at:
+                    self._evaluate()
+                due = time.monotonic() - saved_s > self.snapshot_interval_s
+                if self.group.same(int(due or step + 1 in evaluate_at)):
+                    self._save()
+                    saved_s = time.monotonic()
+        self.net.load_state_dict(self.best)
+        return self.history
+
+    def _evaluation_steps(self) -> set[int]:
+        # Only states with snapped scales can be chosen, so only those are worth evaluating.
+        last = self.steps - self.snap_step
+        count = min(self.options.evaluations, last)
+        return {self.snap_step + round(last * (i + 1) / count) for i in range(count)}
+
+    def _optimizer(self) -> torch.optim.AdamW:
+        scales = ("log_scale", "weight_log_scale", "zero_point")
+        weights = [p for n, p in self.parameters.items() if n not in scales]
+        return torch.optim.AdamW(
+            [
+                {"params": weights, "peak": self.options.lr},
+                {
+                    "params": [self.parameters["log_scale"], self.parameters["weight_log_scale"]],
+                    "peak": self.options.scale_lr,
+                    "weight_decay": 0.0,
+                },
+                # In steps of the grid: a few hundred steps of training may move it by a few.
+                {
+                    "params": [self.parameters["zero_point"]],
+                    "peak": 20 * self.options.scale_lr,
+                    "weight_decay": 0.0,
+                },
+            ],
+            lr=self.options.lr,
+            weight_decay=self.options.weight_decay,
+            foreach=True,
+        )
+
+    def _batch(self, step: int) -> tuple[Tensor, Tensor]:
+        indices = training_batch(
+            self.train_indices, step, self.options.batch_size, self.options.seed
+        )
+        pixels = self.source.pixels(indices)
+        pixels = augment(pixels, self.options.augment, self.options.seed, step)
+        mine = self.group.share(list(range(len(indices))))
+        images = channels_last(self.source.preprocessing.normalise(pixels[mine]))
+        return images, torch.from_numpy(self.source.labels[np.array(indices)[mine]])
+
+    def _rate(self, step: int) -> float:
+        warmup = max(1, round(self.options.warmup * self.steps))
+        if step < warmup:
+            return (step + 1) / warmup
+        return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, self.steps - warmup)))
+
+    def _step(self, step: int, images: Tensor, labels: Tensor) -> float:
+        o = self.options
+        images, labels = images.to(self.group.device), labels.to(self.group.device)
+        self.net.train()
+        with torch.no_grad():
+            wanted = self.teacher(images)
+        loss = distillation_loss(
+            self.net(images), wanted, labels, o.temperature, o.teacher_weight, o.label_weight
+        )
+        # Each process's mean counts by its share of the batch.
+        (loss * (len(images) / o.batch_size)).backward()
+        used = [p for p in self.parameters.values() if p.grad is not None]
+        self.group.sum_(p.grad for p in used)
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["peak"] * self._rate(step)
+        if not self.net.zero_point_trained:
+            self.parameters["zero_point"].grad = None
+        self.optimizer.step()
+        self.net.bound_zero_points()
+        self.optimizer.zero_grad(set_to_none=True)
+        self._update_ema()
+        return float(loss.detach())
+
+    def _snap(self) -> None:
+        self.net.snap()
+        # The average belongs to other scales now.
+        self.ema = {}
+
+    def _update_ema(self) -> None:
+        if not self.options.ema:
+            return
+        if not self.ema:
+            self.ema = {n: p.detach().clone() for n, p in self.parameters.items()}
+            return
+        torch._foreach_lerp_(
+            list(self.ema.values()),
+            [p.detach() for p in self.parameters.values()],
+            1.0 - self.options.ema,
+        )
+
+    @torch.no_grad()
+    def _evaluate(self) -> None:
+        o = self.options
+        live = {n: p.detach().clone() for n, p in self.parameters.items()} if self.ema else {}
+        for name, average in self.ema.items():
+            if name not in ("log_scale", "weight_log_scale", "zero_point"):
+                self.parameters[name].copy_(average)
+        self.net.eval()
+        labels = torch.from_numpy(self.source.labels[self.holdout])
+        if self._holdout_teacher is None:
+            self._holdout_teacher = logits_of(
+                self.teacher, self.source, self.holdout, self.group, "teacher on hold-out"
+            )
+        found = logits_of(self.net, self.source, self.holdout, self.group, "evaluate on hold-out")
+        loss = distillation_loss(
+            found, self._holdout_teacher, labels, o.temperature, o.teacher_weight, o.label_weight
+        )
+        agree = (found.argmax(1) == self._holdout_teacher.argmax(1)).double().mean()
+        top1 = (found.argmax(1) == labels).double().mean()
+        self.history.evaluations.append(
+            {
+                "step": self.history.step,
+                "holdout_loss": float(loss),
+                "holdout_top1": 100 * float(top1),
+                "holdout_agreement": 100 * float(agree),
+            }
+        )
+        best = self.history.best_loss
+        if best is None or float(loss) < best:
+            self.history.best_loss, self.history.best_step = float(loss), self.history.step
+            self.best = {n: t.detach().clone() for n, t in self.net.state_dict().items()}
+        for name, value in live.items():
+            self.parameters[name].copy_(value)
+
+    def _save(self) -> None:
+        if self.group.is_main:
+            tensors = {f"net.{n}": t for n, t in self.net.state_dict().items()}
+            tensors |= {f"ema.{n}": t for n, t in self.ema.items()}
+            tensors |= {f"best.{n}": t for n, t in self.best.items()}
+            for index, slot in self.optimizer.state_dict()["state"].items():
+                tensors |= {f"adam.{index}.{k}": v for k, v in slot.items()}
+            write_snapshot(self.snapshot, tensors, vars(self.history))
+        self.group.wait()
+
+    def _resume(self) -> None:
+        if not self.snapshot.exists():
+            return
+        tensors, state = read_snapshot(self.snapshot)
+        self.history = History(**state)
+
+        def part(prefix: str) -> dict[str, Tensor]:
+            return {n[len(prefix) :]: t for n, t in tensors.items() if n.startswith(prefix)}
+
+        self.net.load_state_dict(part("net."))
+        ema, self.best = part("ema."), part("best.")
+        # In the parameters' order, which the averaging relies on; a file keeps none.
+        # And in their memory layout: other strides take other loops, which round differently.
+        self.ema = {n: _laid_out(ema[n], p) for n, p in self.parameters.items() if n in ema}
+        in_order = [p for group in self.optimizer.param_groups for p in group["params"]]
+        slots: dict[int, dict[str, Any]] = {}
+        for name, value in part("adam.").items():
+            index, key = name.split(".", 1)
+            like = in_order[int(index)]
+            slots.setdefault(int(index), {})[key] = _laid_out(value, like)
+        layout = self.optimizer.state_dict()
+        self.optimizer.load_state_dict({**layout, "state": slots})
+
+
+def _laid_out(value: Tensor, like: Tensor) -> Tensor:
+    """The value with the strides of a parameter; a scalar (Adam's step count) as it is."""
+    return torch.empty_like(like).copy_(value) if value.shape == like.shape else value

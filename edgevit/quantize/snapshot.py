@@ -1,0 +1,61 @@
+"""The state of a fine-tuning run on disk: one file, replaced atomically, safe to read.
+
+A kill at any moment leaves either the old state or the new one. The file is safetensors (no code
+in it); what is not a tensor is JSON in its metadata.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from edgevit.errors import InputError
+
+SCHEMA_VERSION = 1
+
+
+def write_snapshot(path: Path, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
+    """Replace the snapshot; it is on disk when this returns."""
+    from safetensors.torch import save_file
+
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    metadata = {"schema_version": str(SCHEMA_VERSION), "state": json.dumps(state)}
+    save_file({k: v.contiguous() for k, v in tensors.items()}, temporary, metadata=metadata)
+    with open(temporary, "rb") as file:
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def read_snapshot(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The tensors and the state. Raises InputError when the file is not a whole snapshot."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, "pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}
+        if metadata.get("schema_version") != str(SCHEMA_VERSION):
+            raise InputError(
+                f"{path}: written by another edgevit (schema {metadata.get('schema_version')}); "
+                "remove the run folder, or use --fresh, to start again"
+            )
+        return tensors, json.loads(metadata["state"])
+    except (SafetensorError, OSError, KeyError, ValueError) as error:
+        raise InputError(
+            f"{path}: not a readable snapshot ({error}); remove it, or use --fresh, to start again"
+        ) from error
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Delete temporary files that a killed run left in its own run folder."""
+    for path in folder.glob(".*.safetensors.*"):
+        path.unlink(missing_ok=True)

@@ -1,0 +1,224 @@
+"""One page a person can read and one JSON a machine can gate on, from what the other steps wrote."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from edgevit.errors import InputError
+from edgevit.files import atomic_path, check_target
+from edgevit.program import Program
+from edgevit.validate import RESULT_NAME, read_manifest
+
+SCHEMA_VERSION = 1
+STYLE = """
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 60em; margin: 2em auto; padding: 0 1em }
+table { border-collapse: collapse; margin: 1em 0 } th, td { padding: .3em .9em; text-align: left }
+th { border-bottom: 2px solid #888 } td { border-bottom: 1px solid #ddd }
+td.n { text-align: right; font-variant-numeric: tabular-nums }
+.passed { color: #1a7f37 } .failed { color: #cf222e; font-weight: 600 } code { word-break: break-all }
+"""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One net in the table: a stage of the quantization, or an artifact as the harness ran it."""
+
+    name: str
+    top1: float | None = None  # percent
+    images: int | None = None
+    program_agreement: float | None = None  # percent of the predictions
+    float_agreement: float | None = None
+    invoke_p50_us: float | None = None
+    threads: int | None = None
+    size_bytes: int | None = None
+    passed: bool | None = None
+
+
+STAGES = {
+    "float_top1": "float (fused)",
+    "ptq_uncorrected_top1": "PTQ",
+    "ptq_top1": "PTQ, biases corrected",
+    "program_top1": "quantized program",
+}
+
+
+def collect(folder: Path) -> dict[str, Any]:
+    """Everything known in a run folder: its one program (.evq) and its artifact folders.
+
+    Raises InputError when there is neither, or more than one program.
+    """
+    programs = sorted(folder.glob("*.evq")) if folder.is_dir() else []
+    artifacts = sorted(p.parent for p in folder.glob("*/manifest.json"))
+    if (folder / "manifest.json").exists():
+        artifacts = [folder]
+    if len(programs) > 1 or not (programs or artifacts):
+        found = f"{len(programs)} programs" if programs else "no program and no artifact"
+        raise InputError(f"{folder} holds {found}; expected one M.evq and artifact folders beside it")
+    rows: list[Row] = []
+    program: dict[str, Any] | None = None
+    if programs:
+        loaded = Program.load(programs[0])
+        program = {"file": programs[0].name, "sha256": loaded.sha256, **loaded.info.to_json()}
+        rows += _stages(loaded, programs[0].stat().st_size)
+    details = {}
+    for artifact in artifacts:
+        manifest = read_manifest(artifact)
+        path = artifact / RESULT_NAME
+        validation = json.loads(path.read_text("utf-8")) if path.exists() else None
+        rows.append(_artifact_row(artifact.name, manifest, validation))
+        details[artifact.name] = {"manifest": _without_table(manifest), "validation": validation}
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "kind": "edgevit-report",
+        "passed": all(row.passed is not False for row in rows),
+        "rows": [vars(row) for row in rows],
+        "program": program,
+        "artifacts": details,
+    }
+
+
+def _stages(program: Program, size_bytes: int) -> list[Row]:
+    metrics = {m.name: m for m in program.info.metrics}
+    rows = []
+    for key, name in STAGES.items():
+        if key in metrics:
+            metric, last = metrics[key], key == "program_top1"
+            agreement = metrics.get("program_float_agreement") if last else None
+            rows.append(
+                Row(
+                    name,
+                    top1=100 * metric.value,
+                    images=metric.count,
+                    float_agreement=agreement and 100 * agreement.value,
+                    size_bytes=size_bytes if last else None,
+                )
+            )
+    return rows
+
+
+def _artifact_row(
+    name: str, manifest: dict[str, Any], validation: dict[str, Any] | None
+) -> Row:
+    size = manifest["artifact"]["size_bytes"]
+    if validation is None:
+        return Row(f"artifact {name} (not validated)", size_bytes=size)
+    result = validation["result"]
+    agreement, to_float = result["agreement"], result["agreement_float"]
+    return Row(
+        f"artifact {name}",
+        top1=result["accuracy"]["top1_percent"],
+        images=result["accuracy"]["count"],
+        program_agreement=agreement and agreement["top1_percent"],
+        float_agreement=to_float and to_float["top1_percent"],
+        invoke_p50_us=result["latency_us"]["invoke"]["p50"],
+        threads=result["threads"],
+        size_bytes=size,
+        passed=validation["passed"],
+    )
+
+
+def _without_table(manifest: dict[str, Any]) -> dict[str, Any]:
+    kept = {k: v for k, v in manifest["input"].items() if k != "table"}
+    return {**manifest, "input": kept}
+
+
+COLUMNS = (
+    ("net", lambda r: r["name"]),
+    ("top-1 %", lambda r: _number(r["top1"], 2)),
+    ("images", lambda r: _number(r["images"], 0)),
+    ("agrees with program %", lambda r: _number(r["program_agreement"], 2)),
+    ("agrees with float %", lambda r: _number(r["float_agreement"], 2)),
+    ("invoke p50 ms", lambda r: _number(r["invoke_p50_us"], 3, 1e-3)),
+    ("MB", lambda r: _number(r["size_bytes"], 1, 1e-6)),
+    ("gate", lambda r: {None: "", True: "passed", False: "FAILED"}[r["passed"]]),
+)
+
+
+def _number(value: float | None, digits: int, factor: float = 1.0) -> str:
+    return "" if value is None else f"{value * factor:.{digits}f}"
+
+
+def print_table(report: dict[str, Any], title: str) -> None:
+    """The rows as a table on standard output."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=title)
+    for heading, _ in COLUMNS:
+        table.add_column(heading, justify="left" if heading in ("net", "gate") else "right")
+    for row in report["rows"]:
+        table.add_row(*(text(row) for _, text in COLUMNS))
+    # Without a terminal there is no width to fit into: columns must not be cut.
+    console = Console()
+    Console(width=max(console.width, 110)).print(table)
+
+
+def write_report(folder: Path, force: bool = False) -> dict[str, Any]:
+    """Write report.json and report.html into the run folder and return the report."""
+    for name in ("report.json", "report.html"):
+        check_target(folder / name, force)
+    report = collect(folder)
+    with atomic_path(folder / "report.json", force) as temporary:
+        temporary.write_text(json.dumps(report, indent=2, allow_nan=False) + "\n", "utf-8")
+    with atomic_path(folder / "report.html", force) as temporary:
+        temporary.write_text(_page(report, folder.name), "utf-8")
+    return report
+
+
+def _page(report: dict[str, Any], title: str) -> str:
+    heads = "".join(f"<th>{escape(heading)}</th>" for heading, _ in COLUMNS)
+    body = ""
+    for row in report["rows"]:
+        cells = [escape(text(row)) for _, text in COLUMNS]
+        body += f"<tr><td>{cells[0]}</td>" + "".join(f'<td class="n">{c}</td>' for c in cells[1:])
+    verdict = "passed" if report["passed"] else "failed"
+    failures = [
+        line
+        for part in report["artifacts"].values()
+        for line in (part["validation"] or {}).get("failures", [])
+    ]
+    parts = [
+        "<!doctype html><meta charset=utf-8>",
+        f"<title>edgevit: {escape(title)}</title><style>{STYLE}</style>",
+        f"<h1>{escape(title)}: <span class={verdict}>{verdict}</span></h1>",
+        "".join(f"<p class=failed>{escape(line)}</p>" for line in failures),
+        f"<table><tr>{heads}</tr>{body}</table>",
+    ]
+    if report["program"]:
+        parts.append(_program_section(report["program"]))
+    for name, part in report["artifacts"].items():
+        parts.append(_artifact_section(name, part))
+    return "\n".join(parts) + "\n"
+
+
+def _program_section(program: dict[str, Any]) -> str:
+    kept = {k: v for k, v in program.items() if k not in ("metrics", "labels")}
+    return (
+        f"<h2>Quantized program</h2><p>{escape(program['file'])}, sha256 "
+        f"<code>{program['sha256']}</code>, profile {escape(program['profile'])}, "
+        f"{len(program['labels'])} classes</p><details><summary>provenance</summary><pre>"
+        f"{escape(json.dumps(kept, indent=1))}</pre></details>"
+    )
+
+
+def _artifact_section(name: str, part: dict[str, Any]) -> str:
+    manifest, validation = part["manifest"], part["validation"]
+    lines = [
+        f"<h2>Artifact {escape(name)}</h2><p>{escape(manifest['artifact']['file'])}, sha256 "
+        f"<code>{escape(manifest['artifact']['sha256'])}</code></p>"
+    ]
+    if validation:
+        machine = validation["result"]["machine"]
+        lines.append(
+            f"<p>Measured on {escape(machine['cpu'])} ({machine['cores']} cores), "
+            f"{escape(validation['result']['runtime']['name'])}</p>"
+        )
+    lines.append(
+        f"<details><summary>all figures</summary><pre>{escape(json.dumps(part, indent=1))}</pre>"
+        "</details>"
+    )
+    return "".join(lines)

@@ -1,0 +1,334 @@
+"""RepViT, a mobile CNN that trains with branches and runs as plain convolutions.
+
+Paper: Wang et al., "RepViT: Revisiting Mobile CNN From ViT Perspective", arXiv:2307.09283.
+
+Module names are timm's, so that its state dicts load as they are. ``RepViT.fuse`` turns every
+ConvNorm and RepVggDw into one nn.Conv2d, and the classifier into one nn.Linear, at the very path
+of the layer it replaces. Shapes are (batch, channels, height, width) throughout, float32.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from edgevit.errors import InputError
+from edgevit.layers import (
+    BATCH_NORMS,
+    FUSABLE,
+    ChannelMixer,
+    Classifier,
+    ConvNorm,
+    RepVggDw,
+    SqueezeExcite,
+)
+
+SqueezeExciteUse = Literal["none", "every", "alternate"]
+
+SE_CHOICES: tuple[str, ...] = ("none", "every", "alternate")
+
+
+@dataclass(frozen=True)
+class RepViTConfig:
+    """What a RepViT is made of; everything that decides the shapes of its tensors.
+
+    `widths` and `depths` give each stage's channels and blocks. Each later stage starts with a
+    downsampling layer, which holds one more block (without SE) at the previous width.
+
+    The paper's ablations are `reparameterization` (False: the token mixer is the bare k×k
+    depthwise convolution, also in training), `se` (squeeze-excite in no block, in every block, or
+    in every other block of a stage from its first one on), `kernel_size` (of the depthwise
+    convolutions) and `expansion` (hidden channels of a channel mixer per channel).
+
+    `features_only` drops the head: the net returns the maps of the stages in `out_indices`, and
+    stages after the last of them are not built.
+
+    Raises InputError when a value does not describe a net.
+    """
+
+    variant: str
+    widths: tuple[int, ...]
+    depths: tuple[int, ...]
+    num_classes: int = 1000
+    distillation: bool = True
+    kernel_size: int = 3
+    expansion: float = 2
+    se: SqueezeExciteUse = "alternate"
+    reparameterization: bool = True
+    features_only: bool = False
+    out_indices: tuple[int, ...] = (0, 1, 2, 3)
+
+    def __post_init__(self) -> None:
+        def refuse(what: str, fix: str) -> None:
+            raise InputError(f"RepViT config {self.variant!r}: {what}; {fix}")
+
+        if len(self.widths) != len(self.depths) or not self.widths:
+            refuse(
+                f"{len(self.widths)} widths for {len(self.depths)} depths",
+                "give one width and one depth a stage, as in widths=(48, 96), depths=(2, 2)",
+            )
+        if any(width < 2 or width % 2 for width in self.widths) or min(self.depths) < 1:
+            refuse(
+                f"widths {self.widths}, depths {self.depths}",
+                "widths are even and positive (the stem starts at half), depths at least 1",
+            )
+        if self.num_classes < 1:
+            refuse(f"num_classes={self.num_classes}", "use features_only=True for a headless net")
+        if self.kernel_size < 1 or self.kernel_size % 2 == 0:
+            refuse(f"kernel_size={self.kernel_size}", "use an odd one, such as kernel_size=3")
+        if any(width * self.expansion != int(width * self.expansion) for width in self.widths):
+            refuse(f"expansion={self.expansion}", "width × expansion must be whole in each stage")
+        if self.expansion <= 0:
+            refuse(f"expansion={self.expansion}", "use a positive one, such as expansion=2")
+        if self.se not in SE_CHOICES:
+            refuse(f"se={self.se!r}", f"use one of {', '.join(SE_CHOICES)}")
+        stages = range(len(self.widths))
+        if not self.out_indices or any(index not in stages for index in self.out_indices):
+            refuse(f"out_indices={self.out_indices}", f"choose from {tuple(stages)}")
+
+    @property
+    def stage_count(self) -> int:
+        """Stages that are built: all of them, or as far as `features_only` needs."""
+        return 1 + max(self.out_indices) if self.features_only else len(self.widths)
+
+    def uses_se(self, block: int) -> bool:
+        """Whether the block at this place of a stage (from 0) has squeeze-excite."""
+        return self.se == "every" or (self.se == "alternate" and block % 2 == 0)
+
+    @property
+    def fused_convs(self) -> int:
+        """Convolutions of the fused net (the head, a linear layer, not counted)."""
+        stem, block, downsample = 2, 3, 7
+        count = stem + downsample * (self.stage_count - 1)
+        for depth in self.depths[: self.stage_count]:
+            count += sum(block + 2 * self.uses_se(index) for index in range(depth))
+        return count
+
+
+class Block(nn.Module):
+    """Token mixer, squeeze-excite or nothing, and the channel mixer with its residual."""
+
+    def __init__(self, config: RepViTConfig, channels: int, use_se: bool) -> None:
+        super().__init__()
+        size = config.kernel_size
+        if config.reparameterization:
+            self.token_mixer: nn.Module = RepVggDw(channels, size)
+        else:
+            self.token_mixer = ConvNorm(channels, channels, size, groups=channels)
+        self.se = SqueezeExcite(channels) if use_se else nn.Identity()
+        self.channel_mixer = ChannelMixer(channels, int(channels * config.expansion))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.se(self.token_mixer(x))
+        return x + self.channel_mixer(x)
+
+
+class Downsample(nn.Module):
+    """Halves height and width and widens: (N, I, H, W) to (N, O, ceil(H / 2), ceil(W / 2))."""
+
+    def __init__(self, config: RepViTConfig, in_channels: int, out_channels: int) -> None:
+        super().__init__()
+        size = config.kernel_size
+        self.pre_block = Block(config, in_channels, use_se=False)
+        self.spatial_downsample = ConvNorm(
+            in_channels, in_channels, size, stride=2, groups=in_channels
+        )
+        self.channel_downsample = ConvNorm(in_channels, out_channels)
+        self.ffn = ChannelMixer(out_channels, int(out_channels * config.expansion))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.channel_downsample(self.spatial_downsample(self.pre_block(x)))
+        return x + self.ffn(x)
+
+
+class Stage(nn.Module):
+    """A downsampling layer (not in the first stage), then the blocks."""
+
+    def __init__(self, config: RepViTConfig, index: int) -> None:
+        super().__init__()
+        width = config.widths[index]
+        self.downsample = (
+            Downsample(config, config.widths[index - 1], width) if index else nn.Identity()
+        )
+        blocks = (
+            Block(config, width, use_se=config.uses_se(block))
+            for block in range(config.depths[index])
+        )
+        self.blocks = nn.Sequential(*blocks)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.blocks(self.downsample(x))
+
+
+class Stem(nn.Module):
+    """Two stride-2 3×3 convolutions: (N, 3, H, W) to (N, width, H / 4, W / 4)."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.conv1 = ConvNorm(3, width // 2, 3, stride=2)
+        self.act1 = nn.GELU()
+        self.conv2 = ConvNorm(width // 2, width, 3, stride=2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv2(self.act1(self.conv1(x)))
+
+
+class RepViT(nn.Module):
+    """The net of a config: images (N, 3, H, W), normalised, to logits (N, classes).
+
+    With `features_only` it returns a tuple of the chosen stages' maps instead, at strides 4, 8,
+    16 and 32 of the input. H and W of at least 32 give every stage a map to work on.
+    """
+
+    def __init__(self, config: RepViTConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.stem = Stem(config.widths[0])
+        self.stages = nn.Sequential(*(Stage(config, index) for index in range(config.stage_count)))
+        if not config.features_only:
+            self.head = Classifier(config.widths[-1], config.num_classes, config.distillation)
+
+    def forward_features(self, x: Tensor) -> tuple[Tensor, ...]:
+        """The maps of the stages in `config.out_indices`, finest first, (N, width, H', W') each."""
+        x = self.stem(x)
+        maps = []
+        for index, stage in enumerate(self.stages):
+            x = stage(x)
+            if index in self.config.out_indices:
+                maps.append(x)
+        return tuple(maps)
+
+    def forward(self, x: Tensor) -> Tensor | tuple[Tensor, ...]:
+        if self.config.features_only:
+            return self.forward_features(x)
+        x = self.stages(self.stem(x))
+        return self.head(x.mean((2, 3), keepdim=True).flatten(1))
+
+    @torch.no_grad()
+    def fuse(self) -> RepViT:
+        """Replaces, in place, each layer that can fuse by its one layer; returns self.
+
+        The result equals the net in eval mode. A fused net is left as it is.
+        """
+        _replace_fusable(self, lambda layer: layer.fuse())
+        return self
+
+
+def _replace_fusable(module: nn.Module, by: Callable[[nn.Module], nn.Module]) -> None:
+    for name, child in module.named_children():
+        if isinstance(child, FUSABLE):
+            setattr(module, name, by(child))
+        else:
+            _replace_fusable(child, by)
+
+
+def skeleton(config: RepViTConfig, fused: bool) -> RepViT:
+    """The net with shapes alone, on the meta device: nothing is allocated or computed."""
+    with torch.device("meta"):
+        model = RepViT(config)
+        if fused:
+            _replace_fusable(model, lambda layer: layer.plain())
+    return model
+
+
+def unfused_layers(model: nn.Module) -> dict[str, str]:
+    """Every batch norm and every branched layer left in the model: its path and its class."""
+    kinds = (*FUSABLE, *BATCH_NORMS)
+    return {
+        path: type(layer).__name__
+        for path, layer in model.named_modules()
+        if isinstance(layer, kinds)
+    }
+
+
+def is_fused(model: nn.Module) -> bool:
+    """Whether no batch norm and no branch is left in the model."""
+    return not unfused_layers(model)
+
+
+def count_parameters(model: nn.Module) -> int:
+    """Learned numbers of the model as it is now (fewer once it is fused)."""
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def count_macs(model: RepViT, image_size: int = 224) -> int:
+    """Multiply-accumulates of convolutions and linear layers for one square image, in pixels.
+
+    Counted on the model as it is now; the figures that papers print are the fused net's.
+    """
+    macs, size = 0, image_size
+    # By rule and not by running it: layers are listed in the order in which they run, and only
+    # strides change the size of the map.
+    for path, layer in model.named_modules():
+        if isinstance(layer, nn.Linear) or (isinstance(layer, nn.Conv2d) and ".se." in path):
+            macs += layer.weight.numel()
+        elif isinstance(layer, nn.Conv2d):
+            size = -(-size // layer.stride[0])
+            macs += layer.weight.numel() * size * size
+    return macs
+
+
+_WIDTHS_AND_DEPTHS = {
+    "repvit_m0_6": ((40, 80, 160, 320), (1, 1, 8, 1)),
+    "repvit_m0_9": ((48, 96, 192, 384), (2, 2, 14, 2)),
+    "repvit_m1_0": ((56, 112, 224, 448), (2, 2, 14, 2)),
+    "repvit_m1_1": ((64, 128, 256, 512), (2, 2, 12, 2)),
+    "repvit_m1_5": ((64, 128, 256, 512), (4, 4, 24, 4)),
+    "repvit_m2_3": ((80, 160, 320, 640), (6, 6, 34, 2)),
+}
+
+
+def variant_config(variant: str, **options: Any) -> RepViTConfig:
+    """The config of a published variant; `options` are fields of RepViTConfig.
+
+    Raises InputError for an unknown variant or an option that describes no net.
+    """
+    if variant not in _WIDTHS_AND_DEPTHS:
+        known = ", ".join(_WIDTHS_AND_DEPTHS)
+        raise InputError(f"unknown variant {variant!r}; use one of {known}")
+    return RepViTConfig(variant, *_WIDTHS_AND_DEPTHS[variant], **options)
+
+
+def _build(variant: str, num_classes: int, distillation: bool, options: dict[str, Any]) -> RepViT:
+    options = {"num_classes": num_classes, "distillation": distillation, **options}
+    return RepViT(variant_config(variant, **options))
+
+
+def repvit_m0_6(num_classes: int = 1000, distillation: bool = True, **options: Any) -> RepViT:
+    """RepViT-M0.6 (in the authors' code only): 2.5 M parameters, 0.4 G MACs at 224 px, fused."""
+    return _build("repvit_m0_6", num_classes, distillation, options)
+
+
+def repvit_m0_9(num_classes: int = 1000, distillation: bool = True, **options: Any) -> RepViT:
+    """RepViT-M0.9: 5.1 M parameters, 0.8 G MACs at 224 px, fused."""
+    return _build("repvit_m0_9", num_classes, distillation, options)
+
+
+def repvit_m1_0(num_classes: int = 1000, distillation: bool = True, **options: Any) -> RepViT:
+    """RepViT-M1.0: 6.8 M parameters, 1.1 G MACs at 224 px, fused."""
+    return _build("repvit_m1_0", num_classes, distillation, options)
+
+
+def repvit_m1_1(num_classes: int = 1000, distillation: bool = True, **options: Any) -> RepViT:
+    """RepViT-M1.1: 8.2 M parameters, 1.3 G MACs at 224 px, fused."""
+    return _build("repvit_m1_1", num_classes, distillation, options)
+
+
+def repvit_m1_5(num_classes: int = 1000, distillation: bool = True, **options: Any) -> RepViT:
+    """RepViT-M1.5: 14.0 M parameters, 2.3 G MACs at 224 px, fused."""
+    return _build("repvit_m1_5", num_classes, distillation, options)
+
+
+def repvit_m2_3(num_classes: int = 1000, distillation: bool = True, **options: Any) -> RepViT:
+    """RepViT-M2.3: 22.9 M parameters, 4.5 G MACs at 224 px, fused."""
+    return _build("repvit_m2_3", num_classes, distillation, options)
+
+
+VARIANTS: dict[str, Callable[..., RepViT]] = {
+    build.__name__: build
+    for build in (repvit_m0_6, repvit_m0_9, repvit_m1_0, repvit_m1_1, repvit_m1_5, repvit_m2_3)
+}

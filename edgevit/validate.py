@@ -1,0 +1,204 @@
+"""Runs the C++ harness over labelled images and judges what it measured."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgevit.data import ImageSet
+from edgevit.errors import GateFailed, InputError
+from edgevit.files import atomic_path, check_target
+from edgevit.gate import GateResult, gate
+from edgevit.harness import SOURCES, run_harness
+
+SCHEMA_VERSION = 1
+RESULT_NAME = "validation.json"
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What an artifact must reach: top-1 points below float, percent agreement with the program."""
+
+    max_drop: float
+    min_agreement: float
+
+    @classmethod
+    def of_target(
+        cls, target: str, max_drop: float | None = None, min_agreement: float | None = None
+    ) -> Limits:
+        """The given limits; those not given are the budgets in targets/TARGET/target.toml."""
+        path = SOURCES / "targets" / target / "target.toml"
+        try:
+            budgets = tomllib.loads(path.read_text("utf-8"))["budgets"]
+        except OSError as error:
+            raise InputError(f"unknown target {target!r}: there is no {path}") from error
+        return cls(
+            budgets["max_accuracy_drop_points"] if max_drop is None else max_drop,
+            budgets["min_program_agreement_percent"] if min_agreement is None else min_agreement,
+        )
+
+
+@dataclass(frozen=True)
+class Validation:
+    """The harness's result and the gates, None where there was nothing to compare with."""
+
+    result: dict[str, Any]
+    accuracy: GateResult | None
+    agreement: GateResult | None
+    limits: Limits
+
+    @property
+    def passed(self) -> bool:
+        return not self.failures()
+
+    def failures(self) -> list[str]:
+        """One line for each gate that does not hold."""
+        lines = []
+        if self.accuracy is not None and not self.accuracy.passed:
+            lines.append(f"accuracy against {self.compared_with}: {self.accuracy}")
+        if self.agreement is not None and self.agreement.agreement < self.limits.min_agreement:
+            lines.append(
+                f"agreement with the program is {self.agreement.agreement:.2f} % of "
+                f"{self.agreement.count} images, at least {self.limits.min_agreement:.2f} % is asked"
+            )
+        return lines
+
+    @property
+    def compared_with(self) -> str:
+        return "float" if self.result["agreement_float"] else "the quantized program"
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "schema_version": SCHEMA_VERSION,
+            "kind": "edgevit-validation",
+            "passed": self.passed,
+            "failures": self.failures(),
+            "accuracy_gate": self.accuracy and {
+                "against": self.compared_with, **self.accuracy.to_json()
+            },
+            "agreement_gate": self.agreement and {
+                "agreement": self.agreement.agreement,
+                "count": self.agreement.count,
+                "min_agreement": self.limits.min_agreement,
+                "passed": self.agreement.agreement >= self.limits.min_agreement,
+            },
+            "result": self.result,
+        }
+
+
+def validate(
+    artifact: Path,
+    data: Path,
+    *,
+    out: Path | None = None,
+    program: Path | None = None,
+    max_drop: float | None = None,
+    min_agreement: float | None = None,
+    apply_gates: bool = True,
+    force: bool = False,
+    **harness: Any,
+) -> Validation:
+    """Run the artifact on the images, write the JSON (default: validation.json in the artifact).
+
+    The gates compare with the logits recorded in the artifact for exactly these images; for other
+    images `program` (.evq) is run on them first. The limits default to the target's budgets;
+    without `apply_gates` the artifact is only measured. Other keywords go to `run_harness` (threads, warmup, limit, backend, runtime).
+
+    Raises InputError for bad input, GateFailed (after writing the JSON) when a gate does not hold.
+    """
+    out = artifact / RESULT_NAME if out is None else out
+    check_target(out, force)
+    manifest = read_manifest(artifact)
+    limits = Limits.of_target(str(manifest.get("target")), max_drop, min_agreement)
+    with tempfile.TemporaryDirectory(prefix="edgevit-") as folder:
+        reference = _reference(artifact, manifest, data, program, Path(folder))
+        if reference is None and apply_gates:
+            raise InputError(
+                f"{artifact} has no recorded logits for the images of {data}, so there is nothing "
+                "to gate on; name the program with --program M.evq, or measure with --no-gate"
+            )
+        logits = Path(folder) / "logits.safetensors"
+        result = run_harness(artifact, data, reference=reference, logits=logits, **harness)
+        accuracy, agreement = _gates(logits, reference, limits.max_drop)
+    if not apply_gates:
+        accuracy = agreement = None
+    found = Validation(result, accuracy, agreement, limits)
+    with atomic_path(out, force) as temporary:
+        temporary.write_text(json.dumps(found.to_json(), indent=2, allow_nan=False) + "\n")
+    if not found.passed:
+        raise GateFailed("; ".join(found.failures()) + f" (all figures are in {out})")
+    return found
+
+
+def read_manifest(artifact: Path) -> dict[str, Any]:
+    """The manifest of an artifact folder. Raises InputError when there is no readable one."""
+    path = artifact / "manifest.json"
+    try:
+        return json.loads(path.read_text("utf-8"))
+    except FileNotFoundError as error:
+        raise InputError(
+            f"{artifact} is not an artifact folder: it has no manifest.json (edgevit compile "
+            "writes one for each target)"
+        ) from error
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise InputError(f"{path} cannot be read: {error}") from error
+
+
+def _reference(
+    artifact: Path, manifest: dict[str, Any], data: Path, program: Path | None, folder: Path
+) -> Path | None:
+    """A reference file for these images: the recorded one, or one made by running the program."""
+    images = ImageSet.open(data, manifest.get("labels"))
+    recorded = manifest.get("reference")
+    if recorded and recorded["dataset_sha256"] == images.sha256:
+        return artifact / recorded["file"]
+    if program is None:
+        return None
+    from edgevit.data import Preprocessing
+    from edgevit.files import sha256_file
+    from edgevit.program import Program, Reference
+    from edgevit.quantize.distributed import Group
+    from edgevit.quantize.images import PixelSource, logits_of
+
+    if sha256_file(program) != manifest["program"]["sha256"]:
+        raise InputError(f"{artifact} was not compiled from {program}: its sha256 is another")
+    source = PixelSource(images, Preprocessing.from_json(manifest["preprocessing"]))
+    everything = range(len(images))
+    logits = logits_of(
+        Program.load(program).run, source, everything, Group.alone(), "program on the images"
+    )
+    path = folder / "reference.safetensors"
+    names = tuple(name for name, _ in images.entries)
+    path.write_bytes(Reference(logits.numpy(), names, images.sha256).to_bytes())
+    return path
+
+
+def _gates(
+    logits: Path, reference: Path | None, max_drop: float
+) -> tuple[GateResult | None, GateResult | None]:
+    """Gates against float (or the program, where float is not recorded) and the program."""
+    from safetensors.numpy import load_file
+
+    if reference is None:
+        return None, None
+    found, expected = load_file(logits), load_file(reference)
+    rows = {name: i for i, name in enumerate(_paths(expected))}
+    order = [rows[name] for name in _paths(found) if name in rows]
+    kept = [i for i, name in enumerate(_paths(found)) if name in rows]
+    predictions, labels = found["predictions"][kept], found["labels"][kept]
+    by_program = expected["logits"][order].argmax(1)
+    better = expected.get("float_logits", expected["logits"])[order].argmax(1)
+    return (
+        gate(better, predictions, labels, max_drop),
+        gate(by_program, predictions, labels, max_drop),
+    )
+
+
+def _paths(tensors: dict[str, np.ndarray]) -> list[str]:
+    return tensors["paths"].tobytes().decode().split("\n")

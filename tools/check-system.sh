@@ -1,0 +1,25 @@
+#!/bin/sh
+# Names every system package that is missing, with the one command that installs them all.
+python="${1:-python3.11}"
+missing=""
+need() { # COMMAND-THAT-SUCCEEDS-WHEN-PRESENT PACKAGE
+    sh -c "$1" >/dev/null 2>&1 || missing="$missing $2"
+}
+need "command -v $python" python3.11
+need "$python -c 'import ensurepip, venv'" python3.11-venv
+need "command -v cmake" cmake
+need "command -v c++" g++
+need "command -v make" make
+header() { # HEADER PACKAGE
+    need "printf '#include <stdio.h>\n#include <$1>\n' | c++ -x c++ -fsyntax-only -" "$2"
+}
+header jpeglib.h libjpeg-dev
+header png.h libpng-dev
+header nlohmann/json.hpp nlohmann-json3-dev
+header CLI/CLI.hpp libcli11-dev
+header doctest/doctest.h doctest-dev
+if [ -n "$missing" ]; then
+    echo "edgevit: missing system packages:$missing" >&2
+    echo "edgevit: install them with: apt-get install -y$missing" >&2
+    exit 1
+fi
