@@ -11,6 +11,7 @@ import stat
 import subprocess
 import sys
 import tarfile
+import time
 from pathlib import Path
 
 import numpy as np
@@ -213,9 +214,10 @@ def test_a_missing_runtime_is_exit_code_4(artifact, images, tmp_path, monkeypatc
 
 
 def test_a_termination_leaves_nothing_half_written(artifact, images, tmp_path):
-    # 10,000 warm-ups of nothing are quick; many images are what takes long enough to be cut.
-    for i in range(3000):
-        os.link(images / "crop" / "a.jpg", images / "crop" / f"{i}.jpg")
+    # Seconds of decoding, so that the signal comes in the middle on a busy machine too.
+    picture(0, 1500, 1500).save(images / "crop" / "large.jpg")
+    for i in range(500):
+        os.link(images / "crop" / "large.jpg", images / "crop" / f"{i}.jpg")
     out = tmp_path / "out"
     out.mkdir()
     command = [build_harness(), "--artifact", artifact, "--data", images, "--out", out / "r.json"]
@@ -223,7 +225,7 @@ def test_a_termination_leaves_nothing_half_written(artifact, images, tmp_path):
         [*command, "--logits", out / "l", "--dump-inputs", out / "i"], stderr=subprocess.PIPE
     )
     while process.poll() is None and not any(out.iterdir()):
-        pass
+        time.sleep(0.001)
     process.terminate()
     assert b"interrupted" in process.communicate()[1]
     assert process.returncode == 1

@@ -1,0 +1,234 @@
+"""Builds the C++ harness when it is needed, and runs it on an artifact folder.
+
+The harness is a program of its own (targets/): Python hands it arguments and files and reads one
+JSON back, which must fit schemas/result.schema.json.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import tempfile
+import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from importlib import resources
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from edgevit.errors import EdgevitError, InputError, ToolMissing
+from edgevit.progress import Progress
+
+PROGRAM = "edgevit-harness"
+SOURCES = Path(__file__).resolve().parent.parent
+ERROR_PREFIX = f"{PROGRAM}: error: "
+_PROGRESS_LINE = re.compile(r"(\d+)/(\d+) images, ")
+_LOG_LINES_KEPT = 20
+
+
+def build_harness(build_dir: Path | None = None) -> Path:
+    """The harness program, configured and compiled with CMake when missing or older than a source.
+
+    `build_dir` defaults to build/harness in a checkout. Two processes may call this at once: the
+    second waits for the first. Raises ToolMissing, with the command that helps, when there are no
+    sources, no CMake, no compiler, or a library is missing; EdgevitError when compiling fails.
+    """
+    if not (SOURCES / "targets" / "harness").is_dir():
+        raise ToolMissing(
+            f"the harness's C++ sources are not beside the package ({SOURCES}): "
+            "work in a checkout of edgevit and install it with `pip install -e .`"
+        )
+    build_dir = build_dir or _default_build_dir()
+    program = build_dir / "targets" / "harness" / PROGRAM
+    if _is_current(program):
+        return program
+    with _locked(build_dir):
+        if not _is_current(program):
+            _configure_and_build(build_dir)
+            if not program.is_file():
+                raise EdgevitError(f"CMake finished, but there is no {program}")
+            os.utime(program)  # a source that was touched, not changed, leaves the old program
+    return program
+
+
+def run_harness(
+    artifact_dir: str | os.PathLike[str],
+    data: str | os.PathLike[str],
+    *,
+    reference: str | os.PathLike[str] | None = None,
+    threads: int = 1,
+    warmup: int = 10,
+    limit: int | None = None,
+    logits: str | os.PathLike[str] | None = None,
+    backend: str | None = None,
+    runtime: str | os.PathLike[str] | None = None,
+    profile: str | os.PathLike[str] | None = None,
+    dump_inputs: str | os.PathLike[str] | None = None,
+) -> dict[str, Any]:
+    """Run the harness over a labelled image folder or tar and return its result.
+
+    reference    the program's logits (.safetensors); default: the manifest's
+    limit        images, spread evenly over the set; default: all
+    logits       file to write: logits float32 (N, C), labels, predictions, paths
+    backend      "tflite", "null", ...; default: the manifest's target
+    runtime      the runtime's shared library; default: the one of the installed wheel
+    profile      file to write: the time of each op (JSON)
+    dump_inputs  file to write: the input tensor of every image (.safetensors)
+
+    The dict fits schemas/result.schema.json. Raises InputError, ToolMissing or EdgevitError with
+    the harness's own message, by its exit code.
+    """
+    runtime = runtime or find_runtime(backend or _manifest_target(Path(artifact_dir)))
+    optional = {
+        "--reference": reference, "--limit": limit, "--logits": logits, "--backend": backend,
+        "--runtime": runtime, "--profile": profile, "--dump-inputs": dump_inputs,
+    }  # fmt: skip
+    program = build_harness()
+    with tempfile.TemporaryDirectory(prefix="edgevit-") as folder:
+        out = Path(folder) / "result.json"
+        command = [str(program), "--artifact", os.fspath(artifact_dir), "--data", os.fspath(data)]
+        command += ["--out", str(out), "--threads", str(threads), "--warmup", str(warmup)]
+        for option, value in optional.items():
+            if value is not None:
+                command += [option, str(value)]
+        code, lines = _run_with_progress(command)
+        _raise_for(code, lines)
+        result = json.loads(out.read_text(encoding="utf-8"))
+    check_result(result)
+    return result
+
+
+def check_result(result: Any) -> None:
+    """Raises EdgevitError, naming the place, when a result does not fit the schema."""
+    from jsonschema import Draft202012Validator
+
+    error = next(Draft202012Validator(_result_schema()).iter_errors(result), None)
+    if error is not None:
+        place = "/".join(str(part) for part in error.absolute_path) or "the document"
+        raise EdgevitError(f"the harness's result does not fit its schema: {place} {error.message}")
+
+
+def find_runtime(target: str) -> Path | None:
+    """The runtime library of the target's wheel, looked up without importing the wheel.
+
+    targets/TARGET/target.toml names both. None when the target needs no library, its wheel is
+    not installed, or the user has set the target's environment variable, which the harness reads.
+    """
+    description = SOURCES / "targets" / target / "target.toml"
+    if not description.is_file():
+        return None
+    runtime = tomllib.loads(description.read_text(encoding="utf-8")).get("runtime", {})
+    if "python_package" not in runtime or os.environ.get(runtime.get("environment_variable", "")):
+        return None
+    spec = find_spec(runtime["python_package"])
+    for folder in (spec.submodule_search_locations or []) if spec else []:
+        if (library := Path(folder) / runtime["library"]).is_file():
+            return library
+    return None
+
+
+def _manifest_target(artifact_dir: Path) -> str:
+    """The manifest's target, or "" where the harness will say what is wrong with the manifest."""
+    try:
+        target = json.loads((artifact_dir / "manifest.json").read_bytes())["target"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
+    return target if isinstance(target, str) and re.fullmatch(r"\w+", target) else ""
+
+
+@cache
+def _result_schema() -> dict[str, Any]:
+    text = resources.files("edgevit").joinpath("schemas/result.schema.json").read_text("utf-8")
+    return json.loads(text)
+
+
+def _default_build_dir() -> Path:
+    if os.access(SOURCES, os.W_OK):
+        return SOURCES / "build" / "harness"
+    cache_home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(cache_home) / "edgevit" / "harness"
+
+
+def _is_current(program: Path) -> bool:
+    """True when the program is there and no source is newer."""
+    if not program.is_file():
+        return False
+    built = program.stat().st_mtime
+    sources = [SOURCES / "CMakeLists.txt", *(SOURCES / "targets").rglob("*")]
+    kinds = {".cpp", ".h", ".mm", ".txt", ".cmake"}
+    return all(s.stat().st_mtime <= built for s in sources if s.suffix in kinds)
+
+
+@contextmanager
+def _locked(build_dir: Path) -> Iterator[None]:
+    build_dir.mkdir(parents=True, exist_ok=True)
+    with open(build_dir / ".edgevit-lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _configure_and_build(build_dir: Path) -> None:
+    cmake = shutil.which("cmake")
+    if cmake is None:
+        raise ToolMissing("the harness is built with CMake: apt-get install -y cmake g++ make")
+    configure = [cmake, "-S", str(SOURCES), "-B", str(build_dir), "-DBUILD_TESTING=OFF"]
+    _checked(configure, "configuring the harness")
+    _checked(
+        [cmake, "--build", str(build_dir), "--target", PROGRAM, "--parallel", str(os.cpu_count())],
+        "compiling the harness",
+    )
+
+
+def _checked(command: list[str], what: str) -> None:
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode == 0:
+        return
+    output = done.stdout + done.stderr
+    if missing := re.search(r"missing packages: (?s:.*?)(apt-get install .*)", output):
+        raise ToolMissing(f"{what} needs system packages: {missing[1]}")
+    if "CMAKE_CXX_COMPILER" in output or "CMAKE_MAKE_PROGRAM" in output:
+        raise ToolMissing(f"{what} needs a C++17 compiler and make: apt-get install -y g++ make")
+    tail = "\n".join(output.splitlines()[-_LOG_LINES_KEPT:])
+    raise EdgevitError(f"{what} failed (`{' '.join(command)}`):\n{tail}")
+
+
+def _run_with_progress(command: list[str]) -> tuple[int, list[str]]:
+    """Run the harness, showing its progress; returns its exit code and its last stderr lines."""
+    lines: list[str] = []
+    progress: Progress | None = None
+    with subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, errors="replace"
+    ) as process:
+        try:
+            for line in process.stderr or ():
+                if (match := _PROGRESS_LINE.match(line)) is None:
+                    lines = [*lines, line.rstrip()][-_LOG_LINES_KEPT:]
+                    continue
+                if progress is None:
+                    progress = Progress("validate", int(match[2]), "images").__enter__()
+                progress.update(int(match[1]))
+        except BaseException:
+            process.terminate()  # it removes its half-written files itself
+            raise
+        finally:
+            if progress is not None:
+                progress.__exit__(None, None, None)
+    return process.returncode, lines
+
+
+def _raise_for(code: int, lines: list[str]) -> None:
+    if code == 0:
+        return
+    messages = [line[len(ERROR_PREFIX) :] for line in lines if line.startswith(ERROR_PREFIX)]
+    if not messages:
+        how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"exited with {code}"
+        raise EdgevitError("\n".join([f"the harness {how} without a message", *lines]))
+    errors = {2: InputError, 4: ToolMissing}
+    raise errors.get(code, EdgevitError)(messages[-1])

@@ -1,0 +1,96 @@
+// What a back-end is: one artifact, opened, that eats one input tensor and gives one output tensor.
+//
+// A back-end lives in one folder under targets/ and registers itself: no list names it.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "core/bytes.h"
+#include "core/manifest.h"
+
+namespace edgevit {
+
+struct BackendOptions {
+    int threads = 1;
+    std::string runtime_library;  // path of the runtime's shared library; empty: not given
+};
+
+// Facts about the runtime, each as it reports it; what it cannot tell stays empty.
+struct RuntimeFacts {
+    std::string name;
+    std::optional<std::string> version;
+    std::optional<std::string> library_file;
+    std::optional<std::string> library_sha256;
+    std::string accelerator_requested;
+    std::optional<bool> fully_accelerated;
+    std::optional<bool> non_cpu_fully_accelerated;
+};
+
+// One op of the running graph. A delegate fuses and renames ops, so these need not be the file's.
+struct OpTime {
+    std::string name;
+    bool delegated = false;
+    std::int64_t partition = 0;  // of the delegate, counted from 0 in running order
+    std::int64_t index = 0;      // within its partition, or the op's index in the graph
+    std::int64_t runs = 0;
+    std::int64_t total_us = 0;
+};
+
+// How the runtime split the graph. A figure that it does not give stays empty, with the reason.
+struct OpReport {
+    std::optional<std::int64_t> total;
+    std::optional<std::int64_t> delegated;
+    std::optional<std::int64_t> partitions;
+    std::map<std::string, std::int64_t> not_delegated;  // op name -> how many
+    std::string reason;                                 // empty when nothing is missing
+    std::vector<OpTime> times;                          // in running order
+};
+
+class Backend {
+  public:
+    Backend() = default;
+    Backend(const Backend&) = delete;
+    Backend& operator=(const Backend&) = delete;
+    virtual ~Backend() = default;
+
+    // The tensors as the opened artifact describes them.
+    virtual std::vector<TensorSpec> inputs() const = 0;
+    virtual std::vector<TensorSpec> outputs() const = 0;
+
+    // One inference in three steps, so that invoke() can be timed alone. The sizes are those of
+    // the one input and the one output. Each raises Error with the runtime's own message.
+    virtual void set_input(ByteView bytes) = 0;
+    virtual void invoke() = 0;
+    virtual void get_output(std::uint8_t* out, std::size_t size_bytes) = 0;
+
+    virtual RuntimeFacts facts() const = 0;
+
+    // Runs the artifact `runs` times on `input` with the runtime's profiler, apart from the timed
+    // session, which profiling would slow down.
+    virtual OpReport profile(ByteView input, int runs) = 0;
+};
+
+using BackendFactory = std::unique_ptr<Backend> (*)(const Manifest&, const BackendOptions&);
+
+// Called while the program starts, from the back-end's own file:
+//     const bool registered = edgevit::register_backend("name", open_function);
+// Always true.
+bool register_backend(const std::string& name, BackendFactory open);
+
+std::vector<std::string> backend_names();
+
+// Opens the artifact. Raises InputError for an unknown name or an artifact that the runtime
+// refuses, ToolMissing when the runtime's library is not there.
+std::unique_ptr<Backend> open_backend(const std::string& name, const Manifest& manifest,
+                                      const BackendOptions& options);
+
+// Raises InputError when the opened artifact's tensors are not those of the manifest.
+void check_tensors(const Backend& backend, const Manifest& manifest);
+
+}  // namespace edgevit

@@ -1,0 +1,64 @@
+// manifest.json of an artifact folder: what the artifact is, what it eats and what it answers.
+#pragma once
+
+#include <array>
+#include <filesystem>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "core/bytes.h"
+#include "core/tensor.h"
+
+namespace edgevit {
+
+enum class Interpolation { bicubic, bilinear };
+
+// How a picture becomes image_size x image_size pixels: the shorter side is resized to resize_size
+// (skipped when absent or already equal), then the centre is cropped. The step from pixels to the
+// input tensor is Manifest::table; mean and std are what the table was made of.
+struct Preprocessing {
+    int image_size = 0;
+    std::optional<int> resize_size;
+    Interpolation interpolation = Interpolation::bicubic;
+    std::array<double, 3> mean = {};
+    std::array<double, 3> std = {};
+};
+
+struct Reference {
+    std::string file;
+    std::string sha256;
+    std::string dataset_sha256;
+};
+
+struct Manifest {
+    std::filesystem::path folder;
+    std::string target;
+    std::string artifact_file;
+    std::string artifact_sha256;
+    std::string program_sha256;
+    std::string profile;
+    std::string variant;
+    int classes = 0;
+    TensorSpec input;   // [1, H, W, 3]
+    TensorSpec output;  // [1, classes]
+    // For each channel, what the input tensor holds for the pixel values 0 to 255:
+    // 256 elements of input.dtype, in the machine's byte order.
+    std::array<Bytes, 3> table;
+    Preprocessing preprocessing;
+    std::vector<std::string> labels;
+    std::optional<Reference> reference;
+
+    std::filesystem::path artifact_path() const { return folder / artifact_file; }
+};
+
+// Raises InputError naming `where` and the key for text that is not JSON, another kind, a newer
+// schema_version, a missing key, a wrong type or a value out of range. Keys it does not know
+// are left alone: what they would change, schema_version must announce.
+Manifest parse_manifest(const std::string& text, const std::string& where);
+
+// Reads FOLDER/manifest.json and checks that the artifact's sha256 is the manifest's.
+// Raises InputError when the folder, the manifest or the artifact is missing or differs.
+Manifest load_artifact(const std::filesystem::path& folder);
+
+}  // namespace edgevit

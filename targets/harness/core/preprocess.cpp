@@ -1,0 +1,61 @@
+#include "core/preprocess.h"
+
+#include <algorithm>
+#include <cstring>
+#include <string>
+
+#include "core/errors.h"
+
+namespace edgevit {
+namespace {
+
+constexpr double kMaxResizedPixels = 256e6;
+
+// Python's int(target * side / shorter): one division in double precision, then truncation.
+int scaled_side(int side, int shorter, int target) {
+    const double scaled = static_cast<double>(target) * side / shorter;
+    if (scaled * target > kMaxResizedPixels) {
+        throw InputError("the image is too thin to resize: its sides are " + std::to_string(side) +
+                         "x" + std::to_string(shorter));
+    }
+    return static_cast<int>(scaled);
+}
+
+}  // namespace
+
+Size resized(int width, int height, int target) {
+    const int shorter = std::min(width, height);
+    return {width == shorter ? target : scaled_side(width, shorter, target),
+            height == shorter ? target : scaled_side(height, shorter, target)};
+}
+
+Preprocessor::Preprocessor(const Manifest& manifest)
+    : settings_(manifest.preprocessing), table_(manifest.table),
+      element_size_bytes_(edgevit::element_size_bytes(manifest.input.dtype)) {}
+
+void Preprocessor::run(const ImageView& image, std::uint8_t* out) {
+    ImageView source = image;
+    if (settings_.resize_size && std::min(image.width, image.height) != *settings_.resize_size) {
+        const Size size = resized(image.width, image.height, *settings_.resize_size);
+        resampler_.resize(image, size.width, size.height, settings_.interpolation, resized_);
+        source = resized_.view();
+    }
+    const int crop = settings_.image_size;
+    if (source.width < crop || source.height < crop) {
+        throw InputError("the image has " + std::to_string(source.width) + "x" +
+                         std::to_string(source.height) + " pixels, the network needs " +
+                         std::to_string(crop) +
+                         ": set resize_size so that smaller images are enlarged");
+    }
+    const auto left = static_cast<std::size_t>(centre_crop_start(source.width, crop));
+    const int top = centre_crop_start(source.height, crop);
+    for (int y = 0; y < crop; ++y) {
+        const std::uint8_t* pixel = source.row(top + y) + left * 3;
+        for (int x = 0; x < crop * 3; ++x, ++pixel, out += element_size_bytes_) {
+            const std::uint8_t* table = table_[static_cast<std::size_t>(x % 3)].data();
+            std::memcpy(out, table + *pixel * element_size_bytes_, element_size_bytes_);
+        }
+    }
+}
+
+}  // namespace edgevit

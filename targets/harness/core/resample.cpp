@@ -1,0 +1,132 @@
+#include "core/resample.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
+namespace edgevit {
+namespace {
+
+constexpr int kWeightBits = 22;
+constexpr std::int32_t kHalf = 1 << (kWeightBits - 1);
+
+double triangle(double x) {
+    x = std::fabs(x);
+    return x < 1.0 ? 1.0 - x : 0.0;
+}
+
+// Keys' cubic convolution (1981) with a = -0.5.
+double cubic(double x) {
+    constexpr double a = -0.5;
+    x = std::fabs(x);
+    if (x < 1.0) {
+        return ((a + 2.0) * x - (a + 3.0)) * x * x + 1.0;
+    }
+    if (x < 2.0) {
+        return (((x - 5.0) * x + 8.0) * x - 4.0) * a;
+    }
+    return 0.0;
+}
+
+std::int32_t to_fixed(double weight) {
+    // Half away from zero, by truncation: what decides the last bit of a weight.
+    const double scaled = weight * (1 << kWeightBits);
+    return static_cast<std::int32_t>(weight < 0 ? scaled - 0.5 : scaled + 0.5);
+}
+
+std::uint8_t to_pixel(std::int32_t sum) {
+    return static_cast<std::uint8_t>(std::clamp(sum >> kWeightBits, 0, 255));
+}
+
+}  // namespace
+
+void Resampler::Axis::prepare(int in, int out, Interpolation filter) {
+    if (in == in_size && out == out_size && filter == interpolation) {
+        return;
+    }
+    in_size = in, out_size = out, interpolation = filter;
+    const double scale = static_cast<double>(in) / out;
+    const double stretch = std::max(scale, 1.0);
+    const double support = (filter == Interpolation::bicubic ? 2.0 : 1.0) * stretch;
+    taps = static_cast<std::size_t>(std::ceil(support)) * 2 + 1;
+    spans.resize(static_cast<std::size_t>(out));
+    weights.assign(taps * static_cast<std::size_t>(out), 0);
+    std::vector<double> row(taps);
+    for (int i = 0; i < out; ++i) {
+        const double centre = (i + 0.5) * scale;
+        const int first = std::max(static_cast<int>(centre - support + 0.5), 0);
+        const int count = std::min(static_cast<int>(centre + support + 0.5), in) - first;
+        double total = 0.0;
+        for (int k = 0; k < count; ++k) {
+            const double x = (k + first - centre + 0.5) * (1.0 / stretch);
+            row[static_cast<std::size_t>(k)] =
+                filter == Interpolation::bicubic ? cubic(x) : triangle(x);
+            total += row[static_cast<std::size_t>(k)];
+        }
+        spans[static_cast<std::size_t>(i)] = {first, count};
+        std::int32_t* fixed = weights.data() + static_cast<std::size_t>(i) * taps;
+        for (int k = 0; k < count; ++k) {
+            const double weight = row[static_cast<std::size_t>(k)];
+            fixed[k] = to_fixed(total != 0.0 ? weight / total : weight);
+        }
+    }
+}
+
+void Resampler::resize_rows(const ImageView& in, const Axis& axis, Image& out) {
+    out.reset(axis.out_size, in.height);
+    for (int y = 0; y < in.height; ++y) {
+        std::uint8_t* target = out.row(y);
+        for (int x = 0; x < axis.out_size; ++x, target += 3) {
+            const Span span = axis.spans[static_cast<std::size_t>(x)];
+            const std::int32_t* weight =
+                axis.weights.data() + static_cast<std::size_t>(x) * axis.taps;
+            const std::uint8_t* source = in.row(y) + static_cast<std::size_t>(span.first) * 3;
+            std::int32_t red = kHalf, green = kHalf, blue = kHalf;
+            for (int k = 0; k < span.count; ++k, source += 3) {
+                red += source[0] * weight[k];
+                green += source[1] * weight[k];
+                blue += source[2] * weight[k];
+            }
+            target[0] = to_pixel(red), target[1] = to_pixel(green), target[2] = to_pixel(blue);
+        }
+    }
+}
+
+void Resampler::resize_columns(const ImageView& in, const Axis& axis, Image& out) {
+    out.reset(in.width, axis.out_size);
+    const std::size_t row_bytes = out.stride_bytes();
+    for (int y = 0; y < axis.out_size; ++y) {
+        const Span span = axis.spans[static_cast<std::size_t>(y)];
+        const std::int32_t* weight = axis.weights.data() + static_cast<std::size_t>(y) * axis.taps;
+        std::uint8_t* target = out.row(y);
+        for (std::size_t i = 0; i < row_bytes; ++i) {
+            std::int32_t sum = kHalf;
+            for (int k = 0; k < span.count; ++k) {
+                sum += in.row(span.first + k)[i] * weight[k];
+            }
+            target[i] = to_pixel(sum);
+        }
+    }
+}
+
+void Resampler::resize(const ImageView& in, int width, int height, Interpolation interpolation,
+                       Image& out) {
+    ImageView source = in;
+    if (width != in.width) {
+        horizontal_.prepare(in.width, width, interpolation);
+        Image& target = height == in.height ? out : between_;
+        resize_rows(source, horizontal_, target);
+        source = target.view();
+    }
+    if (height != in.height) {
+        vertical_.prepare(in.height, height, interpolation);
+        resize_columns(source, vertical_, out);
+    } else if (width == in.width) {
+        out.reset(width, height);
+        for (int y = 0; y < height; ++y) {
+            std::memcpy(out.row(y), in.row(y), out.stride_bytes());
+        }
+    }
+}
+
+}  // namespace edgevit

@@ -1,0 +1,50 @@
+// Antialiased resizing of 8-bit RGB, the arithmetic of Pillow's Image.resize to the last bit.
+//
+// Two passes, rows first. Each output pixel is a weighted sum over the input pixels under the
+// filter, which is stretched by the scale when shrinking (Heckbert, "Filter zooming", Graphics
+// Gems III, 1992). Weights are normalised in double precision and then rounded to fixed point
+// with 22 fractional bits; each pass rounds and clips to 8 bits.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "core/image.h"
+#include "core/manifest.h"
+
+namespace edgevit {
+
+// Keeps its working memory between calls, so that resizing pictures of one size allocates once.
+class Resampler {
+  public:
+    // Writes a width x height picture to `out`. All four sides must be at least 1.
+    void resize(const ImageView& in, int width, int height, Interpolation interpolation,
+                Image& out);
+
+  private:
+    // The weights of one axis: output pixel i reads spans[i].count inputs from spans[i].first,
+    // with the weights from i * taps on.
+    struct Span {
+        int first;
+        int count;
+    };
+    struct Axis {
+        int in_size = 0;
+        int out_size = 0;
+        Interpolation interpolation = Interpolation::bicubic;
+        std::size_t taps = 0;
+        std::vector<Span> spans;
+        std::vector<std::int32_t> weights;
+
+        void prepare(int in, int out, Interpolation filter);
+    };
+
+    static void resize_rows(const ImageView& in, const Axis& axis, Image& out);
+    static void resize_columns(const ImageView& in, const Axis& axis, Image& out);
+
+    Axis horizontal_;
+    Axis vertical_;
+    Image between_;
+};
+
+}  // namespace edgevit

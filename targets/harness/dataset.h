@@ -1,0 +1,47 @@
+// Labelled images in class folders, from a folder or a tar, read one at a time.
+//
+// Order, names and sha256 are those of edgevit.data.ImageSet: entries sorted by the bytes of their
+// relative path "Class/name.jpg"; one top-level folder around the class folders is dropped; files
+// that are neither .jpg, .jpeg nor .png by name are passed over.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include "core/bytes.h"
+
+namespace edgevit {
+
+class Dataset {
+  public:
+    struct Entry {
+        std::string path;  // relative, with '/'
+        std::uint64_t offset_bytes = 0;
+        std::uint64_t size_bytes = 0;
+        std::size_t label = 0;  // index into the labels given to open()
+    };
+
+    // Raises InputError when `path` is missing, unreadable, holds no image, an image outside a
+    // class folder, or a class that is not in `labels`.
+    static Dataset open(const std::filesystem::path& path, const std::vector<std::string>& labels);
+
+    const std::filesystem::path& path() const { return path_; }
+    const std::vector<Entry>& entries() const { return entries_; }
+
+    // Of one line "path<TAB>bytes" an entry, in order: names the set without reading it.
+    std::string sha256() const;
+
+    // The encoded image, into `out`. Raises InputError naming the file when it is over 64 MiB,
+    // has shrunk or cannot be read.
+    void read(const Entry& entry, Bytes& out) const;
+
+  private:
+    std::filesystem::path path_;
+    std::filesystem::path root_;  // of the entries' paths, when they are files
+    std::vector<Entry> entries_;
+    File archive_;  // null for a folder
+};
+
+}  // namespace edgevit

@@ -1,0 +1,189 @@
+#include "harness.h"
+
+#include <unistd.h>
+
+#include <chrono>
+#include <csignal>
+#include <cstdio>
+#include <exception>
+
+#include "arguments.h"
+#include "backend.h"
+#include "core/errors.h"
+#include "core/manifest.h"
+#include "core/sha256.h"
+#include "dataset.h"
+#include "evaluate.h"
+#include "machine.h"
+#include "reference.h"
+#include "result.h"
+
+namespace edgevit {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+constexpr int kProfileRuns = 50;
+constexpr int kCountingRuns = 1;  // enough to see how the graph was split
+
+volatile std::sig_atomic_t interrupted = 0;
+
+double seconds_since(Clock::time_point start) {
+    return std::chrono::duration<double>(Clock::now() - start).count();
+}
+
+// A line every two seconds; stops the run when a signal asked for it, so that destructors
+// remove what is half written.
+std::function<void(std::size_t, std::size_t)> reporter(bool quiet) {
+    return [quiet, start = Clock::now(), last = Clock::now()](std::size_t done,
+                                                              std::size_t total) mutable {
+        if (interrupted != 0) {
+            throw Error("interrupted after " + std::to_string(done) +
+                        " images; nothing was written");
+        }
+        if (quiet || seconds_since(last) < 2) {
+            return;
+        }
+        last = Clock::now();
+        const double rate = static_cast<double>(done) / seconds_since(start);
+        std::fprintf(stderr, "%zu/%zu images, %.0f images/s, %.0f s left\n", done, total, rate,
+                     static_cast<double>(total - done) / rate);
+    };
+}
+
+void check_writable(const std::filesystem::path& file) {
+    const std::filesystem::path folder = file.has_parent_path() ? file.parent_path() : ".";
+    if (!file.empty() &&
+        (std::filesystem::is_directory(file) || access(folder.c_str(), W_OK) != 0)) {
+        throw InputError(file.string() +
+                         ": cannot be written there; name a file in an existing folder");
+    }
+}
+
+// The logits to compare with, or nothing and the reason. A reference named on the command line
+// must fit the data; the manifest's own is passed over when the data are other images.
+std::optional<ReferenceLogits> find_reference(const Arguments& arguments, const Manifest& manifest,
+                                              const Dataset& dataset, std::string& reason) {
+    const auto classes = static_cast<std::size_t>(manifest.classes);
+    const std::string data_sha256 = dataset.sha256();
+    if (!arguments.reference.empty()) {
+        ReferenceLogits reference = load_reference(arguments.reference, classes);
+        if (reference.dataset_sha256 != data_sha256) {
+            throw InputError(arguments.reference.string() + ": was recorded on other images (" +
+                             reference.dataset_sha256 + ") than " + dataset.path().string() + " (" +
+                             data_sha256 + ")");
+        }
+        return reference;
+    }
+    if (!manifest.reference) {
+        reason = "the manifest names no reference logits";
+        return std::nullopt;
+    }
+    if (manifest.reference->dataset_sha256 != data_sha256) {
+        reason = "the manifest's reference logits are of other images";
+        return std::nullopt;
+    }
+    const std::filesystem::path path = manifest.folder / manifest.reference->file;
+    ReferenceLogits reference = load_reference(path, classes);
+    if (reference.sha256 != manifest.reference->sha256) {
+        throw InputError(path.string() + ": its sha256 is " + reference.sha256 +
+                         ", the manifest says " + manifest.reference->sha256);
+    }
+    return reference;
+}
+
+EvaluationOptions evaluation_options(const Arguments& arguments) {
+    EvaluationOptions options;
+    options.warmup = arguments.warmup;
+    options.limit = arguments.limit;
+    options.logits_file = arguments.logits;
+    options.inputs_file = arguments.dump_inputs;
+    options.progress = reporter(arguments.quiet);
+    return options;
+}
+
+void print_summary(const Run& run) {
+    const Evaluation& e = run.evaluation;
+    const Summary invoke = summarise(e.invoke_us);
+    std::printf("top-1 %.2f %% of %lld images",
+                100.0 * static_cast<double>(e.top1) / static_cast<double>(e.count),
+                static_cast<long long>(e.count));
+    if (run.reference != nullptr) {
+        std::printf(", agreement with the program %.2f %%",
+                    100.0 * static_cast<double>(e.program->same_top1()) /
+                        static_cast<double>(e.program->count()));
+    }
+    std::printf(", invoke p50 %.0f us, p90 %.0f us\n", invoke.p50, invoke.p90);
+}
+
+void run(const Arguments& arguments) {
+    const std::string started_at = utc_now();
+    const Clock::time_point start = Clock::now();
+    for (const auto& file :
+         {arguments.out, arguments.logits, arguments.dump_inputs, arguments.profile}) {
+        check_writable(file);
+    }
+    const Manifest manifest = load_artifact(arguments.artifact);
+    const Dataset dataset = Dataset::open(arguments.data, manifest.labels);
+    std::string reason;
+    const auto reference = find_reference(arguments, manifest, dataset, reason);
+    const std::string name = arguments.backend.empty() ? manifest.target : arguments.backend;
+    const auto backend =
+        open_backend(name, manifest, {arguments.threads, arguments.runtime_library});
+    check_tensors(*backend, manifest);
+
+    Run run{arguments,
+            manifest,
+            dataset,
+            reference ? &*reference : nullptr,
+            reason,
+            describe_machine(),
+            backend->facts(),
+            {},
+            {},
+            {},
+            name,
+            started_at,
+            0};
+    run.evaluation =
+        evaluate(*backend, manifest, dataset, run.reference, evaluation_options(arguments));
+    if (run.reference != nullptr && run.evaluation.program->count() == 0) {
+        run.reference = nullptr;
+        run.reference_reason = "the reference logits have no row for any of the images";
+    }
+    run.peak_memory_bytes = peak_memory_bytes();  // before the profiling session adds its own
+    run.ops = backend->profile(run.evaluation.first_input,
+                               arguments.profile.empty() ? kCountingRuns : kProfileRuns);
+    run.duration_s = seconds_since(start);
+    if (!arguments.profile.empty()) {
+        write_profile(run, arguments.profile);
+    }
+    write_result(run, arguments.out);
+    if (!arguments.quiet) {
+        print_summary(run);
+    }
+}
+
+}  // namespace
+
+void request_stop() { interrupted = 1; }
+
+int run_command_line(int argc, const char* const* argv) {
+    try {
+        const Command command = parse_command_line(argc, argv);
+        if (command.run) {
+            run(*command.run);
+        } else {
+            std::fputs(command.text.c_str(), stdout);
+        }
+        return 0;
+    } catch (const Error& error) {
+        std::fprintf(stderr, "edgevit-harness: error: %s\n", error.what());
+        return error.exit_code();
+    } catch (const std::exception& error) {
+        std::fprintf(stderr, "edgevit-harness: error: internal: %s\n", error.what());
+        return 1;
+    }
+}
+
+}  // namespace edgevit

@@ -1,0 +1,12 @@
+// The whole program behind main(), so that tests can call it.
+#pragma once
+
+namespace edgevit {
+
+// Does what the command line asks for and returns the exit code; errors go to stderr.
+int run_command_line(int argc, const char* const* argv);
+
+// Makes a running evaluation end at the next image with an error. Safe in a signal handler.
+void request_stop();
+
+}  // namespace edgevit

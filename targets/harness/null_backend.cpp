@@ -1,0 +1,84 @@
+// A back-end without a runtime: its answer is a hash of the input. It tests the frame anywhere.
+#include <cstring>
+
+#include "backend.h"
+#include "core/errors.h"
+
+namespace edgevit {
+namespace {
+
+// FNV-1a, 64 bits.
+std::uint64_t hash_of(ByteView bytes) {
+    std::uint64_t hash = 0xcbf29ce484222325;
+    for (std::size_t i = 0; i < bytes.size; ++i) {
+        hash = (hash ^ bytes.data[i]) * 0x100000001b3;
+    }
+    return hash;
+}
+
+// The finaliser of SplitMix64: nearby numbers give unrelated ones.
+std::uint64_t mix(std::uint64_t value) {
+    value = (value ^ (value >> 30)) * 0xbf58476d1ce4e5b9;
+    value = (value ^ (value >> 27)) * 0x94d049bb133111eb;
+    return value ^ (value >> 31);
+}
+
+class NullBackend : public Backend {
+  public:
+    explicit NullBackend(const Manifest& manifest)
+        : input_(manifest.input), output_(manifest.output) {}
+
+    std::vector<TensorSpec> inputs() const override { return {input_}; }
+    std::vector<TensorSpec> outputs() const override { return {output_}; }
+
+    void set_input(ByteView bytes) override { input_hash_ = hash_of(bytes); }
+
+    // Logit i is the low byte of mix(hash + i), as a signed step where the output is float32.
+    void invoke() override {
+        answer_.resize(output_.size_bytes());
+        for (std::size_t i = 0; i < output_.elements(); ++i) {
+            const auto byte = static_cast<std::uint8_t>(mix(input_hash_ + i));
+            if (output_.dtype == DType::float32) {
+                const auto real = static_cast<float>(static_cast<std::int8_t>(byte));
+                std::memcpy(answer_.data() + 4 * i, &real, 4);
+            } else {
+                answer_[i] = byte;
+            }
+        }
+    }
+
+    void get_output(std::uint8_t* out, std::size_t size_bytes) override {
+        if (size_bytes != answer_.size()) {
+            throw Error("null back-end: get_output() before invoke(), or of another size");
+        }
+        std::memcpy(out, answer_.data(), size_bytes);
+    }
+
+    RuntimeFacts facts() const override {
+        RuntimeFacts facts;
+        facts.name = "null";
+        facts.accelerator_requested = "none";
+        return facts;
+    }
+
+    OpReport profile(ByteView, int) override {
+        OpReport report;
+        report.reason = "the null back-end runs no graph";
+        return report;
+    }
+
+  private:
+    TensorSpec input_;
+    TensorSpec output_;
+    std::uint64_t input_hash_ = 0;
+    Bytes answer_;
+};
+
+std::unique_ptr<Backend> open_null(const Manifest& manifest, const BackendOptions&) {
+    return std::make_unique<NullBackend>(manifest);
+}
+
+[[maybe_unused]] const bool registered = register_backend("null", open_null);
+
+}  // namespace
+}  // namespace edgevit

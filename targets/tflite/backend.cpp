@@ -1,0 +1,103 @@
+// The LiteRT back-end: runs a .tflite on the CPU through libLiteRt.so, loaded by path.
+#include "backend.h"
+
+#include <cstdlib>
+
+#include "core/errors.h"
+#include "core/sha256.h"
+#include "litert_session.h"
+#include "op_report.h"
+
+namespace edgevit::litert {
+namespace {
+
+namespace fs = std::filesystem;
+
+fs::path library_path(const BackendOptions& options) {
+    if (!options.runtime_library.empty()) {
+        return options.runtime_library;
+    }
+    const char* named = std::getenv("EDGEVIT_LITERT_LIB");
+    return named != nullptr ? named : "";
+}
+
+// The library does not tell its version. Where it lies in the wheel's folder, the record that pip
+// wrote beside that folder does: ai_edge_litert-VERSION.dist-info.
+std::optional<std::string> wheel_version(const fs::path& library) {
+    const fs::path package = fs::absolute(library).parent_path();
+    const std::string prefix = package.filename().string() + "-";
+    const std::string suffix = ".dist-info";
+    std::optional<std::string> version;
+    std::error_code error;
+    for (const fs::directory_entry& item : fs::directory_iterator(package.parent_path(), error)) {
+        const std::string name = item.path().filename().string();
+        if (name.size() <= prefix.size() + suffix.size() ||
+            name.compare(0, prefix.size(), prefix) != 0 ||
+            name.compare(name.size() - suffix.size(), suffix.size(), suffix) != 0) {
+            continue;
+        }
+        if (version) {
+            return std::nullopt;  // two records: either may be stale
+        }
+        version = name.substr(prefix.size(), name.size() - prefix.size() - suffix.size());
+    }
+    return version;
+}
+
+class LiteRtBackend : public Backend {
+  public:
+    LiteRtBackend(const Manifest& manifest, const BackendOptions& options)
+        : library_(library_path(options)), threads_(options.threads), api_(load_library(library_)),
+          model_(api_, manifest.artifact_path()) {
+        check_tensors(*this, manifest);  // before a session assumes one input and one output
+        session_.emplace(api_, model_, threads_, false);
+    }
+
+    std::vector<TensorSpec> inputs() const override { return model_.inputs(); }
+    std::vector<TensorSpec> outputs() const override { return model_.outputs(); }
+
+    void set_input(ByteView bytes) override { session_->set_input(bytes); }
+    void invoke() override { session_->invoke(); }
+    void get_output(std::uint8_t* out, std::size_t size_bytes) override {
+        session_->get_output(out, size_bytes);
+    }
+
+    RuntimeFacts facts() const override {
+        RuntimeFacts facts;
+        facts.name = "LiteRT";
+        facts.version = wheel_version(library_);
+        facts.library_file = library_.filename().string();
+        facts.library_sha256 = sha256_file(library_);
+        facts.accelerator_requested = "cpu";
+        facts.fully_accelerated = session_->fully_accelerated();
+        facts.non_cpu_fully_accelerated = session_->non_cpu_fully_accelerated();
+        return facts;
+    }
+
+    OpReport profile(ByteView input, int runs) override {
+        Session profiled(api_, model_, threads_, true);
+        profiled.set_input(input);
+        profiled.invoke();  // the first inference also packs weights
+        std::vector<std::vector<Session::Event>> events;
+        for (int i = 0; i < runs; ++i) {
+            events.push_back(profiled.profiled_invoke());
+        }
+        return report_ops(model_.ops(), events);
+    }
+
+  private:
+    fs::path library_;
+    int threads_;
+    Api api_;
+    Model model_;
+    std::optional<Session> session_;
+};
+
+std::unique_ptr<Backend> open_litert(const Manifest& manifest, const BackendOptions& options) {
+    return std::make_unique<LiteRtBackend>(manifest, options);
+}
+
+[[maybe_unused]] const bool registered = register_backend("tflite", open_litert);
+
+}  // namespace
+}  // namespace edgevit::litert

@@ -1,0 +1,250 @@
+#include "litert_session.h"
+
+#include <dlfcn.h>
+
+#include <cstdlib>
+#include <cstring>
+
+#include "core/errors.h"
+
+namespace edgevit::litert {
+namespace {
+
+constexpr const char* kHowToGet =
+    "install it with `pip install ai-edge-litert==2.3.0` and name its libLiteRt.so with --runtime "
+    "or the environment variable EDGEVIT_LITERT_LIB";
+
+// Locks a tensor buffer into host memory for as long as it lives.
+class Lock {
+  public:
+    Lock(const Api& api, Handle buffer, LockMode mode, std::size_t size_bytes)
+        : api_(api), buffer_(buffer) {
+        std::size_t actual = 0;
+        check(api_.GetTensorBufferPackedSize(buffer_, &actual), "size of a tensor buffer");
+        if (actual != size_bytes) {
+            throw Error("LiteRT: a tensor buffer of " + std::to_string(actual) +
+                        " bytes, expected " + std::to_string(size_bytes));
+        }
+        check(api_.LockTensorBuffer(buffer_, &memory_, mode), "locking a tensor buffer");
+    }
+    Lock(const Lock&) = delete;
+    Lock& operator=(const Lock&) = delete;
+    ~Lock() { api_.UnlockTensorBuffer(buffer_); }
+
+    void* memory() const { return memory_; }
+
+  private:
+    const Api& api_;
+    Handle buffer_;
+    void* memory_ = nullptr;
+};
+
+Owned create_environment(const Api& api) {
+    // Errors only on stderr, and no search for GPU and NPU plugins that this back-end does not use.
+    EnvironmentOption options[2] = {};
+    options[0].tag = kMinLogSeverity;
+    options[0].value.type = kAnyInt;
+    options[0].value.integer = kLogErrors;
+    options[1].tag = kAutoRegisterAccelerators;
+    options[1].value.type = kAnyInt;
+    options[1].value.integer = kCpu;
+    Handle environment = nullptr;
+    check(api.CreateEnvironment(2, options, &environment), "creating the environment");
+    return {environment, api.DestroyEnvironment};
+}
+
+DType dtype_of(std::int32_t element_type, const std::string& where) {
+    switch (element_type) {
+        case kInt8:
+            return DType::int8;
+        case kUInt8:
+            return DType::uint8;
+        case kFloat32:
+            return DType::float32;
+        default:
+            throw InputError(where + " has LiteRT element type " + std::to_string(element_type) +
+                             "; int8, uint8 and float32 are known");
+    }
+}
+
+}  // namespace
+
+void check(Status status, const std::string& what) {
+    if (status != 0) {
+        throw Error("LiteRT: " + what + ": status " + std::to_string(status));
+    }
+}
+
+Api load_library(const std::filesystem::path& path) {
+    if (path.empty()) {
+        throw ToolMissing(std::string("the LiteRT library is not named: ") + kHowToGet);
+    }
+    if (!std::filesystem::is_regular_file(path)) {
+        throw ToolMissing(path.string() + ": no such LiteRT library; " + kHowToGet);
+    }
+    void* library =
+        dlopen(std::filesystem::absolute(path).c_str(), RTLD_NOW | RTLD_LOCAL | RTLD_NODELETE);
+    if (library == nullptr) {
+        throw ToolMissing(std::string("cannot load LiteRT: ") + dlerror() + "; " + kHowToGet);
+    }
+    Api api;
+#define EDGEVIT_LITERT_LOOK_UP(name, result, parameters)                                      \
+    api.name = reinterpret_cast<result(*) parameters>(dlsym(library, "LiteRt" #name));        \
+    if (api.name == nullptr) {                                                                \
+        throw ToolMissing(path.string() + ": is not LiteRT 2.x, it lacks LiteRt" #name "; " + \
+                          kHowToGet);                                                         \
+    }
+    EDGEVIT_LITERT_FUNCTIONS(EDGEVIT_LITERT_LOOK_UP)
+#undef EDGEVIT_LITERT_LOOK_UP
+    return api;
+}
+
+Model::Model(const Api& api, const std::filesystem::path& file)
+    : api_(api), file_(file.string()), environment_(create_environment(api)),
+      model_(nullptr, api.DestroyModel) {
+    Handle model = nullptr;
+    if (const Status status = api_.CreateModelFromFile(environment(), file.c_str(), &model);
+        status != 0) {
+        throw InputError(file_ + ": LiteRT cannot read it as a .tflite model (status " +
+                         std::to_string(status) + ")");
+    }
+    model_.reset(model);
+    std::size_t signatures = 0, inputs = 0, outputs = 0;
+    check(api_.GetNumModelSignatures(model, &signatures), "counting signatures");
+    if (signatures != 1) {
+        throw InputError(file_ + ": has " + std::to_string(signatures) +
+                         " signatures, one is expected");
+    }
+    Handle signature = nullptr, graph = nullptr, tensor = nullptr;
+    check(api_.GetModelSignature(model, 0, &signature), "reading the signature");
+    check(api_.GetSignatureSubgraph(signature, &graph), "reading the graph");
+    check(api_.GetNumSubgraphOps(graph, &ops_), "counting ops");
+    check(api_.GetNumSignatureInputs(signature, &inputs), "counting inputs");
+    check(api_.GetNumSignatureOutputs(signature, &outputs), "counting outputs");
+    for (std::size_t i = 0; i < inputs; ++i) {
+        check(api_.GetSignatureInputTensorByIndex(signature, i, &tensor), "reading an input");
+        describe(tensor, inputs_, input_types_);
+    }
+    for (std::size_t i = 0; i < outputs; ++i) {
+        check(api_.GetSignatureOutputTensorByIndex(signature, i, &tensor), "reading an output");
+        describe(tensor, outputs_, output_types_);
+    }
+}
+
+void Model::describe(Handle tensor, std::vector<TensorSpec>& specs,
+                     std::vector<RankedTensorType>& types) {
+    TensorSpec& spec = specs.emplace_back();
+    RankedTensorType& type = types.emplace_back();
+    const char* name = "";
+    int quantization = kNoQuantization;
+    check(api_.GetTensorName(tensor, &name), "reading a tensor's name");
+    spec.name = name;
+    check(api_.GetRankedTensorType(tensor, &type), "reading the type of " + spec.name);
+    spec.dtype = dtype_of(type.element_type, file_ + ": " + spec.name);
+    spec.shape.assign(type.layout.dimensions, type.layout.dimensions + type.layout.rank);
+    check(api_.GetQuantizationTypeId(tensor, &quantization),
+          "reading the quantization of " + spec.name);
+    if (quantization == kPerTensor) {
+        PerTensorQuantization values{};
+        check(api_.GetPerTensorQuantization(tensor, &values), "reading the scale of " + spec.name);
+        spec.scale = values.scale;
+        spec.zero_point = static_cast<int>(values.zero_point);
+    }
+}
+
+Session::Session(const Api& api, const Model& model, int threads, bool profiling)
+    : api_(api), options_(nullptr, api.DestroyOptions),
+      compiled_(nullptr, api.DestroyCompiledModel), input_(nullptr, api.DestroyTensorBuffer),
+      output_(nullptr, api.DestroyTensorBuffer) {
+    Handle options = nullptr, compiled = nullptr;
+    check(api_.CreateOptions(&options), "creating options");
+    options_.reset(options);
+    check(api_.SetOptionsHardwareAccelerators(options, kCpu), "asking for the CPU");
+    add_options(options, "xnnpack", "num_threads = " + std::to_string(threads) + "\n");
+    if (profiling) {
+        add_options(options, "runtime_options_string", "enable_profiling = true\n");
+    }
+    check(api_.CreateCompiledModel(model.environment(), model.model(), options, &compiled),
+          "compiling the model");
+    compiled_.reset(compiled);
+    input_ = make_buffer(model, true);
+    output_ = make_buffer(model, false);
+}
+
+// Options travel as a TOML text under an identifier.
+void Session::add_options(Handle options, const char* identifier, const std::string& toml) const {
+    std::unique_ptr<char, void (*)(void*)> text(::strdup(toml.c_str()), std::free);
+    Handle opaque = nullptr;
+    check(api_.CreateOpaqueOptions(identifier, text.get(), std::free, &opaque), "creating options");
+    static_cast<void>(text.release());  // the options own it now
+    Owned owner(opaque, api_.DestroyOpaqueOptions);
+    check(api_.AddOpaqueOptions(options, opaque), "adding options");
+    static_cast<void>(owner.release());
+}
+
+Owned Session::make_buffer(const Model& model, bool is_input) const {
+    Handle requirements = nullptr, buffer = nullptr;
+    const auto look_up = is_input ? api_.GetCompiledModelInputBufferRequirements
+                                  : api_.GetCompiledModelOutputBufferRequirements;
+    check(look_up(compiled_.get(), 0, 0, &requirements), "reading buffer requirements");
+    const RankedTensorType& type = is_input ? model.input_type() : model.output_type();
+    check(api_.CreateManagedTensorBufferFromRequirements(model.environment(), &type, requirements,
+                                                         &buffer),
+          "creating a tensor buffer");
+    return {buffer, api_.DestroyTensorBuffer};
+}
+
+void Session::set_input(ByteView bytes) {
+    const Lock lock(api_, input_.get(), kWrite, bytes.size);
+    std::memcpy(lock.memory(), bytes.data, bytes.size);
+}
+
+void Session::invoke() {
+    Handle input = input_.get(), output = output_.get();
+    check(api_.RunCompiledModel(compiled_.get(), 0, 1, &input, 1, &output), "running the model");
+}
+
+void Session::get_output(std::uint8_t* out, std::size_t size_bytes) {
+    const Lock lock(api_, output_.get(), kRead, size_bytes);
+    std::memcpy(out, lock.memory(), size_bytes);
+}
+
+bool Session::fully_accelerated() const {
+    bool answer = false;
+    check(api_.CompiledModelIsFullyAccelerated(compiled_.get(), &answer),
+          "asking for acceleration");
+    return answer;
+}
+
+bool Session::non_cpu_fully_accelerated() const {
+    bool answer = false;
+    check(api_.CompiledModelIsNonCpuFullyAccelerated(compiled_.get(), &answer),
+          "asking for acceleration");
+    return answer;
+}
+
+std::vector<Session::Event> Session::profiled_invoke() {
+    Handle profiler = nullptr;  // owned by the compiled model
+    check(api_.CompiledModelGetProfiler(compiled_.get(), &profiler), "opening the profiler");
+    if (profiler == nullptr) {
+        throw Error("LiteRT: this build has no profiler");
+    }
+    check(api_.ResetProfiler(profiler), "resetting the profiler");
+    check(api_.StartProfiler(profiler), "starting the profiler");
+    invoke();
+    check(api_.StopProfiler(profiler), "stopping the profiler");
+    int count = 0;
+    check(api_.GetNumProfilerEvents(profiler, &count), "counting profiled events");
+    std::vector<ProfiledEvent> raw(static_cast<std::size_t>(count));
+    if (count > 0) {
+        check(api_.GetProfilerEvents(profiler, count, raw.data()), "reading profiled events");
+    }
+    std::vector<Event> events;
+    for (const ProfiledEvent& event : raw) {
+        events.push_back(
+            {event.tag != nullptr ? event.tag : "", event.type, event.metadata1, event.elapsed_us});
+    }
+    return events;
+}
+
+}  // namespace edgevit::litert

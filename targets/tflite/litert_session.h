@@ -1,0 +1,85 @@
+// LiteRT behind RAII: the loaded library, an opened model, and a compiled session of it.
+#pragma once
+
+#include <filesystem>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "core/bytes.h"
+#include "core/tensor.h"
+#include "litert_abi.h"
+
+namespace edgevit::litert {
+
+// A handle and the library's function that destroys it.
+using Owned = std::unique_ptr<void, void (*)(void*)>;
+
+// Raises Error "WHAT: LiteRT status N" unless the status is 0.
+void check(Status status, const std::string& what);
+
+// Loads libLiteRt.so. It stays loaded until the program ends: its worker threads may outlive any
+// session. Raises ToolMissing when it cannot be loaded or is not LiteRT 2.x.
+Api load_library(const std::filesystem::path& path);
+
+// An environment and a model file. Raises InputError when LiteRT refuses the file.
+class Model {
+  public:
+    Model(const Api& api, const std::filesystem::path& file);
+
+    Handle environment() const { return environment_.get(); }
+    Handle model() const { return model_.get(); }
+    std::size_t ops() const { return ops_; }  // in the signature's graph, as in the file
+    const std::vector<TensorSpec>& inputs() const { return inputs_; }
+    const std::vector<TensorSpec>& outputs() const { return outputs_; }
+    const RankedTensorType& input_type() const { return input_types_.front(); }
+    const RankedTensorType& output_type() const { return output_types_.front(); }
+
+  private:
+    void describe(Handle tensor, std::vector<TensorSpec>& specs,
+                  std::vector<RankedTensorType>& types);
+
+    const Api& api_;
+    std::string file_;
+    Owned environment_;
+    Owned model_;
+    std::size_t ops_ = 0;
+    std::vector<TensorSpec> inputs_;
+    std::vector<TensorSpec> outputs_;
+    std::vector<RankedTensorType> input_types_;
+    std::vector<RankedTensorType> output_types_;
+};
+
+// A model with one input and one output, compiled for the CPU.
+class Session {
+  public:
+    Session(const Api& api, const Model& model, int threads, bool profiling);
+
+    void set_input(ByteView bytes);
+    void invoke();
+    void get_output(std::uint8_t* out, std::size_t size_bytes);
+
+    bool fully_accelerated() const;
+    bool non_cpu_fully_accelerated() const;
+
+    // What the profiler saw of one invoke(), the tags copied. Needs profiling.
+    struct Event {
+        std::string name;
+        std::int32_t type;
+        std::uint64_t index;
+        std::uint64_t elapsed_us;
+    };
+    std::vector<Event> profiled_invoke();
+
+  private:
+    void add_options(Handle options, const char* identifier, const std::string& toml) const;
+    Owned make_buffer(const Model& model, bool is_input) const;
+
+    const Api& api_;
+    Owned options_;
+    Owned compiled_;
+    Owned input_;
+    Owned output_;
+};
+
+}  // namespace edgevit::litert

@@ -1,0 +1,52 @@
+#include "arguments.h"
+
+#include <doctest/doctest.h>
+
+#include "support.h"
+
+using namespace edgevit;
+using namespace edgevit::test;
+
+namespace {
+
+Command parse(std::vector<const char*> words) {
+    words.insert(words.begin(), "edgevit-harness");
+    return parse_command_line(static_cast<int>(words.size()), words.data());
+}
+
+std::string refusal(const std::vector<const char*>& words) {
+    return message_of<InputError>([&] { parse(words); });
+}
+
+}  // namespace
+
+TEST_CASE("options and their defaults") {
+    const Arguments a = *parse({"--artifact", "A", "--data", "D", "--out", "O"}).run;
+    CHECK(a.artifact == "A");
+    CHECK(a.threads == 1);
+    CHECK(a.warmup == 10);
+    CHECK_FALSE(a.limit);
+    const Arguments b =
+        *parse({"--artifact", "A", "--data", "D", "--out", "O", "--threads", "4", "--limit=7"}).run;
+    CHECK(b.threads == 4);
+    CHECK(b.limit == 7);
+}
+
+TEST_CASE("wrong usage is refused, never guessed at") {
+    CHECK(contains(refusal({"--artifact", "A", "--data", "D"}), "--out is required"));
+    CHECK(contains(refusal({"--artifact", "A", "--data", "D", "--out", "O", "--thread", "2"}),
+                   "--thread"));
+    CHECK(contains(refusal({"--artifact", "A", "--data", "D", "--out", "O", "extra"}), "extra"));
+    CHECK(contains(refusal({"--artifact", "A", "--data", "D", "--out", "O", "--threads", "0"}),
+                   "--threads"));
+    CHECK(contains(refusal({"--artifact", "A", "--data", "D", "--out", "O", "--threads", "two"}),
+                   "--threads"));
+    CHECK(contains(refusal({"--artifact", "A", "--data", "D", "--out", "O", "--limit", "-1"}),
+                   "--limit"));
+}
+
+TEST_CASE("help and version are printed, not run") {
+    CHECK(contains(parse({"--help"}).text, "--artifact"));
+    CHECK(contains(parse({"--help"}).text, "Exit codes"));
+    CHECK_FALSE(parse({"--version"}).run);
+}

@@ -1,0 +1,162 @@
+#include "dataset.h"
+
+#include <doctest/doctest.h>
+
+#include "support.h"
+#include "tar.h"
+
+using namespace edgevit;
+using namespace edgevit::test;
+
+namespace {
+
+const std::vector<std::string> kLabels = {"c0", "c1", "c2"};
+
+std::string refusal(const fs::path& path) {
+    return message_of<InputError>([&] { Dataset::open(path, kLabels); });
+}
+
+std::string paths_of(const Dataset& dataset) {
+    std::string text;
+    for (const Dataset::Entry& entry : dataset.entries()) {
+        text += entry.path + ":" + std::to_string(entry.label) + " ";
+    }
+    return text;
+}
+
+std::string pax_record(const std::string& key, const std::string& value) {
+    const std::string body = " " + key + "=" + value + "\n";
+    std::size_t length = body.size() + 1;
+    while (std::to_string(length).size() + body.size() != length) {
+        ++length;
+    }
+    return std::to_string(length) + body;
+}
+
+}  // namespace
+
+TEST_CASE("a folder is listed by path, other files and letter case of suffixes aside") {
+    const TemporaryFolder folder;
+    write_text(folder / "c1" / "b.png", "12345");
+    write_text(folder / "c1" / "B.JPEG", "1");
+    write_text(folder / "c0" / "deep" / "a.jpg", "123");
+    write_text(folder / "c0" / "notes.txt", "no image");
+    write_text(folder / "c0" / ".jpg", "no suffix");
+    const Dataset dataset = Dataset::open(folder.path(), kLabels);
+    CHECK(paths_of(dataset) == "c0/deep/a.jpg:0 c1/B.JPEG:1 c1/b.png:1 ");
+    CHECK(dataset.sha256() == sha256_hex("c0/deep/a.jpg\t3\nc1/B.JPEG\t1\nc1/b.png\t5\n"));
+    Bytes bytes;
+    dataset.read(dataset.entries()[2], bytes);
+    CHECK(std::string(bytes.begin(), bytes.end()) == "12345");
+}
+
+TEST_CASE("one folder around the class folders is dropped, in a folder and in a tar") {
+    const TemporaryFolder folder;
+    write_text(folder / "set" / "top" / "c2" / "a.jpg", "abc");
+    write_text(folder / "t.tar",
+               tar_member("top/", "", '5') + tar_member("./top/c2/a.jpg", "abc") + tar_end());
+    for (const char* name : {"set", "t.tar"}) {
+        const Dataset dataset = Dataset::open(folder / name, kLabels);
+        CHECK(paths_of(dataset) == "c2/a.jpg:2 ");
+        Bytes bytes;
+        dataset.read(dataset.entries()[0], bytes);
+        CHECK(std::string(bytes.begin(), bytes.end()) == "abc");
+    }
+}
+
+TEST_CASE("a data set that cannot be used says why") {
+    const TemporaryFolder folder;
+    CHECK(contains(refusal(folder / "missing"), "no such image folder or tar"));
+    CHECK(contains(refusal(folder.path()), "no JPEG or PNG image found"));
+    write_text(folder / "c0" / "a.jpg", "x");
+    write_text(folder / "c9" / "a.jpg", "x");
+    CHECK(contains(refusal(folder.path()), "'c9' is not one of the artifact's 3 labels"));
+    fs::remove_all(folder / "c9");
+    write_text(folder / "loose.jpg", "x");
+    CHECK(contains(refusal(folder.path()), "loose.jpg is in no class folder"));
+    write_text(folder / "empty.tar", tar_end());
+    CHECK(contains(refusal(folder / "empty.tar"), "no JPEG or PNG image found"));
+}
+
+TEST_CASE("an image that shrank or is too large is refused by name") {
+    const TemporaryFolder folder;
+    write_text(folder / "c0" / "a.jpg", "12345");
+    const Dataset dataset = Dataset::open(folder.path(), kLabels);
+    write_text(folder / "c0" / "a.jpg", "1");
+    Bytes bytes;
+    CHECK(contains(message_of<InputError>([&] { dataset.read(dataset.entries()[0], bytes); }),
+                   "c0/a.jpg ends"));
+    Dataset::Entry large = dataset.entries()[0];
+    large.size_bytes = 1ULL << 40;
+    CHECK(contains(message_of<InputError>([&] { dataset.read(large, bytes); }), "over 64 MiB"));
+}
+
+TEST_CASE("a tar's long names come from GNU, pax and ustar fields") {
+    const TemporaryFolder folder;
+    const std::string gnu = "c0/" + std::string(150, 'g') + ".jpg";
+    const std::string pax = "c1/" + std::string(300, 'p') + ".jpg";
+    const std::string data = "abc";
+    std::string with_prefix = tar_member("z.jpg", data);
+    with_prefix.replace(345, 2, "c2");
+    unsigned sum = 0;
+    with_prefix.replace(148, 8, "        ");
+    for (std::size_t i = 0; i < 512; ++i) {
+        sum += static_cast<unsigned char>(with_prefix[i]);
+    }
+    char octal[8];
+    std::snprintf(octal, sizeof octal, "%06o", sum);
+    with_prefix.replace(148, 7, std::string(octal, 7));
+    // The size in the header after a pax size is wrong on purpose: the pax one holds.
+    std::string sized = tar_member(pax, data);
+    const std::string archive =
+        tar_member("global", pax_record("comment", "x"), 'g') +
+        tar_member("././@LongLink", gnu + '\0', 'L') + tar_member(gnu, data) +
+        tar_member("PaxHeader", pax_record("path", pax) + pax_record("size", "2"), 'x') + sized +
+        tar_member("c0/link.jpg", "", '2') + with_prefix + tar_end();
+    write_text(folder / "t.tar", archive);
+    const std::vector<TarMember> members = index_tar(folder / "t.tar");
+    REQUIRE(members.size() == 3);
+    CHECK(members[0].name == gnu);
+    CHECK(members[0].size_bytes == 3);
+    CHECK(archive.substr(members[0].offset_bytes, 3) == data);
+    CHECK(members[1].name == pax);
+    CHECK(members[1].size_bytes == 2);
+    CHECK(members[2].name == "c2/z.jpg");
+}
+
+TEST_CASE("a damaged tar is refused and the place named") {
+    const TemporaryFolder folder;
+    const auto refused = [&](const std::string& bytes) {
+        write_text(folder / "t.tar", bytes);
+        return message_of<InputError>([&] { index_tar(folder / "t.tar"); });
+    };
+    const std::string member = tar_member("c0/a.jpg", std::string(600, 'x'));
+    CHECK(refused(member + tar_end()) == "");
+    CHECK(contains(refused("not a tar"), "at byte 0"));
+    CHECK(contains(refused(std::string(2048, 'x')), "bad header checksum at byte 0"));
+    CHECK(contains(refused(member.substr(0, 700)), "reaches past the end"));
+    CHECK(contains(refused(member), "end marker is missing"));
+    CHECK(contains(refused(member + std::string(512, 'x') + tar_end()),
+                   "bad header checksum at byte 1536"));
+    CHECK(contains(refused(tar_member("x", "nonsense", 'x') + tar_end()), "bad pax header"));
+    CHECK(contains(refused(tar_member("x", "99999 a=b\n", 'x') + tar_end()), "bad pax header"));
+    CHECK(contains(refused(tar_member("x", pax_record("size", "-1"), 'x') + member + tar_end()),
+                   "bad pax size"));
+    CHECK(contains(refused(tar_member("x", pax_record("size", "99999"), 'x') + member + tar_end()),
+                   "reaches past the end"));
+    CHECK(contains(refused(tar_member("l", std::string(2 << 20, 'n'), 'L') + tar_end()),
+                   "extended header of"));
+}
+
+TEST_CASE("a tar with any one byte changed is read or refused, never worse") {
+    const TemporaryFolder folder;
+    std::string archive = tar_member("x", pax_record("path", "c0/b.jpg"), 'x') +
+                          tar_member("c0/a.jpg", "abc") + tar_end();
+    for (std::size_t at = 0; at < 2048; ++at) {
+        const char before = archive[at];
+        archive[at] = static_cast<char>(~before);
+        write_text(folder / "t.tar", archive);
+        message_of<InputError>([&] { index_tar(folder / "t.tar"); });
+        archive[at] = before;
+    }
+}

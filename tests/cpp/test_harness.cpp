@@ -1,0 +1,211 @@
+// The whole program in one process, with the null back-end and with back-ends that misbehave.
+#include "harness.h"
+
+#include <doctest/doctest.h>
+
+#include <cmath>
+#include <limits>
+
+#include "evaluate.h"
+#include "support.h"
+
+using namespace edgevit;
+using namespace edgevit::test;
+
+namespace {
+
+// A back-end that gives the same output for every image.
+class ConstantBackend : public Backend {
+  public:
+    ConstantBackend(TensorSpec input, TensorSpec output, Bytes answer)
+        : input_(std::move(input)), output_(std::move(output)), answer_(std::move(answer)) {}
+
+    std::vector<TensorSpec> inputs() const override { return {input_}; }
+    std::vector<TensorSpec> outputs() const override { return {output_}; }
+    void set_input(ByteView bytes) override { CHECK(bytes.size == input_.size_bytes()); }
+    void invoke() override { ++invocations; }
+    void get_output(std::uint8_t* out, std::size_t size_bytes) override {
+        CHECK(size_bytes == answer_.size());
+        std::memcpy(out, answer_.data(), answer_.size());
+    }
+    RuntimeFacts facts() const override { return {}; }
+    OpReport profile(ByteView, int) override { return {}; }
+
+    int invocations = 0;
+
+  private:
+    TensorSpec input_;
+    TensorSpec output_;
+    Bytes answer_;
+};
+
+// An artifact folder and an image folder, and the harness run on them.
+struct Bench {
+    TemporaryFolder folder;
+    json manifest = manifest_json(3);
+
+    Bench() {
+        write_images(folder / "images");
+        write_artifact(folder / "artifact", manifest);
+    }
+
+    int run(const std::vector<std::string>& extra = {}) const {
+        std::vector<std::string> words = {"edgevit-harness",
+                                          "--artifact",
+                                          (folder / "artifact").string(),
+                                          "--data",
+                                          (folder / "images").string(),
+                                          "--out",
+                                          (folder / "r.json").string(),
+                                          "--quiet"};
+        words.insert(words.end(), extra.begin(), extra.end());
+        std::vector<const char*> argv;
+        for (const std::string& word : words) {
+            argv.push_back(word.c_str());
+        }
+        return run_command_line(static_cast<int>(argv.size()), argv.data());
+    }
+
+    json result() const { return json::parse(read_text(folder / "r.json")); }
+};
+
+}  // namespace
+
+TEST_CASE("a run with the null back-end writes a whole result, twice the same") {
+    const Bench bench;
+    REQUIRE(bench.run() == 0);
+    const json first = bench.result();
+    CHECK(first["kind"] == "edgevit-result");
+    CHECK(first["accuracy"]["count"] == 3);
+    CHECK(first["accuracy"]["top5_count"] == 3);
+    CHECK(first["dataset"]["name"] == "images");
+    CHECK(first["agreement"].is_null());
+    CHECK(first["agreement_reason"] == "the manifest names no reference logits");
+    CHECK(first["ops"]["total"].is_null());
+    CHECK(first["latency_us"]["invoke"]["count"] == 3);
+    CHECK(first["peak_memory_bytes"] > 100000);
+    REQUIRE(bench.run() == 0);
+    CHECK(bench.result()["accuracy"] == first["accuracy"]);
+}
+
+TEST_CASE("a limit takes images spread over the set") {
+    CHECK(spread(10, std::nullopt).size() == 10);
+    CHECK(spread(10, 4) == std::vector<std::size_t>{0, 2, 5, 7});
+    CHECK(spread(3, 10) == std::vector<std::size_t>{0, 1, 2});
+    const Bench bench;
+    REQUIRE(bench.run({"--limit", "2", "--logits", (bench.folder / "l").string()}) == 0);
+    CHECK(bench.result()["limit"] == 2);
+    const Bytes paths = read_safetensors(bench.folder / "l").tensors.at("paths").bytes;
+    CHECK(std::string(paths.begin(), paths.end()) == "c0/a.jpg\nc1/b.png");
+}
+
+TEST_CASE("its own logits as reference agree everywhere") {
+    Bench bench;
+    const fs::path logits = bench.folder / "artifact" / "reference.safetensors";
+    REQUIRE(bench.run({"--logits", logits.string()}) == 0);
+    const std::string data_sha256 = bench.result()["dataset"]["sha256"];
+    bench.manifest["reference"] = {{"file", "reference.safetensors"},
+                                   {"sha256", sha256_file(logits)},
+                                   {"dataset_sha256", data_sha256},
+                                   {"count", 3}};
+    write_artifact(bench.folder / "artifact", bench.manifest);
+    REQUIRE(bench.run() == 0);
+    const json agreement = bench.result()["agreement"];
+    CHECK(agreement["top1_percent"] == 100.0);
+    CHECK(agreement["max_abs_step"] == 0);
+    CHECK(agreement["step_histogram"] == json::array({{{"step", 0}, {"logits", 9}}}));
+
+    // Of other images: passed over when the manifest names it, an error when the user does.
+    write_text(bench.folder / "images" / "c0" / "z.jpg", golden_text("decode/jpeg-444/file"));
+    REQUIRE(bench.run() == 0);
+    CHECK(bench.result()["agreement_reason"] ==
+          "the manifest's reference logits are of other images");
+    CHECK(bench.run({"--reference", logits.string()}) == 2);
+
+    // Not the file that the manifest means.
+    fs::remove(bench.folder / "images" / "c0" / "z.jpg");
+    bench.manifest["reference"]["sha256"] = std::string(64, 'f');
+    write_artifact(bench.folder / "artifact", bench.manifest);
+    CHECK(bench.run() == 2);
+}
+
+TEST_CASE("bad input ends with exit code 2 and writes nothing") {
+    Bench bench;
+    CHECK(bench.run({"--no-such-option"}) == 2);
+    CHECK(bench.run({"--backend", "no-such-back-end"}) == 2);
+    CHECK(bench.run({"--logits", (bench.folder / "no" / "file").string()}) == 2);
+    write_text(bench.folder / "images" / "c1" / "broken.jpg", "not an image");
+    CHECK(bench.run({"--logits", (bench.folder / "l").string()}) == 2);
+    fs::remove(bench.folder / "images" / "c1" / "broken.jpg");
+    write_text(bench.folder / "artifact" / "model.bin", "other");
+    CHECK(bench.run() == 2);
+    CHECK_FALSE(fs::exists(bench.folder / "r.json"));
+    CHECK_FALSE(fs::exists(bench.folder / "l"));
+    CHECK(std::distance(fs::directory_iterator(bench.folder.path()), fs::directory_iterator()) ==
+          2);
+}
+
+TEST_CASE("a missing runtime library ends with exit code 4") {
+    const Bench bench;
+    CHECK(bench.run({"--backend", "tflite", "--runtime", (bench.folder / "libNone.so").string()}) ==
+          4);
+    write_text(bench.folder / "libText.so", "no library");
+    CHECK(bench.run({"--backend", "tflite", "--runtime", (bench.folder / "libText.so").string()}) ==
+          4);
+}
+
+TEST_CASE("help is no error") {
+    const char* argv[] = {"edgevit-harness", "--help"};
+    CHECK(run_command_line(2, argv) == 0);
+}
+
+TEST_CASE("an artifact whose tensors are not the manifest's is refused") {
+    const Manifest manifest = parse_manifest(manifest_json(3).dump(), "m");
+    ConstantBackend good(manifest.input, manifest.output, {});
+    CHECK_NOTHROW(check_tensors(good, manifest));
+    TensorSpec other = manifest.input;
+    other.scale = 0.25F;
+    ConstantBackend scaled(other, manifest.output, {});
+    CHECK(contains(message_of<InputError>([&] { check_tensors(scaled, manifest); }),
+                   "the manifest says uint8"));
+    other = manifest.output;
+    other.shape = {1, 4};
+    ConstantBackend shaped(manifest.input, other, {});
+    CHECK(contains(message_of<InputError>([&] { check_tensors(shaped, manifest); }),
+                   "its output is int8 [1, 4]"));
+}
+
+TEST_CASE("warm-up is not counted, and equal logits go to the first class") {
+    const Bench bench;
+    const Manifest manifest = load_artifact(bench.folder / "artifact");
+    const Dataset dataset = Dataset::open(bench.folder / "images", manifest.labels);
+    ConstantBackend backend(manifest.input, manifest.output, {7, 7, 7});
+    EvaluationOptions options;
+    options.warmup = 4;
+    const Evaluation evaluation = evaluate(backend, manifest, dataset, nullptr, options);
+    CHECK(backend.invocations == 4 + 3);
+    CHECK(evaluation.count == 3);
+    CHECK(evaluation.top1 == 1);
+    CHECK(evaluation.top5 == 3);
+    CHECK(evaluation.invoke_us.size() == 3);
+    for (std::size_t i = 0; i < 3; ++i) {
+        CHECK(evaluation.end_to_end_us[i] >= evaluation.invoke_us[i]);
+    }
+}
+
+TEST_CASE("logits that are not finite are refused") {
+    Bench bench;
+    bench.manifest["output"]["dtype"] = "float32";
+    bench.manifest["output"]["scale"] = bench.manifest["output"]["zero_point"] = nullptr;
+    write_artifact(bench.folder / "artifact", bench.manifest);
+    REQUIRE(bench.run() == 0);
+    CHECK(bench.result()["accuracy"]["count"] == 3);
+    const Manifest manifest = load_artifact(bench.folder / "artifact");
+    const Dataset dataset = Dataset::open(bench.folder / "images", manifest.labels);
+    Bytes answer(12);
+    const float nan = std::numeric_limits<float>::quiet_NaN();
+    std::memcpy(answer.data() + 4, &nan, 4);
+    ConstantBackend backend(manifest.input, manifest.output, answer);
+    CHECK(contains(
+        message_of<InputError>([&] { evaluate(backend, manifest, dataset, nullptr, {}); }), "NaN"));
+}

@@ -1,0 +1,105 @@
+// The LiteRT back-end on a real, tiny INT8 model (make_tiny_tflite.py).
+#include <doctest/doctest.h>
+
+#include "backend.h"
+#include "support.h"
+
+using namespace edgevit;
+using namespace edgevit::test;
+
+namespace {
+
+json tiny_manifest() {
+    const std::string model = read_text(EDGEVIT_TEST_DATA "/tiny.tflite");
+    json manifest = manifest_json(4, model);
+    manifest["target"] = "tflite";
+    manifest["input"]["dtype"] = "int8";
+    manifest["input"]["scale"] = 0.0078125;
+    manifest["input"]["zero_point"] = 0;
+    manifest["output"]["scale"] = 0.00390625;
+    manifest["output"]["zero_point"] = 0;
+    for (int channel = 0; channel < 3; ++channel) {
+        for (int pixel = 0; pixel < 256; ++pixel) {
+            manifest["input"]["table"][static_cast<std::size_t>(channel)]
+                    [static_cast<std::size_t>(pixel)] = pixel - 128;
+        }
+    }
+    return manifest;
+}
+
+std::unique_ptr<Backend> open_with(const TemporaryFolder& folder, const json& manifest,
+                                   const std::string& model) {
+    write_artifact(folder.path(), manifest, model);
+    return open_backend("tflite", load_artifact(folder.path()), {1, ""});
+}
+
+std::string tiny_model() { return read_text(EDGEVIT_TEST_DATA "/tiny.tflite"); }
+
+Bytes answer_to(Backend& backend, std::uint8_t seed) {
+    Bytes input(8 * 8 * 3);
+    for (std::size_t i = 0; i < input.size(); ++i) {
+        input[i] = static_cast<std::uint8_t>(i * 7 + seed * 31);
+    }
+    backend.set_input(input);
+    backend.invoke();
+    Bytes output(4);
+    backend.get_output(output.data(), output.size());
+    return output;
+}
+
+}  // namespace
+
+TEST_CASE("LiteRT runs the model, the same for one thread and for two") {
+    const TemporaryFolder folder;
+    const auto backend = open_with(folder, tiny_manifest(), tiny_model());
+    const auto two = open_backend("tflite", load_artifact(folder.path()), {2, ""});
+    CHECK(backend->inputs().front().describe() == "int8 [1, 8, 8, 3] scale 0.0078125 zero-point 0");
+    bool varied = false;
+    for (std::uint8_t seed = 0; seed < 5; ++seed) {
+        const Bytes answer = answer_to(*backend, seed);
+        CHECK(answer == answer_to(*two, seed));
+        varied = varied || answer != answer_to(*backend, static_cast<std::uint8_t>(seed + 1));
+    }
+    CHECK(varied);
+}
+
+TEST_CASE("the delegated ops are counted: all but GELU, in two partitions") {
+    const TemporaryFolder folder;
+    const auto backend = open_with(folder, tiny_manifest(), tiny_model());
+    const OpReport report = backend->profile(Bytes(8 * 8 * 3), 3);
+    CHECK(report.total == 7);
+    CHECK(report.delegated == 6);
+    CHECK(report.partitions == 2);
+    CHECK(report.not_delegated == std::map<std::string, std::int64_t>{{"GELU", 1}});
+    REQUIRE(report.times.size() == 7);
+    CHECK(report.times[0].runs == 3);
+    const RuntimeFacts facts = backend->facts();
+    CHECK(facts.name == "LiteRT");
+    CHECK(facts.fully_accelerated == false);
+    CHECK(facts.library_file == "libLiteRt.so");
+}
+
+TEST_CASE("a manifest that does not fit the model is refused") {
+    const TemporaryFolder folder;
+    json manifest = tiny_manifest();
+    manifest["input"]["scale"] = 0.0078124;
+    CHECK(contains(message_of<InputError>([&] { open_with(folder, manifest, tiny_model()); }),
+                   "its input is int8"));
+    manifest = tiny_manifest();
+    manifest["output"]["zero_point"] = 1;
+    CHECK(contains(message_of<InputError>([&] { open_with(folder, manifest, tiny_model()); }),
+                   "its output is int8"));
+}
+
+TEST_CASE("a file that is no model is refused") {
+    const TemporaryFolder folder;
+    for (const std::size_t size :
+         {std::size_t{0}, std::size_t{7}, std::size_t{64}, tiny_model().size() / 2}) {
+        CAPTURE(size);
+        const std::string model = tiny_model().substr(0, size);
+        json manifest = tiny_manifest();
+        manifest["artifact"]["sha256"] = sha256_hex(model);
+        CHECK(contains(message_of<InputError>([&] { open_with(folder, manifest, model); }),
+                       "cannot read it"));
+    }
+}

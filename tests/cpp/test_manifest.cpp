@@ -1,0 +1,158 @@
+#include "core/manifest.h"
+
+#include <doctest/doctest.h>
+
+#include "support.h"
+
+using namespace edgevit;
+using namespace edgevit::test;
+
+namespace {
+
+std::string refusal(const json& document) {
+    return message_of<InputError>([&] { parse_manifest(document.dump(), "manifest.json"); });
+}
+
+// The good manifest with the value at a JSON pointer replaced.
+std::string refusal_with(const std::string& pointer, const json& value) {
+    json document = manifest_json(3);
+    document[json::json_pointer(pointer)] = value;
+    return refusal(document);
+}
+
+std::string refusal_without(const std::string& pointer) {
+    const json::json_pointer place(pointer);
+    json document = manifest_json(3);
+    document[place.parent_pointer()].erase(place.back());
+    return refusal(document);
+}
+
+}  // namespace
+
+TEST_CASE("a good manifest is read") {
+    json document = manifest_json(3);
+    document["a_later_key"] = "is left alone";
+    document["reference"] = {{"file", "r.safetensors"},
+                             {"sha256", std::string(64, 'a')},
+                             {"dataset_sha256", std::string(64, 'b')},
+                             {"count", 5}};
+    const Manifest manifest = parse_manifest(document.dump(), "x");
+    CHECK(manifest.target == "null");
+    CHECK(manifest.classes == 3);
+    CHECK(manifest.input.describe() == "uint8 [1, 8, 8, 3] scale 0.5 zero-point 3");
+    CHECK(manifest.output.describe() == "int8 [1, 3] scale 0.25 zero-point -1");
+    CHECK(manifest.table[2][255] == 255);
+    CHECK(manifest.preprocessing.resize_size == 8);
+    CHECK(manifest.labels == std::vector<std::string>{"c0", "c1", "c2"});
+    REQUIRE(manifest.reference);
+    CHECK(manifest.reference->file == "r.safetensors");
+}
+
+TEST_CASE("every key is needed, and the message names it") {
+    for (const char* pointer : {"/schema_version",
+                                "/kind",
+                                "/target",
+                                "/artifact",
+                                "/artifact/file",
+                                "/artifact/sha256",
+                                "/program",
+                                "/program/sha256",
+                                "/profile",
+                                "/model/variant",
+                                "/model/classes",
+                                "/input/shape",
+                                "/input/layout",
+                                "/input/dtype",
+                                "/input/scale",
+                                "/input/zero_point",
+                                "/input/table",
+                                "/output/dtype",
+                                "/output/scale",
+                                "/preprocessing/image_size",
+                                "/preprocessing/resize_size",
+                                "/preprocessing/interpolation",
+                                "/preprocessing/mean",
+                                "/preprocessing/std",
+                                "/labels",
+                                "/reference"}) {
+        CAPTURE(pointer);
+        std::string name = std::string(pointer).substr(1);
+        std::replace(name.begin(), name.end(), '/', '.');
+        CHECK(refusal_without(pointer) == "manifest.json: " + name + " is missing");
+    }
+}
+
+TEST_CASE("what this program does not know is refused") {
+    CHECK(contains(refusal_with("/schema_version", 2),
+                   "schema_version is 2, this program reads up to 1"));
+    CHECK(contains(refusal_with("/schema_version", "1"), "schema_version must be an integer"));
+    CHECK(contains(refusal_with("/kind", "edgevit-result"), "expected 'edgevit-artifact'"));
+    CHECK(contains(refusal_with("/input/dtype", "int4"), "input.dtype is 'int4'"));
+    CHECK(contains(refusal_with("/input/layout", "NCHW"), "known is NHWC"));
+    CHECK(contains(refusal_with("/preprocessing/interpolation", "lanczos"),
+                   "known are bicubic, bilinear"));
+}
+
+TEST_CASE("values out of range are refused") {
+    for (const char* name : {"", "..", "../model.tflite", "/etc/passwd", "a/b"}) {
+        CHECK(contains(refusal_with("/artifact/file", name),
+                       "name of a file in the artifact folder"));
+    }
+    CHECK(contains(refusal_with("/artifact/sha256", "abc"), "64 lower-case hexadecimal digits"));
+    CHECK(contains(refusal_with("/input/scale", 0), "positive float32"));
+    CHECK(contains(refusal_with("/input/scale", -0.5), "positive float32"));
+    CHECK(contains(refusal_with("/input/scale", 1e-60), "positive float32"));
+    CHECK(contains(refusal_with("/input/scale", nullptr), "finite number"));
+    CHECK(contains(refusal_with("/input/zero_point", 256), "from 0 to 255"));
+    CHECK(contains(refusal_with("/output/zero_point", 128), "from -128 to 127"));
+    CHECK(contains(refusal_with("/input/table/1", json::array({1, 2})), "three arrays of 256"));
+    CHECK(contains(refusal_with("/input/table/1/7", 256),
+                   "input.table must be an integer from 0 to 255"));
+    CHECK(
+        contains(refusal_with("/input/table/1/7", 18446744073709551615ULL), "must be an integer"));
+    CHECK(contains(refusal_with("/input/shape", {1, 9, 8, 3}), "[1, image_size, image_size, 3]"));
+    CHECK(contains(refusal_with("/output/shape", {1, 4}), "[1, model.classes]"));
+    CHECK(contains(refusal_with("/output/shape", {2, 3}), "must start with 1"));
+    CHECK(contains(refusal_with("/labels", {"a", "b"}), "labels must be an array of 3"));
+    CHECK(contains(refusal_with("/labels/1", 5), "labels must be strings"));
+    CHECK(contains(refusal_with("/labels/1", "c0"), "labels names 'c0' twice"));
+    CHECK(contains(refusal_with("/preprocessing/image_size", 5000), "from 1 to 4096"));
+    CHECK(contains(refusal_with("/preprocessing/resize_size", 7),
+                   "resize_size must be an integer from 8"));
+    CHECK(contains(refusal_with("/model/classes", 0), "from 1 to"));
+    CHECK(contains(refusal_with("/model", 5), "model must be an object"));
+}
+
+TEST_CASE("a float32 input has no scale") {
+    json document = manifest_json(3);
+    document["input"]["dtype"] = "float32";
+    CHECK(contains(refusal(document), "must be null for float32"));
+    document["input"]["scale"] = document["input"]["zero_point"] = nullptr;
+    CHECK(refusal(document) == "");
+    document["input"]["table"][0][0] = 1e300;
+    CHECK(contains(refusal(document), "no float32 can hold"));
+}
+
+TEST_CASE("text that is no JSON object is refused") {
+    CHECK(contains(message_of<InputError>([] { parse_manifest("{", "m"); }), "not valid JSON"));
+    CHECK(contains(message_of<InputError>([] { parse_manifest("[]", "m"); }), "must be an object"));
+    CHECK(contains(message_of<InputError>([] { parse_manifest("{\"a\": NaN}", "m"); }),
+                   "not valid JSON"));
+    CHECK(contains(message_of<InputError>([] { parse_manifest(std::string(100000, '['), "m"); }),
+                   "not valid JSON"));
+}
+
+TEST_CASE("an artifact must be the one of its manifest") {
+    const TemporaryFolder folder;
+    CHECK(contains(message_of<InputError>([&] { load_artifact(folder / "none"); }),
+                   "no such artifact folder"));
+    CHECK(contains(message_of<InputError>([&] { load_artifact(folder.path()); }),
+                   "manifest.json: cannot open"));
+    write_artifact(folder.path(), manifest_json(3));
+    CHECK(load_artifact(folder.path()).artifact_path() == folder / "model.bin");
+    write_text(folder / "model.bin", "another");
+    CHECK(contains(message_of<InputError>([&] { load_artifact(folder.path()); }),
+                   "the manifest says"));
+    fs::remove(folder / "model.bin");
+    CHECK(contains(message_of<InputError>([&] { load_artifact(folder.path()); }), "cannot open"));
+}
