@@ -4,8 +4,10 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-BUILD := build/harness
+CPP_TESTS := build/cpp-tests
 SANITIZED := build/sanitized
+JOBS := $(shell nproc)
+comma := ,
 LITERT := $(VENV)/lib/python3.11/site-packages/ai_edge_litert/libLiteRt.so
 # Idle OpenMP threads that spin take the core that the other one needs.
 export OMP_WAIT_POLICY := PASSIVE
@@ -20,12 +22,18 @@ test: lint test-python test-cpp
 test-python: env harness
 	$(BIN)/python -m pytest -q
 
-test-cpp: env harness
-	ctest --test-dir $(BUILD) --output-on-failure
-	cmake -S . -B $(SANITIZED) -DEDGEVIT_SANITIZE=address,undefined \
-	    -DEDGEVIT_LITERT_LIB=$(abspath $(LITERT)) > $(SANITIZED).log || (cat $(SANITIZED).log; false)
-	cmake --build $(SANITIZED) --parallel
-	ctest --test-dir $(SANITIZED) --output-on-failure
+test-cpp: env
+	sh tools/check-system.sh --tests $(PYTHON)
+	@$(call cpp_tests,$(CPP_TESTS),)
+	@$(call cpp_tests,$(SANITIZED),-DEDGEVIT_SANITIZE=address$(comma)undefined)
+
+# $(1) build folder, $(2) more options: configure, build and run the C++ tests there.
+define cpp_tests
+	mkdir -p build
+	cmake -S . -B $(1) -DEDGEVIT_LITERT_LIB=$(abspath $(LITERT)) $(2) > $(1).log || { cat $(1).log; exit 1; }
+	cmake --build $(1) --parallel $(JOBS) > $(1).log 2>&1 || { cat $(1).log; exit 1; }
+	ctest --test-dir $(1) --output-on-failure
+endef
 
 test-full: env harness
 	$(BIN)/python -m pytest -q -m full
@@ -43,10 +51,7 @@ $(READY): pyproject.toml constraints.txt
 	@touch $@
 
 harness: env
-	@mkdir -p build
-	@cmake -S . -B $(BUILD) -DCMAKE_BUILD_TYPE=Release \
-	    -DEDGEVIT_LITERT_LIB=$(abspath $(LITERT)) > $(BUILD).log || (cat $(BUILD).log; false)
-	@cmake --build $(BUILD) --parallel
+	@$(BIN)/python -c "from edgevit.harness import build_harness; print(build_harness())"
 
 clean:
 	rm -rf build

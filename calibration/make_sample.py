@@ -33,7 +33,7 @@ def sample(images: ImageSet, per_class: int) -> list[int]:
 
 
 def write_tar(images: ImageSet, indices: list[int], path: Path) -> dict[str, object]:
-    """An uncompressed tar with fixed owner and time, so that the same images give the same bytes."""
+    """A plain tar with fixed owner and time, so that the same images give the same bytes."""
     files = {}
     with tarfile.open(path, "w", format=tarfile.USTAR_FORMAT) as archive:
         for index in indices:

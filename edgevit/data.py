@@ -27,6 +27,8 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png"})
 MAX_IMAGE_BYTES = 64 * 2**20
 MAX_IMAGE_PIXELS = 64 * 10**6
+# 16-bit greys are left out: Pillow would clip them to white.
+RGB_MODES = frozenset({"1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr"})
 INTERPOLATIONS = ("bicubic", "bilinear")
 
 
@@ -71,7 +73,9 @@ class Preprocessing:
         """The inverse of `to_json`. Raises InputError for unknown or missing keys."""
         known = {f.name for f in fields(cls)}
         if set(value) != known:
-            raise InputError(f"preprocessing has the keys {sorted(value)}, expected {sorted(known)}")
+            raise InputError(
+                f"preprocessing has the keys {sorted(value)}, expected {sorted(known)}"
+            )
         return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in value.items()})
 
     def crop(self, image: Any) -> np.ndarray:
@@ -90,7 +94,8 @@ class Preprocessing:
             }
             width = self.resize_size if width == short else int(self.resize_size * width / short)
             height = (
-                self.resize_size if image.size[1] == short
+                self.resize_size
+                if image.size[1] == short
                 else int(self.resize_size * image.size[1] / short)
             )
             image = image.resize((width, height), filters[self.interpolation])
@@ -128,7 +133,9 @@ class ImageSet:
     PNG by name are ignored.
     """
 
-    def __init__(self, path: Path, members: list[tuple[str, Any, int]], labels: Sequence[str] | None):
+    def __init__(
+        self, path: Path, members: list[tuple[str, Any, int]], labels: Sequence[str] | None
+    ):
         members = _strip_top(members)
         members.sort(key=lambda m: m[0].encode())
         found = sorted({PurePosixPath(name).parts[0] for name, _, _ in members})
@@ -209,6 +216,11 @@ class ImageSet:
                 raise InputError(
                     f"{self.path}: {name} has {image.width}x{image.height} pixels, over 64 million"
                 )
+            if image.mode not in RGB_MODES:
+                raise InputError(
+                    f"{self.path}: {name} has pixels of mode {image.mode}; save it with 8 bits a "
+                    "channel"
+                )
             return image.convert("RGB")
         except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
             raise InputError(f"{self.path}: cannot decode {name}: {error}") from error
@@ -221,7 +233,9 @@ class ImageSet:
                 crops.append(preprocessing.crop(self.load_rgb(i)))
             except InputError as error:
                 name = self.entries[i][0]
-                raise InputError(str(error) if name in str(error) else f"{name}: {error}") from error
+                raise InputError(
+                    str(error) if name in str(error) else f"{name}: {error}"
+                ) from error
         return np.stack(crops)
 
     def batches(
@@ -257,6 +271,13 @@ def _walk_tar(path: Path) -> Iterator[tuple[str, int, int]]:
             for member in archive:
                 if member.isfile() and Path(member.name).suffix.lower() in IMAGE_SUFFIXES:
                     yield PurePosixPath(member.name).as_posix(), member.offset_data, member.size
+            # tarfile takes a damaged header for the end: a shorter set would pass in silence.
+            archive.fileobj.seek(archive.offset)
+            if archive.fileobj.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+                raise InputError(
+                    f"{path}: damaged or cut short at byte {archive.offset}: neither a tar header "
+                    "nor the end of the archive is there"
+                )
     except (tarfile.TarError, OSError, EOFError) as error:
         raise InputError(f"{path}: not a readable, uncompressed tar: {error}") from error
 

@@ -24,7 +24,11 @@ PACKAGES = {
     "onnx2tf": "a peer to measure against, in an environment of its own",
     "tflite-runtime": "the older TFLite runtime; ai-edge-litert is its successor",
 }
-PROGRAMS = {"cmake": "building the harness", "c++": "building the harness", "adb": "Android devices"}
+PROGRAMS = {
+    "cmake": "building the harness",
+    "c++": "building the harness",
+    "adb": "Android devices",
+}
 
 
 def examine() -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""One page a person can read and one JSON a machine can gate on, from what the other steps wrote."""
+"""One page to read and one JSON to gate on, from what the other steps wrote."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ body { font: 16px/1.5 system-ui, sans-serif; max-width: 60em; margin: 2em auto; 
 table { border-collapse: collapse; margin: 1em 0 } th, td { padding: .3em .9em; text-align: left }
 th { border-bottom: 2px solid #888 } td { border-bottom: 1px solid #ddd }
 td.n { text-align: right; font-variant-numeric: tabular-nums }
-.passed { color: #1a7f37 } .failed { color: #cf222e; font-weight: 600 } code { word-break: break-all }
+.passed { color: #1a7f37 } .failed { color: #cf222e; font-weight: 600 }
+code { word-break: break-all }
 """
 
 
@@ -57,7 +58,9 @@ def collect(folder: Path) -> dict[str, Any]:
         artifacts = [folder]
     if len(programs) > 1 or not (programs or artifacts):
         found = f"{len(programs)} programs" if programs else "no program and no artifact"
-        raise InputError(f"{folder} holds {found}; expected one M.evq and artifact folders beside it")
+        raise InputError(
+            f"{folder} holds {found}; expected one M.evq and artifact folders beside it"
+        )
     rows: list[Row] = []
     program: dict[str, Any] | None = None
     if programs:
@@ -100,9 +103,7 @@ def _stages(program: Program, size_bytes: int) -> list[Row]:
     return rows
 
 
-def _artifact_row(
-    name: str, manifest: dict[str, Any], validation: dict[str, Any] | None
-) -> Row:
+def _artifact_row(name: str, manifest: dict[str, Any], validation: dict[str, Any] | None) -> Row:
     size = manifest["artifact"]["size_bytes"]
     if validation is None:
         return Row(f"artifact {name} (not validated)", size_bytes=size)

@@ -65,7 +65,7 @@ class Validation:
         if self.agreement is not None and self.agreement.agreement < self.limits.min_agreement:
             lines.append(
                 f"agreement with the program is {self.agreement.agreement:.2f} % of "
-                f"{self.agreement.count} images, at least {self.limits.min_agreement:.2f} % is asked"
+                f"{self.agreement.count} images, below {self.limits.min_agreement:.2f} %"
             )
         return lines
 
@@ -79,10 +79,10 @@ class Validation:
             "kind": "edgevit-validation",
             "passed": self.passed,
             "failures": self.failures(),
-            "accuracy_gate": self.accuracy and {
-                "against": self.compared_with, **self.accuracy.to_json()
-            },
-            "agreement_gate": self.agreement and {
+            "accuracy_gate": self.accuracy
+            and {"against": self.compared_with, **self.accuracy.to_json()},
+            "agreement_gate": self.agreement
+            and {
                 "agreement": self.agreement.agreement,
                 "count": self.agreement.count,
                 "min_agreement": self.limits.min_agreement,
@@ -108,7 +108,8 @@ def validate(
 
     The gates compare with the logits recorded in the artifact for exactly these images; for other
     images `program` (.evq) is run on them first. The limits default to the target's budgets;
-    without `apply_gates` the artifact is only measured. Other keywords go to `run_harness` (threads, warmup, limit, backend, runtime).
+    without `apply_gates` the artifact is only measured. Other keywords go to `run_harness`
+    (threads, warmup, limit, backend, runtime).
 
     Raises InputError for bad input, GateFailed (after writing the JSON) when a gate does not hold.
     """

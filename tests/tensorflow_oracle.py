@@ -1,6 +1,6 @@
 """The same program through TensorFlow's converter: an oracle for the direct flatbuffer writer.
 
-    python -m tests.tensorflow_oracle MODEL.evq OUT.tflite
+    python -m tests.tensorflow_oracle MODEL.evq OUT.tflite [MODEL.evq OUT.tflite …]
 
 The graph becomes a TensorFlow function whose every tensor passes a fake_quant op with the
 program's range, and the converter makes an int8 model of it. Two compilers that share no code and
@@ -96,5 +96,5 @@ def _convolution(tf: Any, node: Node, x: Any) -> Any:
 
 
 if __name__ == "__main__":
-    source, target = sys.argv[1:]
-    Path(target).write_bytes(convert(Program.load(source)))
+    for source, target in zip(sys.argv[1::2], sys.argv[2::2], strict=True):
+        Path(target).write_bytes(convert(Program.load(source)))

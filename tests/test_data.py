@@ -82,6 +82,24 @@ def test_a_truncated_tar_names_the_image(tmp_path: Path, embedded_val: Path) -> 
         images.pixels(range(len(images)), Preprocessing(64))
 
 
+def test_a_damaged_header_does_not_shorten_the_set(tmp_path: Path, embedded_val: Path) -> None:
+    damaged = tmp_path / "damaged.tar"
+    shutil.copy(embedded_val, damaged)
+    with open(damaged, "r+b") as file:
+        file.seek(ImageSet.open(embedded_val)._where[500] - 512 + 148)  # its header's checksum
+        file.write(b"9999999")
+    with pytest.raises(InputError, match="damaged or cut short at byte"):
+        ImageSet.open(damaged)
+
+
+def test_16_bit_pixels_are_refused(tmp_path: Path) -> None:
+    buffer = io.BytesIO()
+    Image.fromarray(np.full((8, 8), 40000, np.uint16)).save(buffer, "PNG")
+    images = ImageSet.open(write_tar(tmp_path / "s.tar", {"a/1.png": buffer.getvalue()}))
+    with pytest.raises(InputError, match="a/1.png has pixels of mode I;16"):
+        images.load_rgb(0)
+
+
 def test_a_broken_image_is_named(tmp_path: Path) -> None:
     good = encoded()
     path = write_tar(tmp_path / "s.tar", {"a/good.png": good, "a/bad.png": good[: len(good) // 2]})

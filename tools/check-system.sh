@@ -1,5 +1,8 @@
 #!/bin/sh
 # Names every system package that is missing, with the one command that installs them all.
+#   check-system.sh [--tests] [PYTHON]      --tests: also what only the C++ tests need
+tests=""
+if [ "${1:-}" = "--tests" ]; then tests=yes; shift; fi
 python="${1:-python3.11}"
 missing=""
 need() { # COMMAND-THAT-SUCCEEDS-WHEN-PRESENT PACKAGE
@@ -13,11 +16,11 @@ need "command -v make" make
 header() { # HEADER PACKAGE
     need "printf '#include <stdio.h>\n#include <$1>\n' | c++ -x c++ -fsyntax-only -" "$2"
 }
-header jpeglib.h libjpeg-dev
+header jpeglib.h libjpeg62-turbo-dev
 header png.h libpng-dev
 header nlohmann/json.hpp nlohmann-json3-dev
 header CLI/CLI.hpp libcli11-dev
-header doctest/doctest.h doctest-dev
+[ -z "$tests" ] || header doctest/doctest.h doctest-dev
 if [ -n "$missing" ]; then
     echo "edgevit: missing system packages:$missing" >&2
     echo "edgevit: install them with: apt-get install -y$missing" >&2

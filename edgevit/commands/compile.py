@@ -42,9 +42,14 @@ def _target_options(command: Callable[..., None]) -> Callable[..., None]:
     help="What to compile for; give it again for another.",
 )
 @click.option(
-    "-o", "--output", default="build", show_default=True, metavar="DIR", type=click.Path(path_type=Path),
+    "-o",
+    "--output",
+    default="build",
+    show_default=True,
+    metavar="DIR",
+    type=click.Path(path_type=Path),
     help="The artifact goes to DIR/<target>.",
-)  # fmt: skip
+)
 @_target_options
 @click.option("--force", is_flag=True, help="Replace an artifact folder that is there.")
 @click.option("--json", "as_json", is_flag=True, help="Print the manifests as one JSON object.")

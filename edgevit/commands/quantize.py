@@ -21,20 +21,32 @@ TRIPLE = click.Tuple([float, float, float])
 @click.command("quantize")
 @click.argument("checkpoint", metavar="CKPT", type=click.Path(path_type=Path))
 @click.option(
-    "--data", required=True, metavar="DIR", type=click.Path(path_type=Path),
+    "--data",
+    required=True,
+    metavar="DIR",
+    type=click.Path(path_type=Path),
     help="Training images: a folder or tar of class folders.",
 )
 @click.option(
-    "--eval-data", metavar="DIR", type=click.Path(path_type=Path),
+    "--eval-data",
+    metavar="DIR",
+    type=click.Path(path_type=Path),
     help="Images the accuracy is reported on.  [default: a tenth of --data, held out]",
 )
 @click.option(
-    "-o", "--output", required=True, metavar="M.evq", type=click.Path(path_type=Path),
+    "-o",
+    "--output",
+    required=True,
+    metavar="M.evq",
+    type=click.Path(path_type=Path),
     help="The quantized program to write.",
 )
 @click.option("--image-size", default=224, show_default=True, help="Network input, in pixels.")
 @click.option(
-    "--resize", "resize_size", type=int, metavar="PX",
+    "--resize",
+    "resize_size",
+    type=int,
+    metavar="PX",
     help="Shorter side before the centre crop.  [default: the image size]",
 )
 @click.option(
@@ -43,34 +55,46 @@ TRIPLE = click.Tuple([float, float, float])
 @click.option("--mean", type=TRIPLE, default=IMAGENET_MEAN, show_default=True)
 @click.option("--std", type=TRIPLE, default=IMAGENET_STD, show_default=True)
 @click.option(
-    "--labels", metavar="FILE", type=click.Path(path_type=Path),
+    "--labels",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
     help="Class folder names in the order of the logits, one a line.  [default: sorted folders]",
 )
 @click.option("--variant", metavar="NAME", help="Demand this one, such as repvit_m0_9.")
 @click.option("--weights", metavar="KEY", help="Which weights of several, such as model_ema.")
 @click.option(
-    "--profile", default="portable", show_default=True,
+    "--profile",
+    default="portable",
+    show_default=True,
     type=click.Choice(["portable", "asymmetric"]),
     help="portable: symmetric activations, for every target; asymmetric: TFLite and Core ML only.",
 )
-@click.option("--epochs", default=4.0, show_default=True, help="0: post-training quantization only.")
+@click.option(
+    "--epochs", default=4.0, show_default=True, help="0: post-training quantization only."
+)
 @click.option("--batch-size", default=32, show_default=True)
 @click.option("--lr", default=1e-4, show_default=True, help="Peak learning rate of the weights.")
-@click.option("--scale-lr", default=1e-3, show_default=True, help="Peak, of the scales' logarithms.")
+@click.option(
+    "--scale-lr", default=1e-3, show_default=True, help="Peak, of the scales' logarithms."
+)
 @click.option("--weight-decay", default=0.0, show_default=True)
 @click.option("--ema", default=0.99, show_default=True, help="Weight averaging decay; 0: none.")
 @click.option(
     "--augment", default="flip", show_default=True, type=click.Choice(["none", "flip", "dihedral"])
 )
+@click.option("--mixup", default=0.0, show_default=True, help="Share of a batch that is blended.")
 @click.option(
-    "--teacher", metavar="CKPT|MODULE:FUNCTION",
+    "--teacher",
+    metavar="CKPT|MODULE:FUNCTION",
     help="Another teacher: a RepViT checkpoint, or a function that returns images → logits.",
 )
 @click.option("--temperature", default=2.0, show_default=True, help="Of the distillation.")
 @click.option("--teacher-weight", default=1.0, show_default=True)
 @click.option("--label-weight", default=0.0, show_default=True)
 @click.option("--calibration-images", default=256, show_default=True)
-@click.option("--holdout", default=0.1, show_default=True, help="Share that selects the best state.")
+@click.option(
+    "--holdout", default=0.1, show_default=True, help="Share that selects the best state."
+)
 @click.option("--evaluations", default=8, show_default=True, help="Of states to choose from.")
 @click.option("--snapped-share", default=0.3, show_default=True, help="Of steps with fp16 scales.")
 @click.option("--warmup", default=0.02, show_default=True, help="Share of steps.")
@@ -79,7 +103,11 @@ TRIPLE = click.Tuple([float, float, float])
 @click.option("--threads", type=click.IntRange(min=1), help="[default: all cores]")
 @click.option("--device", default="cpu", show_default=True, type=click.Choice(["cpu", "cuda"]))
 @click.option(
-    "--snapshot-interval", "snapshot_interval_s", default=60.0, show_default=True, metavar="S",
+    "--snapshot-interval",
+    "snapshot_interval_s",
+    default=60.0,
+    show_default=True,
+    metavar="S",
     help="Seconds between saved states: at most this much work is lost when the run is killed.",
 )
 @click.option("--fresh", is_flag=True, help="Discard the state of an interrupted run.")
@@ -143,7 +171,9 @@ def read_labels(path: Path | None) -> tuple[str, ...] | None:
     if path is None:
         return None
     try:
-        labels = tuple(line.strip() for line in path.read_text("utf-8").splitlines() if line.strip())
+        labels = tuple(
+            line.strip() for line in path.read_text("utf-8").splitlines() if line.strip()
+        )
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"--labels {path}: cannot be read: {error}") from error
     if not labels or len(set(labels)) != len(labels):

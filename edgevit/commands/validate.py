@@ -12,31 +12,44 @@ import click
 @click.command("validate")
 @click.argument("artifact", metavar="ARTIFACT", type=click.Path(path_type=Path))
 @click.option(
-    "--data", required=True, metavar="DIR", type=click.Path(path_type=Path),
+    "--data",
+    required=True,
+    metavar="DIR",
+    type=click.Path(path_type=Path),
     help="Labelled images: a folder or tar of class folders.",
 )
 @click.option(
-    "--program", metavar="M.evq", type=click.Path(path_type=Path),
+    "--program",
+    metavar="M.evq",
+    type=click.Path(path_type=Path),
     help="Needed for images other than those the program recorded its logits for.",
 )
 @click.option(
-    "-o", "--output", metavar="JSON", type=click.Path(path_type=Path),
+    "-o",
+    "--output",
+    metavar="JSON",
+    type=click.Path(path_type=Path),
     help="[default: ARTIFACT/validation.json]",
 )
 @click.option(
     "--max-drop", type=float, help="Gate: top-1 points below float.  [default: target.toml]"
 )
 @click.option(
-    "--min-agreement", type=float,
+    "--min-agreement",
+    type=float,
     help="Gate: percent of predictions equal to the program's.  [default: target.toml]",
 )
 @click.option("--no-gate", is_flag=True, help="Measure only.")
 @click.option("--device", default="local", show_default=True, type=click.Choice(["local"]))
 @click.option("--threads", default=1, show_default=True, type=click.IntRange(1, 256))
 @click.option("--warmup", default=10, show_default=True, type=click.IntRange(min=0))
-@click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Only N images, evenly spread.")
 @click.option(
-    "--runtime", metavar="LIB", type=click.Path(path_type=Path),
+    "--limit", type=click.IntRange(min=1), metavar="N", help="Only N images, evenly spread."
+)
+@click.option(
+    "--runtime",
+    metavar="LIB",
+    type=click.Path(path_type=Path),
     help="The runtime's library.  [default: the one in the ai-edge-litert package]",
 )
 @click.option("--force", is_flag=True, help="Replace the JSON when it exists.")

@@ -20,6 +20,7 @@ from edgevit.quantize.images import (
     augment,
     channels_last,
     logits_of,
+    mix,
     prefetched,
     training_batch,
 )
@@ -127,9 +128,10 @@ class FineTuner:
         )
         pixels = self.source.pixels(indices)
         pixels = augment(pixels, self.options.augment, self.options.seed, step)
+        images = channels_last(self.source.preprocessing.normalise(pixels))
+        images = mix(images, self.options.mixup, self.options.seed, step)
         mine = self.group.share(list(range(len(indices))))
-        images = channels_last(self.source.preprocessing.normalise(pixels[mine]))
-        return images, torch.from_numpy(self.source.labels[np.array(indices)[mine]])
+        return channels_last(images[mine]), torch.from_numpy(self.source.labels[np.array(indices)[mine]])
 
     def _rate(self, step: int) -> float:
         warmup = max(1, round(self.options.warmup * self.steps))

@@ -54,7 +54,9 @@ def trace(net: nn.Module) -> list[Step]:
             names[node] = name
             inputs = tuple(names[n] for n in node.all_input_nodes)
             keeps = layer if isinstance(layer, (nn.Conv2d, nn.Linear)) else None
-            steps.append(Step(op, name, inputs, keeps, op != "flatten" and not _feeds_relu(node, modules)))
+            steps.append(
+                Step(op, name, inputs, keeps, op != "flatten" and not _feeds_relu(node, modules))
+            )
     return steps
 
 
@@ -139,7 +141,7 @@ class QuantizedNet(nn.Module):
         self.last_use = last_uses(self.steps)
 
     def scales(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Activation scales (A,), zero-points (A,) and weight scales (W,) as the forward uses them."""
+        """Activation scales (A,), zero-points (A,), weight scales (W,) as the forward uses them."""
         if bool(self.snapped):
             return self.exact_scale, self.zero_point.detach().round(), self.exact_weight_scale
         scale = torch.where(self.fixed, self.exact_scale, self.log_scale.exp())
@@ -148,14 +150,14 @@ class QuantizedNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """float32 images (N, 3, H, W) to logits (N, classes)."""
-        for name, value in self.run(x):
+        for _name, value in self.run(x):
             output = value
         return output
 
     def run(
         self, x: Tensor, adjust: Callable[[Step, Tensor], Tensor] | None = None
     ) -> Iterator[tuple[str, Tensor]]:
-        """Yield (name, tensor) step by step; `adjust` may replace a result before it is quantized."""
+        """Yield (name, tensor) by step; `adjust` may replace a result before it is quantized."""
         scale, zero, weight_scale = self.scales()
         scales = dict(zip(self.names, scale.split(1), strict=True))
         zeros = dict(zip(self.names, zero.split(1), strict=True))
@@ -197,7 +199,7 @@ class QuantizedNet(nn.Module):
 
     @torch.no_grad()
     def snap(self) -> None:
-        """Round every scale to a value that fp16 holds exactly, and freeze scales and zero-points."""
+        """Round every scale to a value that fp16 holds, and freeze scales and zero-points."""
         if bool(self.snapped):
             return
         scale, _, weight_scale = self.scales()

@@ -36,6 +36,7 @@ class QuantizeOptions:
     label_weight: float = 0.0
     ema: float = 0.99
     augment: str = "flip"
+    mixup: float = 0.0
     snapped_share: float = 0.3
     holdout: float = 0.1
     evaluations: int = 8
@@ -43,8 +44,15 @@ class QuantizeOptions:
 
     def __post_init__(self) -> None:
         positive = ("calibration_images", "batch_size", "temperature", "evaluations")
-        shares = ("warmup", "snapped_share", "holdout", "ema")
-        not_negative = ("epochs", "lr", "scale_lr", "weight_decay", "teacher_weight", "label_weight")
+        shares = ("warmup", "snapped_share", "holdout", "ema", "mixup")
+        not_negative = (
+            "epochs",
+            "lr",
+            "scale_lr",
+            "weight_decay",
+            "teacher_weight",
+            "label_weight",
+        )
         checks = (
             [(name, getattr(self, name) > 0, "above 0") for name in positive]
             + [(name, 0 <= getattr(self, name) < 1, "from 0 to below 1") for name in shares]
@@ -58,7 +66,11 @@ class QuantizeOptions:
                 value = getattr(self, name)
                 raise InputError(f"--{name.replace('_', '-')} is {value}, it must be {rule}")
         if self.epochs and not self.teacher_weight and not self.label_weight:
-            raise InputError("--teacher-weight and --label-weight are both 0: nothing to learn from")
+            raise InputError(
+                "--teacher-weight and --label-weight are both 0: nothing to learn from"
+            )
+        if self.mixup and self.label_weight:
+            raise InputError("--mixup blends images and has no labels for them: use --label-weight 0")
         if self.epochs and not self.holdout:
             raise InputError("--holdout 0 leaves no images to select the best state on")
 

@@ -34,7 +34,7 @@ MIN_ACTIVATION_SCALE = 2.0**-14
 def place(
     net: nn.Module, images: list[Tensor], profile: Profile
 ) -> tuple[dict[str, Quantizer], dict[str, Tensor], list[str]]:
-    """Activation quantizers by canonical name, weight scales (O,) by layer, and the completed names.
+    """Activation quantizers by name, weight scales (O,) by layer, and the completed names.
 
     `net` is the fused float net in eval mode, left unchanged; `images` are float32 (1, 3, H, W)
     or larger batches. Raises EdgevitError when NNCF placed a quantizer that INT8 runtimes cannot

@@ -42,7 +42,7 @@ def read_snapshot(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     try:
         with safe_open(path, "pt") as file:
             metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no dict)
         if metadata.get("schema_version") != str(SCHEMA_VERSION):
             raise InputError(
                 f"{path}: written by another edgevit (schema {metadata.get('schema_version')}); "

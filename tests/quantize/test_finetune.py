@@ -1,4 +1,4 @@
-"""`edgevit quantize` for real: killed with SIGKILL at several moments, it gives the same weights."""
+"""`edgevit quantize` for real: killed with SIGKILL, it goes on to the same weights."""
 
 from __future__ import annotations
 
@@ -93,7 +93,8 @@ def test_a_killed_run_goes_on_to_the_same_weights(command: list[str], tmp_path: 
     assert kills == 3, "the runs ended before they could be killed: make them longer"
     step_reached = read_snapshot(state)[1]["step"]
     assert step_reached > 0
-    assert (done := finish(command, killed)).returncode == 0, done.stderr
+    done = finish(command, killed)
+    assert done.returncode == 0, done.stderr
     whole_program, whole_info = evq_parts(whole)
     killed_program, killed_info = evq_parts(killed)
     assert whole_program == killed_program

@@ -1,0 +1,75 @@
+"""The whole path on the embedded default: EuroSAT sample, trained RepViT-M0.9, TFLite."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+from edgevit.data import Preprocessing
+from edgevit.errors import ToolMissing
+from edgevit.files import check_target
+
+EMBEDDED = Path(__file__).resolve().parent.parent / "calibration" / "eurosat"
+EPOCHS = 4.0
+
+
+def run_demo(out: Path, force: bool) -> dict[str, Any]:
+    """Quantize, compile, validate and report into the folder `out`; returns the report.
+
+    Takes 2 to 5 minutes on two cores. Raises what its steps raise; GateFailed when the artifact
+    is not as good as it must be. A run that was interrupted goes on from where it was.
+    """
+    from edgevit.program import Program
+    from edgevit.quantize.options import QuantizeOptions
+    from edgevit.quantize.pipeline import Source, quantize
+    from edgevit.report import write_report
+    from edgevit.targets import load_target
+    from edgevit.validate import validate
+
+    if not EMBEDDED.is_dir():
+        raise ToolMissing(
+            f"the embedded images are not at {EMBEDDED}: run the demo from a checkout of edgevit"
+        )
+    started_s = time.monotonic()
+    marker = out / "demo.json"
+    if (out / "report.json").exists() or (out / "model.evq").exists():
+        check_target(out, force)
+        _clear(out, marker)
+    out.mkdir(parents=True, exist_ok=True)
+    marker.write_text(json.dumps({"schema_version": 1, "kind": "edgevit-demo"}))
+    checkpoint = EMBEDDED / "repvit_m0_9_eurosat64.safetensors"
+    val = EMBEDDED / "val.tar"
+    source = Source(checkpoint, EMBEDDED / "train.tar", Preprocessing(64), val)
+    options = QuantizeOptions(epochs=EPOCHS, augment="dihedral")
+    result = quantize(source, out / "model.evq", options)
+    program = Program.load(out / "model.evq")
+    load_target("tflite").compile_program(program, out / "tflite", force=False)
+    _float_artifact(checkpoint, program, out / "tflite-float32")
+    validate(out / "tflite-float32", val, apply_gates=False)
+    validate(out / "tflite", val)
+    report = write_report(out)
+    report["seconds"] = round(time.monotonic() - started_s)
+    report["gate"] = str(result.gate)
+    return report
+
+
+def _float_artifact(checkpoint: Path, program: Any, out: Path) -> None:
+    """The float net as a TFLite artifact: the baseline that size and latency compare with."""
+    from edgevit.checkpoint import load
+    from edgevit.targets.tflite.baseline import write_float_artifact
+
+    write_float_artifact(load(checkpoint).model.fuse(), program, out)
+
+
+def _clear(out: Path, marker: Path) -> None:
+    """Remove an earlier demo's folder, and nothing else."""
+    if not marker.exists():
+        from edgevit.errors import InputError
+
+        raise InputError(
+            f"{out} was not written by `edgevit demo`: not replaced; choose another -o"
+        )
+    shutil.rmtree(out)

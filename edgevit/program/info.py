@@ -1,0 +1,187 @@
+"""What a program says about itself besides its numbers, each part checked when it is made."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+
+from edgevit.data import Preprocessing
+from edgevit.errors import InputError
+from edgevit.program.build import PROFILES
+
+SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """Which RepViT: variant ("repvit_m0_9"), number of classes, input size in pixels."""
+
+    variant: str
+    classes: int
+    image_size: int
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One measured number.
+
+    name            what and of which net, such as "qat_top1"
+    value           in the unit the name implies; accuracies are fractions of 1
+    count           samples it was measured on
+    dataset_sha256  `ImageSet.sha256` of those samples, None where there is no such set
+    """
+
+    name: str
+    value: float
+    count: int
+    dataset_sha256: str | None = None
+
+    def __post_init__(self) -> None:
+        if not math.isfinite(self.value) or self.count < 0:
+            raise InputError(f"metric {self.name}: {self.value} on {self.count} samples")
+        if self.dataset_sha256 is not None and not SHA256.fullmatch(self.dataset_sha256):
+            raise InputError(f"metric {self.name}: {self.dataset_sha256!r} is not a sha256")
+
+
+@dataclass(frozen=True)
+class ProgramInfo:
+    """Everything in evq.json that is not a tensor.
+
+    profile         "portable" or "asymmetric"
+    labels          class names in the order of the logits; distinct, one line each
+    metrics         with their sample counts
+    provenance      JSON values only: sha256 of checkpoint and data, versions, command, seed, ...
+    Plain dicts are taken for `model` and `preprocessing` as well.
+    Raises InputError, naming the field.
+    """
+
+    model: ModelInfo
+    profile: str
+    preprocessing: Preprocessing
+    labels: tuple[str, ...]
+    metrics: tuple[Metric, ...] = ()
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if isinstance(self.model, Mapping):
+            object.__setattr__(self, "model", ModelInfo(**self.model))
+        if isinstance(self.preprocessing, Mapping):
+            found = Preprocessing.from_json(dict(self.preprocessing))
+            object.__setattr__(self, "preprocessing", found)
+        for name in ("labels", "metrics"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+        if self.profile not in PROFILES:
+            raise InputError(f"profile {self.profile!r} is not one of {', '.join(PROFILES)}")
+        if len(self.labels) != self.model.classes or len(set(self.labels)) != len(self.labels):
+            raise InputError(
+                f"{len(self.labels)} labels ({len(set(self.labels))} distinct) for "
+                f"{self.model.classes} classes"
+            )
+        if any(not label or label != label.strip() or "\n" in label for label in self.labels):
+            raise InputError("a label is empty, or has spaces around it or a line break in it")
+        if self.preprocessing.image_size != self.model.image_size:
+            raise InputError(
+                f"preprocessing makes {self.preprocessing.image_size} px images, the model takes "
+                f"{self.model.image_size} px"
+            )
+        try:
+            json.dumps(self.provenance, allow_nan=False)
+        except (TypeError, ValueError) as error:
+            raise InputError(f"provenance must hold JSON values only: {error}") from error
+
+    def to_json(self) -> dict[str, Any]:
+        """The fields as they stand in evq.json."""
+        return {
+            "model": asdict(self.model),
+            "profile": self.profile,
+            "preprocessing": self.preprocessing.to_json(),
+            "labels": list(self.labels),
+            "metrics": [asdict(metric) for metric in self.metrics],
+            "provenance": dict(self.provenance),
+        }
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> ProgramInfo:
+        """The inverse of `to_json`, for values that fit schemas/evq.schema.json."""
+        names = ("model", "profile", "preprocessing", "labels", "provenance")
+        metrics = tuple(Metric(**metric) for metric in value["metrics"])
+        return cls(metrics=metrics, **{name: value[name] for name in names})
+
+
+@dataclass(frozen=True, eq=False)
+class Reference:
+    """What the program answers on known images, for the harness to compare an artifact with.
+
+    logits          float32 (N, C), of the program
+    paths           N image paths relative to their set
+    dataset_sha256  `ImageSet.sha256` of the set
+    float_logits    float32 (N, C), of the float net; optional
+    """
+
+    logits: np.ndarray
+    paths: tuple[str, ...]
+    dataset_sha256: str
+    float_logits: np.ndarray | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "paths", tuple(self.paths))
+        arrays = [self.logits] if self.float_logits is None else [self.logits, self.float_logits]
+        for array in arrays:
+            if array.dtype != np.float32 or array.ndim != 2 or not np.isfinite(array).all():
+                raise InputError("reference logits must be finite float32 (N, C)")
+            if array.shape != self.logits.shape or len(array) != len(self.paths):
+                raise InputError("reference logits and paths differ in their number of images")
+        if any(not path or "\n" in path for path in self.paths):
+            raise InputError("a reference path is empty or has a line break in it")
+        if not SHA256.fullmatch(self.dataset_sha256):
+            raise InputError(f"reference: {self.dataset_sha256!r} is not a sha256")
+
+    def to_bytes(self) -> bytes:
+        """The safetensors file of the contract: logits, float_logits, paths as bytes."""
+        text = np.frombuffer("\n".join(self.paths).encode(), np.uint8)
+        tensors = {"logits": ("F32", self.logits.astype("<f4")), "paths": ("U8", text)}
+        if self.float_logits is not None:
+            tensors["float_logits"] = ("F32", self.float_logits.astype("<f4"))
+        # Not by the safetensors package: it orders metadata by chance, and the same reference
+        # must be the same bytes.
+        header: dict[str, Any] = {
+            "__metadata__": {"schema_version": "1", "dataset_sha256": self.dataset_sha256}
+        }
+        offset = 0
+        for name, (kind, values) in tensors.items():
+            end = offset + values.nbytes
+            shape = list(values.shape)
+            header[name] = {"dtype": kind, "shape": shape, "data_offsets": [offset, end]}
+            offset = end
+        head = json.dumps(header).encode()
+        head += b" " * (-len(head) % 8)
+        body = b"".join(values.tobytes() for _, values in tensors.values())
+        return len(head).to_bytes(8, "little") + head + body
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Reference:
+        """The inverse of `to_bytes`. Raises InputError for any other file."""
+        from safetensors import SafetensorError
+        from safetensors.numpy import load
+
+        try:
+            tensors = load(data)  # checks every size and offset of the header
+            header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+            metadata = header["__metadata__"]
+            if metadata["schema_version"] != "1" or not set(tensors) <= {
+                "logits", "float_logits", "paths"
+            }:  # fmt: skip
+                raise InputError("reference.safetensors has another schema version or tensors")
+            text = tensors["paths"].tobytes().decode()
+            paths = tuple(text.split("\n")) if text else ()
+            return cls(
+                tensors["logits"], paths, metadata["dataset_sha256"], tensors.get("float_logits")
+            )
+        except (SafetensorError, KeyError, TypeError, ValueError, AttributeError) as error:
+            raise InputError(f"reference.safetensors is damaged: {error}") from error

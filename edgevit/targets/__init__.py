@@ -1,0 +1,35 @@
+"""Targets: each lowers a quantized program into an artifact folder.
+
+A target is a module or package here. It is found by its name, and offers
+
+    NAME, SUMMARY       the name on the command line, and one line of help
+    OPTIONS             option name -> its choices as strings, the first one the default
+    compile_program(program, out_dir, force, **options) -> manifest dict
+                        writes the artifact folder, whole or not at all
+
+It MUST NOT choose, re-round or drop a scale without listing it in the manifest's "drops", MUST
+audit the written bytes, and MUST import its toolkit only when it compiles.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from types import ModuleType
+
+from edgevit.errors import InputError
+
+_SHARED = ("artifact",)
+"""Modules of this package that are no target."""
+
+
+def target_names() -> list[str]:
+    """Every target, by the name of its module, sorted."""
+    return sorted(m.name for m in pkgutil.iter_modules(__path__) if m.name not in _SHARED)
+
+
+def load_target(name: str) -> ModuleType:
+    """The target's module. Raises InputError, listing what there is, for an unknown name."""
+    if name not in target_names():
+        raise InputError(f"target {name!r} is not one of {', '.join(target_names())}")
+    return importlib.import_module(f"{__name__}.{name}")

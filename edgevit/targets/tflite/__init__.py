@@ -1,0 +1,149 @@
+"""The TFLite target: a quantized program as a full-INT8 .tflite file, with its scale audit.
+
+`lower` turns nodes into operators, `flatbuffer` writes the file, `pixels` is the uint8 input,
+`metadata` what Android reads, and `audit` proves the written bytes.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgevit.errors import EdgevitError, InputError
+from edgevit.program import Program
+from edgevit.targets.artifact import ArtifactTensor, manifest_of, tool_versions, write_artifact
+from edgevit.targets.tflite.audit import AuditResult, audit
+from edgevit.targets.tflite.lower import (
+    IO_TYPES,
+    MIN_RUNTIME_VERSION,
+    OUTPUT_NAME,
+    as_uint8,
+    lower,
+    nhwc,
+)
+from edgevit.targets.tflite.metadata import (
+    METADATA_NAME,
+    RUNTIME_NAME,
+    append_labels,
+    metadata,
+    runtime_version,
+)
+from edgevit.targets.tflite.pixels import PixelInput, pixel_input, quantized_pixels
+
+if TYPE_CHECKING:
+    import torch
+
+NAME = "tflite"
+SUMMARY = "TFLite / LiteRT: full INT8, for Android and Linux"
+OPTIONS = {"io": IO_TYPES}
+"""Options of `compile` beside the program, with their choices; the first is the default."""
+
+MODEL_FILE = "model.tflite"
+
+__all__ = ["audit_bytes", "compile_tflite", "tflite_bytes", "write_float_tflite"]
+
+
+def tflite_bytes(program: Program, io: str = "int8") -> bytes:
+    """The .tflite file of a program, not yet audited. Raises InputError as `lower` does."""
+    graph, info = program.graph(), program.info
+    pixels = None
+    if io == "uint8":
+        pixels = pixel_input(info.preprocessing, graph.quantizer(graph.input_name))
+    lowered = lower(graph, io, pixels)
+    entries = {
+        RUNTIME_NAME: runtime_version(MIN_RUNTIME_VERSION),
+        METADATA_NAME: metadata(info, graph, io),
+    }
+    model = lowered.writer.finish(lowered.input, lowered.output, entries)
+    return append_labels(model, info.labels)
+
+
+def audit_bytes(data: bytes, program: Program) -> AuditResult:
+    """The scale audit of a .tflite file against its program; EdgevitError where they differ."""
+    return audit(data, program.graph(), program.info.preprocessing)
+
+
+def compile_tflite(
+    program: Program, out_dir: str | os.PathLike[str], io: str = "int8", force: bool = False
+) -> dict[str, Any]:
+    """Writes the artifact folder `out_dir` (model.tflite, manifest.json) and returns the manifest.
+
+    io      "int8" (quantized pixels and logits), "uint8" (raw pixels, logits 128 higher) or
+            "float32" (normalised pixels, dequantized logits)
+    force   replaces an artifact folder that is there
+    Raises InputError (a bad `io`, an existing folder, a program TFLite cannot express) and
+    EdgevitError when the scale audit finds a difference; nothing is left behind then.
+    """
+    if io not in IO_TYPES:
+        raise InputError(f"--io {io!r} is not one of {', '.join(IO_TYPES)}")
+    data = tflite_bytes(program, io)
+    result = audit_bytes(data, program)
+    source, output = _edges(program, io)
+    manifest = manifest_of(
+        program,
+        target=NAME,
+        file=MODEL_FILE,
+        data=data,
+        tools=tool_versions("ai-edge-litert", "flatbuffers", "numpy"),
+        source=source,
+        output=output,
+        ops=result.operators,
+        audited=(result.activations, result.weight_channels),
+    )
+    write_artifact(Path(out_dir), {MODEL_FILE: data}, manifest, program.reference, force)
+    return manifest
+
+
+def _edges(program: Program, io: str) -> tuple[ArtifactTensor, ArtifactTensor]:
+    """The artifact's input with its pixel table, and its output."""
+    graph, rules = program.graph(), program.info.preprocessing
+    quantizer, head = graph.quantizer(graph.input_name), graph.quantizer(graph.output_name)
+    shape, classes = nhwc(graph.input_shape), graph.shape(graph.output_name)
+    tables = {
+        "int8": lambda: quantized_pixels(rules, quantizer).tolist(),
+        "uint8": lambda: [list(range(256)) for _ in range(3)],
+        "float32": lambda: [[float(value) for value in row] for row in rules.table()],
+    }
+    edges = {
+        "int8": (quantizer, head), "uint8": (PixelInput.UINT8, as_uint8(head)),
+        "float32": (None, None),
+    }  # fmt: skip
+    before, after = edges[io]
+    return (
+        ArtifactTensor(graph.input_name, shape, io, before, "NHWC", tables[io]()),
+        ArtifactTensor(OUTPUT_NAME, classes, io, after),
+    )
+
+
+def write_float_tflite(
+    net: torch.nn.Module, path: str | os.PathLike[str], image_size: int, force: bool = False
+) -> Path:
+    """The same net as a float32 .tflite file: the baseline for size and latency.
+
+    net         fused, as for build_program; its operators come out as the INT8 file's do
+    image_size  input height and width, pixels
+    """
+    from edgevit.files import atomic_path
+    from edgevit.program.build import trace_graph
+
+    lowered = lower(trace_graph(net, image_size), "float32")
+    entries = {RUNTIME_NAME: runtime_version(MIN_RUNTIME_VERSION)}
+    data = lowered.writer.finish(lowered.input, lowered.output, entries)
+    with atomic_path(path, force) as temporary:
+        temporary.write_bytes(data)
+    return Path(path)
+
+
+def compile_program(program: Program, out_dir: Path, force: bool, **options: str) -> dict[str, Any]:
+    """What every target offers the `compile` command; see edgevit.targets."""
+    return compile_tflite(program, out_dir, force=force, **options)
+
+
+def check_artifact(folder: str | os.PathLike[str], program: Program) -> AuditResult:
+    """The scale audit of a written artifact folder. Raises EdgevitError naming what differs."""
+    try:
+        data = (Path(folder) / MODEL_FILE).read_bytes()
+    except OSError as error:
+        raise EdgevitError(f"{folder}: {MODEL_FILE} cannot be read: {error.strerror}") from error
+    return audit_bytes(data, program)

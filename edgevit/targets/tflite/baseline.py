@@ -1,0 +1,53 @@
+"""The float32 artifact of the same net: what size and latency of the INT8 one compare with."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgevit.program import Program
+from edgevit.targets.artifact import ArtifactTensor, manifest_of, tool_versions, write_artifact
+from edgevit.targets.tflite.lower import OUTPUT_NAME, lower, nhwc
+
+if TYPE_CHECKING:
+    import torch
+
+PROFILE = "float32"
+MODEL_FILE = "model.tflite"
+
+
+def write_float_artifact(
+    net: torch.nn.Module, program: Program, folder: str | os.PathLike[str], force: bool = False
+) -> dict[str, Any]:
+    """Writes an artifact folder that the harness runs like any other, and returns its manifest.
+
+    net      the fused float net that `program` was made from; its operators come out as the INT8
+             artifact's do, with float32 weights
+    program  gives preprocessing, labels and recorded logits
+    Its manifest has the profile "float32" and no audit, since there is no scale to audit.
+    Raises InputError for an existing folder (unless `force`).
+    """
+    from edgevit.program.build import trace_graph
+
+    graph, info = program.graph(), program.info
+    lowered = lower(trace_graph(net, info.model.image_size), "float32")
+    data = lowered.writer.finish(lowered.input, lowered.output, {})
+    table = [[float(value) for value in row] for row in info.preprocessing.table()]
+    manifest = manifest_of(
+        program,
+        target="tflite",
+        file=MODEL_FILE,
+        data=data,
+        tools=tool_versions("ai-edge-litert", "flatbuffers", "numpy"),
+        source=ArtifactTensor(
+            graph.input_name, nhwc(graph.input_shape), "float32", None, "NHWC", table
+        ),
+        output=ArtifactTensor(OUTPUT_NAME, graph.shape(graph.output_name), "float32", None),
+        ops=lowered.writer.operator_counts(),
+        audited=(0, 0),
+    )
+    manifest |= {"profile": PROFILE, "audit": None}
+    write_artifact(Path(folder), {MODEL_FILE: data}, manifest, program.reference, force)
+    return manifest
+

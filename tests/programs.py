@@ -1,0 +1,180 @@
+"""Programs for tests, made without NNCF: scales observed as max-abs and snapped to float16.
+
+The weights are seeded, or the trained checkpoint's; the images are seeded noise with structure,
+or real ones. Nothing here is tuned for accuracy.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from edgevit.data import ImageSet, Preprocessing
+from edgevit.graph import SIGMOID_SCALE, SIGMOID_ZERO_POINT, Graph, Node, Quantizer
+from edgevit.program import ModelInfo, Program, ProgramInfo, build_program
+from edgevit.program.build import trace_graph
+from edgevit.repvit import RepViT, RepViTConfig
+
+SMALL = RepViTConfig("repvit_m0_9", (8, 16, 24, 32), (2, 1, 1, 1), num_classes=10)
+"""Every operation of a RepViT in a fraction of the time."""
+
+
+def seeded_net(config: RepViTConfig = SMALL, seed: int = 0) -> RepViT:
+    """A fused net with seeded weights whose batch norms have seen images: values stay in range."""
+    return copy.deepcopy(_seeded_net(config, seed))
+
+
+@cache
+@torch.no_grad()
+def _seeded_net(config: RepViTConfig, seed: int) -> RepViT:
+    torch.manual_seed(seed)
+    net = RepViT(config).train()
+    for module in net.modules():
+        if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
+            module.weight.uniform_(0.7, 1.3)
+            module.bias.normal_(0, 0.2)
+            module.momentum = None  # plain averages over the one batch below
+        elif isinstance(module, torch.nn.Linear):
+            module.weight.normal_(0, 0.2)
+    net(seeded_images(16, 64, seed))
+    return net.eval().fuse()
+
+
+def seeded_images(count: int, image_size: int, seed: int = 1) -> torch.Tensor:
+    """float32 (count, 3, H, W) with smooth structure, about the range of normalised images."""
+    generator = torch.Generator().manual_seed(seed)
+    coarse = torch.randn(count, 3, 8, 8, generator=generator)
+    smooth = torch.nn.functional.interpolate(coarse, (image_size, image_size), mode="bicubic")
+    return smooth + 0.2 * torch.randn(smooth.shape, generator=generator)
+
+
+def snap(scale: np.ndarray | float) -> np.ndarray:
+    """The nearest float16 value, as float32; never 0."""
+    return np.maximum(np.asarray(scale, np.float32).astype(np.float16), 2.0**-14).astype(np.float32)
+
+
+@torch.no_grad()
+def observe(graph: Graph, images: torch.Tensor) -> dict[str, tuple[float, float]]:
+    """Smallest and largest value of every tensor of a float graph, by canonical name."""
+    values = {graph.input_name: images}
+    for node in graph.nodes:
+        values[node.name] = _operation(node, [values[name] for name in node.inputs])
+    return {name: (float(v.min()), float(v.max())) for name, v in values.items()}
+
+
+def _operation(node: Node, inputs: list[torch.Tensor]) -> torch.Tensor:
+    functional, x = torch.nn.functional, inputs[0]
+    if node.op == "conv2d":
+        weight, bias = torch.tensor(node.weight), torch.tensor(node.bias)
+        value = functional.conv2d(x, weight, bias, node.stride, node.padding, 1, node.groups)
+        return value.relu() if node.relu else value
+    return {
+        "linear": lambda: functional.linear(x, torch.tensor(node.weight), torch.tensor(node.bias)),
+        "add": lambda: x + inputs[1],
+        "mul": lambda: x * inputs[1],
+        "gelu": lambda: functional.gelu(x),
+        "relu": x.relu,
+        "sigmoid": x.sigmoid,
+        "mean": lambda: x.mean((2, 3), keepdim=True),
+        "flatten": lambda: x.flatten(1),
+    }[node.op]()
+
+
+def quantizers(graph: Graph, images: torch.Tensor, profile: str) -> dict[str, Quantizer]:
+    """Every tensor's quantizer from its observed range; the sigmoids' is the fixed one."""
+    found: dict[str, Quantizer] = {}
+    ops = {node.name: node.op for node in graph.nodes}
+    for name, (low, high) in observe(graph, images).items():
+        op = ops.get(name)
+        if op == "flatten":
+            continue
+        if op == "sigmoid":
+            found[name] = Quantizer(SIGMOID_SCALE, SIGMOID_ZERO_POINT, how="fixed")
+        elif profile == "portable":
+            scale = snap(max(abs(low), abs(high)) / 127)
+            found[name] = Quantizer(float(scale), 0, how="calibrated")
+        else:
+            low, high = min(low, 0.0), max(high, 0.0)
+            scale = float(snap((high - low) / 255))
+            zero_point = int(np.clip(round(-128 - low / scale), -128, 127))
+            found[name] = Quantizer(scale, zero_point, how="calibrated")
+    return found
+
+
+def weight_scales(graph: Graph) -> dict[str, np.ndarray]:
+    """Largest magnitude of each output channel over 127, snapped to float16."""
+    return {
+        node.module: snap(np.abs(node.weight).reshape(len(node.weight), -1).max(1) / 127)
+        for node in graph.weighted()
+    }
+
+
+def make_info(config: RepViTConfig, image_size: int, profile: str) -> ProgramInfo:
+    return ProgramInfo(
+        ModelInfo(config.variant, config.num_classes, image_size),
+        profile,
+        Preprocessing(image_size),
+        tuple(f"class {index}" for index in range(config.num_classes)),
+        provenance={"made_by": "tests/programs.py"},
+    )
+
+
+@cache
+def make_program(
+    image_size: int = 64,
+    profile: str = "portable",
+    config: RepViTConfig = SMALL,
+    seed: int = 0,
+) -> Program:
+    """A whole program of a seeded net; the same arguments give the same object."""
+    net = seeded_net(config, seed)
+    graph = trace_graph(net, image_size)
+    activations = quantizers(graph, seeded_images(8, image_size), profile)
+    info = make_info(config, image_size, profile)
+    return build_program(
+        net, activations, weight_scales(graph), image_size, info, weight_how="calibrated"
+    )
+
+
+def m0_9(num_classes: int = 10) -> RepViTConfig:
+    """The real M0.9, for tests that need its size."""
+    config = RepViTConfig("repvit_m0_9", (48, 96, 192, 384), (2, 2, 14, 2))
+    return replace(config, num_classes=num_classes)
+
+
+def real_images(path: Path, count: int, image_size: int) -> torch.Tensor:
+    """`count` normalised images of an image set, evenly spread: float32 (count, 3, H, W)."""
+    images = ImageSet.open(path)
+    rules = Preprocessing(image_size)
+    places = [place * len(images.entries) // count for place in range(count)]
+    return rules.normalise(np.stack([rules.crop(images.load_rgb(i)) for i in places]))
+
+
+def trained_program(checkpoint: Path, images: torch.Tensor, profile: str) -> Program:
+    """The trained M0.9 with max-abs scales over `images`."""
+    from edgevit.checkpoint import load
+
+    net = load(checkpoint).model.eval().fuse()
+    image_size = images.shape[-1]
+    graph = trace_graph(net, image_size)
+    activations = quantizers(graph, images, profile)
+    info = make_info(m0_9(), image_size, profile)
+    return build_program(net, activations, weight_scales(graph), image_size, info)
+
+
+def with_graph(program: Program, graph: Graph) -> Program:
+    """The program with another graph, past every check: what a lowering must never trust."""
+    broken = Program(program.graph(), program.info)
+    broken._graph = graph
+    return broken
+
+
+def replace_node(graph: Graph, name: str, **changes: object) -> Graph:
+    """The graph with some fields of one node changed."""
+    nodes = tuple(replace(n, **changes) if n.name == name else n for n in graph.nodes)
+    return replace(graph, nodes=nodes)

@@ -1,0 +1,206 @@
+"""What every target must keep; a target's test class inherits it and says how its files tick.
+
+    class TestTflite(TargetContract):
+        target, options = "tflite", [{"io": "int8"}, …]
+
+Programs are small and seeded; each test compiles for itself into a folder of its own.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from edgevit import graph as graph_module
+from edgevit.commands.compile import compile_command
+from edgevit.errors import EdgevitError, InputError
+from edgevit.program import Program, Reference
+from edgevit.program.evq import check_json
+from edgevit.targets import load_target, target_names
+from edgevit.targets.artifact import manifest_schema
+from tests.programs import make_program, replace_node, with_graph
+
+ACTIVATION = "stages.0.blocks.0.channel_mixer.act"
+
+
+class TargetContract:
+    """Tests over one target. `tamper` is the only thing that knows the artifact's format."""
+
+    target: str
+    profiles: tuple[str, ...] = ("portable",)
+    options: tuple[dict[str, str], ...] = ({},)
+
+    def tamper(self, data: bytes, program: Program) -> Iterator[tuple[str, bytes]]:
+        """Changed artifacts, each with the name its audit must give."""
+        raise NotImplementedError
+
+    @property
+    def module(self) -> ModuleType:
+        return load_target(self.target)
+
+    def compile(self, program: Program, folder: Path, **options: str) -> dict[str, Any]:
+        return self.module.compile_program(program, folder, options.pop("force", False), **options)
+
+    def cases(self) -> Iterator[tuple[Program, dict[str, str]]]:
+        for profile in self.profiles:
+            for options in self.options:
+                yield make_program(profile=profile), dict(options)
+
+    # -- the artifact ---------------------------------------------------------------------------
+
+    def test_the_target_is_found_by_its_name(self) -> None:
+        assert self.target in target_names() and self.target == self.module.NAME
+        for name, choices in self.module.OPTIONS.items():
+            assert name.isidentifier() and choices
+
+    def test_the_audit_is_exact_and_counts_everything(self, tmp_path: Path) -> None:
+        for index, (program, options) in enumerate(self.cases()):
+            manifest = self.compile(program, tmp_path / str(index), **options)
+            graph = program.graph()
+            kept = len(graph.activations()) - len(manifest["drops"])
+            channels = sum(len(node.weight_scale) for node in graph.weighted())
+            assert manifest["audit"] == {
+                "activations": kept, "weight_channels": channels, "exact": True
+            }  # fmt: skip
+            self.module.check_artifact(tmp_path / str(index), program)
+
+    def test_the_manifest_fits_its_schema_and_tells_the_truth(self, tmp_path: Path) -> None:
+        for index, (program, options) in enumerate(self.cases()):
+            folder = tmp_path / str(index)
+            returned = self.compile(program, folder, **options)
+            manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+            assert manifest == returned
+            check_json(manifest, "manifest.json", manifest_schema())
+            artifact = folder / manifest["artifact"]["file"]
+            assert manifest["artifact"]["size_bytes"] == artifact.stat().st_size
+            data = artifact.read_bytes()
+            assert manifest["artifact"]["sha256"] == hashlib.sha256(data).hexdigest()
+            assert manifest["program"]["sha256"] == program.sha256
+            assert manifest["labels"] == list(program.info.labels)
+            assert manifest["target"] == self.target and manifest["reference"] is None
+            assert set(manifest["drops"]) <= set(program.graph().activations())
+
+    def test_the_reference_goes_along(self, tmp_path: Path) -> None:
+        import numpy as np
+
+        logits = np.zeros((2, 10), np.float32)
+        reference = Reference(logits, ("a/1.jpg", "b/2.jpg"), "1" * 64)
+        program = make_program().with_info(make_program().info, reference)
+        manifest = self.compile(program, tmp_path / "out")
+        entry = manifest["reference"]
+        data = (tmp_path / "out" / entry["file"]).read_bytes()
+        assert entry["sha256"] == hashlib.sha256(data).hexdigest()
+        assert (entry["count"], entry["dataset_sha256"]) == (2, "1" * 64)
+
+    def test_the_same_program_gives_the_same_bytes(self, tmp_path: Path) -> None:
+        first = self.compile(make_program(), tmp_path / "a")
+        second = self.compile(make_program(), tmp_path / "b")
+        assert first == second
+
+    # -- what must fail, by name ------------------------------------------------------------------
+
+    def fails(self, program: Program, folder: Path, error: type[EdgevitError], match: str) -> None:
+        with pytest.raises(error, match=match):
+            self.compile(program, folder / "out")
+        assert list(folder.iterdir()) == []
+
+    def test_an_operation_it_does_not_know_is_named(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setitem(graph_module.ARITY, "hard_swish", 1)
+        program = make_program()
+        broken = replace_node(program.graph(), ACTIVATION, op="hard_swish")
+        match = f"{ACTIVATION}.*hard_swish"
+        self.fails(with_graph(program, broken), tmp_path, InputError, match)
+
+    def test_a_tensor_without_a_quantizer_is_named(self, tmp_path: Path) -> None:
+        program = make_program()
+        broken = replace_node(program.graph(), ACTIVATION, quantizer=None)
+        match = f"{ACTIVATION}: this tensor has no quantizer"
+        self.fails(with_graph(program, broken), tmp_path, InputError, match)
+
+    def test_an_input_without_a_quantizer_is_named(self, tmp_path: Path) -> None:
+        program = make_program()
+        broken = replace(program.graph(), input_quantizer=None)
+        match = "input: this tensor has no quantizer"
+        self.fails(with_graph(program, broken), tmp_path, InputError, match)
+
+    def test_a_tampered_artifact_is_found_and_named(self, tmp_path: Path) -> None:
+        program = make_program()
+        manifest = self.compile(program, tmp_path / "out")
+        artifact = tmp_path / "out" / manifest["artifact"]["file"]
+        count = 0
+        for name, data in self.tamper(artifact.read_bytes(), program):
+            artifact.write_bytes(data)
+            with pytest.raises(EdgevitError) as error:
+                self.module.check_artifact(tmp_path / "out", program)
+            assert name in str(error.value), (name, str(error.value))
+            count += 1
+        assert count
+
+    def test_an_artifact_of_another_program_is_found(self, tmp_path: Path) -> None:
+        self.compile(make_program(), tmp_path / "out")
+        with pytest.raises(EdgevitError):
+            self.module.check_artifact(tmp_path / "out", make_program(seed=1))
+
+    # -- files ------------------------------------------------------------------------------------
+
+    def test_nothing_is_left_behind_when_the_audit_fails(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def fail(*_: Any) -> None:
+            raise EdgevitError("scale audit: input: differs")
+
+        monkeypatch.setattr(self.module, "audit_bytes", fail)
+        self.fails(make_program(), tmp_path, EdgevitError, "scale audit: input")
+
+    def test_a_folder_is_replaced_only_when_told_to(self, tmp_path: Path) -> None:
+        program, folder = make_program(), tmp_path / "out"
+        self.compile(program, folder)
+        before = {p.name: p.read_bytes() for p in folder.iterdir()}
+        with pytest.raises(InputError, match="exists already"):
+            self.compile(make_program(seed=1), folder)
+        assert {p.name: p.read_bytes() for p in folder.iterdir()} == before
+        self.compile(make_program(seed=1), folder, force=True)
+        self.module.check_artifact(folder, make_program(seed=1))
+        assert [p.name for p in tmp_path.iterdir()] == ["out"]
+
+    def test_a_folder_that_is_not_an_artifact_is_never_replaced(self, tmp_path: Path) -> None:
+        mine = tmp_path / "out" / "mine.txt"
+        mine.parent.mkdir()
+        mine.write_text("mine")
+        with pytest.raises(InputError, match="not written by edgevit"):
+            self.compile(make_program(), mine.parent, force=True)
+        assert mine.read_text() == "mine" and list(tmp_path.iterdir()) == [mine.parent]
+
+    # -- the command ------------------------------------------------------------------------------
+
+    def run(self, *arguments: object) -> Any:
+        return CliRunner().invoke(compile_command, [str(a) for a in arguments])
+
+    def test_the_command_writes_the_folder_and_prints_json(self, tmp_path: Path) -> None:
+        program = make_program().save(tmp_path / "m.evq")
+        out = tmp_path / "build"
+        result = self.run(program, "--target", self.target, "-o", out, "--json")
+        assert result.exit_code == 0, result.output
+        manifest = json.loads(result.stdout)[self.target]
+        written = (out / self.target / "manifest.json").read_text(encoding="utf-8")
+        assert manifest == json.loads(written)
+        assert manifest["program"]["file"] == "m.evq"
+        result = self.run(program, "--target", self.target, "-o", out, "--force")
+        assert result.exit_code == 0 and "exact" in result.stdout
+
+    def test_a_file_that_is_no_program_leaves_nothing(self, tmp_path: Path) -> None:
+        bad = tmp_path / "bad.evq"
+        bad.write_bytes(make_program().to_bytes()[:-7])
+        result = self.run(bad, "--target", self.target, "-o", tmp_path / "build")
+        assert isinstance(result.exception, InputError) and result.exception.exit_code == 2
+        assert list(tmp_path.iterdir()) == [bad]

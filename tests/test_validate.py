@@ -1,0 +1,158 @@
+"""`edgevit validate` and `edgevit report` on a real artifact, through the real harness."""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+import tarfile
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from edgevit.data import ImageSet, Preprocessing
+from edgevit.errors import GateFailed, InputError
+from edgevit.program import Program, Reference
+from edgevit.report import collect, write_report
+from edgevit.targets import load_target
+from edgevit.targets.tflite.baseline import write_float_artifact
+from edgevit.validate import validate
+from tests.programs import real_images, trained_program
+
+EVERY = 8
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory, embedded_val: Path) -> Path:
+    """125 images of the embedded set."""
+    source = ImageSet.open(embedded_val)
+    path = tmp_path_factory.mktemp("images") / "val.tar"
+    with tarfile.open(path, "w") as archive:
+        for i in range(0, len(source), EVERY):
+            data = source.read_bytes(i)
+            member = tarfile.TarInfo(source.entries[i][0])
+            member.size = len(data)
+            archive.addfile(member, io.BytesIO(data))
+    return path
+
+
+@pytest.fixture(scope="module")
+def program(
+    tmp_path_factory: pytest.TempPathFactory,
+    embedded_checkpoint: Path,
+    embedded_train: Path,
+    images: Path,
+) -> Path:
+    """The trained net with max-abs scales and its logits on the images recorded."""
+    from edgevit.checkpoint import load
+
+    made = trained_program(embedded_checkpoint, real_images(embedded_train, 16, 64), "portable")
+    source = ImageSet.open(images)
+    preprocessing = Preprocessing(64)
+    pixels = preprocessing.normalise(source.pixels(range(len(source)), preprocessing))
+    net = load(embedded_checkpoint).model.fuse()
+    with torch.no_grad():
+        float_logits = net(pixels).numpy()
+    reference = Reference(
+        made.run(pixels).numpy(),
+        tuple(name for name, _ in source.entries),
+        source.sha256,
+        float_logits,
+    )
+    info = replace(made.info, labels=tuple(source.classes))
+    path = tmp_path_factory.mktemp("program") / "m.evq"
+    made.with_info(info, reference).save(path)
+    return path
+
+
+@pytest.fixture
+def artifact(tmp_path: Path, program: Path) -> Path:
+    folder = tmp_path / "run" / "tflite"
+    load_target("tflite").compile_program(Program.load(program), folder, force=False)
+    shutil.copy(program, tmp_path / "run")
+    return folder
+
+
+def test_a_good_artifact_passes_and_the_report_shows_it(
+    artifact: Path, program: Path, images: Path, embedded_checkpoint: Path
+) -> None:
+    from edgevit.checkpoint import load
+
+    found = validate(artifact, images, max_drop=5.0, min_agreement=95.0)
+    assert found.passed and found.compared_with == "float"
+    assert found.result["accuracy"]["count"] == 125
+    assert found.result["accuracy"]["top1_percent"] == pytest.approx(found.accuracy.top1)
+    assert found.result["agreement"]["top1_percent"] == pytest.approx(found.agreement.agreement)
+    net = load(embedded_checkpoint).model.fuse()
+    baseline = artifact.parent / "float"
+    write_float_artifact(net, Program.load(program), baseline)
+    floats = validate(baseline, images, apply_gates=False)
+    # The same float net in another runtime: every prediction is torch's.
+    assert floats.result["agreement_float"]["top1_count"] == 125
+    report = write_report(artifact.parent)
+    assert report["passed"]
+    assert [row["name"] for row in report["rows"]] == ["artifact float", "artifact tflite"]
+    page = (artifact.parent / "report.html").read_text()
+    assert "passed" in page and f"{found.accuracy.top1:.2f}" in page
+    with pytest.raises(InputError, match="--force"):
+        write_report(artifact.parent)
+
+
+def test_a_gate_that_fails_writes_its_figures_and_says_which(artifact: Path, images: Path) -> None:
+    with pytest.raises(GateFailed, match=r"accuracy against float.*allowed -50.00"):
+        validate(artifact, images, max_drop=-50.0)
+    written = json.loads((artifact / "validation.json").read_text())
+    assert written["passed"] is False and len(written["failures"]) >= 1
+    report = collect(artifact.parent)
+    assert report["passed"] is False
+    with pytest.raises(InputError, match="--force"):
+        validate(artifact, images)
+    with pytest.raises(GateFailed, match="agreement with the program is"):
+        validate(artifact, images, max_drop=100.0, min_agreement=100.1, force=True)
+
+
+def test_other_images_need_the_program(
+    artifact: Path, program: Path, embedded_train: Path, tmp_path: Path
+) -> None:
+    source = ImageSet.open(embedded_train)
+    other = tmp_path / "other"
+    for i in range(0, len(source), 100):
+        path = other / source.entries[i][0]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(source.read_bytes(i))
+    with pytest.raises(InputError, match="--program"):
+        validate(artifact, other)
+    assert not (artifact / "validation.json").exists()
+    found = validate(artifact, other, program=program, max_drop=10.0, min_agreement=80.0)
+    assert found.compared_with == "the quantized program"
+    assert found.agreement.count == 16
+    measured = validate(artifact, other, apply_gates=False, force=True)
+    assert measured.accuracy is None and measured.passed
+    changed = tmp_path / "changed.evq"
+    Program.load(program).with_info(Program.load(program).info).save(changed)
+    with pytest.raises(InputError, match="was not compiled from"):
+        validate(artifact, other, program=changed, force=True)
+
+
+def test_an_artifact_that_was_changed_is_refused(artifact: Path, images: Path) -> None:
+    model = artifact / "model.tflite"
+    data = bytearray(model.read_bytes())
+    data[len(data) // 2] ^= 1
+    model.write_bytes(data)
+    with pytest.raises(InputError, match="sha256"):
+        validate(artifact, images)
+    assert not (artifact / "validation.json").exists()
+
+
+def test_logits_are_compared_image_by_image_not_by_position(artifact: Path, images: Path) -> None:
+    """A limited run compares each of its images with that image's own row of the reference."""
+    whole = validate(artifact, images, apply_gates=False, force=True)
+    part = validate(artifact, images, limit=40, max_drop=100.0, min_agreement=90.0, force=True)
+    assert part.agreement.count == 40
+    assert part.result["agreement"]["count"] == 40
+    assert part.agreement.agreement >= 90
+    assert whole.result["agreement"]["count"] == 125
+    assert np.isfinite(whole.result["agreement"]["mean_abs_logit"])
