@@ -9,8 +9,6 @@ SANITIZED := build/sanitized
 JOBS := $(shell nproc)
 comma := ,
 LITERT := $(VENV)/lib/python3.11/site-packages/ai_edge_litert/libLiteRt.so
-# Idle OpenMP threads that spin take the core that the other one needs.
-export OMP_WAIT_POLICY := PASSIVE
 
 .PHONY: demo test test-python test-cpp test-full env harness lint bench clean
 

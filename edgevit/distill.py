@@ -16,20 +16,22 @@ Teacher = Callable[[Tensor], Tensor]
 """float32 normalised images (N, 3, H, W) to logits (N, classes)."""
 
 
-def load_teacher(source: str | None, float_net: nn.Module) -> Teacher:
+def load_teacher(
+    source: str | None, float_net: nn.Module, device: torch.device | str = "cpu"
+) -> Teacher:
     """The float net itself (None), a RepViT checkpoint's net, or what `module:function` returns.
 
     The function is called without arguments and returns the teacher. It is the user's own code:
     it is imported, so name only what you trust. Raises InputError when it cannot be had.
     """
     if source is None:
-        return _frozen(float_net)
+        return _frozen(float_net, device)
     if Path(source).suffix in (".pth", ".pt", ".safetensors"):
         from edgevit.checkpoint import load
         from edgevit.repvit import is_fused
 
         model = load(source).model.eval()
-        return _frozen(model if is_fused(model) else model.fuse())
+        return _frozen(model if is_fused(model) else model.fuse(), device)
     module_name, colon, function_name = source.partition(":")
     if not colon or not function_name:
         raise InputError(
@@ -42,11 +44,12 @@ def load_teacher(source: str | None, float_net: nn.Module) -> Teacher:
         raise InputError(f"--teacher {source!r} cannot be imported: {error}") from error
     if not callable(teacher):
         raise InputError(f"--teacher {source!r} returned {type(teacher).__name__}, not a callable")
-    return _frozen(teacher) if isinstance(teacher, nn.Module) else teacher
+    return _frozen(teacher, device) if isinstance(teacher, nn.Module) else teacher
 
 
-def _frozen(model: nn.Module) -> nn.Module:
-    return model.eval().requires_grad_(False).to(memory_format=torch.channels_last)
+def _frozen(model: nn.Module, device: torch.device | str) -> nn.Module:
+    frozen = model.eval().requires_grad_(False).to(device)
+    return frozen.to(memory_format=torch.channels_last)
 
 
 def distillation_loss(

@@ -27,8 +27,9 @@ from edgevit.graph import Quantizer
 from edgevit.program import Program
 from edgevit.program.executor import Executor
 from edgevit.targets import load_target
-from edgevit.targets.tflite import IO_TYPES, tflite_bytes, write_float_tflite
+from edgevit.targets.tflite import IO_TYPES, tflite_bytes
 from edgevit.targets.tflite.audit import audit
+from edgevit.targets.tflite.baseline import float_tflite
 from edgevit.targets.tflite.pixels import pixel_input, quantized_pixels
 from tests.programs import (
     SMALL,
@@ -484,17 +485,18 @@ def test_the_artifact_predicts_what_the_program_does(
     assert float((found.argmax(1) == expected.argmax(1)).mean()) >= 0.95
 
 
-def test_the_float_model_is_the_float_net(tmp_path: Path) -> None:
-    path = write_float_tflite(seeded_net(), tmp_path / "float.tflite", 64)
+def test_the_float_model_is_the_float_net() -> None:
+    data, operators = float_tflite(seeded_net(), 64)
     images = seeded_images(4, 64)
     with torch.no_grad():
         expected = seeded_net()(images).numpy()
-    model = Model(path.read_bytes())
+    model = Model(data)
     assert model.input["dtype"] == model.output["dtype"] == np.float32
     found = model(images.permute(0, 2, 3, 1).contiguous().numpy())
     assert np.abs(found - expected).max() <= 1e-4 * np.abs(expected).max()
     ours = operator_names(read_model(tflite_bytes(make_program())))
-    assert operator_names(read_model(path.read_bytes())) == ours
+    assert operator_names(read_model(data)) == ours
+    assert sum(operators.values()) == len(ours)
     assert SMALL.num_classes == found.shape[1]
 
 

@@ -82,7 +82,6 @@ TRIPLE = click.Tuple([float, float, float])
 @click.option(
     "--augment", default="flip", show_default=True, type=click.Choice(["none", "flip", "dihedral"])
 )
-@click.option("--mixup", default=0.0, show_default=True, help="Share of a batch that is blended.")
 @click.option(
     "--teacher",
     metavar="CKPT|MODULE:FUNCTION",
@@ -99,6 +98,8 @@ TRIPLE = click.Tuple([float, float, float])
 @click.option("--snapped-share", default=0.3, show_default=True, help="Of steps with fp16 scales.")
 @click.option("--warmup", default=0.02, show_default=True, help="Share of steps.")
 @click.option("--max-drop", default=0.5, show_default=True, help="Gate: top-1 points below float.")
+@click.option("--author", metavar="TEXT", help="For the artifacts' metadata.")
+@click.option("--license", metavar="TEXT", help="Of the model, for the artifacts' metadata.")
 @click.option("--seed", default=0, show_default=True)
 @click.option("--threads", type=click.IntRange(min=1), help="[default: all cores]")
 @click.option("--device", default="cpu", show_default=True, type=click.Choice(["cpu", "cuda"]))
@@ -148,6 +149,8 @@ def quantize_command(**given: Any) -> None:
         given["teacher"],
         given["variant"],
         given["weights"],
+        given["author"],
+        given["license"],
     )
     names = {field.name for field in fields(QuantizeOptions)}
     options = QuantizeOptions(**{k: v for k, v in given.items() if k in names})

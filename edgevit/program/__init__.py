@@ -7,7 +7,8 @@
     graph = program.graph()                 # what a lowering walks
 
 The modules behind it: `build` traces and quantizes, `reading` and `aten` say what a program may
-hold, `torch_program` and `pt2_reader` write and read program.pt2, `evq` and `container` the file.
+hold, `executor` runs it, `torch_program` and `pt2_reader` write and read program.pt2, `evq` and
+`container` the file, `info` what it says about itself.
 """
 
 from edgevit.program.info import Metric, ModelInfo, ProgramInfo, Reference

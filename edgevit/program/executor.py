@@ -3,10 +3,11 @@
 The program's definition is its q/dq graph over real numbers: each operation is computed exactly,
 rounded once to float32, and quantized as torch's quantize_per_tensor does. torch itself, run on
 that graph in float32, sums a convolution in an order that depends on batch size, threads and CPU;
-a value on a rounding edge then moves by a step, and every twentieth EuroSAT image ends with
-another logit. So here a convolution is done on the integers: sums of int8 products stay below
-2**24, where float32 is exact whatever the order (float64 where they might not), and the one
-rounding is the multiplication by input scale * weight scale, itself exact in float32.
+a value on a rounding edge then moves by a step, the next layers carry it on, and one EuroSAT
+image in ten ends with another logit. So here a convolution is done on the integers: sums of int8
+products stay below 2**24, where float32 is exact whatever the order (float64 where they might
+not), and the one rounding is the multiplication by input scale * weight scale, itself exact in
+float32. The int8 kernels of a runtime do the same: XNNPACK's give these values but for ties.
 
 Tensors between operations are held as q - zero_point in float32: (N, C, H, W) or (N, C).
 """

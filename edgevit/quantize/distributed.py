@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from datetime import timedelta
 
 import torch
 import torch.distributed as dist
@@ -25,7 +26,10 @@ class Group:
                 raise InputError("--device cuda: torch sees no CUDA device here; use --device cpu")
             self.device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
         if self.size > 1 and not dist.is_initialized():
-            dist.init_process_group("nccl" if self.device.type == "cuda" else "gloo")
+            # One process calibrates and evaluates while the others wait, for hours on big sets.
+            dist.init_process_group(
+                "nccl" if self.device.type == "cuda" else "gloo", timeout=timedelta(days=1)
+            )
 
     @classmethod
     def alone(cls) -> Group:

@@ -20,7 +20,6 @@ from edgevit.quantize.images import (
     augment,
     channels_last,
     logits_of,
-    mix,
     prefetched,
     training_batch,
 )
@@ -119,7 +118,7 @@ class FineTuner:
             ],
             lr=self.options.lr,
             weight_decay=self.options.weight_decay,
-            foreach=True,
+            fused=True,
         )
 
     def _batch(self, step: int) -> tuple[Tensor, Tensor]:
@@ -128,10 +127,9 @@ class FineTuner:
         )
         pixels = self.source.pixels(indices)
         pixels = augment(pixels, self.options.augment, self.options.seed, step)
-        images = channels_last(self.source.preprocessing.normalise(pixels))
-        images = mix(images, self.options.mixup, self.options.seed, step)
         mine = self.group.share(list(range(len(indices))))
-        return channels_last(images[mine]), torch.from_numpy(self.source.labels[np.array(indices)[mine]])
+        images = channels_last(self.source.preprocessing.normalise(pixels[mine]))
+        return images, torch.from_numpy(self.source.labels[np.array(indices)[mine]])
 
     def _rate(self, step: int) -> float:
         warmup = max(1, round(self.options.warmup * self.steps))

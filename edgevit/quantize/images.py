@@ -94,23 +94,6 @@ def augment(pixels: np.ndarray, kind: str, seed: int, step: int) -> np.ndarray:
     return result
 
 
-def mix(images: Tensor, share: float, seed: int, step: int) -> Tensor:
-    """Blend the first `share` of a batch, image by image, with other images of the batch.
-
-    float32 (N, 3, H, W) in and out; weights are uniform in 0...1 (mixup, arXiv 1710.09412, for
-    distillation as in arXiv 2106.05237: the teacher sees the same blends, so labels are not needed).
-    """
-    count = round(share * len(images))
-    if not count:
-        return images
-    random = np.random.default_rng([seed, 4, step])
-    other = torch.from_numpy(random.permutation(len(images))[:count])
-    weight = torch.from_numpy(random.random((count, 1, 1, 1), np.float32))
-    mixed = images.clone()
-    mixed[:count] = torch.lerp(images[:count], images[other], weight)
-    return channels_last(mixed)
-
-
 def prefetched(make: Callable[[int], tuple], steps: range) -> Iterator[tuple]:
     """Yield make(step) in order, prepared ahead in a thread: decoding overlaps with training."""
     with ThreadPoolExecutor(1) as pool:

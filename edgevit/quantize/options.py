@@ -36,7 +36,6 @@ class QuantizeOptions:
     label_weight: float = 0.0
     ema: float = 0.99
     augment: str = "flip"
-    mixup: float = 0.0
     snapped_share: float = 0.3
     holdout: float = 0.1
     evaluations: int = 8
@@ -44,7 +43,7 @@ class QuantizeOptions:
 
     def __post_init__(self) -> None:
         positive = ("calibration_images", "batch_size", "temperature", "evaluations")
-        shares = ("warmup", "snapped_share", "holdout", "ema", "mixup")
+        shares = ("warmup", "snapped_share", "holdout", "ema")
         not_negative = (
             "epochs",
             "lr",
@@ -69,8 +68,6 @@ class QuantizeOptions:
             raise InputError(
                 "--teacher-weight and --label-weight are both 0: nothing to learn from"
             )
-        if self.mixup and self.label_weight:
-            raise InputError("--mixup blends images and has no labels for them: use --label-weight 0")
         if self.epochs and not self.holdout:
             raise InputError("--holdout 0 leaves no images to select the best state on")
 

@@ -52,6 +52,8 @@ class Source:
     teacher: str | None = None
     variant: str | None = None
     weights: str | None = None
+    author: str | None = None
+    license: str | None = None
 
 
 @dataclass(frozen=True)
@@ -269,7 +271,7 @@ def _make_post_training(run: Run, path: Path) -> None:
 def _fine_tune(run: Run, net: QuantizedNet, snapshot_interval_s: float) -> History:
     tuner = FineTuner(
         net,
-        load_teacher(run.source.teacher, copy.deepcopy(run.float_net)),
+        load_teacher(run.source.teacher, copy.deepcopy(run.float_net), run.group.device),
         run.images,
         run.train_part,
         run.holdout_part,
@@ -351,6 +353,7 @@ def _program_info(run: Run, metrics: dict[str, float], history: History) -> Prog
             },
             "images": {"fine_tuned": len(run.train_part), "selected": len(run.holdout_part)},
             "teacher": run.source.teacher or "the float net",
+            **{k: v for k in ("author", "license") if (v := getattr(run.source, k))},
             "fusion_proof": run.fused.proof.to_json(),
             "options": options.to_json(),
             "seed": options.seed,

@@ -6,9 +6,14 @@ A target is a module or package here. It is found by its name, and offers
     OPTIONS             option name -> its choices as strings, the first one the default
     compile_program(program, out_dir, force, **options) -> manifest dict
                         writes the artifact folder, whole or not at all
+    audit_bytes(data, program)
+                        the scale audit of the artifact's bytes, which compile_program calls
+    check_artifact(folder, program)
+                        the same of a written folder; EdgevitError naming what differs
 
 It MUST NOT choose, re-round or drop a scale without listing it in the manifest's "drops", MUST
-audit the written bytes, and MUST import its toolkit only when it compiles.
+audit the written bytes, and MUST import its toolkit only when it compiles. Its tests inherit
+tests/target_contract.py.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from edgevit.errors import EdgevitError, InputError
 from edgevit.program import Program
@@ -31,9 +31,6 @@ from edgevit.targets.tflite.metadata import (
 )
 from edgevit.targets.tflite.pixels import PixelInput, pixel_input, quantized_pixels
 
-if TYPE_CHECKING:
-    import torch
-
 NAME = "tflite"
 SUMMARY = "TFLite / LiteRT: full INT8, for Android and Linux"
 OPTIONS = {"io": IO_TYPES}
@@ -41,7 +38,7 @@ OPTIONS = {"io": IO_TYPES}
 
 MODEL_FILE = "model.tflite"
 
-__all__ = ["audit_bytes", "compile_tflite", "tflite_bytes", "write_float_tflite"]
+__all__ = ["audit_bytes", "compile_tflite", "tflite_bytes"]
 
 
 def tflite_bytes(program: Program, io: str = "int8") -> bytes:
@@ -114,25 +111,6 @@ def _edges(program: Program, io: str) -> tuple[ArtifactTensor, ArtifactTensor]:
         ArtifactTensor(graph.input_name, shape, io, before, "NHWC", tables[io]()),
         ArtifactTensor(OUTPUT_NAME, classes, io, after),
     )
-
-
-def write_float_tflite(
-    net: torch.nn.Module, path: str | os.PathLike[str], image_size: int, force: bool = False
-) -> Path:
-    """The same net as a float32 .tflite file: the baseline for size and latency.
-
-    net         fused, as for build_program; its operators come out as the INT8 file's do
-    image_size  input height and width, pixels
-    """
-    from edgevit.files import atomic_path
-    from edgevit.program.build import trace_graph
-
-    lowered = lower(trace_graph(net, image_size), "float32")
-    entries = {RUNTIME_NAME: runtime_version(MIN_RUNTIME_VERSION)}
-    data = lowered.writer.finish(lowered.input, lowered.output, entries)
-    with atomic_path(path, force) as temporary:
-        temporary.write_bytes(data)
-    return Path(path)
 
 
 def compile_program(program: Program, out_dir: Path, force: bool, **options: str) -> dict[str, Any]:

@@ -8,13 +8,24 @@ from typing import TYPE_CHECKING, Any
 
 from edgevit.program import Program
 from edgevit.targets.artifact import ArtifactTensor, manifest_of, tool_versions, write_artifact
-from edgevit.targets.tflite.lower import OUTPUT_NAME, lower, nhwc
+from edgevit.targets.tflite.lower import MIN_RUNTIME_VERSION, OUTPUT_NAME, lower, nhwc
+from edgevit.targets.tflite.metadata import RUNTIME_NAME, runtime_version
 
 if TYPE_CHECKING:
     import torch
 
 PROFILE = "float32"
 MODEL_FILE = "model.tflite"
+
+
+def float_tflite(net: torch.nn.Module, image_size: int) -> tuple[bytes, dict[str, int]]:
+    """A fused net as a float32 .tflite file for square images of this size, and its operators."""
+    from edgevit.program.build import trace_graph
+
+    lowered = lower(trace_graph(net, image_size), "float32")
+    entries = {RUNTIME_NAME: runtime_version(MIN_RUNTIME_VERSION)}
+    data = lowered.writer.finish(lowered.input, lowered.output, entries)
+    return data, lowered.writer.operator_counts()
 
 
 def write_float_artifact(
@@ -28,11 +39,8 @@ def write_float_artifact(
     Its manifest has the profile "float32" and no audit, since there is no scale to audit.
     Raises InputError for an existing folder (unless `force`).
     """
-    from edgevit.program.build import trace_graph
-
     graph, info = program.graph(), program.info
-    lowered = lower(trace_graph(net, info.model.image_size), "float32")
-    data = lowered.writer.finish(lowered.input, lowered.output, {})
+    data, ops = float_tflite(net, info.model.image_size)
     table = [[float(value) for value in row] for row in info.preprocessing.table()]
     manifest = manifest_of(
         program,
@@ -44,10 +52,9 @@ def write_float_artifact(
             graph.input_name, nhwc(graph.input_shape), "float32", None, "NHWC", table
         ),
         output=ArtifactTensor(OUTPUT_NAME, graph.shape(graph.output_name), "float32", None),
-        ops=lowered.writer.operator_counts(),
+        ops=ops,
         audited=(0, 0),
     )
     manifest |= {"profile": PROFILE, "audit": None}
     write_artifact(Path(folder), {MODEL_FILE: data}, manifest, program.reference, force)
     return manifest
-
