@@ -48,7 +48,9 @@ inline float round_half_even(float v) {
   return (v + kMagic) - kMagic;
 }
 
-void forward_block(const float* __restrict x, float* __restrict y, int8_t* __restrict code, int64_t count, Grid g) {
+// `y` may be `x`.
+void forward_block(const float* x, float* y, int8_t* __restrict code, int64_t count, Grid g) {
+#pragma GCC ivdep
   for (int64_t i = 0; i < count; ++i) {
     const float v = x[i] * g.inverse;
     const float bounded = std::min(std::max(v, g.low - 1.0F), g.high + 1.0F);
@@ -114,11 +116,11 @@ struct Blocks {
 };
 
 std::tuple<Tensor, Tensor> forward_cpu(const Tensor& x, const Tensor& scale, const Tensor& zero_point,
-                                       int64_t quant_min, int64_t quant_max) {
+                                       int64_t quant_min, int64_t quant_max, bool in_place) {
   TORCH_CHECK(x.scalar_type() == at::kFloat && scale.scalar_type() == at::kFloat, "float32 expected");
   const bool dense = x.is_non_overlapping_and_dense() && (scale.numel() == 1 || x.is_contiguous());
   const Tensor input = dense ? x : x.contiguous();
-  Tensor output = at::empty_like(input);
+  Tensor output = in_place ? input : at::empty_like(input);
   Tensor code = at::empty_like(input, input.options().dtype(at::kChar));
   const Blocks blocks(input, scale);
   const Tensor s = scale.contiguous();
@@ -132,7 +134,10 @@ std::tuple<Tensor, Tensor> forward_cpu(const Tensor& x, const Tensor& scale, con
     const Grid g = grid_of(scales[channel], zeros[z.numel() == 1 ? 0 : channel], quant_min, quant_max);
     forward_block(from + at, to + at, codes + at, count, g);
   });
-  return {output, code};
+  if (in_place && !dense) {
+    x.copy_(output);
+  }
+  return {in_place ? x : output, code};
 }
 
 std::tuple<Tensor, Tensor, Tensor> backward_cpu(const Tensor& grad_output, const Tensor& code, const Tensor& scale,
@@ -176,9 +181,12 @@ std::tuple<Tensor, Tensor, Tensor> backward_cpu(const Tensor& grad_output, const
 class FakeQuantize : public torch::autograd::Function<FakeQuantize> {
  public:
   static Tensor forward(torch::autograd::AutogradContext* context, const Tensor& x, const Tensor& scale,
-                        const Tensor& zero_point, int64_t quant_min, int64_t quant_max) {
+                        const Tensor& zero_point, int64_t quant_min, int64_t quant_max, bool in_place) {
     at::AutoDispatchBelowADInplaceOrView guard;
-    auto [output, code] = forward_cpu(x, scale, zero_point, quant_min, quant_max);
+    auto [output, code] = forward_cpu(x, scale, zero_point, quant_min, quant_max, in_place);
+    if (in_place) {
+      context->mark_dirty({x});
+    }
     context->save_for_backward({code, scale, zero_point});
     context->saved_data["quant_min"] = quant_min;
     context->saved_data["quant_max"] = quant_max;
@@ -191,26 +199,46 @@ class FakeQuantize : public torch::autograd::Function<FakeQuantize> {
     auto [grad_x, grad_scale, grad_zero] =
         backward_cpu(grads[0], saved[0], saved[1], saved[2], context->saved_data["quant_min"].toInt(),
                      context->saved_data["quant_max"].toInt());
-    return {grad_x, grad_scale, grad_zero, Tensor(), Tensor()};
+    return {grad_x, grad_scale, grad_zero, Tensor(), Tensor(), Tensor()};
   }
 };
 
 Tensor fake_quantize_autograd(const Tensor& x, const Tensor& scale, const Tensor& zero_point, int64_t quant_min,
                               int64_t quant_max) {
-  return FakeQuantize::apply(x, scale, zero_point, quant_min, quant_max);
+  return FakeQuantize::apply(x, scale, zero_point, quant_min, quant_max, false);
+}
+
+Tensor& fake_quantize_in_place_autograd(Tensor& x, const Tensor& scale, const Tensor& zero_point, int64_t quant_min,
+                                        int64_t quant_max) {
+  FakeQuantize::apply(x, scale, zero_point, quant_min, quant_max, true);
+  return x;
 }
 
 Tensor fake_quantize_cpu(const Tensor& x, const Tensor& scale, const Tensor& zero_point, int64_t quant_min,
                          int64_t quant_max) {
-  return std::get<0>(forward_cpu(x, scale, zero_point, quant_min, quant_max));
+  return std::get<0>(forward_cpu(x, scale, zero_point, quant_min, quant_max, false));
+}
+
+Tensor& fake_quantize_in_place_cpu(Tensor& x, const Tensor& scale, const Tensor& zero_point, int64_t quant_min,
+                                   int64_t quant_max) {
+  forward_cpu(x, scale, zero_point, quant_min, quant_max, true);
+  return x;
 }
 
 }  // namespace
 
 TORCH_LIBRARY(edgevit, library) {
   library.def("fake_quantize(Tensor x, Tensor scale, Tensor zero_point, int quant_min, int quant_max) -> Tensor");
+  library.def(
+      "fake_quantize_(Tensor(a!) x, Tensor scale, Tensor zero_point, int quant_min, int quant_max) -> Tensor(a!)");
 }
 
-TORCH_LIBRARY_IMPL(edgevit, CPU, library) { library.impl("fake_quantize", fake_quantize_cpu); }
+TORCH_LIBRARY_IMPL(edgevit, CPU, library) {
+  library.impl("fake_quantize", fake_quantize_cpu);
+  library.impl("fake_quantize_", fake_quantize_in_place_cpu);
+}
 
-TORCH_LIBRARY_IMPL(edgevit, AutogradCPU, library) { library.impl("fake_quantize", fake_quantize_autograd); }
+TORCH_LIBRARY_IMPL(edgevit, AutogradCPU, library) {
+  library.impl("fake_quantize", fake_quantize_autograd);
+  library.impl("fake_quantize_", fake_quantize_in_place_autograd);
+}

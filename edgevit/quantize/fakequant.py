@@ -35,15 +35,23 @@ FLAGS = (
 
 
 def fake_quantize(
-    x: Tensor, scale: Tensor, zero_point: Tensor, quant_min: int, quant_max: int
+    x: Tensor,
+    scale: Tensor,
+    zero_point: Tensor,
+    quant_min: int,
+    quant_max: int,
+    in_place: bool = False,
 ) -> Tensor:
     """Quantize and dequantize `x`.
 
     `scale` is float32 (1,) for a tensor or (C,) for the leading axis of `x`; `zero_point` is
-    float32 (1,), rounded to an integer in the forward.
+    float32 (1,), rounded to an integer in the forward. `in_place` allows the result to take the
+    place of `x`, for a tensor that nothing else needs, the backward of what made it included.
     """
     if x.device.type == "cpu" and compiled_kernel():
-        return torch.ops.edgevit.fake_quantize(x, scale, zero_point, quant_min, quant_max)
+        ops = torch.ops.edgevit
+        kernel = ops.fake_quantize_ if in_place else ops.fake_quantize
+        return kernel(x, scale, zero_point, quant_min, quant_max)
     return _TorchFakeQuantize.apply(x, scale, zero_point, quant_min, quant_max)
 
 

@@ -21,6 +21,9 @@ from edgevit.quantize.fakequant import fake_quantize
 INPUT = "input"
 WEIGHT_MIN, WEIGHT_MAX = -127, 127
 QUANT_MIN, QUANT_MAX = -128, 127
+# Their backward needs their inputs only, so their output may be quantized in place. (ReLU's and
+# the sigmoid's backward read the output.)
+OUTPUT_NOT_KEPT = frozenset({"conv2d", "linear", "add", "mul", "gelu", "mean"})
 FUNCTIONS = {"add": "add", "mul": "mul", "mean": "mean", "iadd": "add", "imul": "mul"}
 
 
@@ -164,9 +167,10 @@ class QuantizedNet(nn.Module):
         widths = [layer.weight.shape[0] for layer in self.layers.values()]
         weight_scales = dict(zip(self.layers, weight_scale.split(widths), strict=True))
 
-        def quantized(name: str, value: Tensor) -> Tensor:
+        def quantized(name: str, value: Tensor, in_place: bool = False) -> Tensor:
             q = self.quantizers[name]
-            return fake_quantize(value, scales[name], zeros[name], q.quant_min, q.quant_max)
+            low, high = q.quant_min, q.quant_max
+            return fake_quantize(value, scales[name], zeros[name], low, high, in_place)
 
         values = {INPUT: quantized(INPUT, x)}
         yield INPUT, values[INPUT]
@@ -177,7 +181,9 @@ class QuantizedNet(nn.Module):
             value = compute(step, [values[i] for i in step.inputs], weight)
             if adjust is not None:
                 value = adjust(step, value)
-            values[step.name] = quantized(step.name, value) if step.quantized else value
+            if step.quantized:
+                value = quantized(step.name, value, step.op in OUTPUT_NOT_KEPT)
+            values[step.name] = value
             for name in self.last_use.get(index, ()):
                 del values[name]
             yield step.name, values.get(step.name, value)
