@@ -178,6 +178,37 @@ std::tuple<Tensor, Tensor, Tensor> backward_cpu(const Tensor& grad_output, const
   return {grad_x, grad_scale, grad_zero};
 }
 
+// The int8 values behind a fake-quantized tensor, and back; both exact.
+Tensor to_int8(const Tensor& given, const Grid& g) {
+  const Tensor quantized = given.is_non_overlapping_and_dense() ? given : given.contiguous();
+  Tensor values = at::empty_like(quantized, quantized.options().dtype(at::kChar));
+  const float* from = quantized.const_data_ptr<float>();
+  auto* to = values.mutable_data_ptr<int8_t>();
+  at::parallel_for(0, quantized.numel(), kBlock, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      to[i] = static_cast<int8_t>(round_half_even(from[i] * g.inverse) + g.zero_point);
+    }
+  });
+  return values;
+}
+
+Tensor from_int8(const Tensor& values, const Grid& g) {
+  Tensor quantized = at::empty_like(values, values.options().dtype(at::kFloat));
+  const auto* from = values.const_data_ptr<int8_t>();
+  auto* to = quantized.mutable_data_ptr<float>();
+  at::parallel_for(0, values.numel(), kBlock, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      to[i] = (static_cast<float>(from[i]) - g.zero_point) * g.scale;
+    }
+  });
+  return quantized;
+}
+
+Grid grid_of(const Tensor& scale, const Tensor& zero_point, int64_t quant_min, int64_t quant_max) {
+  TORCH_CHECK(scale.numel() == 1 && zero_point.numel() == 1, "one scale for the tensor expected");
+  return grid_of(*scale.const_data_ptr<float>(), *zero_point.const_data_ptr<float>(), quant_min, quant_max);
+}
+
 class FakeQuantize : public torch::autograd::Function<FakeQuantize> {
  public:
   static Tensor forward(torch::autograd::AutogradContext* context, const Tensor& x, const Tensor& scale,
@@ -202,6 +233,49 @@ class FakeQuantize : public torch::autograd::Function<FakeQuantize> {
     return {grad_x, grad_scale, grad_zero, Tensor(), Tensor(), Tensor()};
   }
 };
+
+// x becomes gelu(fake_quantize(x)). GELU's backward wants its input, of which the int8 values say all:
+// 1 byte an element in place of 4. Results and gradients are those of the two calls, bit for bit.
+// In place, so that no float tensor is freed in a forward pass: the holes that such tensors leave
+// between those that are kept cost more memory than the tensors themselves.
+class FakeQuantizeGelu : public torch::autograd::Function<FakeQuantizeGelu> {
+ public:
+  static Tensor forward(torch::autograd::AutogradContext* context, const Tensor& x, const Tensor& scale,
+                        const Tensor& zero_point, int64_t quant_min, int64_t quant_max) {
+    at::AutoDispatchBelowADInplaceOrView guard;
+    auto [quantized, code] = forward_cpu(x, scale, zero_point, quant_min, quant_max, true);
+    const Tensor values = to_int8(quantized, grid_of(scale, zero_point, quant_min, quant_max));
+    context->mark_dirty({x});
+    context->save_for_backward({code, values, scale, zero_point});
+    context->saved_data["quant_min"] = quant_min;
+    context->saved_data["quant_max"] = quant_max;
+    return at::gelu_(quantized);
+  }
+
+  static torch::autograd::variable_list backward(torch::autograd::AutogradContext* context,
+                                                 const torch::autograd::variable_list& grads) {
+    const auto saved = context->get_saved_variables();
+    const int64_t quant_min = context->saved_data["quant_min"].toInt();
+    const int64_t quant_max = context->saved_data["quant_max"].toInt();
+    const Tensor quantized = from_int8(saved[1], grid_of(saved[2], saved[3], quant_min, quant_max));
+    const Tensor inner = at::gelu_backward(grads[0], quantized);
+    auto [grad_x, grad_scale, grad_zero] =
+        backward_cpu(inner, saved[0], saved[2], saved[3], quant_min, quant_max);
+    return {grad_x, grad_scale, grad_zero, Tensor(), Tensor()};
+  }
+};
+
+Tensor& fake_quantize_gelu_autograd(Tensor& x, const Tensor& scale, const Tensor& zero_point, int64_t quant_min,
+                                    int64_t quant_max) {
+  FakeQuantizeGelu::apply(x, scale, zero_point, quant_min, quant_max);
+  return x;
+}
+
+Tensor& fake_quantize_gelu_cpu(Tensor& x, const Tensor& scale, const Tensor& zero_point, int64_t quant_min,
+                               int64_t quant_max) {
+  forward_cpu(x, scale, zero_point, quant_min, quant_max, true);
+  return at::gelu_(x);
+}
 
 Tensor fake_quantize_autograd(const Tensor& x, const Tensor& scale, const Tensor& zero_point, int64_t quant_min,
                               int64_t quant_max) {
@@ -231,14 +305,18 @@ TORCH_LIBRARY(edgevit, library) {
   library.def("fake_quantize(Tensor x, Tensor scale, Tensor zero_point, int quant_min, int quant_max) -> Tensor");
   library.def(
       "fake_quantize_(Tensor(a!) x, Tensor scale, Tensor zero_point, int quant_min, int quant_max) -> Tensor(a!)");
+  library.def(
+      "fake_quantize_gelu_(Tensor(a!) x, Tensor scale, Tensor zero_point, int quant_min, int quant_max) -> Tensor(a!)");
 }
 
 TORCH_LIBRARY_IMPL(edgevit, CPU, library) {
+  library.impl("fake_quantize_gelu_", fake_quantize_gelu_cpu);
   library.impl("fake_quantize", fake_quantize_cpu);
   library.impl("fake_quantize_", fake_quantize_in_place_cpu);
 }
 
 TORCH_LIBRARY_IMPL(edgevit, AutogradCPU, library) {
+  library.impl("fake_quantize_gelu_", fake_quantize_gelu_autograd);
   library.impl("fake_quantize", fake_quantize_autograd);
   library.impl("fake_quantize_", fake_quantize_in_place_autograd);
 }

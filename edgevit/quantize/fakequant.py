@@ -19,6 +19,7 @@ import sys
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 log = logging.getLogger(__name__)
@@ -53,6 +54,16 @@ def fake_quantize(
         kernel = ops.fake_quantize_ if in_place else ops.fake_quantize
         return kernel(x, scale, zero_point, quant_min, quant_max)
     return _TorchFakeQuantize.apply(x, scale, zero_point, quant_min, quant_max)
+
+
+def fake_quantize_gelu(
+    x: Tensor, scale: Tensor, zero_point: Tensor, quant_min: int, quant_max: int
+) -> Tensor:
+    """GELU of the fake-quantized `x`, one scale for the tensor; it may take the place of `x`."""
+    if x.device.type == "cpu" and compiled_kernel():
+        kernel = torch.ops.edgevit.fake_quantize_gelu_
+        return kernel(x, scale, zero_point, quant_min, quant_max)
+    return F.gelu(fake_quantize(x, scale, zero_point, quant_min, quant_max))
 
 
 @functools.cache

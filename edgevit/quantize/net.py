@@ -16,7 +16,7 @@ from torch import Tensor, fx, nn
 
 from edgevit.errors import InputError
 from edgevit.graph import Quantizer
-from edgevit.quantize.fakequant import fake_quantize
+from edgevit.quantize.fakequant import fake_quantize, fake_quantize_gelu
 
 INPUT = "input"
 WEIGHT_MIN, WEIGHT_MAX = -127, 127
@@ -142,6 +142,7 @@ class QuantizedNet(nn.Module):
         # Once snapped, the exact values are used and exp(log) must not touch them again.
         self.register_buffer("snapped", torch.tensor(False))
         self.last_use = last_uses(self.steps)
+        self.gelu_inputs = _only_for_gelu(self.steps)
 
     def scales(self) -> tuple[Tensor, Tensor, Tensor]:
         """Activation scales (A,), zero-points (A,), weight scales (W,) as the forward uses them."""
@@ -153,36 +154,46 @@ class QuantizedNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """float32 images (N, 3, H, W) to logits (N, classes)."""
-        for _name, value in self.run(x):
+        for _name, value in self.run(x, fuse_gelu=True):
             output = value
         return output
 
     def run(
-        self, x: Tensor, adjust: Callable[[Step, Tensor], Tensor] | None = None
+        self,
+        x: Tensor,
+        adjust: Callable[[Step, Tensor], Tensor] | None = None,
+        fuse_gelu: bool = False,
     ) -> Iterator[tuple[str, Tensor]]:
-        """Yield (name, tensor) by step; `adjust` may replace a result before it is quantized."""
+        """Yield (name, tensor) by step; `adjust` may replace a result before it is quantized.
+
+        With `fuse_gelu` the same is computed in less memory, but a tensor that only a GELU reads
+        is yielded as it is before it is quantized.
+        """
         scale, zero, weight_scale = self.scales()
         scales = dict(zip(self.names, scale.split(1), strict=True))
         zeros = dict(zip(self.names, zero.split(1), strict=True))
         widths = [layer.weight.shape[0] for layer in self.layers.values()]
         weight_scales = dict(zip(self.layers, weight_scale.split(widths), strict=True))
 
-        def quantized(name: str, value: Tensor, in_place: bool = False) -> Tensor:
+        def grid(name: str) -> tuple[Tensor, Tensor, int, int]:
             q = self.quantizers[name]
-            low, high = q.quant_min, q.quant_max
-            return fake_quantize(value, scales[name], zeros[name], low, high, in_place)
+            return scales[name], zeros[name], q.quant_min, q.quant_max
 
-        values = {INPUT: quantized(INPUT, x)}
+        later = self.gelu_inputs if fuse_gelu else frozenset()
+        values = {INPUT: fake_quantize(x, *grid(INPUT))}
         yield INPUT, values[INPUT]
         for index, step in enumerate(self.steps):
             weight = None
             if step.layer is not None:
                 weight = quantized_weight(step.layer.weight, weight_scales[step.name])
-            value = compute(step, [values[i] for i in step.inputs], weight)
+            if step.inputs[0] in later:
+                value = fake_quantize_gelu(values[step.inputs[0]], *grid(step.inputs[0]))
+            else:
+                value = compute(step, [values[i] for i in step.inputs], weight)
             if adjust is not None:
                 value = adjust(step, value)
-            if step.quantized:
-                value = quantized(step.name, value, step.op in OUTPUT_NOT_KEPT)
+            if step.quantized and step.name not in later:
+                value = fake_quantize(value, *grid(step.name), step.op in OUTPUT_NOT_KEPT)
             values[step.name] = value
             for name in self.last_use.get(index, ()):
                 del values[name]
@@ -276,6 +287,15 @@ def last_uses(steps: list[Step]) -> dict[int, list[str]]:
     for name, index in last.items():
         result.setdefault(index, []).append(name)
     return result
+
+
+def _only_for_gelu(steps: list[Step]) -> frozenset[str]:
+    """The tensors that one GELU reads and nothing else."""
+    readers: dict[str, list[str]] = {}
+    for step in steps:
+        for name in step.inputs:
+            readers.setdefault(name, []).append(step.op)
+    return frozenset(name for name, ops in readers.items() if ops == ["gelu"])
 
 
 def _same_names(kind: str, tensors: list[str], quantizers: dict[str, object]) -> None:

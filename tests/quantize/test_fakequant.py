@@ -92,3 +92,26 @@ def test_results_do_not_depend_on_threads_or_memory_format() -> None:
         assert torch.equal(results[0][0], other[0]) and torch.equal(results[0][1], other[1])
     assert torch.equal(results[0][2], results[2][2])
     assert torch.allclose(results[0][2], results[1][2], rtol=1e-4)
+
+
+def test_in_place_and_fused_gelu_change_no_bit() -> None:
+    import torch.nn.functional as F
+
+    generator = torch.Generator().manual_seed(5)
+    image = torch.randn(4, 8, 20, 20, generator=generator)
+    image = image.contiguous(memory_format=torch.channels_last)
+    weight = torch.randn(16, 8, 1, 1, generator=generator)
+    assert fakequant.compiled_kernel()
+
+    def run(gelu) -> list[torch.Tensor]:
+        w, s = weight.clone().requires_grad_(), torch.tensor([0.05]).requires_grad_()
+        z = torch.tensor([7.0]).requires_grad_()
+        y = gelu(F.conv2d(image, w), s, z)
+        y.square().sum().backward()
+        return [y.detach(), w.grad, s.grad, z.grad]
+
+    plain = run(lambda x, s, z: F.gelu(fakequant.fake_quantize(x, s, z, -128, 127)))
+    in_place = run(lambda x, s, z: F.gelu(fakequant.fake_quantize(x, s, z, -128, 127, True)))
+    fused = run(lambda x, s, z: fakequant.fake_quantize_gelu(x, s, z, -128, 127))
+    for wanted, a, b in zip(plain, in_place, fused, strict=True):
+        assert torch.equal(wanted, a) and torch.equal(wanted, b)
