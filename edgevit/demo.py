@@ -13,7 +13,9 @@ from edgevit.errors import ToolMissing
 from edgevit.files import check_target
 
 EMBEDDED = Path(__file__).resolve().parent.parent / "calibration" / "eurosat"
-EPOCHS = 4.0
+EPOCHS = 8.0
+# A thousand images and two minutes of training: the drop is known to about a point.
+MAX_DROP = 1.5
 
 
 def run_demo(out: Path, force: bool) -> dict[str, Any]:
@@ -43,13 +45,13 @@ def run_demo(out: Path, force: bool) -> dict[str, Any]:
     checkpoint = EMBEDDED / "repvit_m0_9_eurosat64.safetensors"
     val = EMBEDDED / "val.tar"
     source = Source(checkpoint, EMBEDDED / "train.tar", Preprocessing(64), val)
-    options = QuantizeOptions(epochs=EPOCHS, augment="dihedral")
+    options = QuantizeOptions(epochs=EPOCHS, augment="dihedral", max_drop=MAX_DROP)
     result = quantize(source, out / "model.evq", options)
     program = Program.load(out / "model.evq")
     load_target("tflite").compile_program(program, out / "tflite", force=False)
     _float_artifact(checkpoint, program, out / "tflite-float32")
     validate(out / "tflite-float32", val, apply_gates=False)
-    validate(out / "tflite", val)
+    validate(out / "tflite", val, max_drop=MAX_DROP)
     report = write_report(out)
     report["seconds"] = round(time.monotonic() - started_s)
     report["gate"] = str(result.gate)
