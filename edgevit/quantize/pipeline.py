@@ -205,7 +205,7 @@ def _run_folder(out: Path, key: str, fresh: bool, group: Group) -> Path:
             temporary = folder / ".run.json"
             temporary.write_text(json.dumps({"schema_version": 1, "key": key}))
             temporary.replace(marker)
-        elif json.loads(marker.read_text()).get("key") != key:
+        elif _stored_key(marker) != key:
             raise InputError(
                 f"{folder} holds the state of a run with other options, data or thread count; "
                 "repeat those to go on with it, or use --fresh to discard it"
@@ -213,6 +213,13 @@ def _run_folder(out: Path, key: str, fresh: bool, group: Group) -> Path:
         remove_leftovers(folder)
     group.wait()
     return folder
+
+
+def _stored_key(marker: Path) -> str | None:
+    try:
+        return json.loads(marker.read_text("utf-8"))["key"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None  # of no run that could go on
 
 
 def _measure(run: Run, net: Callable[[Tensor], Tensor], title: str) -> Tensor:
