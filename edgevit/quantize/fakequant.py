@@ -16,6 +16,7 @@ import hashlib
 import logging
 import os
 import sys
+import tempfile
 from pathlib import Path
 
 import torch
@@ -74,23 +75,12 @@ def compiled_kernel() -> bool:
     """
     if os.environ.get("EDGEVIT_NO_KERNEL") == "1":
         return False
-    from torch.utils import cpp_extension
-
-    folder = _build_folder()
-    folder.mkdir(parents=True, exist_ok=True)
-    if not any(folder.glob("*.so")):
-        print("building the fake-quantize kernel (once, half a minute) ...", file=sys.stderr)
-    # The loader calls `ninja`, which pip put beside this interpreter.
-    path = os.environ.get("PATH", "")
-    os.environ["PATH"] = os.pathsep.join((str(Path(sys.executable).parent), path))
+    library = _library_path()
     try:
-        cpp_extension.load(
-            "edgevit_fake_quantize",
-            [str(SOURCE)],
-            extra_cflags=list(FLAGS),
-            build_directory=str(folder),
-            is_python_module=False,
-        )
+        if library.exists():
+            torch.ops.load_library(str(library))
+        else:
+            _build_and_load(library)
     except (OSError, RuntimeError) as error:
         log.warning(
             "the fast fake-quantize kernel could not be built, training goes on several times "
@@ -98,17 +88,38 @@ def compiled_kernel() -> bool:
             str(error).strip().splitlines()[0],
         )
         return False
-    finally:
-        os.environ["PATH"] = path
     return True
 
 
-def _build_folder() -> Path:
+def _build_and_load(library: Path) -> None:
+    """Compile in a folder of this process's own: torch's build lock would outlive a killed run."""
+    from torch.utils import cpp_extension
+
+    print("building the fake-quantize kernel (once, half a minute) ...", file=sys.stderr)
+    library.parent.mkdir(parents=True, exist_ok=True)
+    # The loader calls `ninja`, which pip put beside this interpreter.
+    path = os.environ.get("PATH", "")
+    os.environ["PATH"] = os.pathsep.join((str(Path(sys.executable).parent), path))
+    try:
+        with tempfile.TemporaryDirectory(dir=library.parent, prefix=".build-") as folder:
+            cpp_extension.load(
+                "edgevit_fake_quantize",
+                [str(SOURCE)],
+                extra_cflags=list(FLAGS),
+                build_directory=folder,
+                is_python_module=False,
+            )
+            os.replace(Path(folder) / "edgevit_fake_quantize.so", library)
+    finally:
+        os.environ["PATH"] = path
+
+
+def _library_path() -> Path:
     # -march=native: a home folder shared between machines must not share the binary.
     cpu = _cpu_flags() + torch.__version__ + SOURCE.read_text() + " ".join(FLAGS)
     key = hashlib.sha256(cpu.encode()).hexdigest()[:16]
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return cache / "edgevit" / f"kernel-{key}"
+    return cache / "edgevit" / f"fake_quantize-{key}.so"
 
 
 def _cpu_flags() -> str:
