@@ -118,7 +118,7 @@ def _artifact_row(name: str, manifest: dict[str, Any], validation: dict[str, Any
         invoke_p50_us=result["latency_us"]["invoke"]["p50"],
         threads=result["threads"],
         size_bytes=size,
-        passed=validation["passed"],
+        passed=validation["passed"] if validation["accuracy_gate"] else None,
     )
 
 
@@ -150,7 +150,8 @@ def print_table(report: dict[str, Any], title: str) -> None:
 
     table = Table(title=title)
     for heading, _ in COLUMNS:
-        table.add_column(heading, justify="left" if heading in ("net", "gate") else "right")
+        text = heading in ("net", "gate")
+        table.add_column(heading, justify="left" if text else "right", no_wrap=heading == "net")
     for row in report["rows"]:
         table.add_row(*(text(row) for _, text in COLUMNS))
     # Without a terminal there is no width to fit into: columns must not be cut.
