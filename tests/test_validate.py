@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import io
 import json
 import shutil
-import tarfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,6 +18,7 @@ from edgevit.report import collect, write_report
 from edgevit.targets import load_target
 from edgevit.targets.tflite.baseline import write_float_artifact
 from edgevit.validate import validate
+from tests.image_sets import subset
 from tests.programs import real_images, trained_program
 
 EVERY = 8
@@ -28,15 +27,7 @@ EVERY = 8
 @pytest.fixture(scope="module")
 def images(tmp_path_factory: pytest.TempPathFactory, embedded_val: Path) -> Path:
     """125 images of the embedded set."""
-    source = ImageSet.open(embedded_val)
-    path = tmp_path_factory.mktemp("images") / "val.tar"
-    with tarfile.open(path, "w") as archive:
-        for i in range(0, len(source), EVERY):
-            data = source.read_bytes(i)
-            member = tarfile.TarInfo(source.entries[i][0])
-            member.size = len(data)
-            archive.addfile(member, io.BytesIO(data))
-    return path
+    return subset(embedded_val, tmp_path_factory.mktemp("images") / "val.tar", EVERY)
 
 
 @pytest.fixture(scope="module")

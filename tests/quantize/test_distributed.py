@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from edgevit.program import Program
-from tests.quantize.test_finetune import subset
+from tests.image_sets import subset
 
 OPTIONS = [
     "--image-size", "32", "--epochs", "2", "--batch-size", "8", "--calibration-images", "16",

@@ -2,42 +2,29 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import signal
 import subprocess
 import sys
-import tarfile
 import time
 from pathlib import Path
 
 import pytest
 import torch
 
-from edgevit.data import ImageSet
 from edgevit.distill import distillation_loss
 from edgevit.errors import InputError
 from edgevit.quantize.images import augment, split, training_batch
 from edgevit.quantize.options import QuantizeOptions, run_key
 from edgevit.quantize.snapshot import read_snapshot, write_snapshot
+from tests.image_sets import subset
 
 OPTIONS = [
     "--image-size", "32", "--epochs", "20", "--batch-size", "8", "--calibration-images", "16",
     "--evaluations", "4", "--ema", "0.9", "--max-drop", "100", "--threads", "1",
     "--augment", "dihedral", "--snapshot-interval", "0.5",
 ]  # fmt: skip
-
-
-def subset(source: Path, target: Path, every: int) -> Path:
-    images = ImageSet.open(source)
-    with tarfile.open(target, "w") as archive:
-        for i in range(0, len(images), every):
-            data = images.read_bytes(i)
-            member = tarfile.TarInfo(images.entries[i][0])
-            member.size = len(data)
-            archive.addfile(member, io.BytesIO(data))
-    return target
 
 
 @pytest.fixture(scope="module")
