@@ -38,6 +38,7 @@ CALIBRATION_BATCH = 16
 BIAS_IMAGES = 256
 PROOF_IMAGES = 64
 REPORT_SHARE = 0.1
+UNFINISHED_MARKER = ".run.json"
 
 
 @dataclass(frozen=True)
@@ -195,14 +196,14 @@ def _run_folder(out: Path, key: str, fresh: bool, group: Group) -> Path:
     if group.is_main:
         marker = folder / "run.json"
         if folder.exists() and fresh:
-            if any(folder.iterdir()) and not marker.exists():
+            if _foreign_files(folder) and not marker.exists():
                 raise InputError(f"{folder} is not a run folder of edgevit: not removed")
             shutil.rmtree(folder)
         folder.mkdir(parents=True, exist_ok=True)
         if not marker.exists():
-            if any(folder.iterdir()):
+            if _foreign_files(folder):
                 raise InputError(f"{folder} holds other files; choose another name for --output")
-            temporary = folder / ".run.json"
+            temporary = folder / UNFINISHED_MARKER
             temporary.write_text(json.dumps({"schema_version": 1, "key": key}))
             temporary.replace(marker)
         elif _stored_key(marker) != key:
@@ -213,6 +214,11 @@ def _run_folder(out: Path, key: str, fresh: bool, group: Group) -> Path:
         remove_leftovers(folder)
     group.wait()
     return folder
+
+
+def _foreign_files(folder: Path) -> bool:
+    """Whether there is more than the marker that a killed run had not renamed yet."""
+    return any(path.name != UNFINISHED_MARKER for path in folder.iterdir())
 
 
 def _stored_key(marker: Path) -> str | None:

@@ -93,6 +93,9 @@ def test_a_failing_gate_writes_nothing_and_keeps_the_work(
     command: list[str], tmp_path: Path
 ) -> None:
     out = tmp_path / "m.evq"
+    # What a kill between writing and renaming the marker leaves must not stop the next run.
+    (tmp_path / "m.evq.run").mkdir()
+    (tmp_path / "m.evq.run" / ".run.json").write_text("{")
     # A negative limit demands a better net than float by 50 points: it must fail.
     done = finish(command, out, "--epochs", "0", "--max-drop", "-50")
     assert done.returncode == 3
