@@ -207,23 +207,7 @@ class ImageSet:
 
         Raises InputError naming the file when it is not a readable JPEG or PNG.
         """
-        from PIL import Image
-
-        name = self.entries[index][0]
-        try:
-            image = Image.open(io.BytesIO(self.read_bytes(index)), formats=("JPEG", "PNG"))
-            if image.width * image.height > MAX_IMAGE_PIXELS:
-                raise InputError(
-                    f"{self.path}: {name} has {image.width}x{image.height} pixels, over 64 million"
-                )
-            if image.mode not in RGB_MODES:
-                raise InputError(
-                    f"{self.path}: {name} has pixels of mode {image.mode}; save it with 8 bits a "
-                    "channel"
-                )
-            return image.convert("RGB")
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-            raise InputError(f"{self.path}: cannot decode {name}: {error}") from error
+        return decode_rgb(self.read_bytes(index), f"{self.path}: {self.entries[index][0]}")
 
     def pixels(self, indices: Sequence[int], preprocessing: Preprocessing) -> np.ndarray:
         """uint8 (len(indices), image_size, image_size, 3)."""
@@ -254,6 +238,26 @@ class ImageSet:
         if self._tar is None or self._tar[0] != os.getpid():
             self._tar = (os.getpid(), os.open(self.path, os.O_RDONLY))
         return self._tar[1]
+
+
+def decode_rgb(data: bytes, what: str) -> Any:
+    """A JPEG or PNG file as a PIL RGB image; EXIF orientation is not applied.
+
+    Raises InputError, beginning with `what`, when it is not a readable one.
+    """
+    from PIL import Image
+
+    try:
+        image = Image.open(io.BytesIO(data), formats=("JPEG", "PNG"))
+        if image.width * image.height > MAX_IMAGE_PIXELS:
+            raise InputError(f"{what} has {image.width}x{image.height} pixels, over 64 million")
+        if image.mode not in RGB_MODES:
+            raise InputError(
+                f"{what} has pixels of mode {image.mode}; save it with 8 bits a channel"
+            )
+        return image.convert("RGB")
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise InputError(f"{what} cannot be decoded: {error}") from error
 
 
 def _walk_folder(path: Path) -> Iterator[tuple[str, Path, int]]:

@@ -1,4 +1,4 @@
-"""Outputs that appear whole or not at all, and the checksum that names a file."""
+"""Outputs that appear whole or not at all, and the checksum that names a file or a folder."""
 
 from __future__ import annotations
 
@@ -6,13 +6,15 @@ import hashlib
 import os
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 from edgevit.errors import EdgevitError, InputError
 
 FOLDER_MARKER = "manifest.json"
+MAX_TREE_ENTRIES, MAX_TREE_DEPTH, MAX_TREE_BYTES = 10_000, 16, 4 * 2**30
+"""What a folder artifact never exceeds; a folder that does was not written by edgevit."""
 
 
 def sha256_file(path: str | os.PathLike[str]) -> str:
@@ -22,6 +24,71 @@ def sha256_file(path: str | os.PathLike[str]) -> str:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from error
+
+
+def sha256_tree(folder: str | os.PathLike[str]) -> str:
+    """The hex SHA-256 of a folder: of the text that `sha256sum` would print for its files.
+
+    One line "<sha256>  <relative path>\\n" a regular file, sorted by the bytes of the path. Raises
+    InputError for a link or special file in it, an unreadable one, or a folder beyond the limits.
+    """
+    folder = Path(folder)
+    return _tree_digest({name: sha256_file(folder / name) for name in _tree_names(folder)})
+
+
+def sha256_bytes(data: bytes | Mapping[str, bytes]) -> str:
+    """`sha256_file` of a file's bytes, or `sha256_tree` of a folder's: path -> bytes."""
+    if isinstance(data, Mapping):
+        return _tree_digest({n: hashlib.sha256(d).hexdigest() for n, d in data.items()})
+    return hashlib.sha256(data).hexdigest()
+
+
+def read_tree(folder: str | os.PathLike[str]) -> dict[str, bytes]:
+    """Every file of a folder: relative path with "/" -> bytes. Raises InputError as sha256_tree."""
+    folder = Path(folder)
+    try:
+        return {name: (folder / name).read_bytes() for name in _tree_names(folder)}
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be read: {error.strerror}") from error
+
+
+def write_tree(folder: Path, files: Mapping[str, bytes]) -> None:
+    """Write files (relative path -> bytes) below a folder that is made for them."""
+    for name, data in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+
+
+def _tree_digest(sums: Mapping[str, str]) -> str:
+    lines = (f"{sums[name]}  {name}\n" for name in sorted(sums, key=str.encode))
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def _tree_names(folder: Path) -> list[str]:
+    names: list[str] = []
+    entries, size_bytes = 0, 0
+    for parent, folders, files in os.walk(folder, onerror=_raise):
+        here = Path(parent).relative_to(folder)
+        entries += len(folders) + len(files)
+        if entries > MAX_TREE_ENTRIES or len(here.parts) > MAX_TREE_DEPTH:
+            raise InputError(f"{folder}: too many files or folders to be an artifact")
+        for name in folders + files:
+            path = Path(parent) / name
+            if path.is_symlink() or not (path.is_dir() or path.is_file()):
+                raise InputError(f"{path}: a link or special file cannot be part of an artifact")
+            if "\n" in name:
+                raise InputError(f"{path!r}: has a line break in its name")
+        for name in files:
+            size_bytes += (Path(parent) / name).stat().st_size
+            names.append((here / name).as_posix())
+    if size_bytes > MAX_TREE_BYTES:
+        raise InputError(f"{folder}: holds {size_bytes} bytes, too many for an artifact")
+    return names
+
+
+def _raise(error: OSError) -> None:
+    raise InputError(f"{error.filename}: cannot be read: {error.strerror}") from error
 
 
 @contextmanager

@@ -12,7 +12,7 @@ OIHW, linear weights (out, in).
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Literal
 
@@ -240,6 +240,18 @@ class Graph:
     def weighted(self) -> tuple[Node, ...]:
         """The convolutions and linears, in order."""
         return tuple(node for node in self.nodes if node.op in WEIGHTED_OPS)
+
+
+def float_graph(graph: Graph) -> Graph:
+    """The graph without activation quantizers, its int8 weights as the float32 they stand for."""
+    nodes = []
+    for node in graph.nodes:
+        if node.weight is not None:
+            per_channel = (-1,) + (1,) * (node.weight.ndim - 1)
+            weight = node.weight * node.weight_scale.reshape(per_channel)
+            node = replace(node, weight=weight, weight_scale=None, bias_q=None)
+        nodes.append(replace(node, quantizer=None))
+    return replace(graph, input_quantizer=None, nodes=tuple(nodes))
 
 
 def output_shape(node: Node, inputs: tuple[tuple[int, ...], ...]) -> tuple[int, ...]:

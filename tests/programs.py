@@ -53,6 +53,12 @@ def seeded_images(count: int, image_size: int, seed: int = 1) -> torch.Tensor:
     return smooth + 0.2 * torch.randn(smooth.shape, generator=generator)
 
 
+def seeded_pixels(count: int, image_size: int = 64, seed: int = 2) -> np.ndarray:
+    """uint8 (count, image_size, image_size, 3) with smooth structure."""
+    images = seeded_images(count, image_size, seed)
+    return (images * 50 + 120).clamp(0, 255).byte().permute(0, 2, 3, 1).contiguous().numpy()
+
+
 def snap(scale: np.ndarray | float) -> np.ndarray:
     """The nearest float16 value, as float32; never 0."""
     return np.maximum(np.asarray(scale, np.float32).astype(np.float16), 2.0**-14).astype(np.float32)

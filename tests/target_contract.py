@@ -3,6 +3,8 @@
     class TestTflite(TargetContract):
         target, options = "tflite", [{"io": "int8"}, …]
 
+An artifact is a file (bytes) or a folder (path -> bytes).
+
 Programs are small and seeded; each test compiles for itself into a folder of its own.
 """
 
@@ -10,25 +12,49 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+import shutil
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 
 from edgevit import graph as graph_module
 from edgevit.commands.compile import compile_command
 from edgevit.errors import EdgevitError, InputError
+from edgevit.files import read_tree, write_tree
 from edgevit.program import Program, Reference
 from edgevit.program.evq import check_json
 from edgevit.targets import load_target, target_names
-from edgevit.targets.artifact import manifest_schema
-from tests.programs import make_program, replace_node, with_graph
+from edgevit.targets.artifact import ArtifactData, load_artifact, manifest_schema, size_bytes
+from tests.programs import make_program, replace_node, seeded_pixels, with_graph
 
 ACTIVATION = "stages.0.blocks.0.channel_mixer.act"
+
+
+def read(artifact: Path) -> ArtifactData:
+    return read_tree(artifact) if artifact.is_dir() else artifact.read_bytes()
+
+
+def write(artifact: Path, data: ArtifactData) -> None:
+    """In place of what is there."""
+    if isinstance(data, Mapping):
+        shutil.rmtree(artifact)
+        write_tree(artifact, data)
+    else:
+        artifact.write_bytes(data)
+
+
+def sha256_of(data: ArtifactData) -> str:
+    """Of a folder: of what `sha256sum` prints for its sorted files."""
+    if not isinstance(data, Mapping):
+        return hashlib.sha256(data).hexdigest()
+    rows = [f"{hashlib.sha256(data[name]).hexdigest()}  {name}\n" for name in sorted(data)]
+    return hashlib.sha256("".join(rows).encode()).hexdigest()
 
 
 class TargetContract:
@@ -37,8 +63,10 @@ class TargetContract:
     target: str
     profiles: tuple[str, ...] = ("portable",)
     options: tuple[dict[str, str], ...] = ({},)
+    logit_steps: float = 8
+    """How far the small program's logits may be off in a runner with rounding of its own."""
 
-    def tamper(self, data: bytes, program: Program) -> Iterator[tuple[str, bytes]]:
+    def tamper(self, data: Any, program: Program) -> Iterator[tuple[str, ArtifactData]]:
         """Changed artifacts, each with the name its audit must give."""
         raise NotImplementedError
 
@@ -79,18 +107,18 @@ class TargetContract:
             manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
             assert manifest == returned
             check_json(manifest, "manifest.json", manifest_schema())
-            artifact = folder / manifest["artifact"]["file"]
-            assert manifest["artifact"]["size_bytes"] == artifact.stat().st_size
-            data = artifact.read_bytes()
-            assert manifest["artifact"]["sha256"] == hashlib.sha256(data).hexdigest()
+            data = read(folder / manifest["artifact"]["file"])
+            assert manifest["artifact"]["size_bytes"] == size_bytes(data)
+            assert manifest["artifact"]["sha256"] == sha256_of(data)
+            assert manifest["options"] == {
+                name: options.get(name, choices[0]) for name, choices in self.module.OPTIONS.items()
+            }
             assert manifest["program"]["sha256"] == program.sha256
             assert manifest["labels"] == list(program.info.labels)
             assert manifest["target"] == self.target and manifest["reference"] is None
             assert set(manifest["drops"]) <= set(program.graph().activations())
 
     def test_the_reference_goes_along(self, tmp_path: Path) -> None:
-        import numpy as np
-
         logits = np.zeros((2, 10), np.float32)
         reference = Reference(logits, ("a/1.jpg", "b/2.jpg"), "1" * 64)
         program = make_program().with_info(make_program().info, reference)
@@ -138,13 +166,50 @@ class TargetContract:
         manifest = self.compile(program, tmp_path / "out")
         artifact = tmp_path / "out" / manifest["artifact"]["file"]
         count = 0
-        for name, data in self.tamper(artifact.read_bytes(), program):
-            artifact.write_bytes(data)
+        for name, data in self.tamper(read(artifact), program):
+            # The manifest is made to fit, so that it is the audit that has to see it.
+            write(artifact, data)
+            manifest["artifact"]["sha256"] = sha256_of(data)
+            (tmp_path / "out" / "manifest.json").write_text(json.dumps(manifest))
             with pytest.raises(EdgevitError) as error:
                 self.module.check_artifact(tmp_path / "out", program)
             assert name in str(error.value), (name, str(error.value))
             count += 1
         assert count
+
+    def test_an_artifact_that_is_not_its_manifests_is_not_run(self, tmp_path: Path) -> None:
+        manifest = self.compile(make_program(), tmp_path / "out")
+        artifact = tmp_path / "out" / manifest["artifact"]["file"]
+        data = read(artifact)
+        changed = (
+            {**data, "more": b""}
+            if isinstance(data, Mapping)
+            else data[:-1] + bytes([data[-1] ^ 1])
+        )
+        write(artifact, changed)
+        with pytest.raises(InputError, match="sha256"):
+            load_artifact(tmp_path / "out")
+
+    def test_the_runner_holds_the_programs_tensors(self, tmp_path: Path) -> None:
+        """Every tensor that the artifact keeps, in the program's shape, a few steps off at most."""
+        program, pixels = make_program(), seeded_pixels(2)
+        graph = program.graph()
+        for index, options in enumerate(self.options):
+            manifest = self.compile(program, tmp_path / str(index), **options)
+            runner = self.module.open_runner(load_artifact(tmp_path / str(index)))
+            scores = runner.scores(pixels)
+            assert scores.shape == (2, 10) and scores.dtype == np.float32
+            found = dict(runner.tensors(pixels, program))
+            kept = set(graph.activations()) - set(manifest["drops"])
+            assert kept <= set(found) <= set(graph.activations())
+            for name, values in found.items():
+                assert values.shape == (2, *graph.shape(name)[1:]), name
+            expected = program.run(program.info.preprocessing.normalise(pixels)).numpy()
+            if not runner.probabilities:
+                step = graph.quantizer(graph.output_name).scale
+                assert np.abs(scores - expected).max() <= self.logit_steps * step
+            else:
+                assert np.allclose(scores.sum(1), 1, atol=2e-3)
 
     def test_an_artifact_of_another_program_is_found(self, tmp_path: Path) -> None:
         self.compile(make_program(), tmp_path / "out")
@@ -165,10 +230,10 @@ class TargetContract:
     def test_a_folder_is_replaced_only_when_told_to(self, tmp_path: Path) -> None:
         program, folder = make_program(), tmp_path / "out"
         self.compile(program, folder)
-        before = {p.name: p.read_bytes() for p in folder.iterdir()}
+        before = read_tree(folder)
         with pytest.raises(InputError, match="exists already"):
             self.compile(make_program(seed=1), folder)
-        assert {p.name: p.read_bytes() for p in folder.iterdir()} == before
+        assert read_tree(folder) == before
         self.compile(make_program(seed=1), folder, force=True)
         self.module.check_artifact(folder, make_program(seed=1))
         assert [p.name for p in tmp_path.iterdir()] == ["out"]

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgevit.errors import EdgevitError
-from edgevit.graph import INT8_MAX, INT8_MIN, WEIGHT_MAX, Graph, Node, Quantizer
+from edgevit.graph import INT8_MAX, INT8_MIN, WEIGHT_MAX, Graph, Node
 from edgevit.program.container import write_zip
 
 if TYPE_CHECKING:
@@ -25,9 +25,10 @@ EXAMPLE_BATCH = 1
 
 
 def graph_module(graph: Graph) -> torch.fx.GraphModule:
-    """The quantized graph as a module: float32 (N, 3, H, W) to float32 logits (N, classes).
+    """A graph as a module: float32 (N, 3, H, W) to float32 logits (N, classes).
 
-    No operation knows the batch size, so any N works.
+    No operation knows the batch size, so any N works. A float graph (see `float_graph`) comes out
+    without quantize and dequantize.
     """
     from torch import fx
 
@@ -54,11 +55,11 @@ class _Writer:
     def write(self) -> torch.fx.Graph:
         source = self.fx.placeholder("input")
         name = self.graph.input_name
-        self.values[name] = self._quantize(source, self.graph.quantizer(name), name)
+        self.values[name] = self._quantize(source, name)
         for node in self.graph.nodes:
             value = self._operation(node)
             if node.op != "flatten":
-                value = self._quantize(value, self.graph.quantizer(node.name), node.name)
+                value = self._quantize(value, node.name)
             self.values[node.name] = value
         self.fx.output(self.values[self.graph.output_name])
         return self.fx
@@ -92,7 +93,10 @@ class _Writer:
         return value
 
     def _weight(self, node: Node) -> torch.fx.Node:
-        path, zero_points = node.module, np.zeros(len(node.weight_scale), np.int64)
+        path = node.module
+        if not self.graph.quantized:
+            return self._buffer(f"{path}.weight", node.weight)
+        zero_points = np.zeros(len(node.weight_scale), np.int64)
         args = (
             self._buffer(f"{path}.weight", node.weight),
             self._buffer(f"{path}.weight_scale", node.weight_scale),
@@ -102,7 +106,10 @@ class _Writer:
         target = self.quantized.dequantize_per_channel.default
         return self._call(target, args, f"{path}.weight_dq", path)
 
-    def _quantize(self, value: torch.fx.Node, quantizer: Quantizer, name: str) -> torch.fx.Node:
+    def _quantize(self, value: torch.fx.Node, name: str) -> torch.fx.Node:
+        if not self.graph.quantized:
+            return value
+        quantizer = self.graph.quantizer(name)
         args = (quantizer.scale, quantizer.zero_point, INT8_MIN, INT8_MAX, self.int8)
         ops = self.quantized
         value = self._call(ops.quantize_per_tensor.default, (value, *args), f"{name}.q", name)

@@ -1,9 +1,12 @@
-"""The artifact folder that every target writes: the artifact, manifest.json, the reference."""
+"""The artifact folder that every target writes: the artifact, manifest.json, the reference.
+
+The artifact itself is a file (bytes here) or, as Core ML's package, a folder (path -> bytes).
+"""
 
 from __future__ import annotations
 
-import hashlib
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -11,13 +14,20 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
+
 from edgevit import __version__
-from edgevit.files import atomic_path
+from edgevit.errors import InputError
+from edgevit.files import atomic_path, read_tree, sha256_bytes, write_tree
 from edgevit.program import Program, Reference
 from edgevit.program.evq import check_json
 
 SCHEMA_VERSION, KIND = 1, "edgevit-artifact"
 MANIFEST_FILE, REFERENCE_FILE = "manifest.json", "reference.safetensors"
+MAX_MANIFEST_BYTES = 16 * 2**20
+
+ArtifactData = bytes | Mapping[str, bytes]
+"""An artifact's contents: a file's bytes, or every file of a folder by relative path."""
 
 
 class Affine(Protocol):
@@ -70,13 +80,73 @@ def tool_versions(*packages: str) -> dict[str, str]:
     return {"edgevit": __version__} | {name: metadata.version(name) for name in packages}
 
 
+def size_bytes(data: ArtifactData) -> int:
+    """The size of an artifact, in bytes; of a folder, of all its files."""
+    return sum(map(len, data.values())) if isinstance(data, Mapping) else len(data)
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A written artifact folder, read back and found whole."""
+
+    folder: Path
+    manifest: dict[str, Any]
+    data: ArtifactData
+
+    @property
+    def path(self) -> Path:
+        """The artifact itself, a file or a folder."""
+        return self.folder / self.manifest["artifact"]["file"]
+
+
+def load_manifest(folder: str | os.PathLike[str]) -> dict[str, Any]:
+    """The manifest of an artifact folder; InputError when there is none that fits the schema."""
+    path = Path(folder) / MANIFEST_FILE
+    try:
+        if path.stat().st_size > MAX_MANIFEST_BYTES:
+            raise InputError(f"{path} is too large for a manifest")
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise InputError(
+            f"{folder} is not an artifact folder: it has no {MANIFEST_FILE} (edgevit compile "
+            "writes one for each target)"
+        ) from error
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} cannot be read: {error}") from error
+    check_json(manifest, str(path), manifest_schema())
+    return manifest
+
+
+def load_artifact(folder: str | os.PathLike[str]) -> Artifact:
+    """Reads an artifact folder. Raises InputError when its contents are not the manifest's."""
+    folder = Path(folder)
+    manifest = load_manifest(folder)
+    path = folder / manifest["artifact"]["file"]
+    try:
+        data = read_tree(path) if path.is_dir() else path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}") from error
+    if (found := sha256_bytes(data)) != manifest["artifact"]["sha256"]:
+        raise InputError(
+            f"{path} is not the artifact its manifest describes: sha256 {found}, expected "
+            f"{manifest['artifact']['sha256']}; compile it again"
+        )
+    return Artifact(folder, manifest, data)
+
+
+def table_of(manifest: Mapping[str, Any]) -> np.ndarray:
+    """The input's values for a pixel of 0..255: float32 (3, 256)."""
+    return np.array(manifest["input"]["table"], np.float32)
+
+
 def manifest_of(
     program: Program,
     *,
     target: str,
     file: str,
-    data: bytes,
+    data: ArtifactData,
     tools: Mapping[str, str],
+    options: Mapping[str, str],
     source: ArtifactTensor,
     output: ArtifactTensor,
     ops: Mapping[str, int],
@@ -85,7 +155,8 @@ def manifest_of(
 ) -> dict[str, Any]:
     """manifest.json as a dict.
 
-    file, data  the artifact's name in its folder, and its bytes
+    file, data  the artifact's name in its folder, and its contents
+    options     what it was compiled with
     audited     activations and weight channels the scale audit found equal
     drops       canonical names of the quantizers this target does without
     """
@@ -94,7 +165,7 @@ def manifest_of(
     if program.reference is not None:
         reference = {
             "file": REFERENCE_FILE,
-            "sha256": hashlib.sha256(program.reference.to_bytes()).hexdigest(),
+            "sha256": sha256_bytes(program.reference.to_bytes()),
             "dataset_sha256": program.reference.dataset_sha256,
             "count": len(program.reference.paths),
         }
@@ -103,12 +174,13 @@ def manifest_of(
         "kind": KIND,
         "target": target,
         "artifact": {
-            "file": file, "sha256": hashlib.sha256(data).hexdigest(), "size_bytes": len(data)
+            "file": file, "sha256": sha256_bytes(data), "size_bytes": size_bytes(data)
         },
         "program": {"file": program.file_name, "sha256": program.sha256},
         "profile": info.profile,
         "model": {"variant": info.model.variant, "classes": info.model.classes},
         "tools": dict(tools),
+        "options": dict(options),
         "input": source.to_json(),
         "output": output.to_json(),
         "preprocessing": info.preprocessing.to_json(),
@@ -122,12 +194,12 @@ def manifest_of(
 
 def write_artifact(
     folder: Path,
-    files: Mapping[str, bytes],
+    data: ArtifactData,
     manifest: Mapping[str, Any],
     reference: Reference | None,
     force: bool,
 ) -> None:
-    """Writes the folder, whole or not at all.
+    """Writes the folder with the artifact in it, whole or not at all.
 
     Raises InputError when it exists (unless `force`), and when the manifest does not fit its
     schema; nothing is left behind then.
@@ -135,8 +207,11 @@ def write_artifact(
     check_json(manifest, MANIFEST_FILE, manifest_schema())
     with atomic_path(folder, force) as temporary:
         temporary.mkdir()
-        for name, data in files.items():
-            (temporary / name).write_bytes(data)
+        artifact = temporary / manifest["artifact"]["file"]
+        if isinstance(data, Mapping):
+            write_tree(artifact, data)
+        else:
+            artifact.write_bytes(data)
         if reference is not None:
             (temporary / REFERENCE_FILE).write_bytes(reference.to_bytes())
         text = json.dumps(manifest, indent=1, ensure_ascii=False, allow_nan=False)

@@ -1,7 +1,7 @@
 """The TFLite target: a quantized program as a full-INT8 .tflite file, with its scale audit.
 
 `lower` turns nodes into operators, `flatbuffer` writes the file, `pixels` is the uint8 input,
-`metadata` what Android reads, and `audit` proves the written bytes.
+`metadata` what Android reads, `audit` proves the written bytes, and `runner` runs them.
 """
 
 from __future__ import annotations
@@ -12,7 +12,14 @@ from typing import Any
 
 from edgevit.errors import EdgevitError, InputError
 from edgevit.program import Program
-from edgevit.targets.artifact import ArtifactTensor, manifest_of, tool_versions, write_artifact
+from edgevit.targets.artifact import (
+    Artifact,
+    ArtifactTensor,
+    manifest_of,
+    tool_versions,
+    write_artifact,
+)
+from edgevit.targets.pixels import quantized_pixels
 from edgevit.targets.tflite.audit import AuditResult, audit
 from edgevit.targets.tflite.lower import (
     IO_TYPES,
@@ -29,12 +36,15 @@ from edgevit.targets.tflite.metadata import (
     metadata,
     runtime_version,
 )
-from edgevit.targets.tflite.pixels import PixelInput, pixel_input, quantized_pixels
+from edgevit.targets.tflite.pixels import PixelInput, pixel_input
+from edgevit.targets.tflite.runner import TfliteRunner
 
 NAME = "tflite"
 SUMMARY = "TFLite / LiteRT: full INT8, for Android and Linux"
 OPTIONS = {"io": IO_TYPES}
 """Options of `compile` beside the program, with their choices; the first is the default."""
+
+RUN_OPTIONS: dict[str, tuple[str, ...]] = {}
 
 MODEL_FILE = "model.tflite"
 
@@ -83,12 +93,13 @@ def compile_tflite(
         file=MODEL_FILE,
         data=data,
         tools=tool_versions("ai-edge-litert", "flatbuffers", "numpy"),
+        options={"io": io},
         source=source,
         output=output,
         ops=result.operators,
         audited=(result.activations, result.weight_channels),
     )
-    write_artifact(Path(out_dir), {MODEL_FILE: data}, manifest, program.reference, force)
+    write_artifact(Path(out_dir), data, manifest, program.reference, force)
     return manifest
 
 
@@ -125,3 +136,8 @@ def check_artifact(folder: str | os.PathLike[str], program: Program) -> AuditRes
     except OSError as error:
         raise EdgevitError(f"{folder}: {MODEL_FILE} cannot be read: {error.strerror}") from error
     return audit_bytes(data, program)
+
+
+def open_runner(artifact: Artifact, **options: str) -> TfliteRunner:
+    """The artifact under LiteRT; see edgevit.targets."""
+    return TfliteRunner(artifact, **options)

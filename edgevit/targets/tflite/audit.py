@@ -17,8 +17,9 @@ import numpy as np
 from edgevit.data import Preprocessing
 from edgevit.errors import EdgevitError
 from edgevit.graph import INT8_MIN, Graph, Node
+from edgevit.targets.pixels import quantized_pixels
 from edgevit.targets.tflite.flatbuffer import schema
-from edgevit.targets.tflite.pixels import PixelInput, quantized_pixels
+from edgevit.targets.tflite.pixels import PixelInput
 
 _OPERATORS = {
     "linear": "CONV_2D", "add": "ADD", "mul": "MUL", "gelu": "GELU", "relu": "RELU",

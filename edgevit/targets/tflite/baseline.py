@@ -48,6 +48,7 @@ def write_float_artifact(
         file=MODEL_FILE,
         data=data,
         tools=tool_versions("ai-edge-litert", "flatbuffers", "numpy"),
+        options={"io": "float32"},
         source=ArtifactTensor(
             graph.input_name, nhwc(graph.input_shape), "float32", None, "NHWC", table
         ),
@@ -56,5 +57,5 @@ def write_float_artifact(
         audited=(0, 0),
     )
     manifest |= {"profile": PROFILE, "audit": None}
-    write_artifact(Path(folder), {MODEL_FILE: data}, manifest, program.reference, force)
+    write_artifact(Path(folder), data, manifest, program.reference, force)
     return manifest

@@ -23,6 +23,7 @@ import numpy as np
 from edgevit.data import Preprocessing
 from edgevit.errors import EdgevitError
 from edgevit.graph import INT8_MAX, INT8_MIN, Quantizer
+from edgevit.targets.pixels import quantized_pixels
 
 EDGE_MARGIN_STEPS = 1e-4
 """Least distance of every product from a rounding edge, in output steps. A float32 multiplication
@@ -65,16 +66,6 @@ class PixelInput:
             >= EDGE_MARGIN_STEPS
             for c, weight in enumerate(self.weight)
         )
-
-
-def quantized_pixels(preprocessing: Preprocessing, quantizer: Quantizer) -> np.ndarray:
-    """int8 (3, 256): what the program's input holds for each channel and pixel value.
-
-    float32 as torch's quantize_per_tensor: times the reciprocal of the scale, half to even.
-    """
-    scaled = preprocessing.table() * np.float32(1.0 / quantizer.scale)
-    shifted = np.rint(scaled) + np.float32(quantizer.zero_point)
-    return np.clip(shifted, INT8_MIN, INT8_MAX).astype(np.int8)
 
 
 def pixel_input(preprocessing: Preprocessing, quantizer: Quantizer) -> PixelInput:

@@ -1,0 +1,235 @@
+"""Graph to ML Program: through torch.export and coremltools, with a short list of passes.
+
+    Given   conv2d "stem.conv1" and its quantizer
+    Result  constexpr int8 weights, conv, quantize "stem_conv1_q", dequantize "stem_conv1_dq"
+
+Variables carry the canonical tensor names ("_" for "."; coremltools appends "_cast_fp16" and the
+like), so that a layer has the same name in Xcode's performance report as in parity.json.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from edgevit.data import Preprocessing
+from edgevit.errors import EdgevitError, InputError
+from edgevit.graph import Graph, Quantizer, float_graph
+from edgevit.program import Program
+from edgevit.targets.coreml.toolkit import coremltools, quiet
+from edgevit.targets.pixels import quantized, quantized_pixels
+
+if TYPE_CHECKING:
+    import torch
+
+INPUT_NAME, LOGITS_NAME = "image", "logits"
+LABEL_NAME, PROBABILITIES_NAME = "classLabel", "classLabel_probs"
+KNOWN_OPS = (
+    "conv2d", "linear", "add", "mul", "gelu", "relu", "sigmoid", "mean", "flatten",
+)  # fmt: skip
+SPEC_VERSIONS = {"iOS16": 7, "iOS17": 8, "iOS18": 9}
+"""The specification version that each deployment target writes (coremltools' own numbers)."""
+
+_PASSES = (
+    "update_output_dtypes", "noop_elimination", "int_op_canonicalization",
+    "nullify_redundant_quantization_zero_point", "dequantize_to_constexpr", "const_elimination",
+    "sanitize_input_output_names", "const_deduplication", "fuse_linear_bias", "fuse_conv_bias",
+    "remove_symbolic_reshape", "add_fp16_cast", "cast_optimization", "const_elimination",
+    "dead_code_elimination", "const_deduplication", "dedup_op_and_var_names",
+    "dead_code_elimination",
+)  # fmt: skip
+"""What the conversion needs and no more. Of coremltools' default passes one rewrites the scales of
+residual adds (distributive_quantized_binary_op_scale_normalization), another makes a batch_norm of
+the normalisation, whose epsilon changes the values; the rest find nothing."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a package is compiled with; every combination that the checks let pass is tested."""
+
+    deployment_target: str = "iOS17"
+    precision: str = "int8"
+    compute_precision: str = "float16"
+    input_type: str = "image"
+    output_type: str = "logits"
+
+    def __post_init__(self) -> None:
+        for name, choices in CHOICES.items():
+            if getattr(self, name) not in choices:
+                raise InputError(
+                    f"--{name.replace('_', '-')} {getattr(self, name)!r} is not one of "
+                    f"{', '.join(choices)}"
+                )
+        if self.precision == "int8" and self.deployment_target == "iOS16":
+            raise InputError(
+                "iOS16 has no int8 activations (quantize and dequantize came with iOS17): compile "
+                "with --deployment-target iOS17, or --precision float16 for a float package"
+            )
+
+
+CHOICES = {
+    "deployment_target": ("iOS17", "iOS18", "iOS16"),
+    "precision": ("int8", "float16"),
+    "compute_precision": ("float16", "float32"),
+    "input_type": ("image", "tensor"),
+    "output_type": ("logits", "classifier"),
+}
+
+
+def convert(program: Program, options: Options) -> Any:
+    """The coremltools model of a program, not yet audited or saved.
+
+    Raises InputError naming an operation that this lowering does not know or a tensor without a
+    quantizer; EdgevitError when torch.export changed the operations; ToolMissing.
+    """
+    graph = program.graph()
+    for node in graph.nodes:
+        if node.op not in KNOWN_OPS:
+            raise InputError(f"{node.name}: the Core ML target does not know {node.op!r}")
+    graph.activations()  # names a tensor without a quantizer
+    if options.precision == "float16":
+        graph = float_graph(graph)
+    ct = coremltools()
+    with quiet():
+        exported = _export(graph, _edge_constants(program, options), options)
+        model = ct.convert(
+            exported,
+            inputs=[_input_type(graph, options)],
+            outputs=None if options.output_type == "classifier" else [
+                ct.TensorType(LOGITS_NAME, dtype=np.float32)
+            ],
+            classifier_config=ct.ClassifierConfig(list(program.info.labels), LABEL_NAME)
+            if options.output_type == "classifier" else None,
+            minimum_deployment_target=getattr(ct.target, options.deployment_target),
+            compute_precision=_compute_precision(options),
+            pass_pipeline=ct.PassPipeline([f"common::{name}" for name in _PASSES]),
+            skip_model_load=True,
+        )  # fmt: skip
+    return model
+
+
+def _compute_precision(options: Options) -> Any:
+    """float16 but for the normalisation and the input's quantize.
+
+    In float16 those would move many an input value by a step: it has 11 bits, and 8 of them go
+    into the step's number. In float32 every pixel value gives exactly the program's input.
+    """
+    ct = coremltools()
+    if options.compute_precision == "float32":
+        return ct.precision.FLOAT32
+    return ct.transform.FP16ComputePrecision(op_selector=lambda op: not _is_edge(op))
+
+
+def _is_edge(op: Any) -> bool:
+    source = op.inputs.get("input") if op.op_type == "quantize" else None
+    return op.name in _NORMALISATION or (source is not None and source.name in _INPUTS)
+
+
+def _input_type(graph: Graph, options: Options) -> Any:
+    ct, shape = coremltools(), graph.input_shape
+    if options.input_type == "image":
+        return ct.ImageType(INPUT_NAME, shape=shape, color_layout=ct.colorlayout.RGB)
+    return ct.TensorType(INPUT_NAME, shape=shape, dtype=np.float32)
+
+
+def normalisation(
+    preprocessing: Preprocessing, quantizer: Quantizer
+) -> tuple[np.ndarray, np.ndarray]:
+    """float32 gain and offset, (3,) each: (pixel / 255 - mean) / std = pixel * gain + offset.
+
+    The ones nearest to the exact quotients, or a few of their last bits beside them, so that all
+    3 x 256 products fall on the program's own input values. Raises EdgevitError where none do (no
+    such case is known).
+    """
+    wanted = quantized_pixels(preprocessing, quantizer)
+    found = [
+        _channel(wanted[channel], 1 / (255 * std), -mean / std, quantizer)
+        for channel, (mean, std) in enumerate(zip(preprocessing.mean, preprocessing.std))
+    ]
+    gain, offset = zip(*found, strict=True)
+    return np.array(gain, np.float32), np.array(offset, np.float32)
+
+
+def _channel(
+    wanted: np.ndarray, gain: float, offset: float, quantizer: Quantizer
+) -> tuple[np.float32, np.float32]:
+    pixels = np.arange(256, dtype=np.float32)
+    for distance in sorted(np.ndindex(9, 9), key=lambda d: abs(d[0] - 4) + abs(d[1] - 4)):
+        a, b = (
+            np.float32(value) + np.float32(bits - 4) * np.spacing(np.float32(value))
+            for value, bits in zip((gain, offset), distance)
+        )
+        if np.array_equal(quantized(pixels * a + b, quantizer), wanted):
+            return a, b
+    raise EdgevitError("no float32 gain and offset give the program's input for every pixel")
+
+
+def _edge_constants(program: Program, options: Options) -> tuple[np.ndarray, np.ndarray] | None:
+    """Gain and offset of an image input; None for a tensor, which comes normalised."""
+    if options.input_type == "tensor":
+        return None
+    graph = program.graph()
+    return normalisation(program.info.preprocessing, graph.quantizer(graph.input_name))
+
+
+def _export(graph: Graph, edge: tuple[np.ndarray, np.ndarray] | None, options: Options) -> Any:
+    """The graph with its edges as a torch.export program (ATen dialect), canonically named."""
+    import torch
+
+    from edgevit.program.torch_program import graph_module
+
+    net = graph_module(graph)
+    edges = torch.nn.Sequential()
+    if edge is not None:
+        edges.append(_normalise(*edge))
+    edges.append(net)
+    if options.output_type == "classifier":
+        edges.append(torch.nn.Softmax(1))
+    example = torch.zeros(graph.input_shape)
+    with torch.no_grad():
+        exported = torch.export.export(edges, (example,)).run_decompositions({})
+    _rename(exported, net, _NORMALISATION if edge is not None else ())
+    return exported
+
+
+def _normalise(gain: np.ndarray, offset: np.ndarray) -> torch.nn.Module:
+    """Raw RGB 0..255 to the network's input, exact per channel (ImageType has one scale only)."""
+    import torch
+
+    class Normalise(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("gain", torch.from_numpy(gain).view(1, 3, 1, 1))
+            self.register_buffer("offset", torch.from_numpy(offset).view(1, 3, 1, 1))
+
+        def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+            return pixels * self.gain + self.offset
+
+    return Normalise()
+
+
+_NORMALISATION = ("normalise_gain", "normalise_offset")
+_INPUTS = (INPUT_NAME, _NORMALISATION[-1])
+"""What the input's quantize may read."""
+
+_SAME_OPERATION = {"aten.flatten.using_ints": "aten.view.default"}
+"""What run_decompositions writes for an operation of a program; the others stay."""
+
+
+def _rename(exported: Any, net: torch.fx.GraphModule, before: tuple[str, ...]) -> None:
+    """Gives the traced calls the names they have in the program, after those named `before`."""
+    written = [node for node in net.graph.nodes if node.op == "call_function"]
+    traced = [node for node in exported.graph.nodes if node.op == "call_function"]
+    traced = traced[: len(before) + len(written)]
+    expected = [_SAME_OPERATION.get(str(node.target), str(node.target)) for node in written]
+    if expected != [str(node.target) for node in traced[len(before) :]]:
+        raise EdgevitError("torch.export changed the operations of the program")
+    for node in traced:
+        node._rename(f"tmp_{node.name}")  # so that no new name meets an old one
+    names = [*before, *(node.name for node in written)]
+    for name, node in zip(names, traced, strict=True):
+        node._rename(name)
+    for spec in exported.graph_signature.output_specs:
+        spec.arg.name = next(iter(exported.graph.output_node().args[0])).name

@@ -1,0 +1,291 @@
+"""The .mlpackage as files: writing one that is the same for the same program, and reading any.
+
+An .mlpackage is a folder: Manifest.json, the specification (protobuf) and the weights. Its ML
+Program is read back by coremltools' own readers into `MilProgram`, which the audit and the
+reference interpreter walk.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import tempfile
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from edgevit.errors import InputError
+from edgevit.files import read_tree, write_tree
+from edgevit.program import ProgramInfo
+from edgevit.targets.coreml.lower import SPEC_VERSIONS
+from edgevit.targets.coreml.toolkit import coremltools, quiet
+
+PACKAGE_FILE = "model.mlpackage"
+MANIFEST_NAME = "Manifest.json"
+SPEC_NAME = "Data/com.apple.CoreML/model.mlmodel"
+WEIGHTS_NAME = "Data/com.apple.CoreML/weights/weight.bin"
+FILES = {MANIFEST_NAME, SPEC_NAME, WEIGHTS_NAME}
+NEWEST_SPEC_VERSION = max(SPEC_VERSIONS.values())
+METADATA_PREFIX = "edgevit."
+_IDENTIFIERS = uuid.UUID("6f1c3a0e-3d5c-5f0e-9a55-0d1f7e3b2c64")
+"""Namespace of the identifiers in Manifest.json, which coremltools draws by chance."""
+
+
+@dataclass(frozen=True)
+class Ref:
+    """An operation's argument that is another one's result, by its name."""
+
+    name: str
+
+
+@dataclass(frozen=True)
+class Operation:
+    """One operation of an ML Program; constants are arguments, not operations.
+
+    kind    "conv", "quantize", "constexpr_affine_dequantize", ...
+    inputs  argument name -> Ref, a tuple of Refs, or a constant (NumPy array, scalar, text, list)
+    outputs (name, dtype, shape) of each result; dtype as MIL writes it: "fp16", "int8", ...
+    """
+
+    kind: str
+    inputs: Mapping[str, Any]
+    outputs: tuple[tuple[str, str, tuple[int, ...]], ...]
+
+    @property
+    def name(self) -> str:
+        return self.outputs[0][0]
+
+    @property
+    def dtype(self) -> str:
+        return self.outputs[0][1]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.outputs[0][2]
+
+
+@dataclass(frozen=True)
+class Feature:
+    """The model's input or an output as the specification describes it.
+
+    kind    "image RGB", "multiArray float32", "string", "dictionary", ...
+    shape   of a multiArray; (height, width) of an image
+    """
+
+    name: str
+    kind: str
+    shape: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class MilProgram:
+    """An ML Program as it was read from a package."""
+
+    operations: tuple[Operation, ...]
+    input: Feature
+    input_dtype: str
+    outputs: tuple[Feature, ...]
+    results: tuple[str, ...]
+    spec_version: int
+    metadata: Mapping[str, str] = field(default_factory=dict)
+
+
+# -- writing ----------------------------------------------------------------------------------
+
+
+def package_files(model: Any, program_sha256: str, info: ProgramInfo) -> dict[str, bytes]:
+    """The files of a converted model's package, the same for the same program."""
+    _describe(model, program_sha256, info)
+    with tempfile.TemporaryDirectory(prefix="edgevit-") as folder, quiet():
+        path = Path(folder) / PACKAGE_FILE
+        model.save(str(path))
+        files = read_tree(path)
+    if FILES - set(files):
+        raise InputError(f"coremltools wrote {sorted(files)}, expected {sorted(FILES)}")
+    spec = _parse_spec(files[SPEC_NAME])
+    _number_constants(spec)
+    return {
+        MANIFEST_NAME: _package_manifest(program_sha256),
+        # Protobuf maps have no order of their own.
+        SPEC_NAME: spec.SerializeToString(deterministic=True),
+        WEIGHTS_NAME: files[WEIGHTS_NAME],
+    }
+
+
+def _describe(model: Any, program_sha256: str, info: ProgramInfo) -> None:
+    """What Xcode shows of a model, and what an app needs to feed it."""
+    given = info.provenance
+    model.author = str(given.get("author", "not stated"))
+    model.license = str(given.get("license", "not stated"))
+    model.version = program_sha256[:12]
+    model.short_description = (
+        f"{info.model.variant}, {info.model.classes} classes, {info.model.image_size} px; "
+        "compiled by edgevit from a quantized program"
+    )
+    rows = {
+        "program_sha256": program_sha256,
+        "profile": info.profile,
+        "labels": json.dumps(list(info.labels), ensure_ascii=False),
+        "preprocessing": json.dumps(info.preprocessing.to_json()),
+    }
+    for name, value in rows.items():
+        model.user_defined_metadata[METADATA_PREFIX + name] = value
+
+
+_NUMBERED = re.compile(r"const_\d+(?=_|$)")
+
+
+def _number_constants(spec: Any) -> None:
+    """Numbers shared constants in their order: coremltools takes one of the numbers by chance."""
+    (block,) = spec.mlProgram.functions["main"].block_specializations.values()
+    names: dict[str, str] = {}
+    for op in block.operations:
+        if op.type == "const" and (found := _NUMBERED.match(op.outputs[0].name)):
+            name = op.outputs[0].name
+            names[name] = f"const_{len(names)}{name[found.end() :]}"
+    for op in block.operations:
+        for output in op.outputs:
+            output.name = names.get(output.name, output.name)
+        own = op.attributes["name"].immediateValue.tensor.strings.values
+        own[:] = [names.get(name, name) for name in own]
+        for argument in op.inputs.values():
+            for binding in argument.arguments:
+                if binding.name in names:
+                    binding.name = names[binding.name]
+
+
+def _package_manifest(program_sha256: str) -> bytes:
+    items = {
+        "model": ("model.mlmodel", "CoreML Model Specification", "com.apple.CoreML/model.mlmodel"),
+        "weights": ("weights", "CoreML Model Weights", "com.apple.CoreML/weights"),
+    }
+    keys = {name: str(uuid.uuid5(_IDENTIFIERS, f"{program_sha256} {name}")) for name in items}
+    entries = {
+        keys[item]: {
+            "author": "com.apple.CoreML", "description": description, "name": name, "path": path
+        }
+        for item, (name, description, path) in items.items()
+    }  # fmt: skip
+    manifest = {
+        "fileFormatVersion": "1.0.0",
+        "itemInfoEntries": entries,
+        "rootModelIdentifier": keys["model"],
+    }
+    return (json.dumps(manifest, indent=4) + "\n").encode()
+
+
+# -- reading ----------------------------------------------------------------------------------
+
+
+def read_package(files: Mapping[str, bytes]) -> MilProgram:
+    """The ML Program in a package's files (relative path -> bytes).
+
+    Raises InputError for a package of other software or with a newer specification, and for
+    anything that coremltools cannot read.
+    """
+    if set(files) != FILES:
+        odd = sorted(set(files) ^ FILES)
+        raise InputError(
+            f"not a package that edgevit wrote: {odd[0]} is "
+            + ("missing" if odd[0] in FILES else "not one of its files")
+        )
+    spec = _parse_spec(files[SPEC_NAME])
+    if spec.specificationVersion > NEWEST_SPEC_VERSION:
+        raise InputError(
+            f"its Core ML specification is version {spec.specificationVersion}, newer than "
+            f"{NEWEST_SPEC_VERSION}, the newest this edgevit knows"
+        )
+    if (kind := spec.WhichOneof("Type")) != "mlProgram":
+        raise InputError(f"holds a Core ML {kind or 'file without a model'}, not an ML Program")
+    coremltools()
+    from coremltools.converters.mil.frontend.milproto.load import load
+
+    with tempfile.TemporaryDirectory(prefix="edgevit-") as folder, quiet():
+        write_tree(Path(folder), files)
+        weights = Path(folder) / WEIGHTS_NAME
+        try:
+            loaded = load(spec, spec.specificationVersion, str(weights.parent))
+            return _mil_program(spec, loaded)
+        except InputError:
+            raise
+        except Exception as error:  # of many kinds, for as many ways to be damaged
+            raise InputError(f"coremltools cannot read this package: {error}") from error
+
+
+def _parse_spec(data: bytes) -> Any:
+    coremltools()
+    from coremltools import proto
+    from google.protobuf.message import DecodeError
+
+    spec = proto.Model_pb2.Model()
+    try:
+        spec.ParseFromString(data)
+    except DecodeError as error:
+        raise InputError(f"{SPEC_NAME} is not a Core ML specification: {error}") from error
+    return spec
+
+
+def _mil_program(spec: Any, loaded: Any) -> MilProgram:
+    if set(loaded.functions) != {"main"}:
+        raise InputError(f"has the functions {sorted(loaded.functions)}, expected main alone")
+    main = loaded.functions["main"]
+    operations = tuple(_operation(op) for op in main.operations if op.op_type != "const")
+    features = [_feature(feature) for feature in spec.description.input]
+    if len(features) != 1 or len(main.inputs) != 1:
+        raise InputError(f"has {len(features)} inputs, expected one")
+    (source,) = main.inputs.values()
+    return MilProgram(
+        operations=operations,
+        input=features[0],
+        input_dtype=_dtype(source),
+        outputs=tuple(_feature(feature) for feature in spec.description.output),
+        results=tuple(var.name for var in main.outputs),
+        spec_version=spec.specificationVersion,
+        metadata=dict(spec.description.metadata.userDefined)
+        | {
+            name: getattr(spec.description.metadata, name)
+            for name in ("author", "license", "versionString", "shortDescription")
+        },
+    )
+
+
+def _operation(op: Any) -> Operation:
+    if op.blocks:
+        raise InputError(f"{op.op_type} with nested blocks: no RepViT has control flow")
+    inputs = {name: _argument(var) for name, var in op.inputs.items() if var is not None}
+    outputs = tuple((var.name, _dtype(var), _shape(var)) for var in op.outputs)
+    return Operation(op.op_type, inputs, outputs)
+
+
+def _argument(var: Any) -> Any:
+    if isinstance(var, (list, tuple)):
+        return tuple(_argument(item) for item in var)
+    if var.op is None or var.op.op_type != "const":
+        return Ref(var.name)
+    return var.val
+
+
+def _dtype(var: Any) -> str:
+    from coremltools.converters.mil.mil.types import builtin_to_string
+
+    return builtin_to_string(var.dtype)
+
+
+def _shape(var: Any) -> tuple[int, ...]:
+    # A list or dictionary (of `classify`) has none.
+    shape = getattr(var.sym_type, "get_shape", tuple)()
+    return tuple(int(size) for size in shape)
+
+
+def _feature(feature: Any) -> Feature:
+    kind = feature.type.WhichOneof("Type")
+    value = getattr(feature.type, kind)
+    if kind == "imageType":
+        space = value.ColorSpace.Name(value.colorSpace)
+        return Feature(feature.name, f"image {space}", (int(value.height), int(value.width)))
+    if kind == "multiArrayType":
+        dtype = value.ArrayDataType.Name(value.dataType).lower()
+        return Feature(feature.name, f"multiArray {dtype}", tuple(int(n) for n in value.shape))
+    return Feature(feature.name, kind.removesuffix("Type"))

@@ -1,0 +1,64 @@
+"""The one place that imports coremltools, quietly and without the frameworks it looks for."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import sys
+import warnings
+from collections.abc import Iterator
+from types import ModuleType
+
+from edgevit.errors import ToolMissing
+
+_UNUSED = ("tensorflow", "sklearn", "xgboost", "libsvm")
+"""Frameworks that coremltools imports if it finds them: seconds of start-up, and warnings."""
+
+
+def coremltools() -> ModuleType:
+    """The coremltools package. Raises ToolMissing when it is not installed."""
+    if "coremltools" in sys.modules:
+        return sys.modules["coremltools"]
+    hidden = [name for name in _UNUSED if name not in sys.modules]
+    sys.modules.update(dict.fromkeys(hidden))  # None: an import of it raises ImportError
+    try:
+        with quiet():
+            import coremltools as package
+    except ImportError as error:
+        raise ToolMissing(
+            f"the Core ML target needs coremltools ({error}): pip install coremltools==9.0"
+        ) from error
+    finally:
+        for name in hidden:
+            sys.modules.pop(name, None)
+    # It warns of every torch newer than the one it was tested with, and of Apple's own libraries,
+    # which no Linux has; the scale audit is what says whether a conversion is right.
+    logging.getLogger("coremltools").setLevel(logging.ERROR)
+    return package
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Without warnings, log lines and progress bars of others; errors pass."""
+    from tqdm import tqdm
+
+    noisy = [logging.getLogger(name) for name in ("coremltools", "torch.utils._pytree", "torchao")]
+    levels = [logger.level for logger in noisy]
+    bar, tqdm.__init__ = tqdm.__init__, _silent(tqdm.__init__)
+    for logger in noisy:
+        logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        tqdm.__init__ = bar
+        for logger, level in zip(noisy, levels):
+            logger.setLevel(level)
+
+
+def _silent(function):
+    def init(self, *arguments, **options):
+        function(self, *arguments, **{**options, "disable": True})
+
+    return init

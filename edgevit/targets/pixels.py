@@ -1,0 +1,22 @@
+"""What a program's input holds for a pixel: the 3 x 256 values every target must reproduce."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from edgevit.data import Preprocessing
+from edgevit.graph import INT8_MAX, INT8_MIN, Quantizer
+
+
+def quantized_pixels(preprocessing: Preprocessing, quantizer: Quantizer) -> np.ndarray:
+    """int8 (3, 256): what the program's input holds for each channel and pixel value.
+
+    float32 as torch's quantize_per_tensor: times the reciprocal of the scale, half to even.
+    """
+    return quantized(preprocessing.table(), quantizer)
+
+
+def quantized(values: np.ndarray, quantizer: Quantizer) -> np.ndarray:
+    """int8 values of float32 ones, as torch's quantize_per_tensor."""
+    shifted = np.rint(values * np.float32(1.0 / quantizer.scale)) + np.float32(quantizer.zero_point)
+    return np.clip(shifted, INT8_MIN, INT8_MAX).astype(np.int8)

@@ -1,0 +1,99 @@
+"""A TFLite artifact under LiteRT in Python, as `edgevit run` and `parity` want it.
+
+Latency and accuracy are the C++ harness's to measure; this shows what the tensors hold.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+
+from edgevit.errors import InputError, ToolMissing
+from edgevit.program import Program
+from edgevit.targets.artifact import Artifact, table_of
+from edgevit.targets.tflite.flatbuffer import schema
+
+_FILE_IDENTIFIER = b"TFL3"
+
+
+class TfliteRunner:
+    """Raises InputError for a file LiteRT refuses, ToolMissing without LiteRT."""
+
+    probabilities = False
+
+    def __init__(self, artifact: Artifact) -> None:
+        if not isinstance(artifact.data, bytes):
+            raise InputError(f"{artifact.path} is a folder; a TFLite artifact is a file")
+        self.engine = f"LiteRT {version('ai-edge-litert')}, XNNPACK"
+        self._artifact = artifact
+        self._table = table_of(artifact.manifest)
+        self._interpreter = _interpreter(artifact.data, str(artifact.path))
+
+    def scores(self, pixels: np.ndarray) -> np.ndarray:
+        """Logits: uint8 (N, H, W, 3) to float32 (N, classes)."""
+        output = self._artifact.manifest["output"]
+        index = self._interpreter.get_output_details()[0]["index"]
+        rows = []
+        for image in pixels:
+            self._invoke(self._interpreter, image)
+            rows.append(self._interpreter.get_tensor(index)[0].astype(np.float32))
+        if output["scale"] is None:
+            return np.array(rows)
+        return (np.array(rows) - np.float32(output["zero_point"])) * np.float32(output["scale"])
+
+    def tensors(self, pixels: np.ndarray, program: Program) -> Iterator[tuple[str, np.ndarray]]:
+        """Every tensor of the program that the file holds: int8, or float32 in a float artifact."""
+        graph = program.graph()
+        names = list(graph.activations())
+        data = _with_outputs(self._artifact.data, names)
+        interpreter = _interpreter(data, str(self._artifact.path))
+        found = {t["name"]: t["index"] for t in interpreter.get_tensor_details()}
+        kept = [name for name in names if name in found]
+        values: dict[str, list[np.ndarray]] = {name: [] for name in kept}
+        for image in pixels:
+            self._invoke(interpreter, image)
+            for name in kept:
+                values[name].append(interpreter.get_tensor(found[name])[0].copy())
+        for name in kept:
+            stacked = np.array(values.pop(name)).transpose(0, 3, 1, 2)
+            yield name, stacked.reshape(len(pixels), *graph.shape(name)[1:])
+
+    def _invoke(self, interpreter: Any, image: np.ndarray) -> None:
+        (details,) = interpreter.get_input_details()
+        planes = [self._table[channel][image[..., channel]] for channel in range(3)]
+        tensor = np.stack(planes, axis=-1).astype(details["dtype"])
+        interpreter.set_tensor(details["index"], tensor[None])
+        interpreter.invoke()
+
+
+def _interpreter(data: bytes, what: str) -> Any:
+    try:
+        from ai_edge_litert.interpreter import Interpreter
+    except ImportError as error:
+        raise ToolMissing(f"LiteRT is missing ({error}): pip install ai-edge-litert") from error
+    try:
+        interpreter = Interpreter(model_content=data, num_threads=1)
+        interpreter.allocate_tensors()
+    except (ValueError, RuntimeError) as error:
+        raise InputError(f"{what}: LiteRT refuses it: {error}") from error
+    return interpreter
+
+
+def _with_outputs(data: bytes, names: list[str]) -> bytes:
+    """The model with these tensors as outputs too, so that a delegate has to write them."""
+    import flatbuffers
+
+    classes = schema()
+    model = classes.ModelT.InitFromObj(classes.Model.GetRootAs(data, 0))
+    graph = model.subgraphs[0]
+    indices = {tensor.name.decode(): index for index, tensor in enumerate(graph.tensors)}
+    graph.outputs = [
+        indices[name] for name in names if indices.get(name, graph.inputs[0]) != graph.inputs[0]
+    ]
+    model.signatureDefs = []  # they list the outputs that were
+    builder = flatbuffers.Builder(len(data))
+    builder.Finish(model.Pack(builder), _FILE_IDENTIFIER)
+    return bytes(builder.Output())
