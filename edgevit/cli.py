@@ -16,7 +16,10 @@ import click
 from edgevit import __version__
 from edgevit.errors import EdgevitError
 
-COMMANDS = ("inspect", "fuse", "quantize", "compile", "validate", "report", "doctor", "demo")
+COMMANDS = (
+    "inspect", "fuse", "quantize", "compile", "run", "parity", "validate", "report", "package",
+    "lint", "doctor", "demo",
+)  # fmt: skip
 
 
 class LazyGroup(click.Group):
@@ -38,7 +41,8 @@ def cli() -> None:
     """From a trained RepViT to INT8 artifacts that prove their accuracy.
 
     \b
-    inspect → fuse → quantize → compile → validate → report; `edgevit demo` does it all.
+    inspect → fuse → quantize → compile → parity, validate → report → package;
+    `edgevit demo` does it all.
     """
 
 

@@ -1,4 +1,4 @@
-"""The whole path on the embedded default: EuroSAT sample, trained RepViT-M0.9, TFLite."""
+"""The whole path on the embedded default: EuroSAT sample, trained RepViT-M0.9, every target."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ EMBEDDED = Path(__file__).resolve().parent.parent / "calibration" / "eurosat"
 EPOCHS = 8.0
 # A thousand images and two minutes of training: the drop is known to about a point.
 MAX_DROP = 1.5
+TARGETS = ("tflite", "coreml")
+LAYER_IMAGES = 16
 
 
 def run_demo(out: Path, force: bool) -> dict[str, Any]:
@@ -24,6 +26,7 @@ def run_demo(out: Path, force: bool) -> dict[str, Any]:
     Takes 2 to 5 minutes on two cores. Raises what its steps raise; GateFailed when the artifact
     is not as good as it must be. A run that was interrupted goes on from where it was.
     """
+    from edgevit.parity import compare
     from edgevit.program import Program
     from edgevit.quantize.options import QuantizeOptions
     from edgevit.quantize.pipeline import Source, quantize
@@ -48,10 +51,13 @@ def run_demo(out: Path, force: bool) -> dict[str, Any]:
     options = QuantizeOptions(epochs=EPOCHS, augment="dihedral", max_drop=MAX_DROP)
     result = quantize(source, out / "model.evq", options)
     program = Program.load(out / "model.evq")
-    load_target("tflite").compile_program(program, out / "tflite", force=False)
+    for target in TARGETS:
+        load_target(target).compile_program(program, out / target, force=False)
     _float_artifact(checkpoint, program, out / "tflite-float32")
     validate(out / "tflite-float32", val, apply_gates=False)
     validate(out / "tflite", val, max_drop=MAX_DROP)
+    for target in TARGETS:
+        compare(out / target, val, layer_images=LAYER_IMAGES)
     report = write_report(out)
     report["seconds"] = round(time.monotonic() - started_s)
     report["gate"] = str(result.gate)

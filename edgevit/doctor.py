@@ -66,10 +66,13 @@ def _targets() -> list[dict[str, str]]:
         target = tomllib.loads(path.read_text(encoding="utf-8"))
         name = path.parent.name
         runtime = find_runtime(name)
+        missing = "runtime library not found"
+        if "library" not in target.get("runtime", {}):
+            missing = f"compiles here; run by {target['runtime']['name']}, which is not"
         rows.append(
             {
                 "name": name,
-                "state": f"runtime {runtime.name}" if runtime else "runtime library not found",
+                "state": f"runtime {runtime.name}" if runtime else missing,
                 "purpose": str(target["summary"]),
             }
         )

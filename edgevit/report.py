@@ -10,6 +10,7 @@ from typing import Any
 
 from edgevit.errors import InputError
 from edgevit.files import atomic_path, check_target
+from edgevit.parity import FILE_NAME as PARITY_NAME
 from edgevit.program import Program
 from edgevit.validate import RESULT_NAME, read_manifest
 
@@ -72,8 +73,12 @@ def collect(folder: Path) -> dict[str, Any]:
         manifest = read_manifest(artifact)
         path = artifact / RESULT_NAME
         validation = json.loads(path.read_text("utf-8")) if path.exists() else None
-        rows.append(_artifact_row(artifact.name, manifest, validation))
-        details[artifact.name] = {"manifest": _without_table(manifest), "validation": validation}
+        path = artifact / PARITY_NAME
+        parity = json.loads(path.read_text("utf-8")) if path.exists() else None
+        rows.append(_artifact_row(artifact.name, manifest, validation, parity))
+        details[artifact.name] = {
+            "manifest": _without_table(manifest), "validation": validation, "parity": parity
+        }  # fmt: skip
     return {
         "schema_version": SCHEMA_VERSION,
         "kind": "edgevit-report",
@@ -103,8 +108,22 @@ def _stages(program: Program, size_bytes: int) -> list[Row]:
     return rows
 
 
-def _artifact_row(name: str, manifest: dict[str, Any], validation: dict[str, Any] | None) -> Row:
+def _artifact_row(
+    name: str,
+    manifest: dict[str, Any],
+    validation: dict[str, Any] | None,
+    parity: dict[str, Any] | None,
+) -> Row:
+    """As the harness ran it; without a validation, as `parity` did."""
     size = manifest["artifact"]["size_bytes"]
+    if validation is None and parity is not None:
+        return Row(
+            f"artifact {name} ({parity['engine']})",
+            top1=parity["top1_percent"],
+            images=parity["images"],
+            program_agreement=parity["agreement_percent"],
+            size_bytes=size,
+        )
     if validation is None:
         return Row(f"artifact {name} (not validated)", size_bytes=size)
     result = validation["result"]
@@ -208,7 +227,7 @@ def _program_section(program: dict[str, Any]) -> str:
 
 
 def _artifact_section(name: str, part: dict[str, Any]) -> str:
-    manifest, validation = part["manifest"], part["validation"]
+    manifest, validation, parity = part["manifest"], part["validation"], part["parity"]
     lines = [
         f"<h2>Artifact {escape(name)}</h2><p>{escape(manifest['artifact']['file'])}, sha256 "
         f"<code>{escape(manifest['artifact']['sha256'])}</code></p>"
@@ -219,8 +238,28 @@ def _artifact_section(name: str, part: dict[str, Any]) -> str:
             f"<p>Measured on {escape(machine['cpu'])} ({machine['cores']} cores), "
             f"{escape(validation['result']['runtime']['name'])}</p>"
         )
+    if parity:
+        lines.append(_parity_section(parity))
     lines.append(
         f"<details><summary>all figures</summary><pre>{escape(json.dumps(part, indent=1))}</pre>"
         "</details>"
     )
     return "".join(lines)
+
+
+def _parity_section(parity: dict[str, Any]) -> str:
+    first = parity["first_departure"]
+    rows = "".join(
+        f"<tr><td>{escape(row['name'])}<td>{escape(row['op'])}"
+        f"<td class=n>{'exact' if row['sqnr_db'] is None else format(row['sqnr_db'], '.1f')}"
+        f"<td class=n>{row['max_steps']:.3g}<td class=n>{row['differing_percent']:.3g}"
+        for row in parity["layers"]
+    )
+    return (
+        f"<p>Parity with the program ({escape(parity['engine'])}): "
+        f"{parity['agreement_percent']:.2f} % of {parity['images']} predictions; "
+        + (f"departs first at <code>{escape(first)}</code>" if first else "every tensor is equal")
+        + f"</p><details><summary>layer by layer, {parity['layer_images']} images</summary>"
+        "<table><tr><th>layer<th>operation<th>SQNR dB<th>max steps<th>differ %</tr>"
+        f"{rows}</table></details>"
+    )

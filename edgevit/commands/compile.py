@@ -3,32 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
 
+from edgevit.commands.options import compile_options
 from edgevit.errors import InputError
 from edgevit.targets import load_target, target_names
-
-
-def _target_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Adds every target's own options; where two targets share one, their choices are joined."""
-    users: dict[str, list[str]] = {}
-    choices: dict[str, dict[str, None]] = {}
-    for target in target_names():
-        for option, values in load_target(target).OPTIONS.items():
-            users.setdefault(option, []).append(target)
-            choices.setdefault(option, {}).update(dict.fromkeys(values))
-    for option, targets in reversed(users.items()):
-        values = list(choices[option])
-        command = click.option(
-            f"--{option}",
-            type=click.Choice(values),
-            help=f"For {', '.join(targets)}.  [default: {values[0]}]",
-        )(command)
-    return command
 
 
 @click.command("compile")
@@ -50,7 +32,7 @@ def _target_options(command: Callable[..., None]) -> Callable[..., None]:
     type=click.Path(path_type=Path),
     help="The artifact goes to DIR/<target>.",
 )
-@_target_options
+@compile_options
 @click.option("--force", is_flag=True, help="Replace an artifact folder that is there.")
 @click.option("--json", "as_json", is_flag=True, help="Print the manifests as one JSON object.")
 def compile_command(
@@ -68,7 +50,7 @@ def compile_command(
 
     \b
     Example:
-      edgevit compile model.evq --target tflite --io uint8 -o build
+      edgevit compile model.evq --target tflite --target coreml -o build
     """
     from edgevit.files import check_target
     from edgevit.program import Program
@@ -77,7 +59,9 @@ def compile_command(
     chosen = {name: load_target(name) for name in dict.fromkeys(targets)}
     for option in given:
         if not any(option in target.OPTIONS for target in chosen.values()):
-            raise InputError(f"--{option} is not an option of {', '.join(chosen)}")
+            raise InputError(
+                f"--{option.replace('_', '-')} is not an option of {', '.join(chosen)}"
+            )
     for name in chosen:
         check_target(output / name, force)
     program = Program.load(program_file)
@@ -106,11 +90,19 @@ def _print_summary(manifest: dict[str, Any], folder: Path) -> None:
         how += "" if tensor["scale"] is None else f"zero-point {tensor['zero_point']}"
         table.add_row(name, f"{tensor['dtype']} {tensor['shape']}{how}")
     table.add_row("operators", ", ".join(f"{n} {op}" for op, n in manifest["ops"].items()))
+    table.add_row("options", ", ".join(f"{k} {v}" for k, v in manifest["options"].items()))
     table.add_row(
         "scale audit",
-        f"exact: {audit['activations']} activations, {audit['weight_channels']} weight channels",
+        f"exact: {audit['activations']} activations, {audit['weight_channels']} weight channels"
+        if audit
+        else "none: a float artifact, to compare with",
     )
-    table.add_row("dropped quantizers", ", ".join(manifest["drops"]) or "none")
+    table.add_row("dropped quantizers", _few(manifest["drops"]))
     table.add_row("size", f"{artifact['size_bytes'] / 1e6:.2f} MB")
     table.add_row("written to", str(folder))
     Console().print(table)
+
+
+def _few(names: list[str], most: int = 8) -> str:
+    rest = f" and {len(names) - most} more" if len(names) > most else ""
+    return (", ".join(names[:most]) or "none") + rest

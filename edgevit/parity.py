@@ -1,0 +1,313 @@
+"""How far each artifact's tensors are from the program's, layer by layer, and its predictions.
+
+One piece of code for every target: an artifact is opened by its target's `open_runner`, given the
+same images as the program, and every tensor both of them hold is compared. A difference is counted
+in steps of the program's own quantizer, and as a signal-to-quantization-noise ratio:
+10 log10(sum of the program's values squared / sum of the differences squared).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgevit.data import ImageSet, Preprocessing
+from edgevit.errors import GateFailed, InputError
+from edgevit.files import atomic_path, check_target, sha256_file
+from edgevit.graph import Quantizer
+from edgevit.program import Program
+from edgevit.progress import Progress
+from edgevit.targets import Runner, load_target
+from edgevit.targets.artifact import Artifact, load_artifact
+
+SCHEMA_VERSION, KIND, FILE_NAME = 1, "edgevit-parity", "parity.json"
+CHUNK_IMAGES = 16
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One tensor of an artifact against the program's.
+
+    differing_percent   of its values, by half a step or more
+    max_steps           largest difference, in steps of the program's quantizer
+    sqnr_db             None where nothing differs, or the program's values are all 0
+    """
+
+    name: str
+    op: str
+    values: int
+    differing_percent: float
+    max_steps: float
+    sqnr_db: float | None
+
+
+@dataclass(frozen=True)
+class Parity:
+    """What one artifact was found to be.
+
+    layers          in the program's order; those the artifact does not hold are missing
+    layer_images    how many images they were compared on
+    first_departure the first layer with a difference; None: there is none
+    images          how many the predictions were compared on
+    agreement_percent   of the predictions, with the program's
+    top1_percent    of the artifact's predictions, with the labels
+    """
+
+    target: str
+    engine: str
+    artifact_sha256: str
+    program_sha256: str
+    dataset_sha256: str
+    layers: tuple[Layer, ...]
+    layer_images: int
+    first_departure: str | None
+    images: int
+    agreement_percent: float
+    top1_percent: float
+    program_top1_percent: float
+
+    def to_json(self) -> dict[str, Any]:
+        return {"schema_version": SCHEMA_VERSION, "kind": KIND, **asdict(self)}
+
+
+def compare(
+    folder: Path,
+    data: Path,
+    *,
+    program: Path | None = None,
+    layer_images: int = 32,
+    images: int | None = None,
+    out: Path | None = None,
+    force: bool = False,
+    **options: str,
+) -> Parity:
+    """Compare an artifact folder with its program; writes parity.json beside the artifact.
+
+    data          labelled images; `images` of them, spread evenly (default all), are predicted, and
+                  `layer_images` of them compared layer by layer
+    program       the .evq; default: the file of that name near the folder
+    out           default: FOLDER/parity.json
+    options       of the target's runner (`RUN_OPTIONS`)
+    Raises InputError for an artifact that is not its manifest's or not this program's, and for
+    options the target does not have.
+    """
+    out = folder / FILE_NAME if out is None else out
+    check_target(out, force)
+    artifact = load_artifact(folder)
+    runner = open_artifact(artifact, **options)
+    loaded = Program.load(find_program(artifact, program))
+    rules = Preprocessing.from_json(artifact.manifest["preprocessing"])
+    dataset = ImageSet.open(data, artifact.manifest["labels"])
+    layers = _layers(runner, loaded, dataset, rules, _spread(len(dataset), layer_images))
+    order = _spread(len(dataset), images)
+    expected, found = _predictions(runner, loaded, dataset, rules, order, artifact.folder.name)
+    labels = dataset.labels[order]
+    result = Parity(
+        target=artifact.manifest["target"],
+        engine=runner.engine,
+        artifact_sha256=artifact.manifest["artifact"]["sha256"],
+        program_sha256=loaded.sha256,
+        dataset_sha256=dataset.sha256,
+        layers=tuple(layers),
+        layer_images=min(layer_images, len(dataset)),
+        first_departure=next((row.name for row in layers if row.max_steps), None),
+        images=len(order),
+        agreement_percent=_percent(found == expected),
+        top1_percent=_percent(found == labels),
+        program_top1_percent=_percent(expected == labels),
+    )
+    with atomic_path(out, force) as temporary:
+        temporary.write_text(json.dumps(result.to_json(), indent=1, allow_nan=False) + "\n")
+    return result
+
+
+def check_agreement(found: dict[str, Parity], min_agreement: float | None) -> None:
+    """Raises GateFailed naming the artifacts whose predictions are too seldom the program's."""
+    below = [
+        f"{name}: {parity.agreement_percent:.2f} % of {parity.images} predictions are the program's"
+        for name, parity in found.items()
+        if min_agreement is not None and parity.agreement_percent < min_agreement
+    ]
+    if below:
+        raise GateFailed("; ".join(below) + f"; at least {min_agreement:.2f} % are asked for")
+
+
+def open_artifact(artifact: Artifact, **options: str) -> Runner:
+    """The runner of an artifact's target. Raises InputError for options it does not have."""
+    target = load_target(artifact.manifest["target"])
+    for name, value in options.items():
+        choices = target.RUN_OPTIONS.get(name)
+        if choices is None:
+            raise InputError(f"--{name} is not an option of {target.NAME} artifacts")
+        if value not in choices:
+            raise InputError(f"--{name} {value!r} is not one of {', '.join(choices)}")
+    return target.open_runner(artifact, **options)
+
+
+def find_program(artifact: Artifact, given: Path | None) -> Path:
+    """The .evq that an artifact was compiled from: the given one, or the one beside its folder.
+
+    Raises InputError where there is none, or the given one is another.
+    """
+    entry, folder = artifact.manifest["program"], artifact.folder.resolve()
+    if given is not None:
+        if sha256_file(given) != entry["sha256"]:
+            raise InputError(
+                f"{artifact.folder} was not compiled from {given}: its sha256 is another"
+            )
+        return given
+    for place in (folder.parent, folder.parent.parent, Path.cwd()):
+        path = place / (entry["file"] or "")
+        if path.is_file() and sha256_file(path) == entry["sha256"]:
+            return path
+    raise InputError(
+        f"the program of {artifact.folder} ({entry['file'] or 'never saved'}, sha256 "
+        f"{entry['sha256'][:12]}) is not beside it; name it with --program M.evq"
+    )
+
+
+def _layers(
+    runner: Runner, program: Program, dataset: ImageSet, rules: Preprocessing, order: list[int]
+) -> list[Layer]:
+    totals: dict[str, _Difference] = {}
+    with Progress(f"layers of {runner.engine}", len(order), "images") as progress:
+        for chunk in _chunks(order):
+            pixels = dataset.pixels(chunk, rules)
+            expected = dict(program.tensors(rules.normalise(pixels)))
+            for name, values in runner.tensors(pixels, program):
+                total = totals.setdefault(name, _Difference(program.graph().quantizer(name)))
+                total.add(values, expected.pop(name).numpy())
+            progress.update(progress.done + len(chunk))
+    graph = program.graph()
+    ops = {node.name: node.op for node in graph.nodes} | {graph.input_name: "input"}
+    return [totals[name].layer(name, ops[name]) for name in graph.activations() if name in totals]
+
+
+class _Difference:
+    """Sums over images of one tensor's differences."""
+
+    def __init__(self, quantizer: Quantizer) -> None:
+        self.quantizer = quantizer
+        self.count = self.differing = 0
+        self.max_steps = self.noise = self.signal = 0.0
+
+    def add(self, found: np.ndarray, expected: np.ndarray) -> None:
+        centred = expected.astype(np.float64) - self.quantizer.zero_point
+        if found.dtype == np.int8:
+            steps = found.astype(np.float64) - self.quantizer.zero_point - centred
+        else:
+            steps = found.astype(np.float64) / self.quantizer.scale - centred
+        self.count += steps.size
+        self.differing += int((np.abs(steps) >= 0.5).sum())
+        self.max_steps = max(self.max_steps, float(np.abs(steps).max()))
+        self.noise += float((steps**2).sum())
+        self.signal += float((centred**2).sum())
+
+    def layer(self, name: str, op: str) -> Layer:
+        known = self.noise > 0 and self.signal > 0
+        return Layer(
+            name=name,
+            op=op,
+            values=self.count,
+            differing_percent=100 * self.differing / self.count,
+            max_steps=self.max_steps,
+            sqnr_db=10 * float(np.log10(self.signal / self.noise)) if known else None,
+        )
+
+
+def _predictions(
+    runner: Runner,
+    program: Program,
+    dataset: ImageSet,
+    rules: Preprocessing,
+    order: list[int],
+    title: str,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Predicted classes of the program and of the artifact, int64 (len(order),)."""
+    expected, found = [], []
+    with Progress(title, len(order), "images") as progress:
+        for chunk in _chunks(order):
+            pixels = dataset.pixels(chunk, rules)
+            expected.append(program.run(rules.normalise(pixels)).numpy().argmax(1))
+            found.append(runner.scores(pixels).argmax(1))
+            progress.update(progress.done + len(chunk))
+    return np.concatenate(expected), np.concatenate(found)
+
+
+def _chunks(order: list[int]) -> Iterator[list[int]]:
+    for start in range(0, len(order), CHUNK_IMAGES):
+        yield order[start : start + CHUNK_IMAGES]
+
+
+def _spread(size: int, count: int | None) -> list[int]:
+    """`count` indices out of `size`, evenly and in order, as the harness takes them."""
+    count = size if count is None else min(count, size)
+    return [i * size // count for i in range(count)]
+
+
+def _percent(hits: np.ndarray) -> float:
+    return 100 * float(hits.mean())
+
+
+Column = tuple[str, Callable[[Layer], str]]
+COLUMNS: tuple[Column, ...] = (
+    ("SQNR dB", lambda row: "exact" if row.sqnr_db is None else f"{row.sqnr_db:.1f}"),
+    ("max steps", lambda row: f"{row.max_steps:.3g}"),
+    ("differ %", lambda row: f"{row.differing_percent:.3g}"),
+)
+
+
+def print_table(found: dict[str, Parity], every: bool = False, worst: int = 12) -> None:
+    """The artifacts side by side: a line each, then per layer; the worst ones unless `every`.
+
+    found  name for the table's heading -> what was found
+    """
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console()
+    for name, parity in found.items():
+        console.print(
+            f"{name}: {parity.agreement_percent:.2f} % of {parity.images} predictions are the "
+            f"program's; top-1 {parity.top1_percent:.2f} % against "
+            f"{parity.program_top1_percent:.2f} % ({parity.engine}); "
+            + (f"departs first at {parity.first_departure}" if parity.first_departure else "every "
+               f"tensor of {parity.layer_images} images is the program's, bit for bit"),
+            soft_wrap=True, highlight=False,
+        )  # fmt: skip
+    rows: dict[str, dict[str, Layer]] = {}
+    for name, parity in found.items():
+        for layer in parity.layers:
+            rows.setdefault(layer.name, {})[name] = layer
+    chosen = list(rows) if every else _worst(rows, worst)
+    if not any(layer.max_steps for name in chosen for layer in rows[name].values()):
+        return
+    table = Table(title="every layer" if every else f"the {len(chosen)} layers farthest off")
+    table.add_column("layer", no_wrap=True)
+    for name in found:
+        for heading, _ in COLUMNS:
+            table.add_column(f"{name}\n{heading}", justify="right", no_wrap=True)
+    for layer in chosen:
+        cells = [
+            text(rows[layer][name]) if name in rows[layer] else ""
+            for name in found for _, text in COLUMNS
+        ]  # fmt: skip
+        table.add_row(layer, *cells)
+    # Without a terminal there is no width to fit into: columns must not be cut.
+    Console(width=max(console.width, 60 + 40 * len(found))).print(table)
+
+
+def _worst(rows: dict[str, dict[str, Layer]], count: int) -> list[str]:
+    """The names of the layers with the lowest SQNR in any artifact, in the program's order."""
+
+    def lowest(name: str) -> float:
+        known = [row.sqnr_db for row in rows[name].values() if row.sqnr_db is not None]
+        return min(known, default=float("inf"))
+
+    kept = set(sorted(rows, key=lowest)[:count])
+    return [name for name in rows if name in kept]
