@@ -1,0 +1,263 @@
+"""An artifact folder and a target's app template into a package that an app project takes in.
+
+A template is the folder targets/TARGET/deploy/. Its deploy.toml, which is not copied, says what
+goes where; no target is named here. Every path is relative and stays inside its folder:
+
+    name = "Library"            the library's name in the template's paths and text, for --name
+    reserved_names = ["..."]    names that --name may not take
+    compile = "edgevit compile ..."     makes an artifact for this template; "-o DIR" is added
+
+    [artifact]                  the artifact (a file or folder), files beside it = where they go
+    [sources]                   file of this repository = where it goes
+    [[requires]]                the artifact is refused unless the manifest's value is among these
+    key = "options.input"
+    values = ["image"]
+    reason = "..."
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from edgevit import __version__
+from edgevit.errors import InputError, ToolMissing
+from edgevit.files import atomic_path, check_target, write_tree
+from edgevit.harness import SOURCES
+from edgevit.program.evq import check_json
+from edgevit.targets.artifact import Artifact, load_artifact
+
+SCHEMA_VERSION, KIND = 1, "edgevit-package"
+MARKER_FILE, DESCRIPTION_FILE = "edgevit-package.json", "deploy.toml"
+_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}")
+
+
+@dataclass(frozen=True)
+class Requirement:
+    """What the manifest must say at `key` (dotted), and why this template cannot do without."""
+
+    key: str
+    values: tuple[Any, ...]
+    reason: str
+
+
+@dataclass(frozen=True)
+class Template:
+    """A deploy.toml, checked. `artifact` and `sources` map where from to where to."""
+
+    folder: Path
+    name: str
+    compile: str
+    artifact: Mapping[str, str]
+    sources: Mapping[str, str]
+    requires: tuple[Requirement, ...] = ()
+    reserved_names: tuple[str, ...] = ()
+
+
+def template_names() -> list[str]:
+    """The targets that have a template, sorted.
+
+    Raises ToolMissing where edgevit was installed without its sources.
+    """
+    if not (SOURCES / "targets").is_dir():
+        raise ToolMissing(
+            f"the app templates are not beside the package ({SOURCES}): work in a checkout of "
+            "edgevit and install it with `pip install -e .`"
+        )
+    found = (SOURCES / "targets").glob(f"*/deploy/{DESCRIPTION_FILE}")
+    return sorted(path.parent.parent.name for path in found)
+
+
+def read_template(target: str) -> Template:
+    """Raises InputError for a target without a template, and naming what deploy.toml has wrong."""
+    if target not in (names := template_names()):
+        raise InputError(f"target {target!r} has no app template; there is: {', '.join(names)}")
+    folder = SOURCES / "targets" / target / "deploy"
+    path = folder / DESCRIPTION_FILE
+    try:
+        value = tomllib.loads(path.read_text(encoding="utf-8"))
+        check_json(value, str(path), _DESCRIPTION_RULES)
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise InputError(f"{path} cannot be read: {error}") from error
+    for section in ("artifact", "sources"):
+        for each in (*value[section], *value[section].values()):
+            _check_inside(each, f"{path}: {section}")
+    requires = tuple(
+        Requirement(row["key"], tuple(row["values"]), row["reason"])
+        for row in value.pop("requires", ())
+    )
+    reserved = tuple(value.pop("reserved_names", ()))
+    return Template(folder, requires=requires, reserved_names=reserved, **value)
+
+
+def write_package(
+    target: str,
+    build: Path,
+    out: Path | None = None,
+    *,
+    name: str | None = None,
+    force: bool = False,
+) -> dict[str, Any]:
+    """Writes the package of `build`/`target`, whole or not at all; returns what its marker holds.
+
+    out     default: `build`/`target`-package; with `force`, an earlier package there is replaced
+    name    of the library instead of the template's own
+
+    Hidden files of the template stay behind: an editor's, or a build's. Raises InputError when
+    the artifact folder is missing, damaged, of another target or compiled with options that the
+    template cannot use, and when `out` may not be written.
+    """
+    template = read_template(target)
+    folder = build / target
+    out = build / f"{target}-package" if out is None else out
+    name = template.name if name is None else name
+    _check_name(name, template)
+    again = f"{template.compile} -o {build}"
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such artifact folder; make it with `{again}`")
+    for made_of in (folder, template.folder):
+        if out.resolve().is_relative_to(made_of.resolve()):
+            raise InputError(f"{out} is inside {made_of}, which the package is made of: give -o")
+    check_target(out, force)
+    artifact = load_artifact(folder)
+    _check_artifact(artifact, template, target, f"compile it again: `{again} --force`")
+    manifest = artifact.manifest
+    marker = {
+        "schema_version": SCHEMA_VERSION,
+        "kind": KIND,
+        "target": target,
+        "name": name,
+        "artifact": {key: manifest["artifact"][key] for key in ("file", "sha256")},
+        "program": {"sha256": manifest["program"]["sha256"]},
+        "edgevit": __version__,
+    }
+    with atomic_path(out, force, marker=MARKER_FILE) as temporary:
+        _copy_template(template, temporary, name)
+        for source, place in template.sources.items():
+            _copy(SOURCES / source, temporary / place.replace(template.name, name))
+        for source, place in template.artifact.items():
+            to = temporary / place.replace(template.name, name)
+            if source == manifest["artifact"]["file"]:
+                _write_artifact(artifact, to)
+            else:
+                _copy(folder / source, to)
+        (temporary / MARKER_FILE).write_text(json.dumps(marker, indent=1) + "\n", encoding="utf-8")
+    return marker
+
+
+def _check_inside(path: str, where: str) -> None:
+    pure = PurePosixPath(path)
+    if pure.is_absolute() or ".." in pure.parts or not pure.parts or "\\" in path or "\0" in path:
+        raise InputError(f"{where}: the path {path!r} must be relative, inside, and without '..'")
+
+
+def _check_name(name: str, template: Template) -> None:
+    if not _NAME.fullmatch(name):
+        raise InputError(
+            f"the name {name!r} must be a letter followed by up to 63 letters, digits or '_'"
+        )
+    if name == template.name:
+        return
+    places = [*template.artifact.values(), *template.sources.values()]
+    places += [p.relative_to(template.folder).as_posix() for p in template.folder.rglob("*")]
+    taken = {PurePosixPath(part).stem for place in places for part in PurePosixPath(place).parts}
+    taken |= {*template.reserved_names, template.name}
+    if name.lower() in {each.lower() for each in taken}:
+        raise InputError(f"the name {name!r} is taken in the package of this template")
+
+
+def _check_artifact(artifact: Artifact, template: Template, target: str, advice: str) -> None:
+    manifest, folder = artifact.manifest, artifact.folder
+    if manifest["target"] != target:
+        raise InputError(f"{folder} was compiled for {manifest['target']}, not {target}; {advice}")
+    if manifest["artifact"]["file"] not in template.artifact:
+        raise InputError(
+            f"{folder}: the artifact is {manifest['artifact']['file']}, the template takes "
+            f"{', '.join(template.artifact)}; {advice}"
+        )
+    for requirement in template.requires:
+        found: Any = manifest
+        for key in requirement.key.split("."):
+            found = found.get(key) if isinstance(found, dict) else None
+        if found not in requirement.values:
+            wanted = " or ".join(repr(value) for value in requirement.values)
+            raise InputError(
+                f"{folder}: {requirement.key} is {found!r}, the package needs {wanted}: "
+                f"{requirement.reason}; {advice}"
+            )
+
+
+def _copy_template(template: Template, out: Path, name: str) -> None:
+    old, new = template.name.encode(), name.encode()
+    out.mkdir()
+    for folder, subfolders, files in os.walk(template.folder):
+        subfolders[:] = sorted(each for each in subfolders if not each.startswith("."))
+        for each in (*subfolders, *files):
+            if (Path(folder) / each).is_symlink():
+                raise InputError(f"{Path(folder) / each} is a symbolic link: a template has none")
+        for each in files:
+            source = Path(folder) / each
+            relative = source.relative_to(template.folder)
+            if each.startswith(".") or relative == Path(DESCRIPTION_FILE):
+                continue
+            place = out / relative.as_posix().replace(template.name, name)
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.write_bytes(source.read_bytes().replace(old, new))
+            shutil.copymode(source, place)
+
+
+def _write_artifact(artifact: Artifact, place: Path) -> None:
+    # The bytes that were compared with the manifest, not a second reading of the file.
+    _prepare(artifact.path, place)
+    files = artifact.data if isinstance(artifact.data, Mapping) else {"": artifact.data}
+    write_tree(place, files)
+
+
+def _copy(source: Path, place: Path) -> None:
+    _prepare(source, place)
+    if not source.is_file():
+        what = "is not a plain file" if source.exists() else "is missing"
+        raise InputError(f"{source} {what}; the package needs it")
+    try:
+        shutil.copyfile(source, place)
+    except OSError as error:
+        raise InputError(f"{source} cannot be copied: {error.strerror}") from error
+
+
+def _prepare(source: Path, place: Path) -> None:
+    """Makes the folder above `place`; InputError for a link, and for a place that is taken."""
+    if source.is_symlink():
+        raise InputError(f"{source} is a symbolic link; a package holds files and folders only")
+    if os.path.lexists(place):
+        raise InputError(f"{place.name}: {DESCRIPTION_FILE} puts two files in the same place")
+    place.parent.mkdir(parents=True, exist_ok=True)
+
+
+_TEXT = {"type": "string", "minLength": 1}
+_PLACES = {"type": "object", "minProperties": 1, "additionalProperties": _TEXT}
+_REQUIREMENT = {
+    "type": "object",
+    "additionalProperties": False,
+    "required": [field.name for field in fields(Requirement)],
+    "properties": {"key": _TEXT, "values": {"type": "array", "minItems": 1}, "reason": _TEXT},
+}
+_DESCRIPTION_RULES = {
+    "type": "object",
+    "additionalProperties": False,
+    "required": ["name", "compile", "artifact", "sources"],
+    "properties": {
+        "name": {"type": "string", "pattern": f"^{_NAME.pattern}$"},
+        "compile": _TEXT,
+        "artifact": _PLACES,
+        "sources": {**_PLACES, "minProperties": 0},
+        "requires": {"type": "array", "items": _REQUIREMENT},
+        "reserved_names": {"type": "array", "items": _TEXT},
+    },
+}

@@ -1,0 +1,56 @@
+// From 8-bit pixels of any size to the network's square of RGB, bit for bit as edgevit measured it.
+//
+// Plain C. No state is kept between calls, so any thread may call at any time.
+#ifndef EDGEVIT_IMAGE_H
+#define EDGEVIT_IMAGE_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+// The order of the four bytes of a pixel. The fourth is not looked at.
+static const int32_t EDGEVIT_ORDER_RGBA = 0;
+static const int32_t EDGEVIT_ORDER_BGRA = 1;
+
+static const int32_t EDGEVIT_BICUBIC = 0;
+static const int32_t EDGEVIT_BILINEAR = 1;
+
+static const int32_t EDGEVIT_OK = 0;
+static const int32_t EDGEVIT_BAD_ARGUMENT = 1;   // a mistake of the caller
+static const int32_t EDGEVIT_IMAGE_REFUSED = 2;  // the image is too small, too large or too thin
+static const int32_t EDGEVIT_OUT_OF_MEMORY = 3;
+static const int32_t EDGEVIT_INTERNAL = 4;
+
+// Rows from top to bottom, stride_bytes from one to the next; at most 64 million pixels.
+typedef struct {
+    const uint8_t *pixels;
+    size_t width;
+    size_t height;
+    size_t stride_bytes;
+    int32_t order;
+} edgevit_image;
+
+// `preprocessing` of the artifact's manifest.json.
+typedef struct {
+    int32_t image_size;     // 1 to 4096
+    int32_t resize_size;    // image_size to 16384; 0: the image is cropped without a resize
+    int32_t interpolation;  // EDGEVIT_BICUBIC or EDGEVIT_BILINEAR
+} edgevit_preprocessing;
+
+// Resizes the shorter side and crops the centre: image_size rows of image_size RGB pixels to `rgb`,
+// which has rgb_size_bytes = image_size * image_size * 3.
+//
+// Returns EDGEVIT_OK, or another code with `rgb` unspecified and the reason in `message`: text
+// ended by a zero, cut to message_size_bytes. `message` may be null when that is 0.
+int32_t edgevit_prepare(const edgevit_image *image, const edgevit_preprocessing *preprocessing,
+                        uint8_t *rgb, size_t rgb_size_bytes, char *message,
+                        size_t message_size_bytes);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

@@ -1,0 +1,120 @@
+import CoreGraphics
+import CoreVideo
+import EdgevitImage
+
+/// From an image of any size to the pixel buffer that the model takes.
+///
+/// Resize and crop are edgevit's own, so the pixels are those the accuracy was measured on.
+struct PixelPreparation {
+    let preprocessing: Manifest.Preprocessing
+
+    private static let maxImagePixels = 64_000_000
+
+    /// The image's pixels in sRGB, as stored: no orientation is applied. Transparent pixels are
+    /// blended with black.
+    func input(from image: CGImage) throws -> CVPixelBuffer {
+        let (width, height) = (image.width, image.height)
+        guard width > 0, height > 0, height <= Self.maxImagePixels / width else {
+            throw RepViTClassifierError.image("\(width)x\(height) pixels, over 64 million or none")
+        }
+        let layout =
+            CGImageAlphaInfo.noneSkipLast.rawValue | CGBitmapInfo.byteOrder32Big.rawValue
+        guard let sRGB = CGColorSpace(name: CGColorSpace.sRGB),
+            let context = CGContext(
+                data: nil, width: width, height: height, bitsPerComponent: 8, bytesPerRow: 0,
+                space: sRGB, bitmapInfo: layout),
+            let pixels = context.data
+        else {
+            throw RepViTClassifierError.image("no memory for \(width)x\(height) pixels")
+        }
+        // One to one: Core Graphics converts colours here and resizes nothing.
+        context.interpolationQuality = .none
+        context.setBlendMode(.copy)
+        context.draw(image, in: CGRect(x: 0, y: 0, width: width, height: height))
+        return try withExtendedLifetime(context) {
+            try prepare(
+                edgevit_image(
+                    pixels: UnsafePointer(pixels.assumingMemoryBound(to: UInt8.self)),
+                    width: width, height: height, stride_bytes: context.bytesPerRow,
+                    order: EDGEVIT_ORDER_RGBA))
+        }
+    }
+
+    /// A camera frame of kCVPixelFormatType_32BGRA, its values taken as they are.
+    func input(from frame: CVPixelBuffer) throws -> CVPixelBuffer {
+        guard CVPixelBufferGetPixelFormatType(frame) == kCVPixelFormatType_32BGRA else {
+            throw RepViTClassifierError.image("the frame is not kCVPixelFormatType_32BGRA")
+        }
+        return try withBytes(of: frame, .readOnly) { pixels, strideBytes in
+            try prepare(
+                edgevit_image(
+                    pixels: UnsafePointer(pixels),
+                    width: CVPixelBufferGetWidth(frame), height: CVPixelBufferGetHeight(frame),
+                    stride_bytes: strideBytes, order: EDGEVIT_ORDER_BGRA))
+        }
+    }
+
+    private func prepare(_ image: edgevit_image) throws -> CVPixelBuffer {
+        let side = preprocessing.imageSize
+        var image = image
+        var settings = edgevit_preprocessing(
+            image_size: Int32(side),
+            resize_size: Int32(clamping: preprocessing.resizeSize ?? 0),
+            interpolation: preprocessing.interpolation == .bicubic
+                ? EDGEVIT_BICUBIC : EDGEVIT_BILINEAR)
+        let rgbSizeBytes = side * side * 3
+        var rgb = [UInt8](repeating: 0, count: rgbSizeBytes)
+        let messageSizeBytes = 256
+        var message = [CChar](repeating: 0, count: messageSizeBytes)
+        let status = edgevit_prepare(
+            &image, &settings, &rgb, rgbSizeBytes, &message, messageSizeBytes)
+        guard status == EDGEVIT_OK else {
+            let reason = message.withUnsafeBufferPointer { String(cString: $0.baseAddress!) }
+            throw RepViTClassifierError.image(reason)
+        }
+        return try pixelBuffer(rgb: rgb, side: side)
+    }
+
+    private func pixelBuffer(rgb: [UInt8], side: Int) throws -> CVPixelBuffer {
+        var created: CVPixelBuffer?
+        let attributes =
+            [kCVPixelBufferIOSurfacePropertiesKey: [:] as CFDictionary] as CFDictionary
+        let status = CVPixelBufferCreate(
+            kCFAllocatorDefault, side, side, kCVPixelFormatType_32BGRA, attributes, &created)
+        guard status == kCVReturnSuccess, let buffer = created else {
+            throw RepViTClassifierError.image("no pixel buffer: CVReturn \(status)")
+        }
+        try withBytes(of: buffer, []) { bytes, strideBytes in
+            rgb.withUnsafeBufferPointer { source in
+                for y in 0..<side {
+                    for x in 0..<side {
+                        let from = (y * side + x) * 3
+                        let to = y * strideBytes + x * 4
+                        bytes[to] = source[from + 2]
+                        bytes[to + 1] = source[from + 1]
+                        bytes[to + 2] = source[from]
+                        bytes[to + 3] = 255
+                    }
+                }
+            }
+        }
+        return buffer
+    }
+
+    /// Calls `body` with the locked bytes and the stride from one row to the next.
+    private func withBytes<Value>(
+        of buffer: CVPixelBuffer, _ flags: CVPixelBufferLockFlags,
+        _ body: (UnsafeMutablePointer<UInt8>, Int) throws -> Value
+    ) throws -> Value {
+        let status = CVPixelBufferLockBaseAddress(buffer, flags)
+        guard status == kCVReturnSuccess else {
+            throw RepViTClassifierError.image("the pixel buffer is in use: CVReturn \(status)")
+        }
+        defer { CVPixelBufferUnlockBaseAddress(buffer, flags) }
+        guard let base = CVPixelBufferGetBaseAddress(buffer) else {
+            throw RepViTClassifierError.image("the pixel buffer has no memory")
+        }
+        return try body(
+            base.assumingMemoryBound(to: UInt8.self), CVPixelBufferGetBytesPerRow(buffer))
+    }
+}

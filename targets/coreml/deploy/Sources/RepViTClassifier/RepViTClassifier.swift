@@ -1,0 +1,115 @@
+import CoreGraphics
+import CoreML
+import CoreVideo
+import Foundation
+
+/// Says what an image shows, by the model that this package was made with.
+///
+/// Any thread may call `classify`, several at once too: everything is immutable once made, and
+/// predictions take turns, because Core ML promises thread safety only of its asynchronous ones.
+public final class RepViTClassifier: @unchecked Sendable {
+    /// The classes, in the order of the model's logits.
+    public var labels: [String] { manifest.labels }
+
+    private enum Output {
+        case probabilities(String)
+        case logits(String)
+    }
+
+    private let manifest: Manifest
+    private let preparation: PixelPreparation
+    private let model: MLModel
+    private let inputName: String
+    private let output: Output
+    private let prediction = NSLock()
+
+    /// Loads the model; the first time on a device it is compiled, which takes seconds: call it
+    /// off the main thread. Throws `RepViTClassifierError`.
+    public init(computeUnits: MLComputeUnits = .all) throws {
+        guard let folder = Bundle.module.url(forResource: "Model", withExtension: nil) else {
+            throw RepViTClassifierError.resource(
+                "no Model folder: the package is made by `edgevit package`")
+        }
+        manifest = try Manifest.read(from: folder)
+        preparation = PixelPreparation(preprocessing: manifest.preprocessing)
+        let configuration = MLModelConfiguration()
+        configuration.computeUnits = computeUnits
+        model = try CompiledModel.load(
+            package: folder.appendingPathComponent(manifest.artifact.file),
+            sha256: manifest.artifact.sha256, configuration: configuration)
+        inputName = try RepViTClassifier.imageInput(
+            of: model.modelDescription, side: manifest.preprocessing.imageSize)
+        output = try RepViTClassifier.output(of: model.modelDescription)
+    }
+
+    /// The `topK` most probable classes of an image, the most probable first.
+    ///
+    /// The pixels are taken as stored: turn a photo with an orientation upright first. Throws
+    /// `RepViTClassifierError`.
+    public func classify(
+        _ image: CGImage, topK: Int = 5
+    ) throws -> [(label: String, probability: Double)] {
+        try classify(input: preparation.input(from: image), topK: topK)
+    }
+
+    /// The same of a camera frame, which must be kCVPixelFormatType_32BGRA.
+    public func classify(
+        _ frame: CVPixelBuffer, topK: Int = 5
+    ) throws -> [(label: String, probability: Double)] {
+        try classify(input: preparation.input(from: frame), topK: topK)
+    }
+
+    private func classify(
+        input: CVPixelBuffer, topK: Int
+    ) throws -> [(label: String, probability: Double)] {
+        let found = try scores(of: predict(input))
+        return found.best(topK).map { (label: labels[$0], probability: found.probabilities[$0]) }
+    }
+
+    private func predict(_ input: CVPixelBuffer) throws -> MLFeatureProvider {
+        prediction.lock()
+        defer { prediction.unlock() }
+        do {
+            let features = try MLDictionaryFeatureProvider(
+                dictionary: [inputName: MLFeatureValue(pixelBuffer: input)])
+            return try model.prediction(from: features)
+        } catch {
+            throw RepViTClassifierError.model("\(error)")
+        }
+    }
+
+    private func scores(of answer: MLFeatureProvider) throws -> Scores {
+        switch output {
+        case .probabilities(let name):
+            let byLabel = answer.featureValue(for: name)?.dictionaryValue ?? [:]
+            return try Scores(byLabel: byLabel, labels: labels)
+        case .logits(let name):
+            guard let logits = answer.featureValue(for: name)?.multiArrayValue else {
+                throw RepViTClassifierError.resource("the model did not answer \(name)")
+            }
+            return try Scores(logits: logits, labels: labels)
+        }
+    }
+
+    private static func imageInput(of model: MLModelDescription, side: Int) throws -> String {
+        let inputs = model.inputDescriptionsByName
+        guard inputs.count == 1, let (name, input) = inputs.first,
+            let size = input.imageConstraint, size.pixelsWide == side, size.pixelsHigh == side
+        else {
+            throw RepViTClassifierError.resource(
+                "the model's only input must be an image of \(side)x\(side) pixels")
+        }
+        return name
+    }
+
+    private static func output(of model: MLModelDescription) throws -> Output {
+        if let name = model.predictedProbabilitiesName {
+            return .probabilities(name)
+        }
+        let arrays = model.outputDescriptionsByName.filter { $0.value.type == .multiArray }
+        guard arrays.count == 1, let name = arrays.keys.first else {
+            throw RepViTClassifierError.resource("the model must answer one array of logits")
+        }
+        return .logits(name)
+    }
+}

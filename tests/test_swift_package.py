@@ -1,0 +1,287 @@
+"""The Swift package of the coreml target, as far as Linux goes.
+
+The C++ of a packaged tree is compiled by the host's compiler and compared with Pillow bit for bit.
+Of the Swift only the syntax is checked: there is no Apple SDK here, and nothing of it is run.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tree_sitter
+import tree_sitter_swift
+from PIL import Image
+
+from edgevit.data import ImageSet, Preprocessing
+from edgevit.errors import InputError
+from edgevit.package import write_package
+from tests.test_package import write_standin_artifact
+
+OK, BAD_ARGUMENT, IMAGE_REFUSED = 0, 1, 2
+RGBA, BGRA = 0, 1
+INTERPOLATIONS = {"bicubic": 0, "bilinear": 1}
+
+
+class CImage(ctypes.Structure):
+    """`edgevit_image` of edgevit_image.h."""
+
+    _fields_ = (
+        ("pixels", ctypes.c_void_p),
+        ("width", ctypes.c_size_t),
+        ("height", ctypes.c_size_t),
+        ("stride_bytes", ctypes.c_size_t),
+        ("order", ctypes.c_int32),
+    )
+
+
+class CPreprocessing(ctypes.Structure):
+    """`edgevit_preprocessing` of edgevit_image.h."""
+
+    _fields_ = (
+        ("image_size", ctypes.c_int32),
+        ("resize_size", ctypes.c_int32),
+        ("interpolation", ctypes.c_int32),
+    )
+
+
+@pytest.fixture(scope="module")
+def packaged(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A package of a stand-in model."""
+    folder = tmp_path_factory.mktemp("swift")
+    write_standin_artifact(folder / "build")
+    write_package("coreml", folder / "build", folder / "package")
+    return folder / "package"
+
+
+@pytest.fixture(scope="module")
+def library(packaged: Path, tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
+    """The EdgevitImage target: the sources and settings that Package.swift names."""
+    compiler = shutil.which("g++") or shutil.which("c++")
+    assert compiler, "apt-get install -y g++"
+    folder = packaged / "Sources/EdgevitImage"
+    out = tmp_path_factory.mktemp("library") / "edgevit_image.so"
+    # core_exact.cpp says FP_CONTRACT OFF to clang, which is Apple's; g++ takes it as a flag.
+    flags = "-std=c++17 -O2 -fPIC -shared -ffp-contract=off -Wall -Wextra -Wconversion -Werror"
+    sources = sorted(str(path) for path in folder.glob("*.cpp"))
+    command = [compiler, *flags.split(), f"-I{folder}", f"-I{folder}/include", *sources]
+    subprocess.run([*command, "-o", str(out)], check=True)
+    loaded = ctypes.CDLL(str(out))
+    loaded.edgevit_prepare.argtypes = [
+        ctypes.POINTER(CImage), ctypes.POINTER(CPreprocessing), ctypes.c_void_p,
+        ctypes.c_size_t, ctypes.c_char_p, ctypes.c_size_t,
+    ]  # fmt: skip
+    loaded.edgevit_prepare.restype = ctypes.c_int32
+    return loaded
+
+
+def prepare(
+    library: ctypes.CDLL, rgb: np.ndarray, wanted: Preprocessing, order: int, padding: int
+) -> tuple[int, np.ndarray, str]:
+    """Status, pixels (image_size, image_size, 3) and message for uint8 (H, W, 3) pixels."""
+    height, width = rgb.shape[:2]
+    stride = width * 4 + padding
+    rows = np.full((height, stride), 0xA5, np.uint8)
+    pixels = rows[:, : width * 4].reshape(height, width, 4)
+    pixels[..., :3] = rgb if order == RGBA else rgb[..., ::-1]
+    rows[:, : width * 4] = pixels.reshape(height, -1)
+    image = CImage(rows.ctypes.data, width, height, stride, order)
+    settings = CPreprocessing(
+        wanted.image_size, wanted.resize_size or 0, INTERPOLATIONS[wanted.interpolation]
+    )
+    side = wanted.image_size
+    out = np.zeros((side, side, 3), np.uint8)
+    message = ctypes.create_string_buffer(256)
+    status = library.edgevit_prepare(
+        image, settings, out.ctypes.data, out.nbytes, message, len(message)
+    )
+    return status, out, message.value.decode()
+
+
+@pytest.fixture(scope="module")
+def mosaics(embedded_val: Path) -> list[Image.Image]:
+    """Satellite images side by side: 320x192 pixels, from three classes."""
+    images = ImageSet.open(embedded_val)
+    made = []
+    for start in (0, 300, 900):
+        tiles = [np.asarray(images.load_rgb(start + i)) for i in range(15)]
+        rows = [np.concatenate(tiles[i : i + 5], axis=1) for i in (0, 5, 10)]
+        made.append(Image.fromarray(np.concatenate(rows, axis=0)))
+    return made
+
+
+@pytest.mark.parametrize("interpolation", INTERPOLATIONS)
+@pytest.mark.parametrize(
+    ("size", "image_size", "resize_size"),
+    [
+        ((320, 192), 64, 72),
+        ((317, 191), 64, 64),
+        ((191, 317), 64, 73),
+        ((64, 64), 224, 256),
+        ((65, 71), 224, 224),
+        ((320, 72), 64, 72),
+        ((101, 100), 33, None),
+        ((320, 3), 7, 9),
+        ((1, 1), 5, 8),
+    ],
+)
+def test_pixels_are_those_that_the_accuracy_was_measured_on(
+    library: ctypes.CDLL,
+    mosaics: list[Image.Image],
+    size: tuple[int, int],
+    image_size: int,
+    resize_size: int | None,
+    interpolation: str,
+) -> None:
+    wanted = Preprocessing(image_size, resize_size, interpolation)
+    for i, mosaic in enumerate(mosaics):
+        image = mosaic.crop((0, 0, *size))
+        order, padding = ((RGBA, 0), (BGRA, 0), (RGBA, 13))[i]
+        status, found, message = prepare(library, np.asarray(image), wanted, order, padding)
+        assert (status, message) == (OK, "")
+        np.testing.assert_array_equal(found, wanted.crop(image))
+
+
+def test_a_wrong_order_of_the_bytes_would_be_seen(
+    library: ctypes.CDLL, mosaics: list[Image.Image]
+) -> None:
+    rgb = np.asarray(mosaics[0])
+    wanted = Preprocessing(64, 72)
+    _, right, _ = prepare(library, rgb, wanted, BGRA, 4)
+    _, swapped, _ = prepare(library, rgb[..., ::-1], wanted, BGRA, 4)
+    assert (right != swapped).any()
+    np.testing.assert_array_equal(swapped, right[..., ::-1])
+
+
+def test_an_image_below_the_crop_gets_the_message_of_edgevit(library: ctypes.CDLL) -> None:
+    rgb, wanted = np.zeros((40, 50, 3), np.uint8), Preprocessing(64)
+    status, _, message = prepare(library, rgb, wanted, RGBA, 0)
+    assert status == IMAGE_REFUSED
+    with pytest.raises(InputError) as error:
+        wanted.crop(Image.fromarray(rgb))
+    assert message == str(error.value)
+
+
+HUGE = 2**64 - 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "status", "reason"),
+    [
+        ({"pixels": None}, BAD_ARGUMENT, "pixels is null"),
+        ({"width": 0}, BAD_ARGUMENT, "no pixels"),
+        ({"height": 0}, BAD_ARGUMENT, "no pixels"),
+        ({"width": HUGE}, IMAGE_REFUSED, "over 64 million"),
+        ({"height": HUGE}, IMAGE_REFUSED, "over 64 million"),
+        ({"width": 2**32, "height": 2**32}, IMAGE_REFUSED, "over 64 million"),
+        ({"width": 8001, "height": 8000}, IMAGE_REFUSED, "over 64 million"),
+        ({"stride_bytes": 31}, BAD_ARGUMENT, "stride_bytes is below"),
+        ({"stride_bytes": 0}, BAD_ARGUMENT, "stride_bytes is below"),
+        ({"stride_bytes": HUGE}, BAD_ARGUMENT, "stride_bytes is over"),
+        ({"order": 2}, BAD_ARGUMENT, "order"),
+        ({"order": -1}, BAD_ARGUMENT, "order"),
+        ({"image_size": 0}, BAD_ARGUMENT, "image_size"),
+        ({"image_size": -5}, BAD_ARGUMENT, "image_size"),
+        ({"image_size": 4097}, BAD_ARGUMENT, "image_size"),
+        ({"resize_size": 3}, BAD_ARGUMENT, "resize_size"),
+        ({"resize_size": -1}, BAD_ARGUMENT, "resize_size"),
+        ({"resize_size": 2**31 - 1}, BAD_ARGUMENT, "resize_size"),
+        ({"interpolation": 2}, BAD_ARGUMENT, "interpolation"),
+        ({"rgb_size_bytes": 47}, BAD_ARGUMENT, "rgb_size_bytes"),
+        ({"rgb_size_bytes": HUGE}, BAD_ARGUMENT, "rgb_size_bytes"),
+        ({"rgb": None}, BAD_ARGUMENT, "null"),
+    ],
+)
+def test_absurd_arguments_get_a_code_and_a_reason(
+    library: ctypes.CDLL, changes: dict[str, Any], status: int, reason: str
+) -> None:
+    pixels, out = np.zeros((8, 8, 4), np.uint8), np.full(48, 7, np.uint8)
+    values: dict[str, Any] = {
+        "pixels": pixels.ctypes.data, "width": 8, "height": 8, "stride_bytes": 32, "order": RGBA,
+        "image_size": 4, "resize_size": 6, "interpolation": 0,
+        "rgb": out.ctypes.data, "rgb_size_bytes": out.nbytes,
+    }  # fmt: skip
+    good = _call(library, values)
+    assert good[0] == OK and not out.any()
+    assert _call(library, values | changes)[0] == status
+    assert reason in _call(library, values | changes)[1]
+
+
+def _call(library: ctypes.CDLL, values: dict[str, Any]) -> tuple[int, str]:
+    message = ctypes.create_string_buffer(256)
+    image = CImage(*(values[name] for name, _ in CImage._fields_))
+    settings = CPreprocessing(*(values[name] for name, _ in CPreprocessing._fields_))
+    status = library.edgevit_prepare(
+        image, settings, values["rgb"], values["rgb_size_bytes"], message, len(message)
+    )
+    return status, message.value.decode()
+
+
+def test_an_image_too_thin_to_resize_is_refused(library: ctypes.CDLL) -> None:
+    rgb = np.zeros((1, 500_000, 3), np.uint8)
+    status, _, message = prepare(library, rgb, Preprocessing(64, 64), RGBA, 0)
+    assert status == IMAGE_REFUSED and "too thin" in message
+
+
+def test_null_structures_and_a_short_message_are_survived(library: ctypes.CDLL) -> None:
+    assert library.edgevit_prepare(None, None, None, 0, None, 0) == BAD_ARGUMENT
+    for size in range(8):
+        message = ctypes.create_string_buffer(b"#" * 15)
+        assert library.edgevit_prepare(None, None, None, 0, message, size) == BAD_ARGUMENT
+        text = b"image, preprocessing"[: max(size - 1, 0)] + (b"\0" if size else b"")
+        assert message.raw == text + b"#" * (15 - size) + b"\0"
+
+
+def test_the_header_is_plain_c(packaged: Path) -> None:
+    include = packaged / "Sources/EdgevitImage/include"
+    subprocess.run(
+        ["cc", "-std=c11", "-Wall", "-Wextra", "-Wpedantic", "-Werror", "-fsyntax-only", "-xc",
+         str(include / "edgevit_image.h")],
+        check=True,
+    )  # fmt: skip
+    assert 'header "edgevit_image.h"' in (include / "module.modulemap").read_text()
+
+
+def syntax_errors(source: bytes) -> list[str]:
+    """Where tree-sitter's Swift grammar does not follow."""
+    parser = tree_sitter.Parser(tree_sitter.Language(tree_sitter_swift.language()))
+
+    def walk(node: tree_sitter.Node) -> Iterator[str]:
+        if node.is_error or node.is_missing:
+            yield f"line {node.start_point[0] + 1}: {node.text!r}"
+        for child in node.children:
+            yield from walk(child)
+
+    return list(walk(parser.parse(source).root_node))
+
+
+def test_the_swift_parses_and_damaged_swift_does_not(packaged: Path) -> None:
+    files = sorted(packaged.rglob("*.swift"))
+    assert {"Package.swift", "RepViTClassifier.swift"} < {path.name for path in files}
+    for path in files:
+        source = path.read_bytes()
+        assert syntax_errors(source) == [], path
+        last = max(source.rfind(b"}"), source.rfind(b")"))
+        assert syntax_errors(source[:last] + source[last + 1 :]), path
+
+
+def test_the_swift_package_names_what_is_there(packaged: Path) -> None:
+    text = (packaged / "Package.swift").read_text()
+    assert text.startswith("// swift-tools-version: 5.9\n")
+    for target in ("EdgevitImage", "RepViTClassifier"):
+        assert f'name: "{target}"' in text and (packaged / "Sources" / target).is_dir()
+    assert '.copy("Model")' in text
+    model = packaged / "Sources/RepViTClassifier/Model"
+    assert sorted(path.name for path in model.iterdir()) == ["manifest.json", "model.mlpackage"]
+    # Else each source would be compiled twice, once without the pragma of core_exact.cpp.
+    assert 'exclude: ["core"]' in text
+    exact = (packaged / "Sources/EdgevitImage/core_exact.cpp").read_text()
+    core = {path.name for path in (packaged / "Sources/EdgevitImage/core").glob("*.cpp")}
+    assert core == {line.split("/")[1][:-1] for line in exact.splitlines() if "#include" in line}
+    assert exact.index("FP_CONTRACT OFF") < exact.index("#include")
