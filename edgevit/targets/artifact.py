@@ -43,8 +43,8 @@ class Affine(Protocol):
 class ArtifactTensor:
     """The artifact's input or output.
 
-    dtype       "int8", "uint8" or "float32"
-    quantizer   None for float32
+    dtype       "int8", "uint8", "float16" or "float32"
+    quantizer   None for floats and for raw pixels
     layout      "NHWC" or "NCHW", of the input
     table       of the input: [R, G, B], each the 256 values the tensor holds for a pixel of 0..255
     """
@@ -152,6 +152,8 @@ def manifest_of(
     ops: Mapping[str, int],
     audited: tuple[int, int],
     drops: list[str] | None = None,
+    commands: Mapping[str, str] | None = None,
+    more_files: Mapping[str, bytes] | None = None,
 ) -> dict[str, Any]:
     """manifest.json as a dict.
 
@@ -159,6 +161,8 @@ def manifest_of(
     options     what it was compiled with
     audited     activations and weight channels the scale audit found equal
     drops       canonical names of the quantizers this target does without
+    commands    title -> command line that takes the artifact further on a device
+    more_files  what lies beside the artifact without being it
     """
     info = program.info
     reference = None
@@ -189,6 +193,8 @@ def manifest_of(
         "ops": dict(sorted(ops.items())),
         "audit": {"activations": audited[0], "weight_channels": audited[1], "exact": True},
         "reference": reference,
+        **({"commands": dict(commands)} if commands else {}),
+        **({"files": {n: sha256_bytes(d) for n, d in more_files.items()}} if more_files else {}),
     }  # fmt: skip
 
 
@@ -198,6 +204,7 @@ def write_artifact(
     manifest: Mapping[str, Any],
     reference: Reference | None,
     force: bool,
+    more_files: Mapping[str, bytes] | None = None,
 ) -> None:
     """Writes the folder with the artifact in it, whole or not at all.
 
@@ -212,6 +219,7 @@ def write_artifact(
             write_tree(artifact, data)
         else:
             artifact.write_bytes(data)
+        write_tree(temporary, more_files or {})
         if reference is not None:
             (temporary / REFERENCE_FILE).write_bytes(reference.to_bytes())
         text = json.dumps(manifest, indent=1, ensure_ascii=False, allow_nan=False)

@@ -1,0 +1,49 @@
+"""Which quantizers TensorRT is better without: the pairs that the QDQ ONNX leaves out, with why.
+
+TensorRT fuses what lies between a dequantize and the next quantize into one kernel. A pair inside
+such a group breaks it apart:
+
+- between a convolution and its activation: it blocks the fusion of the two;
+- on the convolution's side of a residual add: it blocks conv + add; the shortcut keeps its pair,
+  without which the add's other input would be float (TensorRT issues 2383, 1992, 3861);
+- after the sigmoid of a squeeze-excite gate: the gate is a handful of values and stays float.
+"""
+
+from __future__ import annotations
+
+from edgevit.graph import WEIGHTED_OPS, Graph
+
+ACTIVATIONS = ("gelu", "relu", "sigmoid")
+BEFORE_ACTIVATION = "between a convolution and its activation"
+RESIDUAL = "on the convolution's side of a residual add"
+GATE = "after the sigmoid of a gate"
+
+
+def dropped(graph: Graph) -> dict[str, str]:
+    """Canonical name -> reason, of every quantizer that the TensorRT artifact does without."""
+    readers: dict[str, list[str]] = {}
+    for node in graph.nodes:
+        for name in node.inputs:
+            readers.setdefault(name, []).append(node.name)
+    by_name = {node.name: node for node in graph.nodes}
+    found: dict[str, str] = {}
+    for node in graph.nodes:
+        reading = [by_name[name].op for name in readers.get(node.name, ())]
+        if node.op in WEIGHTED_OPS and reading and set(reading) <= set(ACTIVATIONS):
+            found[node.name] = BEFORE_ACTIVATION
+        elif node.op == "sigmoid" and reading and set(reading) == {"mul"}:
+            found[node.name] = GATE
+    for node in graph.nodes:
+        if node.op == "add" and (branch := _branch(graph, node.inputs, readers)):
+            found[branch] = RESIDUAL
+    return {name: found[name] for name in graph.activations() if name in found}
+
+
+def _branch(graph: Graph, inputs: tuple[str, ...], readers: dict[str, list[str]]) -> str | None:
+    """The input of an add that a convolution makes for it alone; the later one where both do."""
+    alone = [
+        node.name
+        for node in graph.nodes
+        if node.name in inputs and node.op in WEIGHTED_OPS and len(readers[node.name]) == 1
+    ]
+    return alone[-1] if alone else None
