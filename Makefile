@@ -10,7 +10,7 @@ JOBS := $(shell nproc)
 comma := ,
 LITERT := $(VENV)/lib/python3.11/site-packages/ai_edge_litert/libLiteRt.so
 
-.PHONY: demo test test-python test-cpp test-full env harness lint bench clean
+.PHONY: demo test test-python test-cpp test-full test-rtx env harness lint clean
 
 demo: env harness
 	$(BIN)/edgevit demo -o build/demo --force
@@ -35,6 +35,11 @@ endef
 
 test-full: env harness
 	$(BIN)/python -m pytest -q -m full
+
+# Whether TensorRT-RTX, which is not TensorRT, builds our ONNX on a CPU; 97 MB, NVIDIA-licensed.
+test-rtx: env
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[rtx]'
+	$(BIN)/python -m pytest -q tests/test_tensorrt_rtx.py
 
 lint: env
 	$(BIN)/ruff check .

@@ -21,7 +21,9 @@ def machine() -> dict[str, Any]:
     if (info := Path("/proc/cpuinfo")).exists():
         names = [line for line in info.read_text().splitlines() if line.startswith("model name")]
         cpu = names[0].partition(":")[2].strip() if names else cpu
-    packages = ("torch", "nncf", "ai-edge-litert", "numpy")
+    packages = (
+        "torch", "nncf", "ai-edge-litert", "coremltools", "onnx", "onnxruntime", "numpy",
+    )  # fmt: skip
     return {
         "cpu": cpu,
         "cores": os.cpu_count(),

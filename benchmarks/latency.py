@@ -25,17 +25,15 @@ from common import machine, observed_quantizers, write_result
 IMAGES = 40
 
 
-def make_artifacts(work: Path, size: int) -> dict[str, Any]:
-    """Folders of the INT8 and the float32 artifact of one net, and the median compile time."""
+def make_program(size: int) -> tuple[Any, Any]:
+    """The fused net and its program."""
     import torch
 
     from edgevit.checkpoint import load
     from edgevit.data import ImageSet, Preprocessing
     from edgevit.demo import EMBEDDED
-    from edgevit.program import ModelInfo, Program, ProgramInfo, build_program
+    from edgevit.program import ModelInfo, ProgramInfo, build_program
     from edgevit.quantize.net import QuantizedNet
-    from edgevit.targets.tflite import compile_tflite
-    from edgevit.targets.tflite.baseline import write_float_artifact
 
     torch.manual_seed(0)
     net = load(EMBEDDED / "repvit_m0_9_eurosat64.safetensors").model.fuse()
@@ -49,6 +47,16 @@ def make_artifacts(work: Path, size: int) -> dict[str, Any]:
     program = build_program(
         net, quantized.activation_quantizers(), quantized.weight_scales(), size, info
     )
+    return net, program
+
+
+def make_artifacts(work: Path, size: int) -> dict[str, Any]:
+    """Folders of the INT8 and the float32 artifact of one net, and the median compile time."""
+    from edgevit.program import Program
+    from edgevit.targets.tflite import compile_tflite
+    from edgevit.targets.tflite.baseline import write_float_artifact
+
+    net, program = make_program(size)
     program.save(work / "m.evq")
     times_s = []
     for i in range(5):

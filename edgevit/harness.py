@@ -71,16 +71,21 @@ def run_harness(
     runtime: str | os.PathLike[str] | None = None,
     profile: str | os.PathLike[str] | None = None,
     dump_inputs: str | os.PathLike[str] | None = None,
+    compute_units: str | None = None,
+    plan_cache: str | os.PathLike[str] | None = None,
 ) -> dict[str, Any]:
     """Run the harness over a labelled image folder or tar and return its result.
 
-    reference    the program's logits (.safetensors); default: the manifest's
-    limit        images, spread evenly over the set; default: all
-    logits       file to write: logits float32 (N, C), labels, predictions, paths
-    backend      "tflite", "null", ...; default: the manifest's target
-    runtime      the runtime's shared library; default: the one of the installed wheel
-    profile      file to write: the time of each op (JSON)
-    dump_inputs  file to write: the input tensor of every image (.safetensors)
+    reference      the program's logits (.safetensors); default: the manifest's
+    limit          images, spread evenly over the set; default: all
+    logits         file to write: logits float32 (N, C), labels, predictions, paths
+    backend        "tflite", "onnxruntime", ...; default: the manifest's target
+    runtime        the runtime's shared library, default: the one of the installed wheel; for Core
+                   ML a compiled model (.mlmodelc), default: the artifact, compiled for the run
+    profile        file to write: the time of each op (JSON)
+    dump_inputs    file to write: the input tensor of every image (.safetensors)
+    compute_units  Core ML only: "all" (the default), "cpu", "cpu-gpu" or "cpu-ane"
+    plan_cache     TensorRT only: existing folder that keeps compiled plans; default: none is kept
 
     The dict fits schemas/result.schema.json. Raises InputError, ToolMissing or EdgevitError with
     the harness's own message, by its exit code.
@@ -89,6 +94,7 @@ def run_harness(
     optional = {
         "--reference": reference, "--limit": limit, "--logits": logits, "--backend": backend,
         "--runtime": runtime, "--profile": profile, "--dump-inputs": dump_inputs,
+        "--compute-units": compute_units, "--plan-cache": plan_cache,
     }  # fmt: skip
     program = build_harness()
     with tempfile.TemporaryDirectory(prefix="edgevit-") as folder:
@@ -118,7 +124,8 @@ def check_result(result: Any) -> None:
 def find_runtime(target: str) -> Path | None:
     """The runtime library of the target's wheel, looked up without importing the wheel.
 
-    targets/TARGET/target.toml names both. None when the target needs no library, its wheel is
+    targets/TARGET/target.toml names both, the library by a pattern; of several files that fit it
+    the last by name is taken. None when the target needs no library, its wheel is
     not installed, or the user has set the target's environment variable, which the harness reads.
     """
     description = SOURCES / "targets" / target / "target.toml"
@@ -129,8 +136,8 @@ def find_runtime(target: str) -> Path | None:
         return None
     spec = find_spec(runtime["python_package"])
     for folder in (spec.submodule_search_locations or []) if spec else []:
-        if (library := Path(folder) / runtime["library"]).is_file():
-            return library
+        if found := sorted(p for p in Path(folder).glob(runtime["library"]) if p.is_file()):
+            return found[-1]
     return None
 
 

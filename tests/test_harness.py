@@ -49,6 +49,7 @@ def write_artifact(folder: Path, labels: tuple[str, ...] = LABELS, **preprocessi
         "profile": "portable",
         "model": {"variant": "repvit_m0_9", "classes": len(labels)},
         "tools": {},
+        "options": {},
         "input": {
             "name": "input", "shape": [1, side, side, 3], "layout": "NHWC", "dtype": "uint8",
             "scale": 1.0, "zero_point": 0, "table": [list(range(256))] * 3,
@@ -325,7 +326,9 @@ def test_litert_gives_the_interpreters_logits(images, tmp_path):
     files = {"logits": tmp_path / "l", "dump_inputs": tmp_path / "i", "profile": tmp_path / "p"}
     result = run_harness(artifact, images, **files)
     assert result["ops"] == {
-        "total": 7, "delegated": 6, "partitions": 2, "not_delegated": {"GELU": 1}, "reason": None,
+        "total": 7, "delegated": 6, "partitions": 2, "devices": None, "precisions": None,
+        "not_delegated": {"GELU": 1},
+        "reason": None,
     }  # fmt: skip
     assert result["runtime"]["version"] == "2.3.0"
     profile = json.loads((tmp_path / "p").read_text())

@@ -1,6 +1,6 @@
 #!/bin/sh
 # Names every system package that is missing, with the one command that installs them all.
-#   check-system.sh [--tests] [PYTHON]      --tests: also what only the C++ tests need
+#   check-system.sh [--tests] [PYTHON]      --tests: also what only the tests of the C++ side need
 tests=""
 if [ "${1:-}" = "--tests" ]; then tests=yes; shift; fi
 python="${1:-python3.11}"
@@ -20,7 +20,10 @@ header jpeglib.h libjpeg62-turbo-dev
 header png.h libpng-dev
 header nlohmann/json.hpp nlohmann-json3-dev
 header CLI/CLI.hpp libcli11-dev
-[ -z "$tests" ] || header doctest/doctest.h doctest-dev
+if [ -n "$tests" ]; then
+    header doctest/doctest.h doctest-dev
+    need "command -v clang++" clang # reads the Objective-C++ of targets/coreml, which g++ does not
+fi
 if [ -n "$missing" ]; then
     echo "edgevit: missing system packages:$missing" >&2
     echo "edgevit: install them with: apt-get install -y$missing" >&2

@@ -47,10 +47,21 @@ import click
     "--limit", type=click.IntRange(min=1), metavar="N", help="Only N images, evenly spread."
 )
 @click.option(
+    "--backend",
+    metavar="NAME",
+    help="What runs it, such as onnxruntime for an ONNX file.  [default: the artifact's target]",
+)
+@click.option(
     "--runtime",
     metavar="LIB",
     type=click.Path(path_type=Path),
-    help="The runtime's library.  [default: the one in the ai-edge-litert package]",
+    help="The runtime's library.  [default: the one in its installed Python package]",
+)
+@click.option(
+    "--plan-cache",
+    metavar="DIR",
+    type=click.Path(path_type=Path),
+    help="TensorRT: existing folder, writable by you alone, that keeps plans.  [default: none]",
 )
 @click.option("--force", is_flag=True, help="Replace the JSON when it exists.")
 @click.option("--json", "as_json", is_flag=True, help="Print the JSON as well.")

@@ -1,8 +1,8 @@
 #include "arguments.h"
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
 
-#include "backend.h"
 #include "core/errors.h"
 
 namespace edgevit {
@@ -16,7 +16,7 @@ constexpr const char* kFooter =
     "Example:\n"
     "  edgevit-harness --artifact build/tflite --data val.tar --out result.json \\\n"
     "      --runtime .venv/lib/python3.11/site-packages/ai_edge_litert/libLiteRt.so\n"
-    "Exit codes: 0 done, 1 internal, 2 bad usage or input, 4 runtime library missing.";
+    "Exit codes: 0 done, 1 internal, 2 bad usage or input, 4 runtime library or back-end missing.";
 
 std::string known_backends() {
     std::string text;
@@ -24,6 +24,11 @@ std::string known_backends() {
         text += (text.empty() ? "" : ", ") + name;
     }
     return text;
+}
+
+ComputeUnits compute_units_from_name(const std::string& name) {
+    const std::vector<std::string>& names = compute_units_names();
+    return static_cast<ComputeUnits>(std::find(names.begin(), names.end(), name) - names.begin());
 }
 
 }  // namespace
@@ -39,7 +44,13 @@ Command parse_command_line(int argc, const char* const* argv) {
     app.add_option("--out", a.out, "the result, as JSON")->required();
     app.add_option("--backend", a.backend,
                    "one of " + known_backends() + "; default: the manifest's target");
-    app.add_option("--runtime", a.runtime_library, "the runtime's shared library (.so)");
+    app.add_option("--runtime", a.runtime_library,
+                   "the runtime's shared library (.so); for Core ML a compiled model (.mlmodelc)");
+    std::string compute_units;
+    app.add_option("--compute-units", compute_units, "what Core ML may use (default all)")
+        ->check(CLI::IsMember(compute_units_names()));
+    app.add_option("--plan-cache", a.plan_cache,
+                   "existing folder, writable by you alone, that keeps TensorRT's plans");
     app.add_option("--reference", a.reference,
                    "the program's logits (.safetensors); default: the manifest's");
     app.add_option("--logits", a.logits,
@@ -61,6 +72,9 @@ Command parse_command_line(int argc, const char* const* argv) {
         return {std::nullopt, std::string(EDGEVIT_VERSION) + "\n"};
     } catch (const CLI::ParseError& error) {
         throw InputError(std::string(error.what()) + "; see --help");
+    }
+    if (!compute_units.empty()) {
+        a.compute_units = compute_units_from_name(compute_units);
     }
     return command;
 }

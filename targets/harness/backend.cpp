@@ -5,10 +5,20 @@
 namespace edgevit {
 namespace {
 
-// A function's static, so that it exists before the first back-end registers itself.
-std::map<std::string, BackendFactory>& registry() {
-    static std::map<std::string, BackendFactory> backends;
+struct Registration {
+    BackendFactory open;
+    std::set<Option> takes;
+};
+
+// Functions' statics, so that they exist before the first back-end registers itself.
+std::map<std::string, Registration>& registry() {
+    static std::map<std::string, Registration> backends;
     return backends;
+}
+
+std::map<std::string, std::string>& left_out() {
+    static std::map<std::string, std::string> reasons;
+    return reasons;
 }
 
 void check_tensor(const std::string& role, const std::vector<TensorSpec>& actual,
@@ -26,13 +36,26 @@ void check_tensor(const std::string& role, const std::vector<TensorSpec>& actual
 
 }  // namespace
 
-bool register_backend(const std::string& name, BackendFactory open) {
-    return registry().emplace(name, open).second;
+const std::vector<std::string>& compute_units_names() {
+    static const std::vector<std::string> names = {"all", "cpu", "cpu-gpu", "cpu-ane"};
+    return names;
+}
+
+std::string compute_units_name(ComputeUnits units) {
+    return compute_units_names()[static_cast<std::size_t>(units)];
+}
+
+bool register_backend(const std::string& name, BackendFactory open, const std::set<Option>& takes) {
+    return registry().emplace(name, Registration{open, takes}).second;
+}
+
+bool register_left_out(const std::string& name, const std::string& reason) {
+    return left_out().emplace(name, reason).second;
 }
 
 std::vector<std::string> backend_names() {
     std::vector<std::string> names;
-    for (const auto& [name, open] : registry()) {
+    for (const auto& [name, registration] : registry()) {
         names.push_back(name);
     }
     return names;
@@ -40,6 +63,9 @@ std::vector<std::string> backend_names() {
 
 std::unique_ptr<Backend> open_backend(const std::string& name, const Manifest& manifest,
                                       const BackendOptions& options) {
+    if (const auto reason = left_out().find(name); reason != left_out().end()) {
+        throw ToolMissing(reason->second);
+    }
     const auto found = registry().find(name);
     if (found == registry().end()) {
         std::string known;
@@ -48,7 +74,14 @@ std::unique_ptr<Backend> open_backend(const std::string& name, const Manifest& m
         }
         throw InputError("no back-end is called '" + name + "'; this harness has " + known);
     }
-    return found->second(manifest, options);
+    const std::set<Option>& takes = found->second.takes;
+    if (options.compute_units && takes.count(Option::compute_units) == 0) {
+        throw InputError("the " + name + " back-end takes no --compute-units");
+    }
+    if (!options.plan_cache.empty() && takes.count(Option::plan_cache) == 0) {
+        throw InputError("the " + name + " back-end takes no --plan-cache");
+    }
+    return found->second.open(manifest, options);
 }
 
 void check_tensors(const Backend& backend, const Manifest& manifest) {

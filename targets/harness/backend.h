@@ -8,6 +8,7 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -16,10 +17,22 @@
 
 namespace edgevit {
 
+// The parts of a chip that a runtime may use, where it takes such a wish (Core ML does).
+enum class ComputeUnits { all, cpu, cpu_gpu, cpu_ane };
+
+// "all", "cpu", "cpu-gpu", "cpu-ane": how the command line and the result spell them, in order.
+const std::vector<std::string>& compute_units_names();
+std::string compute_units_name(ComputeUnits units);
+
 struct BackendOptions {
     int threads = 1;
-    std::string runtime_library;  // path of the runtime's shared library; empty: not given
+    std::string runtime_library;  // what --runtime named, e.g. a shared library; empty: not given
+    std::optional<ComputeUnits> compute_units = {};  // absent: not given
+    std::filesystem::path plan_cache = {};           // folder for compiled plans; empty: none kept
 };
+
+// Options that only some back-ends take; each says which when it registers itself.
+enum class Option { compute_units, plan_cache };
 
 // Facts about the runtime, each as it reports it; what it cannot tell stays empty.
 struct RuntimeFacts {
@@ -28,6 +41,7 @@ struct RuntimeFacts {
     std::optional<std::string> library_file;
     std::optional<std::string> library_sha256;
     std::string accelerator_requested;
+    std::optional<std::string> device = {};  // the accelerator that was found
     std::optional<bool> fully_accelerated;
     std::optional<bool> non_cpu_fully_accelerated;
 };
@@ -38,8 +52,11 @@ struct OpTime {
     bool delegated = false;
     std::int64_t partition = 0;  // of the delegate, counted from 0 in running order
     std::int64_t index = 0;      // within its partition, or the op's index in the graph
-    std::int64_t runs = 0;
+    std::int64_t runs = 0;       // 0: placed, not timed
     std::int64_t total_us = 0;
+    std::optional<std::string> device = {};  // "cpu", "gpu" or "ane", where the runtime names it
+    std::optional<std::string> type = {};    // where `name` is a name of its own, not the op's type
+    std::optional<std::string> precision = {};  // what it reads, where the runtime tells: "int8"
 };
 
 // How the runtime split the graph. A figure that it does not give stays empty, with the reason.
@@ -48,8 +65,12 @@ struct OpReport {
     std::optional<std::int64_t> delegated;
     std::optional<std::int64_t> partitions;
     std::map<std::string, std::int64_t> not_delegated;  // op name -> how many
-    std::string reason;                                 // empty when nothing is missing
-    std::vector<OpTime> times;                          // in running order
+    // "cpu", "gpu", "ane", or "none" for an op that the runtime gives no device -> how many ops.
+    std::optional<std::map<std::string, std::int64_t>> devices;
+    // What an op reads ("int8", "float16", "float32", "other") -> how many ops.
+    std::optional<std::map<std::string, std::int64_t>> precisions;
+    std::string reason;         // empty when nothing is missing
+    std::vector<OpTime> times;  // in running order
 };
 
 class Backend {
@@ -69,6 +90,10 @@ class Backend {
     virtual void invoke() = 0;
     virtual void get_output(std::uint8_t* out, std::size_t size_bytes) = 0;
 
+    // How long the last invoke() kept the accelerator busy, by its own clock; empty where there is
+    // no such clock.
+    virtual std::optional<double> last_device_us() const { return std::nullopt; }
+
     virtual RuntimeFacts facts() const = 0;
 
     // Runs the artifact `runs` times on `input` with the runtime's profiler, apart from the timed
@@ -80,13 +105,19 @@ using BackendFactory = std::unique_ptr<Backend> (*)(const Manifest&, const Backe
 
 // Called while the program starts, from the back-end's own file:
 //     const bool registered = edgevit::register_backend("name", open_function);
-// Always true.
-bool register_backend(const std::string& name, BackendFactory open);
+// `takes` lists the options that may be given. Always true.
+bool register_backend(const std::string& name, BackendFactory open,
+                      const std::set<Option>& takes = {});
+
+// The same for a target whose back-end this build lacks: opening it raises ToolMissing with the
+// reason. CMake's edgevit_leave_out_backend() writes the call. Always true.
+bool register_left_out(const std::string& name, const std::string& reason);
 
 std::vector<std::string> backend_names();
 
-// Opens the artifact. Raises InputError for an unknown name or an artifact that the runtime
-// refuses, ToolMissing when the runtime's library is not there.
+// Opens the artifact. Raises InputError for an unknown name, an option that the back-end does not
+// take or an artifact that the runtime refuses, ToolMissing when the runtime's library is not there
+// or the back-end was left out of this build.
 std::unique_ptr<Backend> open_backend(const std::string& name, const Manifest& manifest,
                                       const BackendOptions& options);
 

@@ -32,6 +32,20 @@ std::map<std::string, std::string> file_metadata(const Manifest& manifest, const
             {"artifact_sha256", manifest.artifact_sha256}};
 }
 
+const char* safetensors_name(DType dtype) {
+    switch (dtype) {
+        case DType::int8:
+            return "I8";
+        case DType::uint8:
+            return "U8";
+        case DType::float16:
+            return "F16";
+        case DType::float32:
+            return "F32";
+    }
+    return "";
+}
+
 class Evaluator {
   public:
     Evaluator(Backend& backend, const Manifest& manifest, const Dataset& dataset,
@@ -94,6 +108,9 @@ class Evaluator {
         const Clock::time_point before = Clock::now();
         backend_.invoke();
         const Clock::time_point after = Clock::now();
+        if (const std::optional<double> device_us = backend_.last_device_us()) {
+            result_.device_us.push_back(*device_us);
+        }
         backend_.get_output(output_.data(), output_.size());
         dequantize(manifest_.output, output_.data(), logits_.data());
         result_.invoke_us.push_back(microseconds(before, after));
@@ -151,10 +168,10 @@ class Evaluator {
         if (!options_.inputs_file.empty()) {
             std::vector<std::int64_t> shape = manifest_.input.shape;
             shape.front() = images;
-            const DType dtype = manifest_.input.dtype;
-            const char* name = dtype == DType::int8 ? "I8" : dtype == DType::uint8 ? "U8" : "F32";
+            const TensorDeclaration inputs = {"inputs", safetensors_name(manifest_.input.dtype),
+                                              shape};
             inputs_writer_.emplace(options_.inputs_file,
-                                   std::vector<TensorDeclaration>{{"inputs", name, shape}, paths},
+                                   std::vector<TensorDeclaration>{inputs, paths},
                                    file_metadata(manifest_, dataset_));
         }
     }

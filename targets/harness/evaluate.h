@@ -30,6 +30,7 @@ struct Evaluation {
     std::int64_t top1 = 0;
     std::int64_t top5 = 0;          // of min(5, classes)
     std::vector<double> invoke_us;  // the runtime's call alone
+    std::vector<double> device_us;  // of it, the accelerator's own clock; empty where it has none
     std::vector<double>
         end_to_end_us;  // decode, preprocess, invoke, dequantize; not the file's read
     std::optional<Comparison> program;  // with the reference, where there is one

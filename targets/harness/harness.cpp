@@ -128,8 +128,9 @@ void run(const Arguments& arguments) {
     std::string reason;
     const auto reference = find_reference(arguments, manifest, dataset, reason);
     const std::string name = arguments.backend.empty() ? manifest.target : arguments.backend;
-    const auto backend =
-        open_backend(name, manifest, {arguments.threads, arguments.runtime_library});
+    const auto backend = open_backend(name, manifest,
+                                      {arguments.threads, arguments.runtime_library,
+                                       arguments.compute_units, arguments.plan_cache});
     check_tensors(*backend, manifest);
 
     Run run{arguments,

@@ -3,6 +3,7 @@
 
 #include "backend.h"
 #include "core/errors.h"
+#include "core/half.h"
 
 namespace edgevit {
 namespace {
@@ -33,14 +34,17 @@ class NullBackend : public Backend {
 
     void set_input(ByteView bytes) override { input_hash_ = hash_of(bytes); }
 
-    // Logit i is the low byte of mix(hash + i), as a signed step where the output is float32.
+    // Logit i is the low byte of mix(hash + i), as a signed step where the output is a float.
     void invoke() override {
         answer_.resize(output_.size_bytes());
         for (std::size_t i = 0; i < output_.elements(); ++i) {
             const auto byte = static_cast<std::uint8_t>(mix(input_hash_ + i));
+            const auto real = static_cast<float>(static_cast<std::int8_t>(byte));
             if (output_.dtype == DType::float32) {
-                const auto real = static_cast<float>(static_cast<std::int8_t>(byte));
                 std::memcpy(answer_.data() + 4 * i, &real, 4);
+            } else if (output_.dtype == DType::float16) {
+                const std::uint16_t half = float_to_half(real);
+                std::memcpy(answer_.data() + 2 * i, &half, 2);
             } else {
                 answer_[i] = byte;
             }

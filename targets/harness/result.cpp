@@ -38,6 +38,7 @@ json to_json(const RuntimeFacts& facts) {
             {"library", or_null(facts.library_file)},
             {"library_sha256", or_null(facts.library_sha256)},
             {"accelerator_requested", facts.accelerator_requested},
+            {"device", or_null(facts.device)},
             {"fully_accelerated", or_null(facts.fully_accelerated)},
             {"non_cpu_fully_accelerated", or_null(facts.non_cpu_fully_accelerated)}};
 }
@@ -81,9 +82,18 @@ json ops(const OpReport& report) {
     json result = {{"total", or_null(report.total)},
                    {"delegated", or_null(report.delegated)},
                    {"partitions", or_null(report.partitions)}};
+    result["devices"] = or_null(report.devices);
+    result["precisions"] = or_null(report.precisions);
     result["not_delegated"] = report.delegated ? json(report.not_delegated) : json(nullptr);
     result["reason"] = report.reason.empty() ? json(nullptr) : json(report.reason);
     return result;
+}
+
+json mean_us(const OpTime& op) {
+    if (op.runs == 0) {
+        return nullptr;
+    }
+    return static_cast<double>(op.total_us) / static_cast<double>(op.runs);
 }
 
 json dataset(const Dataset& dataset) {
@@ -139,7 +149,9 @@ void write_result(const Run& run, const std::filesystem::path& path) {
         run.reference == nullptr ? json(run.reference_reason) : json(nullptr);
     const bool has_float = run.reference != nullptr && evaluation.float_net.has_value();
     result["agreement_float"] = has_float ? to_json(*evaluation.float_net) : json(nullptr);
+    const std::vector<double>& device_us = evaluation.device_us;
     result["latency_us"] = {{"invoke", to_json(summarise(evaluation.invoke_us))},
+                            {"device", device_us.empty() ? json() : to_json(summarise(device_us))},
                             {"end_to_end", to_json(summarise(evaluation.end_to_end_us))}};
     result["peak_memory_bytes"] = or_null(run.peak_memory_bytes);
     result["ops"] = ops(run.ops);
@@ -157,11 +169,14 @@ void write_profile(const Run& run, const std::filesystem::path& path) {
     for (const OpTime& op : run.ops.times) {
         times.push_back(
             {{"name", op.name},
+             {"type", or_null(op.type)},
+             {"device", or_null(op.device)},
+             {"precision", or_null(op.precision)},
              {"delegated", op.delegated},
-             {"partition", op.delegated ? json(op.partition) : json(nullptr)},
+             {"partition", op.delegated && run.ops.partitions ? json(op.partition) : json(nullptr)},
              {"index", op.index},
              {"runs", op.runs},
-             {"mean_us", static_cast<double>(op.total_us) / static_cast<double>(op.runs)}});
+             {"mean_us", mean_us(op)}});
     }
     result["op_times"] = times;
     write(result, path);

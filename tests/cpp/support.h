@@ -129,6 +129,7 @@ inline json manifest_json(int classes, const std::string& artifact = "artifact")
             {"program", {{"file", "m.evq"}, {"sha256", std::string(64, '1')}}},
             {"profile", "portable"},
             {"model", {{"variant", "repvit_m0_9"}, {"classes", classes}}},
+            {"options", {{"io", "int8"}}},
             {"input",
              {{"name", "input"},
               {"shape", {1, 8, 8, 3}},

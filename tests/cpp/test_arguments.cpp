@@ -26,10 +26,31 @@ TEST_CASE("options and their defaults") {
     CHECK(a.threads == 1);
     CHECK(a.warmup == 10);
     CHECK_FALSE(a.limit);
-    const Arguments b =
-        *parse({"--artifact", "A", "--data", "D", "--out", "O", "--threads", "4", "--limit=7"}).run;
+    const Arguments b = *parse({"--artifact", "A", "--data", "D", "--out", "O", "--threads", "4",
+                                "--limit=7", "--plan-cache", "P"})
+                             .run;
     CHECK(b.threads == 4);
     CHECK(b.limit == 7);
+    CHECK(b.plan_cache == "P");
+    CHECK(a.plan_cache.empty());
+}
+
+TEST_CASE("compute units are one of four, or not given") {
+    const auto units = [](const char* name) {
+        return *parse({"--artifact", "A", "--data", "D", "--out", "O", "--compute-units", name})
+                    .run->compute_units;
+    };
+    CHECK_FALSE(parse({"--artifact", "A", "--data", "D", "--out", "O"}).run->compute_units);
+    CHECK(units("all") == ComputeUnits::all);
+    CHECK(units("cpu") == ComputeUnits::cpu);
+    CHECK(units("cpu-gpu") == ComputeUnits::cpu_gpu);
+    CHECK(units("cpu-ane") == ComputeUnits::cpu_ane);
+    for (const std::string& name : compute_units_names()) {
+        CHECK(compute_units_name(units(name.c_str())) == name);
+    }
+    CHECK(contains(
+        refusal({"--artifact", "A", "--data", "D", "--out", "O", "--compute-units", "gpu"}),
+        "--compute-units"));
 }
 
 TEST_CASE("wrong usage is refused, never guessed at") {

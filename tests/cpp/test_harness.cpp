@@ -39,6 +39,31 @@ class ConstantBackend : public Backend {
     Bytes answer_;
 };
 
+// Takes compute units and reports ops by device, untimed: what Core ML's back-end reports.
+class PlacingBackend : public ConstantBackend {
+  public:
+    using ConstantBackend::ConstantBackend;
+    OpReport profile(ByteView, int) override {
+        OpReport report;
+        report.total = 2, report.delegated = 1;
+        report.devices = {{"cpu", 1}, {"ane", 1}};
+        report.not_delegated = {{"gelu", 1}};
+        report.times = {{"conv", true, 0, 0, 0, 0, "ane"}, {"gelu", false, 0, 1, 0, 0, "cpu"}};
+        return report;
+    }
+};
+
+std::optional<ComputeUnits> requested_units;
+
+std::unique_ptr<Backend> open_placing(const Manifest& manifest, const BackendOptions& options) {
+    requested_units = options.compute_units;
+    return std::make_unique<PlacingBackend>(manifest.input, manifest.output, Bytes{1, 2, 3});
+}
+
+[[maybe_unused]] const bool placing =
+    register_backend("placing", open_placing, {Option::compute_units});
+[[maybe_unused]] const bool absent = register_left_out("absent", "not built here, use another");
+
 // An artifact folder and an image folder, and the harness run on them.
 struct Bench {
     TemporaryFolder folder;
@@ -82,6 +107,9 @@ TEST_CASE("a run with the null back-end writes a whole result, twice the same") 
     CHECK(first["agreement"].is_null());
     CHECK(first["agreement_reason"] == "the manifest names no reference logits");
     CHECK(first["ops"]["total"].is_null());
+    CHECK(first["ops"]["devices"].is_null());
+    CHECK(first["ops"]["precisions"].is_null());
+    CHECK(first["latency_us"]["device"].is_null());
     CHECK(first["latency_us"]["invoke"]["count"] == 3);
     CHECK(first["peak_memory_bytes"] > 100000);
     REQUIRE(bench.run() == 0);
@@ -152,6 +180,53 @@ TEST_CASE("a missing runtime library ends with exit code 4") {
     write_text(bench.folder / "libText.so", "no library");
     CHECK(bench.run({"--backend", "tflite", "--runtime", (bench.folder / "libText.so").string()}) ==
           4);
+}
+
+TEST_CASE("a back-end that this build leaves out ends with exit code 4 and its reason") {
+    const Bench bench;
+    CHECK(bench.run({"--backend", "absent"}) == 4);
+    CHECK(bench.run({"--backend", "absent", "--compute-units", "cpu"}) == 4);
+    const Manifest manifest = load_artifact(bench.folder / "artifact");
+    CHECK(message_of<ToolMissing>([&] { open_backend("absent", manifest, {}); }) ==
+          "not built here, use another");
+    for (const std::string& name : backend_names()) {
+        CHECK(name != "absent");
+    }
+#ifndef __APPLE__
+    CHECK(bench.run({"--backend", "coreml"}) == 4);
+    CHECK(contains(message_of<ToolMissing>([&] { open_backend("coreml", manifest, {}); }),
+                   "built on macOS and iOS only; here `edgevit parity`"));
+#endif
+}
+
+TEST_CASE("compute units reach a back-end that takes them, and no other takes them") {
+    const Bench bench;
+    CHECK(bench.run({"--compute-units", "cpu"}) == 2);
+    CHECK(bench.run({"--backend", "tflite", "--compute-units", "all"}) == 2);
+    REQUIRE(bench.run({"--backend", "placing"}) == 0);
+    CHECK_FALSE(requested_units);
+    REQUIRE(bench.run({"--backend", "placing", "--compute-units", "cpu-ane"}) == 0);
+    CHECK(requested_units == ComputeUnits::cpu_ane);
+}
+
+TEST_CASE("no back-end but TensorRT's takes a folder for plans") {
+    const Bench bench;
+    CHECK(bench.run({"--plan-cache", bench.folder.path().string()}) == 2);
+    CHECK(bench.run({"--backend", "tensorrt"}) == 4);
+    const Manifest manifest = load_artifact(bench.folder / "artifact");
+    CHECK(contains(message_of<ToolMissing>([&] { open_backend("tensorrt", manifest, {}); }),
+                   "-DEDGEVIT_WITH_TENSORRT=ON"));
+}
+
+TEST_CASE("the device of each op is told, and a time that was not measured is null") {
+    const Bench bench;
+    REQUIRE(bench.run({"--backend", "placing", "--profile", (bench.folder / "p").string()}) == 0);
+    CHECK(bench.result()["ops"]["devices"] == json{{"cpu", 1}, {"ane", 1}});
+    const json ops = json::parse(read_text(bench.folder / "p"))["op_times"];
+    CHECK(ops[0]["device"] == "ane");
+    CHECK(ops[0]["mean_us"].is_null());
+    CHECK(ops[0]["partition"].is_null());
+    CHECK(ops[1]["device"] == "cpu");
 }
 
 TEST_CASE("help is no error") {

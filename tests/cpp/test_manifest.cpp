@@ -44,6 +44,8 @@ TEST_CASE("a good manifest is read") {
     CHECK(manifest.table[2][255] == 255);
     CHECK(manifest.preprocessing.resize_size == 8);
     CHECK(manifest.labels == std::vector<std::string>{"c0", "c1", "c2"});
+    CHECK(manifest.layout == Layout::nhwc);
+    CHECK(manifest.options == std::map<std::string, std::string>{{"io", "int8"}});
     REQUIRE(manifest.reference);
     CHECK(manifest.reference->file == "r.safetensors");
 }
@@ -58,6 +60,7 @@ TEST_CASE("every key is needed, and the message names it") {
                                 "/program",
                                 "/program/sha256",
                                 "/profile",
+                                "/options",
                                 "/model/variant",
                                 "/model/classes",
                                 "/input/shape",
@@ -88,7 +91,7 @@ TEST_CASE("what this program does not know is refused") {
     CHECK(contains(refusal_with("/schema_version", "1"), "schema_version must be an integer"));
     CHECK(contains(refusal_with("/kind", "edgevit-result"), "expected 'edgevit-artifact'"));
     CHECK(contains(refusal_with("/input/dtype", "int4"), "input.dtype is 'int4'"));
-    CHECK(contains(refusal_with("/input/layout", "NCHW"), "known is NHWC"));
+    CHECK(contains(refusal_with("/input/layout", "CHWN"), "known are NHWC, NCHW"));
     CHECK(contains(refusal_with("/preprocessing/interpolation", "lanczos"),
                    "known are bicubic, bilinear"));
 }
@@ -121,16 +124,57 @@ TEST_CASE("values out of range are refused") {
                    "resize_size must be an integer from 8"));
     CHECK(contains(refusal_with("/model/classes", 0), "from 1 to"));
     CHECK(contains(refusal_with("/model", 5), "model must be an object"));
+    CHECK(contains(refusal_with("/options", json::array()), "options must be an object"));
+    CHECK(contains(refusal_with("/options/io", 8), "options.io must be a string"));
+    CHECK(refusal_with("/options", json::object()) == "");
+}
+
+TEST_CASE("the channels may come first") {
+    json document = manifest_json(3);
+    document["input"]["layout"] = "NCHW";
+    CHECK(contains(refusal(document), "[1, 3, image_size, image_size]"));
+    document["input"]["shape"] = {1, 3, 8, 8};
+    CHECK(parse_manifest(document.dump(), "m").layout == Layout::nchw);
 }
 
 TEST_CASE("a float32 input has no scale") {
     json document = manifest_json(3);
     document["input"]["dtype"] = "float32";
-    CHECK(contains(refusal(document), "must be null for float32"));
+    CHECK(contains(refusal(document), "must be null for floats"));
     document["input"]["scale"] = document["input"]["zero_point"] = nullptr;
     CHECK(refusal(document) == "");
     document["input"]["table"][0][0] = 1e300;
     CHECK(contains(refusal(document), "no float32 can hold"));
+}
+
+TEST_CASE("a float16 input has no scale, and a table of halves") {
+    json document = manifest_json(3);
+    document["input"]["dtype"] = "float16";
+    CHECK(contains(refusal(document), "must be null for floats"));
+    document["input"]["scale"] = document["input"]["zero_point"] = nullptr;
+    document["input"]["table"][2][1] = -0.0999755859375;  // the half nearest to -0.1
+    const Manifest manifest = parse_manifest(document.dump(), "m");
+    CHECK(manifest.input.size_bytes() == 2 * 8 * 8 * 3);
+    REQUIRE(manifest.table[2].size() == 512);
+    CHECK(manifest.table[2][2] == 0x66);
+    CHECK(manifest.table[2][3] == 0xae);
+    for (const double no_half : {-0.1, 65520.0, 1e300, 1e-8}) {
+        document["input"]["table"][2][1] = no_half;
+        CHECK(contains(refusal(document), "which is no float16"));
+    }
+}
+
+TEST_CASE("an image's pixels have no scale, quantized numbers have one") {
+    json document = manifest_json(3);
+    document["input"]["scale"] = document["input"]["zero_point"] = nullptr;
+    const Manifest manifest = parse_manifest(document.dump(), "m");
+    CHECK(manifest.input.describe() == "uint8 [1, 8, 8, 3]");
+    CHECK(manifest.table[0][200] == 200);
+    document["input"]["zero_point"] = 0;
+    CHECK(contains(refusal(document), "input.scale must be a finite number"));
+    document = manifest_json(3);
+    document["output"]["scale"] = document["output"]["zero_point"] = nullptr;
+    CHECK(contains(refusal(document), "output.scale must be a finite number"));
 }
 
 TEST_CASE("text that is no JSON object is refused") {
@@ -155,4 +199,28 @@ TEST_CASE("an artifact must be the one of its manifest") {
                    "the manifest says"));
     fs::remove(folder / "model.bin");
     CHECK(contains(message_of<InputError>([&] { load_artifact(folder.path()); }), "cannot open"));
+}
+
+TEST_CASE("an artifact may be a folder, all of whose files count") {
+    const TemporaryFolder folder;
+    json manifest = manifest_json(3);
+    manifest["artifact"]["file"] = "model.mlpackage";
+    const fs::path package = folder / "model.mlpackage";
+    write_text(package / "Manifest.json", "{}");
+    write_text(package / "Data" / "weight.bin", "weights");
+    manifest["artifact"]["sha256"] = sha256_tree(package);
+    write_text(folder / "manifest.json", manifest.dump());
+    CHECK(load_artifact(folder.path()).artifact_path() == package);
+
+    const auto refused = [&] {
+        return message_of<InputError>([&] { load_artifact(folder.path()); });
+    };
+    write_text(package / ".DS_Store", "left by the Finder");
+    CHECK(contains(refused(), "model.mlpackage: its sha256 is"));
+    CHECK(contains(refused(), "such as .DS_Store"));
+    fs::remove(package / ".DS_Store");
+    fs::rename(package / "Data" / "weight.bin", package / "Data" / "weights.bin");
+    CHECK(contains(refused(), "the manifest says"));
+    fs::remove_all(package);
+    CHECK(contains(refused(), "model.mlpackage: cannot open"));
 }

@@ -86,6 +86,37 @@ TEST_CASE("every channel goes through its own table, of one or four bytes an ent
     }
 }
 
+TEST_CASE("with the channels first, a channel is a plane of its own") {
+    for (const char* dtype : {"uint8", "float16", "float32"}) {
+        CAPTURE(dtype);
+        json document = manifest_json(3);
+        document["input"]["dtype"] = dtype;
+        if (std::string(dtype) != "uint8") {
+            document["input"]["scale"] = document["input"]["zero_point"] = nullptr;
+        }
+        const Manifest rows = parse_manifest(document.dump(), "test");
+        document["input"]["layout"] = "NCHW";
+        document["input"]["shape"] = {1, 3, 8, 8};
+        const Manifest planes = parse_manifest(document.dump(), "test");
+        const ImageView image = {source().row(0), 8, 8,
+                                 static_cast<std::size_t>(source().width) * 3};
+        Bytes by_pixel(rows.input.size_bytes()), by_plane(planes.input.size_bytes());
+        Preprocessor(rows).run(image, by_pixel.data());
+        Preprocessor(planes).run(image, by_plane.data());
+        const std::size_t size = element_size_bytes(rows.input.dtype);
+        std::size_t equal = 0;
+        for (std::size_t pixel = 0; pixel < 64; ++pixel) {
+            for (std::size_t channel = 0; channel < 3; ++channel) {
+                equal += std::memcmp(&by_pixel[(pixel * 3 + channel) * size],
+                                     &by_plane[(channel * 64 + pixel) * size], size) == 0
+                             ? 1
+                             : 0;
+            }
+        }
+        CHECK(equal == 192);
+    }
+}
+
 TEST_CASE("an image that does not fill the crop is refused") {
     const Manifest manifest = manifest_for(32, 0, "bicubic");
     Bytes out(manifest.input.size_bytes());

@@ -1,4 +1,5 @@
 #include <doctest/doctest.h>
+#include <sys/stat.h>
 
 #include "support.h"
 
@@ -31,6 +32,63 @@ TEST_CASE("a file's digest is that of its bytes") {
     CHECK(sha256_file(write_text(folder / "f", text)) == sha256_hex(text));
     CHECK_THROWS_AS(sha256_file(folder / "missing"), InputError);
     CHECK_THROWS_AS(sha256_file(folder.path()), InputError);
+}
+
+TEST_CASE("a folder's digest is that of the list of its files") {
+    const TemporaryFolder folder;
+    CHECK(sha256_tree(folder.path()) == sha256_hex(""));
+    write_text(folder / "b", "second");
+    write_text(folder / "a/c.bin", "inner");
+    write_text(folder / "a.bin", "first");
+    write_text(folder / ".hidden", "");
+    fs::create_directories(folder / "empty");
+    // '.' comes before '/' among the bytes, so a.bin before what is in a/.
+    const std::string list = sha256_hex("") + "  .hidden\n" + sha256_hex("first") + "  a.bin\n" +
+                             sha256_hex("inner") + "  a/c.bin\n" + sha256_hex("second") + "  b\n";
+    CHECK(sha256_tree(folder.path()) == sha256_hex(list));
+    CHECK(sha256_tree(folder.path() / "") == sha256_hex(list));
+    CHECK_THROWS_AS(sha256_tree(folder / "missing"), InputError);
+}
+
+TEST_CASE("what cannot be part of a folder artifact is named") {
+    const auto refused = [](const fs::path& path) {
+        return message_of<InputError>([&] { sha256_tree(path); });
+    };
+    const TemporaryFolder folder;
+    write_text(folder / "f", "text");
+    fs::create_symlink("f", folder / "to-file");
+    CHECK(contains(refused(folder.path()), "to-file: a link or special file"));
+    fs::remove(folder / "to-file");
+    fs::create_directory_symlink(".", folder / "to-folder");
+    CHECK(contains(refused(folder.path()), "to-folder: a link or special file"));
+    fs::remove(folder / "to-folder");
+    REQUIRE(::mkfifo((folder / "pipe").c_str(), 0600) == 0);
+    CHECK(contains(refused(folder.path()), "pipe: a link or special file"));
+    fs::remove(folder / "pipe");
+    write_text(folder / "two\nlines", "");
+    CHECK(contains(refused(folder.path()), "line break in its name"));
+}
+
+TEST_CASE("a folder artifact is bounded in depth and entries") {
+    const TemporaryFolder folder;
+    fs::path deep = folder.path();
+    for (int i = 0; i < 16; ++i) {
+        deep /= "d";
+    }
+    write_text(deep / "file", "at the bottom");
+    CHECK(sha256_tree(folder.path()).size() == 64);
+    fs::create_directory(deep / "d");
+    CHECK(contains(message_of<InputError>([&] { sha256_tree(folder.path()); }),
+                   "more than 16 folders below"));
+
+    const TemporaryFolder wide;
+    for (int i = 0; i < 10000; ++i) {
+        write_text(wide / std::to_string(i), "");
+    }
+    CHECK(sha256_tree(wide.path()).size() == 64);
+    write_text(wide / "one more", "");
+    CHECK(contains(message_of<InputError>([&] { sha256_tree(wide.path()); }),
+                   "more than 10000 files"));
 }
 
 TEST_CASE("a sha256 is 64 lower-case hexadecimal digits") {

@@ -18,6 +18,13 @@ TEST_CASE("stored values become real ones") {
     std::memcpy(bytes, &real, 4);
     dequantize({"x", {1, 1}, DType::float32, {}, 0}, bytes, out);
     CHECK(out[0] == real);
+    const std::uint16_t halves[] = {0x3c00, 0xc100, 0x0001};
+    std::uint8_t six_bytes[6];
+    std::memcpy(six_bytes, halves, 6);
+    dequantize({"x", {1, 3}, DType::float16, {}, 0}, six_bytes, out);
+    CHECK(std::vector<float>(out, out + 3) == std::vector<float>{1.0F, -2.5F, 0x1p-24F});
+    CHECK(TensorSpec{"x", {1, 3}, DType::float16, {}, 0}.size_bytes() == 6);
+    CHECK(dtype_from_name("float16") == DType::float16);
 }
 
 TEST_CASE("two tensors agree by type, shape, scale and zero-point, not by name") {

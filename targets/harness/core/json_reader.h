@@ -3,6 +3,7 @@
 
 #include <cmath>
 #include <cstdint>
+#include <map>
 #include <nlohmann/json.hpp>
 #include <string>
 #include <utility>
@@ -41,6 +42,16 @@ class JsonReader {
             fail(key, "must be a string");
         }
         return value.get<std::string>();
+    }
+
+    // An object whose values are all strings.
+    std::map<std::string, std::string> texts(const std::string& key) const {
+        const JsonReader reader = object(key);
+        std::map<std::string, std::string> result;
+        for (const auto& [name, value] : reader.value_.items()) {
+            result[name] = reader.text(name);
+        }
+        return result;
     }
 
     std::int64_t integer(const std::string& key, std::int64_t low, std::int64_t high) const {

@@ -7,6 +7,7 @@
 #include <set>
 
 #include "core/errors.h"
+#include "core/half.h"
 #include "core/json_reader.h"
 #include "core/sha256.h"
 
@@ -39,16 +40,17 @@ DType read_dtype(const JsonReader& reader) {
     const std::string name = reader.text("dtype");
     const std::optional<DType> dtype = dtype_from_name(name);
     if (!dtype) {
-        reader.fail("dtype", "is '" + name + "', known are int8, uint8, float32");
+        reader.fail("dtype", "is '" + name + "', known are int8, uint8, float16, float32");
     }
     return *dtype;
 }
 
 void read_quantization(const JsonReader& reader, TensorSpec& spec) {
-    if (spec.dtype == DType::float32) {
-        if (!reader.is_null("scale") || !reader.is_null("zero_point")) {
-            reader.fail("scale", "and zero_point must be null for float32");
-        }
+    const bool is_plain = reader.is_null("scale") && reader.is_null("zero_point");
+    if (is_float(spec.dtype) && !is_plain) {
+        reader.fail("scale", "and zero_point must be null for floats");
+    }
+    if (is_plain && spec.dtype != DType::int8) {
         return;
     }
     // The manifest's number is the double of a float32; rounding back is exact.
@@ -76,6 +78,16 @@ TensorSpec read_tensor(const JsonReader& reader, std::size_t rank) {
     return spec;
 }
 
+// A half is looked for that is the number exactly: a table of other numbers was not made for one.
+std::uint16_t read_half(const JsonReader& reader, const nlohmann::json& value) {
+    const double real = reader.number(value, "table");
+    const std::uint16_t half = float_to_half(static_cast<float>(real));
+    if (static_cast<double>(half_to_float(half)) != real) {
+        reader.fail("table", "holds " + value.dump() + ", which is no float16");
+    }
+    return half;
+}
+
 Bytes read_channel_table(const JsonReader& reader, const nlohmann::json& channel, DType dtype) {
     if (!channel.is_array() || channel.size() != 256) {
         reader.fail("table", "must be three arrays of 256");
@@ -83,7 +95,10 @@ Bytes read_channel_table(const JsonReader& reader, const nlohmann::json& channel
     Bytes table(256 * element_size_bytes(dtype));
     for (std::size_t pixel = 0; pixel < 256; ++pixel) {
         const nlohmann::json& value = channel[pixel];
-        if (dtype == DType::float32) {
+        if (dtype == DType::float16) {
+            const std::uint16_t half = read_half(reader, value);
+            std::memcpy(table.data() + 2 * pixel, &half, sizeof half);
+        } else if (dtype == DType::float32) {
             const auto real = static_cast<float>(reader.number(value, "table"));
             if (!std::isfinite(real)) {
                 reader.fail("table", "holds a number that no float32 can hold");
@@ -99,16 +114,25 @@ Bytes read_channel_table(const JsonReader& reader, const nlohmann::json& channel
     return table;
 }
 
+Layout read_layout(const JsonReader& reader) {
+    const std::string name = reader.text("layout");
+    if (name != "NHWC" && name != "NCHW") {
+        reader.fail("layout", "is '" + name + "', known are NHWC, NCHW");
+    }
+    return name == "NHWC" ? Layout::nhwc : Layout::nchw;
+}
+
 void read_input(const JsonReader& reader, Manifest& manifest) {
     manifest.input = read_tensor(reader, 4);
+    manifest.layout = read_layout(reader);
     const int size = manifest.preprocessing.image_size;
-    if (manifest.input.shape != std::vector<std::int64_t>{1, size, size, 3}) {
-        reader.fail("shape",
-                    "must be [1, image_size, image_size, 3] with preprocessing.image_size " +
-                        std::to_string(size));
-    }
-    if (const std::string layout = reader.text("layout"); layout != "NHWC") {
-        reader.fail("layout", "is '" + layout + "', known is NHWC");
+    const bool is_nhwc = manifest.layout == Layout::nhwc;
+    using Shape = std::vector<std::int64_t>;
+    if (manifest.input.shape != (is_nhwc ? Shape{1, size, size, 3} : Shape{1, 3, size, size})) {
+        const std::string expected =
+            is_nhwc ? "[1, image_size, image_size, 3]" : "[1, 3, image_size, image_size]";
+        reader.fail("shape", "must be " + expected + " with preprocessing.image_size " +
+                                 std::to_string(size));
     }
     const nlohmann::json& table = reader.array("table", 3);
     for (std::size_t channel = 0; channel < 3; ++channel) {
@@ -169,6 +193,19 @@ void read_reference(const JsonReader& root, Manifest& manifest) {
                                    sha256_text(reader, "dataset_sha256")};
 }
 
+// A folder that was looked into may have gained files since, and they count.
+void check_sha256(const Manifest& manifest) {
+    const std::filesystem::path path = manifest.artifact_path();
+    const bool is_folder = std::filesystem::is_directory(path);
+    const std::string actual = is_folder ? sha256_tree(path) : sha256_file(path);
+    if (actual != manifest.artifact_sha256) {
+        throw InputError(path.string() + ": its sha256 is " + actual + ", the manifest says " +
+                         manifest.artifact_sha256 +
+                         ": the artifact is corrupt or not the one that was compiled" +
+                         (is_folder ? " (files added later count too, such as .DS_Store)" : ""));
+    }
+}
+
 void check_kind(const JsonReader& root) {
     if (const std::string kind = root.text("kind"); kind != "edgevit-artifact") {
         root.fail("kind", "is '" + kind + "', expected 'edgevit-artifact'");
@@ -199,6 +236,7 @@ Manifest parse_manifest(const std::string& text, const std::string& where) {
     manifest.artifact_sha256 = sha256_text(root.object("artifact"), "sha256");
     manifest.program_sha256 = sha256_text(root.object("program"), "sha256");
     manifest.profile = root.text("profile");
+    manifest.options = root.texts("options");
     manifest.variant = root.object("model").text("variant");
     manifest.classes = static_cast<int>(root.object("model").integer("classes", 1, kMaxClasses));
     manifest.preprocessing = read_preprocessing(root.object("preprocessing"));
@@ -221,12 +259,7 @@ Manifest load_artifact(const std::filesystem::path& folder) {
     const Bytes bytes = read_file(path, kMaxManifestBytes);
     Manifest manifest = parse_manifest(std::string(bytes.begin(), bytes.end()), path.string());
     manifest.folder = folder;
-    const std::string actual = sha256_file(manifest.artifact_path());
-    if (actual != manifest.artifact_sha256) {
-        throw InputError(manifest.artifact_path().string() + ": its sha256 is " + actual +
-                         ", the manifest says " + manifest.artifact_sha256 +
-                         ": the artifact is corrupt or not the one that was compiled");
-    }
+    check_sha256(manifest);
     return manifest;
 }
 

@@ -3,6 +3,7 @@
 
 #include <array>
 #include <filesystem>
+#include <map>
 #include <optional>
 #include <string>
 #include <vector>
@@ -13,6 +14,7 @@
 namespace edgevit {
 
 enum class Interpolation { bicubic, bilinear };
+enum class Layout { nhwc, nchw };
 
 // How a picture becomes image_size x image_size pixels: the shorter side is resized to resize_size
 // (skipped when absent or already equal), then the centre is cropped. The step from pixels to the
@@ -34,13 +36,15 @@ struct Reference {
 struct Manifest {
     std::filesystem::path folder;
     std::string target;
-    std::string artifact_file;
+    std::string artifact_file;  // or the name of a folder, whose sha256 is that of sha256_tree()
     std::string artifact_sha256;
     std::string program_sha256;
     std::string profile;
+    std::map<std::string, std::string> options;  // what `edgevit compile` was asked for
     std::string variant;
     int classes = 0;
-    TensorSpec input;   // [1, H, W, 3]
+    TensorSpec input;  // [1, H, W, 3], or [1, 3, H, W] for Layout::nchw
+    Layout layout = Layout::nhwc;
     TensorSpec output;  // [1, classes]
     // For each channel, what the input tensor holds for the pixel values 0 to 255:
     // 256 elements of input.dtype, in the machine's byte order.

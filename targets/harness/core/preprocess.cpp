@@ -31,7 +31,8 @@ Size resized(int width, int height, int target) {
 
 Preprocessor::Preprocessor(const Manifest& manifest)
     : settings_(manifest.preprocessing), table_(manifest.table),
-      element_size_bytes_(edgevit::element_size_bytes(manifest.input.dtype)) {}
+      element_size_bytes_(edgevit::element_size_bytes(manifest.input.dtype)),
+      layout_(manifest.layout) {}
 
 void Preprocessor::run(const ImageView& image, std::uint8_t* out) {
     ImageView source = image;
@@ -49,11 +50,18 @@ void Preprocessor::run(const ImageView& image, std::uint8_t* out) {
     }
     const auto left = static_cast<std::size_t>(centre_crop_start(source.width, crop));
     const int top = centre_crop_start(source.height, crop);
+    const auto pixels = static_cast<std::size_t>(crop) * static_cast<std::size_t>(crop);
+    const bool is_nhwc = layout_ == Layout::nhwc;
+    const std::size_t pixel_step_bytes = element_size_bytes_ * (is_nhwc ? 3 : 1);
+    const std::size_t channel_step_bytes = element_size_bytes_ * (is_nhwc ? 1 : pixels);
     for (int y = 0; y < crop; ++y) {
         const std::uint8_t* pixel = source.row(top + y) + left * 3;
-        for (int x = 0; x < crop * 3; ++x, ++pixel, out += element_size_bytes_) {
-            const std::uint8_t* table = table_[static_cast<std::size_t>(x % 3)].data();
-            std::memcpy(out, table + *pixel * element_size_bytes_, element_size_bytes_);
+        for (int x = 0; x < crop; ++x, out += pixel_step_bytes) {
+            for (std::size_t channel = 0; channel < 3; ++channel, ++pixel) {
+                std::memcpy(out + channel * channel_step_bytes,
+                            table_[channel].data() + *pixel * element_size_bytes_,
+                            element_size_bytes_);
+            }
         }
     }
 }

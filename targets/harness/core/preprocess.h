@@ -31,14 +31,16 @@ class Preprocessor {
   public:
     explicit Preprocessor(const Manifest& manifest);
 
-    // Resizes and crops `image` and writes input.size_bytes() bytes to `out`, NHWC.
-    // Raises InputError when the picture is smaller than the crop and no resize was asked for.
+    // Resizes and crops `image` and writes input.size_bytes() bytes to `out`, in the manifest's
+    // layout. Raises InputError when the picture is smaller than the crop and no resize was asked
+    // for.
     void run(const ImageView& image, std::uint8_t* out);
 
   private:
     Preprocessing settings_;
     std::array<Bytes, 3> table_;
     std::size_t element_size_bytes_;
+    Layout layout_;
     Resampler resampler_;
     Image resized_;
 };

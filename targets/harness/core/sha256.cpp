@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <system_error>
 #include <vector>
 
 #include "core/bytes.h"
@@ -9,6 +10,11 @@
 
 namespace edgevit {
 namespace {
+
+namespace fs = std::filesystem;
+
+constexpr std::size_t kMaxTreeEntries = 10'000;
+constexpr int kMaxTreeDepth = 16;
 
 // The first 32 bits of the fractional parts of the cube roots of the first 64 primes.
 constexpr std::array<std::uint32_t, 64> kRound = {
@@ -23,6 +29,41 @@ constexpr std::array<std::uint32_t, 64> kRound = {
 
 constexpr std::uint32_t rotate(std::uint32_t value, unsigned bits) {
     return (value >> bits) | (value << (32 - bits));
+}
+
+// The relative '/'-paths of the files below a folder, sorted by their bytes.
+std::vector<std::string> files_below(const fs::path& folder) {
+    std::vector<std::string> files;
+    std::size_t entries = 0;
+    std::error_code error;
+    fs::recursive_directory_iterator walk(folder, error);
+    for (; !error && walk != fs::recursive_directory_iterator(); walk.increment(error)) {
+        const std::string name = walk->path().string();
+        if (++entries > kMaxTreeEntries) {
+            throw InputError(folder.string() + ": holds more than " +
+                             std::to_string(kMaxTreeEntries) + " files and folders");
+        }
+        if (walk->path().filename().string().find('\n') != std::string::npos) {
+            throw InputError(name + ": has a line break in its name");
+        }
+        const fs::file_status status = walk->symlink_status(error);
+        if (error) {
+            break;
+        }
+        if (fs::is_regular_file(status)) {
+            files.push_back(walk->path().lexically_relative(folder).generic_string());
+        } else if (!fs::is_directory(status)) {
+            throw InputError(name + ": a link or special file cannot be part of an artifact");
+        } else if (walk.depth() >= kMaxTreeDepth) {
+            throw InputError(name + ": lies more than " + std::to_string(kMaxTreeDepth) +
+                             " folders below " + folder.string());
+        }
+    }
+    if (error) {
+        throw InputError(folder.string() + ": cannot read: " + error.message());
+    }
+    std::sort(files.begin(), files.end());
+    return files;
 }
 
 }  // namespace
@@ -113,6 +154,14 @@ std::string sha256_file(const std::filesystem::path& path) {
     }
     if (std::ferror(file.get()) != 0) {
         throw InputError(path.string() + ": cannot read");
+    }
+    return hash.finish();
+}
+
+std::string sha256_tree(const fs::path& folder) {
+    Sha256 hash;
+    for (const std::string& file : files_below(folder)) {
+        hash.update(sha256_file(folder / file) + "  " + file + "\n");
     }
     return hash.finish();
 }

@@ -33,6 +33,12 @@ std::string sha256_hex(std::string_view text);
 // Raises InputError when the file cannot be read.
 std::string sha256_file(const std::filesystem::path& path);
 
+// Of a folder: the sha256 of the text that has, for every file below it, sorted by the bytes of its
+// relative path, one line "<sha256 of the file>  <path>\n" (what sha256sum prints). Raises
+// InputError naming what cannot be read, is neither file nor folder (a link, too) or has a line
+// break in its name, and for more than 10,000 entries or folders more than 16 deep.
+std::string sha256_tree(const std::filesystem::path& folder);
+
 // True for 64 lower-case hexadecimal digits.
 bool is_sha256(std::string_view text);
 

@@ -3,6 +3,8 @@
 #include <cstring>
 #include <sstream>
 
+#include "core/half.h"
+
 namespace edgevit {
 
 std::string_view dtype_name(DType dtype) {
@@ -11,6 +13,8 @@ std::string_view dtype_name(DType dtype) {
             return "int8";
         case DType::uint8:
             return "uint8";
+        case DType::float16:
+            return "float16";
         case DType::float32:
             return "float32";
     }
@@ -18,7 +22,7 @@ std::string_view dtype_name(DType dtype) {
 }
 
 std::optional<DType> dtype_from_name(std::string_view name) {
-    for (const DType dtype : {DType::int8, DType::uint8, DType::float32}) {
+    for (const DType dtype : {DType::int8, DType::uint8, DType::float16, DType::float32}) {
         if (dtype_name(dtype) == name) {
             return dtype;
         }
@@ -26,7 +30,9 @@ std::optional<DType> dtype_from_name(std::string_view name) {
     return std::nullopt;
 }
 
-std::size_t element_size_bytes(DType dtype) { return dtype == DType::float32 ? 4 : 1; }
+std::size_t element_size_bytes(DType dtype) {
+    return dtype == DType::float32 ? 4 : dtype == DType::float16 ? 2 : 1;
+}
 
 std::size_t TensorSpec::elements() const {
     std::size_t count = 1;
@@ -59,6 +65,14 @@ void dequantize(const TensorSpec& spec, const std::uint8_t* stored, float* out) 
     const std::size_t count = spec.elements();
     if (spec.dtype == DType::float32) {
         std::memcpy(out, stored, count * sizeof(float));
+        return;
+    }
+    if (spec.dtype == DType::float16) {
+        for (std::size_t i = 0; i < count; ++i) {
+            std::uint16_t half = 0;
+            std::memcpy(&half, stored + 2 * i, sizeof half);
+            out[i] = half_to_float(half);
+        }
         return;
     }
     const float scale = spec.scale.value_or(1.0F);

@@ -1,0 +1,25 @@
+// A stand-in, not NVIDIA's: a TensorRT and a CUDA that compute nothing, behind the stand-in
+// headers.
+//
+// The "ONNX" is a text, "fake-onnx DTYPE CLASSES" and words that make something fail; its input is
+// [1, 3, 8, 8], and output i is input i. Work on a stream is done when the stream is waited for.
+#pragma once
+
+#include <string>
+#include <vector>
+
+namespace fake {
+
+struct State {
+    int gpus = 1;
+    int driver = 12060;
+    std::string gpu_name = "Fake";
+    int builds = 0;
+    int timing_caches_read = 0;           // that held something
+    int live = 0;                         // objects of TensorRT's and CUDA's
+    std::vector<std::string> violations;  // of the order in which objects have to go, and the like
+};
+
+State& state();
+
+}  // namespace fake
