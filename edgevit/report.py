@@ -114,11 +114,11 @@ def _artifact_row(
     validation: dict[str, Any] | None,
     parity: dict[str, Any] | None,
 ) -> Row:
-    """As the harness ran it; without a validation, as `parity` did."""
+    """As the harness ran it; without a validation, as `parity` did, by whatever it has here."""
     size = manifest["artifact"]["size_bytes"]
     if validation is None and parity is not None:
         return Row(
-            f"artifact {name} ({parity['engine']})",
+            f"artifact {name} (not by its runtime)",
             top1=parity["top1_percent"],
             images=parity["images"],
             program_agreement=parity["agreement_percent"],

@@ -136,7 +136,10 @@ def test_a_name_that_is_none_or_taken_is_refused(build: Path, name: str) -> None
     ("changes", "message"),
     [
         ({"target": "tflite"}, "compiled for tflite, not coreml"),
-        ({"options": {"input_type": "tensor"}}, "options.input_type is 'tensor'.*inside the model.*--input-type"),
+        (
+            {"options": {"input_type": "tensor"}},
+            "options.input_type is 'tensor'.*inside the model.*--input-type",
+        ),
         ({"options": {}}, "options.input_type is None"),
         (
             {"options": {"input_type": "image", "deployment_target": "iOS18"}},

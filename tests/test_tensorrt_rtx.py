@@ -18,7 +18,7 @@ pytestmark = pytest.mark.skipif(
     find_spec("tensorrt_rtx") is None, reason="TensorRT-RTX is not installed: make test-rtx"
 )
 
-# float16 scales become float32 ones inside a fused node: exact, and nothing to do about in opset 20.
+# float16 scales become float32 ones inside a fused node: exact, and unavoidable in opset 20.
 HARMLESS = ("Converting conv activation scales to fp32", "Converting conv weight scales to fp32")
 
 
