@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import struct
 from collections.abc import Iterator
@@ -24,7 +25,7 @@ from edgevit.program.torch_program import graph_module
 from edgevit.targets.artifact import load_artifact
 from edgevit.targets.coreml import audit_bytes, coreml_files, open_runner
 from edgevit.targets.coreml.interpreter import Interpreter
-from edgevit.targets.coreml.lower import Options
+from edgevit.targets.coreml.lower import CHOICES, Options
 from edgevit.targets.coreml.package import (
     FILES,
     SPEC_NAME,
@@ -180,6 +181,20 @@ def test_a_deployment_target_without_the_operations_is_refused(tmp_path: Path) -
 def test_an_unknown_choice_is_named(name: str) -> None:
     with pytest.raises(InputError, match=f"--{name.replace('_', '-')} 'abacus'"):
         Options(**{name: "abacus"})
+
+
+@pytest.mark.full
+def test_every_combination_of_options_converts_and_passes_the_audit() -> None:
+    count = 0
+    for values in itertools.product(*CHOICES.values()):
+        chosen = dict(zip(CHOICES, values))
+        if chosen["deployment_target"] == "iOS16" and chosen["precision"] == "int8":
+            continue
+        files = coreml_files(make_program(), Options(**chosen))
+        audited = audit_bytes(files, make_program())
+        assert bool(audited.activations) == (chosen["precision"] == "int8"), chosen
+        count += 1
+    assert count == 40
 
 
 def test_a_float_package_has_no_quantizer_and_says_so(tmp_path: Path) -> None:

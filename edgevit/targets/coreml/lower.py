@@ -18,6 +18,7 @@ from edgevit.data import Preprocessing
 from edgevit.errors import EdgevitError, InputError
 from edgevit.graph import Graph, Quantizer, float_graph
 from edgevit.program import Program
+from edgevit.targets.artifact import check_choices
 from edgevit.targets.coreml.toolkit import coremltools, quiet
 from edgevit.targets.pixels import quantized, quantized_pixels
 
@@ -47,7 +48,7 @@ the normalisation, whose epsilon changes the values; the rest find nothing."""
 
 @dataclass(frozen=True)
 class Options:
-    """What a package is compiled with; every combination that the checks let pass is tested."""
+    """What a package is compiled with; InputError for what is unknown or does not go together."""
 
     deployment_target: str = "iOS17"
     precision: str = "int8"
@@ -56,12 +57,7 @@ class Options:
     output_type: str = "logits"
 
     def __post_init__(self) -> None:
-        for name, choices in CHOICES.items():
-            if getattr(self, name) not in choices:
-                raise InputError(
-                    f"--{name.replace('_', '-')} {getattr(self, name)!r} is not one of "
-                    f"{', '.join(choices)}"
-                )
+        check_choices(self, CHOICES, "coreml")
         if self.precision == "int8" and self.deployment_target == "iOS16":
             raise InputError(
                 "iOS16 has no int8 activations (quantize and dequantize came with iOS17): compile "

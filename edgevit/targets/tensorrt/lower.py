@@ -21,6 +21,7 @@ import numpy as np
 from edgevit.errors import InputError, ToolMissing
 from edgevit.graph import Node, float_graph
 from edgevit.program import Program
+from edgevit.targets.artifact import check_choices
 from edgevit.targets.tensorrt.place import dropped
 
 OPSET, IR_VERSION = 20, 10
@@ -57,12 +58,7 @@ class Options:
     engine: str = "off"
 
     def __post_init__(self) -> None:
-        for name, choices in CHOICES.items():
-            if getattr(self, name) not in choices:
-                raise InputError(
-                    f"--{name.replace('_', '-')} {getattr(self, name)!r} is not one of "
-                    f"{', '.join(choices)} for tensorrt"
-                )
+        check_choices(self, CHOICES, "tensorrt")
 
 
 CHOICES = {
