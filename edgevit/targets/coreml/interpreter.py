@@ -237,17 +237,12 @@ def _function(real: Callable[[Tensor], Tensor]) -> Kind:
         if grid is None:
             return real(a["x"].double()).float()
         steps = torch.arange(-256, 256)  # whatever the zero-point is
-        values = run._store(steps * grid.scale, _dtype_of(run, op))
+        values = run._store(steps * grid.scale, op.dtype)  # it reads the type that it writes
         table = real(values.double()).float()
         index = (grid.centred + 256).to(torch.int32).flatten()
         return table.index_select(0, index).view(grid.centred.shape)
 
     return kind
-
-
-def _dtype_of(run: Interpreter, op: Operation) -> str:
-    """The element type an elementwise operation reads: it is the one it writes."""
-    return op.dtype
 
 
 def _gelu(run: Interpreter, op: Operation, a: Arguments) -> Tensor:
