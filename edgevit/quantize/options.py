@@ -20,7 +20,8 @@ class QuantizeOptions:
     `epochs` counts passes over the fine-tuning images (0: post-training quantization only).
     The last `snapped_share` of the steps runs with every scale frozen at an fp16 value.
     Learning rates are the peaks of a cosine schedule; `scale_lr` acts on the logarithm of the
-    scales. `activation` takes the place of every GELU of the fused net. `holdout` is the share of the training images that only selects the best state.
+    scales. `holdout` is the share of the training images that only selects the best state.
+    `activation` takes the place of every GELU of the fused net.
     """
 
     profile: str = "portable"

@@ -204,8 +204,8 @@ class _Lowering:
         quantizer = self.graph.quantizer(name)
         if quantizer.zero_point:
             raise InputError(
-                f"{name}: zero-point {quantizer.zero_point}; TensorRT's INT8 is symmetric, and this "
-                "target knows how to leave out a sigmoid's pair only where a product reads it"
+                f"{name}: zero-point {quantizer.zero_point}; TensorRT's INT8 is symmetric, and a "
+                "sigmoid's pair can be left out only where nothing but a product reads it"
             )
         zero_point = self._constant("zero", np.zeros((), np.int8))
         scale = self._scale(name, quantizer.scale, before)
