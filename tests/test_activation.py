@@ -18,6 +18,7 @@ from torch import nn
 from edgevit.commands.quantize import quantize_command
 from edgevit.errors import EdgevitError, InputError
 from edgevit.program import Program
+from edgevit.program.executor import Executor
 from edgevit.program.torch_program import graph_module
 from edgevit.quantize.activation import ACTIVATIONS, GAIN, with_activation
 from edgevit.quantize.net import QuantizedNet
@@ -217,6 +218,31 @@ def test_every_operator_computes_what_the_program_computes(
     assert largest <= 1 and share <= (1e-2 if builtin else 1e-3), steps
     if name == "quick-gelu" and not builtin:
         assert (largest, share) == (0, 0.0)
+
+
+def test_xnnpack_rounds_between_sigmoid_and_product(
+    embedded_checkpoint: Path, embedded_val: Path
+) -> None:
+    """Also where nobody asks for the sigmoid's tensor: XNNPACK then makes one table of the two."""
+    images = real_images(embedded_val, 16, 64)
+    program = trained_program(embedded_checkpoint, images, "portable", "quick-gelu")
+    graph, executor = program.graph(), Executor(program.graph())
+    products = [n for n in graph.nodes if n.op == "mul" and ".se." not in n.name]
+    names = [name for node in products for name in (node.inputs[0], node.name)]
+    model = Model(_with_every_tensor_an_output(tflite_bytes(program), names))
+    for image in int8_input(program, images[::8]):
+        model(image[None])
+        for node in products:
+            value = model.tensor(node.inputs[0])
+            gate = executor.step(graph.node(node.inputs[1]), [value])
+            assert torch.equal(model.tensor(node.name), executor.step(node, [value, gate]))
+    # The artifact as it is, against the one whose sigmoids have to be written.
+    data, inputs = tflite_bytes(program), int8_input(program, images)
+    every = [name for name in graph.activations() if name != "input"]
+    apart = Model(_with_every_tensor_an_output(data, every))
+    for image, logits in zip(inputs, Model(data)(inputs)):
+        apart(image[None])
+        assert np.array_equal(apart.tensor("head").flatten().numpy(), logits)
 
 
 def test_tensorflows_converter_makes_the_same_model(tmp_path: Path) -> None:
