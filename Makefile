@@ -10,7 +10,7 @@ JOBS := $(shell nproc)
 comma := ,
 LITERT := $(VENV)/lib/python3.11/site-packages/ai_edge_litert/libLiteRt.so
 
-.PHONY: demo test test-python test-cpp test-full test-rtx env harness lint clean
+.PHONY: demo test test-python test-cpp test-full test-rtx test-nnapi env harness lint clean
 
 demo: env harness
 	$(BIN)/edgevit demo -o build/demo --force
@@ -40,6 +40,11 @@ test-full: env harness
 test-rtx: env
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[rtx]'
 	$(BIN)/python -m pytest -q tests/test_tensorrt_rtx.py
+
+# How TFLite's NNAPI delegate divides an artifact; 2 MB, a third party's build of TensorFlow Lite.
+test-nnapi: env
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[nnapi]'
+	$(BIN)/python -m pytest -q tests/nnapi
 
 lint: env
 	$(BIN)/ruff check .

@@ -37,18 +37,18 @@ def run(*arguments: str) -> float:
     return time.monotonic() - start
 
 
-def one_profile(profile: str, given: argparse.Namespace) -> dict[str, object]:
-    work = given.work / profile
+def one_run(work: Path, options: list[str], given: argparse.Namespace) -> dict[str, object]:
+    """Quantize with the recipe and these options, compile, validate; all of it into `work`."""
     program, artifact = work / "model.evq", work / "tflite"
     work.mkdir(parents=True, exist_ok=True)
     quantize = [
         "quantize", str(given.checkpoint), "--data", str(given.train), "--eval-data",
-        str(given.val), "--profile", profile, *RECIPE, "-o", str(program),
+        str(given.val), *RECIPE, *options, "-o", str(program),
     ]  # fmt: skip
     if not program.exists():
         run(*quantize)
     if not program.exists():
-        sys.exit(f"the gate failed for {profile}: no program was written")
+        sys.exit(f"the gate failed for {' '.join(options)}: no program was written")
     compile_s = run("compile", str(program), "--target", "tflite", "-o", str(work), "--force")
     run("validate", str(artifact), "--data", str(given.val), "--force")
     validation = json.loads((artifact / "validation.json").read_text())
@@ -78,7 +78,10 @@ def main() -> None:
     parser.add_argument("--profiles", nargs="+", default=["portable", "asymmetric"])
     given = parser.parse_args()
     before = machine()
-    figures = {profile: one_profile(profile, given) for profile in given.profiles}
+    figures = {
+        profile: one_run(given.work / profile, ["--profile", profile], given)
+        for profile in given.profiles
+    }
     write_result("accuracy", {"profiles": figures}, before)
 
 

@@ -25,7 +25,7 @@ from common import machine, observed_quantizers, write_result
 IMAGES = 40
 
 
-def make_program(size: int) -> tuple[Any, Any]:
+def make_program(size: int, activation: str = "gelu") -> tuple[Any, Any]:
     """The fused net and its program."""
     import torch
 
@@ -33,11 +33,13 @@ def make_program(size: int) -> tuple[Any, Any]:
     from edgevit.data import ImageSet, Preprocessing
     from edgevit.demo import EMBEDDED
     from edgevit.program import ModelInfo, ProgramInfo, build_program
+    from edgevit.quantize.activation import with_activation
     from edgevit.quantize.net import QuantizedNet
 
     torch.manual_seed(0)
     net = load(EMBEDDED / "repvit_m0_9_eurosat64.safetensors").model.fuse()
     net.head = torch.nn.Linear(net.head.in_features, 1000)
+    net = with_activation(net, activation)
     source, preprocessing = ImageSet.open(EMBEDDED / "train.tar"), Preprocessing(size, size)
     images = [x for x, _ in source.batches(preprocessing, 1, range(0, 1600, 100))]
     quantized = QuantizedNet(net, *observed_quantizers(net, images))

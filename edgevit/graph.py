@@ -29,8 +29,8 @@ SIGMOID_SCALE, SIGMOID_ZERO_POINT = 1.0 / 256.0, -128
 
 WEIGHTED_OPS = ("conv2d", "linear")
 ARITY = {
-    "conv2d": 1, "linear": 1, "add": 2, "mul": 2, "gelu": 1, "relu": 1, "sigmoid": 1,
-    "mean": 1, "flatten": 1,
+    "conv2d": 1, "linear": 1, "add": 2, "mul": 2, "gelu": 1, "hard_swish": 1, "relu": 1,
+    "sigmoid": 1, "mean": 1, "flatten": 1,
 }  # fmt: skip
 How = Literal["learned", "fixed", "calibrated"]
 HOW: tuple[str, ...] = ("learned", "fixed", "calibrated")

@@ -141,6 +141,17 @@ class ChannelMixer(nn.Module):
         return self.conv2(self.act(self.conv1(x)))
 
 
+class Silu(nn.Module):
+    """x * sigmoid(x), in the two operations that INT8 runtimes have for it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate = nn.Sigmoid()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.gate(x)
+
+
 class NormLinear(nn.Sequential):
     """Batch norm (`bn`), then a linear layer (`l`): (N, features) to (N, classes)."""
 

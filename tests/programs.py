@@ -18,6 +18,7 @@ from edgevit.data import ImageSet, Preprocessing
 from edgevit.graph import SIGMOID_SCALE, SIGMOID_ZERO_POINT, Graph, Node, Quantizer
 from edgevit.program import ModelInfo, Program, ProgramInfo, build_program
 from edgevit.program.build import trace_graph
+from edgevit.quantize.activation import with_activation
 from edgevit.repvit import RepViT, RepViTConfig
 
 SMALL = RepViTConfig("repvit_m0_9", (8, 16, 24, 32), (2, 1, 1, 1), num_classes=10)
@@ -84,6 +85,7 @@ def _operation(node: Node, inputs: list[torch.Tensor]) -> torch.Tensor:
         "add": lambda: x + inputs[1],
         "mul": lambda: x * inputs[1],
         "gelu": lambda: functional.gelu(x),
+        "hard_swish": lambda: functional.hardswish(x),
         "relu": x.relu,
         "sigmoid": x.sigmoid,
         "mean": lambda: x.mean((2, 3), keepdim=True),
@@ -136,9 +138,10 @@ def make_program(
     profile: str = "portable",
     config: RepViTConfig = SMALL,
     seed: int = 0,
+    activation: str = "gelu",
 ) -> Program:
     """A whole program of a seeded net; the same arguments give the same object."""
-    net = seeded_net(config, seed)
+    net = with_activation(seeded_net(config, seed), activation)
     graph = trace_graph(net, image_size)
     activations = quantizers(graph, seeded_images(8, image_size), profile)
     info = make_info(config, image_size, profile)
@@ -161,11 +164,13 @@ def real_images(path: Path, count: int, image_size: int) -> torch.Tensor:
     return rules.normalise(np.stack([rules.crop(images.load_rgb(i)) for i in places]))
 
 
-def trained_program(checkpoint: Path, images: torch.Tensor, profile: str) -> Program:
+def trained_program(
+    checkpoint: Path, images: torch.Tensor, profile: str, activation: str = "gelu"
+) -> Program:
     """The trained M0.9 with max-abs scales over `images`."""
     from edgevit.checkpoint import load
 
-    net = load(checkpoint).model.eval().fuse()
+    net = with_activation(load(checkpoint).model.eval().fuse(), activation)
     image_size = images.shape[-1]
     graph = trace_graph(net, image_size)
     activations = quantizers(graph, images, profile)

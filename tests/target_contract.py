@@ -143,10 +143,10 @@ class TargetContract:
     def test_an_operation_it_does_not_know_is_named(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setitem(graph_module.ARITY, "hard_swish", 1)
+        monkeypatch.setitem(graph_module.ARITY, "mish", 1)
         program = make_program()
-        broken = replace_node(program.graph(), ACTIVATION, op="hard_swish")
-        match = f"{ACTIVATION}.*hard_swish"
+        broken = replace_node(program.graph(), ACTIVATION, op="mish")
+        match = f"{ACTIVATION}.*mish"
         self.fails(with_graph(program, broken), tmp_path, InputError, match)
 
     def test_a_tensor_without_a_quantizer_is_named(self, tmp_path: Path) -> None:

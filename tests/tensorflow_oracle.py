@@ -65,6 +65,7 @@ def _operation(tf: Any, node: Node, inputs: list[Any]) -> Any:
         "add": lambda a, b: a + b,
         "mul": lambda a, b: a * b,
         "gelu": lambda a: tf.nn.gelu(a, approximate=False),
+        "hard_swish": lambda a: a * tf.nn.relu6(a + 3) * (1 / 6),
         "relu": tf.nn.relu,
         "sigmoid": tf.sigmoid,
         "mean": lambda a: tf.reduce_mean(a, [1, 2], keepdims=True),

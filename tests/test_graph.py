@@ -107,8 +107,8 @@ def test_a_quantizers_range_is_in_real_numbers() -> None:
 
 
 def test_unknown_operations_and_wrong_arity_are_refused() -> None:
-    with pytest.raises(InputError, match="act: unknown operation 'hard_swish'"):
-        Node("hard_swish", "act", ("conv",), (1, 4, 8, 8))
+    with pytest.raises(InputError, match="act: unknown operation 'mish'"):
+        Node("mish", "act", ("conv",), (1, 4, 8, 8))
     with pytest.raises(InputError, match="sum: add takes 2 inputs"):
         Node("add", "sum", ("conv",), (1, 4, 8, 8))
 

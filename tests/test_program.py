@@ -188,7 +188,7 @@ class Odd(torch.nn.Module):
 @pytest.mark.parametrize(
     ("odd", "message"),
     [
-        (torch.nn.Hardswish(), "odd: operation aten.hardswish"),
+        (torch.nn.Mish(), "odd: operation aten.mish"),
         (torch.nn.GELU(approximate="tanh"), "odd: aten.gelu.default with approximate=tanh"),
         (torch.nn.Conv2d(4, 4, 3, padding=2, dilation=2), "odd: aten.conv2d.default with"),
         (lambda x: x + 1.0, "aten.add.Tensor: other cannot be 1.0"),

@@ -70,6 +70,13 @@ TRIPLE = click.Tuple([float, float, float])
     help="portable: symmetric activations, for every target; asymmetric: TFLite and Core ML only.",
 )
 @click.option(
+    "--activation",
+    default="gelu",
+    show_default=True,
+    type=click.Choice(["gelu", "hard-swish", "quick-gelu"]),
+    help="In place of every GELU, which NNAPI lacks; the distillation heals the swap.",
+)
+@click.option(
     "--epochs", default=4.0, show_default=True, help="0: post-training quantization only."
 )
 @click.option("--batch-size", default=32, show_default=True)

@@ -24,6 +24,7 @@ OP_TARGETS = {
     "add": "aten.add.Tensor",
     "mul": "aten.mul.Tensor",
     "gelu": "aten.gelu.default",
+    "hard_swish": "aten.hardswish.default",
     "relu": RELU,
     "sigmoid": "aten.sigmoid.default",
     "mean": "aten.mean.dim",
@@ -75,6 +76,7 @@ def _signatures() -> dict[str, dict[str, tuple[type | tuple[type, ...], Any]]]:
         "aten.add.Tensor": {**binary, "alpha": (int, 1)},
         "aten.mul.Tensor": binary,
         "aten.gelu.default": {**unary, "approximate": (str, "none")},
+        "aten.hardswish.default": unary,
         RELU: unary,
         "aten.sigmoid.default": unary,
         "aten.mean.dim": {

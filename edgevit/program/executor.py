@@ -14,7 +14,7 @@ Tensors between operations are held as q - zero_point in float32: (N, C, H, W) o
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
@@ -25,6 +25,15 @@ from edgevit.graph import INT8_MAX, INT8_MIN, Graph, Node, Quantizer
 
 EXACT_FLOAT32 = 2**24
 """Every integer below this is a float32, and so is every partial sum of a bounded total."""
+
+
+_FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "gelu": functional.gelu,
+    "hard_swish": functional.hardswish,
+    "relu": torch.relu,
+    "sigmoid": torch.sigmoid,
+}
+"""Operations on one value alone."""
 
 
 def quantize(values: Tensor, quantizer: Quantizer) -> Tensor:
@@ -85,7 +94,7 @@ def _make_step(graph: Graph, node: Node):
     output = graph.quantizer(node.name)
     if node.op in ("conv2d", "linear"):
         return _weighted(node, inputs[0], output)
-    if node.op in ("gelu", "relu", "sigmoid"):
+    if node.op in _FUNCTIONS:
         return _lookup(node.op, inputs[0], output)
     if node.op == "mean":
         return lambda x: quantize(_mean(x, inputs[0].scale), output)
@@ -93,7 +102,7 @@ def _make_step(graph: Graph, node: Node):
         return lambda x: x.flatten(1)
     combine = torch.Tensor.add_ if node.op == "add" else torch.Tensor.mul_
     a, b = inputs[0].scale, inputs[1].scale
-    # The larger operand comes first in every mul of a RepViT, so the result has its shape.
+    # No mul of a RepViT has the larger operand second, so the result has the first one's shape.
     return lambda x, y: quantize(combine(x * a, y * b), output)
 
 
@@ -131,8 +140,7 @@ def _lookup(op: str, source: Quantizer, output: Quantizer):
     """A function of one int8 value is a table of 256, as runtimes have it too."""
     q = np.arange(INT8_MIN, INT8_MAX + 1, dtype=np.float64) - source.zero_point
     x = torch.from_numpy((q * source.scale).astype(np.float32)).double()
-    function = {"gelu": functional.gelu, "relu": torch.relu, "sigmoid": torch.sigmoid}[op]
-    table = quantize(function(x).float(), output)
+    table = quantize(_FUNCTIONS[op](x).float(), output)
     offset = source.zero_point - INT8_MIN
 
     def step(x: Tensor) -> Tensor:

@@ -72,6 +72,7 @@ class _Writer:
             "add": (self.aten.add.Tensor, ()),
             "mul": (self.aten.mul.Tensor, ()),
             "gelu": (self.aten.gelu.default, ()),
+            "hard_swish": (self.aten.hardswish.default, ()),
             "relu": (self.aten.relu.default, ()),
             "sigmoid": (self.aten.sigmoid.default, ()),
             "mean": (self.aten.mean.dim, ([2, 3], True)),

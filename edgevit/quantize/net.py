@@ -23,7 +23,7 @@ WEIGHT_MIN, WEIGHT_MAX = -127, 127
 QUANT_MIN, QUANT_MAX = -128, 127
 # Their backward needs their inputs only, so their output may be quantized in place. (ReLU's and
 # the sigmoid's backward read the output.)
-OUTPUT_NOT_KEPT = frozenset({"conv2d", "linear", "add", "mul", "gelu", "mean"})
+OUTPUT_NOT_KEPT = frozenset({"conv2d", "linear", "add", "mul", "gelu", "hard_swish", "mean"})
 FUNCTIONS = {"add": "add", "mul": "mul", "mean": "mean", "iadd": "add", "imul": "mul"}
 
 
@@ -31,7 +31,7 @@ FUNCTIONS = {"add": "add", "mul": "mul", "mean": "mean", "iadd": "add", "imul": 
 class Step:
     """One operation of the fused net: what it computes, from which tensors, into which."""
 
-    op: str  # conv2d linear add mul gelu relu sigmoid mean flatten
+    op: str  # conv2d linear add mul gelu hard_swish relu sigmoid mean flatten
     name: str  # canonical name of the output: the module path, or path.function
     inputs: tuple[str, ...]
     layer: nn.Conv2d | nn.Linear | None = None
@@ -68,6 +68,7 @@ def _operation(node: fx.Node, layer: nn.Module | None) -> str:
         nn.Conv2d: "conv2d",
         nn.Linear: "linear",
         nn.GELU: "gelu",
+        nn.Hardswish: "hard_swish",
         nn.ReLU: "relu",
         nn.Sigmoid: "sigmoid",
         nn.Identity: "identity",
@@ -254,6 +255,8 @@ def compute(step: Step, inputs: list[Tensor], weight: Tensor | None = None) -> T
             return inputs[0] * inputs[-1]
         case "gelu":
             return F.gelu(first)
+        case "hard_swish":
+            return F.hardswish(first)
         case "relu":
             return F.relu(first)
         case "sigmoid":

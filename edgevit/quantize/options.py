@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from edgevit.errors import InputError
+from edgevit.quantize.activation import ACTIVATIONS
 from edgevit.quantize.images import AUGMENTATIONS
 from edgevit.quantize.place import PROFILES
 
@@ -20,9 +21,11 @@ class QuantizeOptions:
     The last `snapped_share` of the steps runs with every scale frozen at an fp16 value.
     Learning rates are the peaks of a cosine schedule; `scale_lr` acts on the logarithm of the
     scales. `holdout` is the share of the training images that only selects the best state.
+    `activation` takes the place of every GELU of the fused net.
     """
 
     profile: str = "portable"
+    activation: str = "gelu"
     seed: int = 0
     calibration_images: int = 256
     epochs: float = 4.0
@@ -57,6 +60,7 @@ class QuantizeOptions:
             + [(name, 0 <= getattr(self, name) < 1, "from 0 to below 1") for name in shares]
             + [(name, getattr(self, name) >= 0, "0 or more") for name in not_negative]
             + [("profile", self.profile in PROFILES, f"one of {', '.join(PROFILES)}")]
+            + [("activation", self.activation in ACTIVATIONS, f"one of {', '.join(ACTIVATIONS)}")]
             + [("augment", self.augment in AUGMENTATIONS, f"one of {', '.join(AUGMENTATIONS)}")]
             + [("seed", 0 <= self.seed < 2**32, "from 0 to 2**32 - 1")]
         )

@@ -177,6 +177,8 @@ class _Audit:
             value = self._weighted(node)
         elif node.op in _SIMPLE:
             value = self._simple(node)
+        elif node.op == "hard_swish":
+            value = self._hard_swish(node)
         elif node.op == "mean":
             op = self._one(self._take("reduce_mean", node.name), "x", self._read(node), node.name)
             axes = sorted(int(axis) % 4 for axis in op.inputs["axes"])
@@ -198,6 +200,21 @@ class _Audit:
         if node.op == "gelu" and op.inputs.get("mode") != "EXACT":
             raise _differs(node.name, f"GELU in mode {op.inputs.get('mode')}")
         return op.name
+
+    def _hard_swish(self, node: Node) -> str:
+        """MIL has no hard-swish: with w = x where x >= -3, else 0, it is w * clip(w / 6 + 1/2)."""
+        positive = self._take("thresholded_relu", node.name)
+        self._one(positive, "x", self._read(node), node.name)
+        gate = self._one(self._take("sigmoid_hard", node.name), "x", positive.name, node.name)
+        for op, argument, expected in (
+            (positive, "alpha", -3), (gate, "alpha", 1 / 6), (gate, "beta", 1 / 2)
+        ):  # fmt: skip
+            found = np.asarray(op.inputs[argument])
+            # Before iOS17 a constant has the element type of x, since then one of its own.
+            if found.dtype not in _STORAGE.values() or found != found.dtype.type(expected):
+                raise _differs(node.name, f"{op.kind} has {argument} {found}, not {expected:.4g}")
+        product = self._one(self._take("mul", node.name), "x", positive.name, node.name)
+        return self._one(product, "y", gate.name, node.name).name
 
     def _weighted(self, node: Node) -> str:
         kind = "conv" if node.op == "conv2d" else "linear"

@@ -252,6 +252,16 @@ def _gelu(run: Interpreter, op: Operation, a: Arguments) -> Tensor:
     return _function(lambda x: functional.gelu(x, approximate=approximate))(run, op, a)
 
 
+def _thresholded_relu(run: Interpreter, op: Operation, a: Arguments) -> Tensor:
+    alpha = float(a["alpha"])
+    return _function(lambda x: x.where(x >= alpha, 0))(run, op, a)
+
+
+def _sigmoid_hard(run: Interpreter, op: Operation, a: Arguments) -> Tensor:
+    alpha, beta = float(a["alpha"]), float(a["beta"])
+    return _function(lambda x: (alpha * x + beta).clamp(0, 1))(run, op, a)
+
+
 def _mean(run: Interpreter, op: Operation, a: Arguments) -> Tensor:
     axes = tuple(int(axis) for axis in a["axes"])
     return a["x"].mean(axes, keepdim=bool(a.get("keep_dims", False)), dtype=torch.float64).float()
@@ -275,6 +285,8 @@ _KINDS: dict[str, Kind] = {
     "linear": _weighted,
     "gelu": _gelu,
     "sigmoid": _function(torch.sigmoid),
+    "sigmoid_hard": _sigmoid_hard,
+    "thresholded_relu": _thresholded_relu,
     "relu": lambda run, op, a: a["x"].relu(),
     "add": lambda run, op, a: a["x"] + a["y"],
     "mul": lambda run, op, a: a["x"] * a["y"],

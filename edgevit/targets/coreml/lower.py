@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 INPUT_NAME, LOGITS_NAME = "image", "logits"
 LABEL_NAME, PROBABILITIES_NAME = "classLabel", "classLabel_probs"
 KNOWN_OPS = (
-    "conv2d", "linear", "add", "mul", "gelu", "relu", "sigmoid", "mean", "flatten",
+    "conv2d", "linear", "add", "mul", "gelu", "hard_swish", "relu", "sigmoid", "mean", "flatten",
 )  # fmt: skip
 SPEC_VERSIONS = {"iOS16": 7, "iOS17": 8, "iOS18": 9}
 """The specification version that each deployment target writes (coremltools' own numbers)."""

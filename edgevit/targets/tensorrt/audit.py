@@ -21,7 +21,10 @@ from edgevit.program import Program
 from edgevit.targets.tensorrt.lower import METADATA_PREFIX, OUTPUT_NAME, onnx
 from edgevit.targets.tensorrt.place import dropped
 
-_SIMPLE = {"gelu": "Gelu", "relu": "Relu", "sigmoid": "Sigmoid", "add": "Add", "mul": "Mul"}
+_SIMPLE = {
+    "gelu": "Gelu", "hard_swish": "HardSwish", "relu": "Relu", "sigmoid": "Sigmoid", "add": "Add",
+    "mul": "Mul",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -172,8 +175,11 @@ class _Audit:
             scale, zero_point = (self._constant(each, name) for each in found.input[1:])
             if scale.shape != () or float(scale) != self.graph.quantizer(name).scale:
                 raise _differs(name, f"{found.op_type} has scale {scale}")
-            if zero_point.dtype != np.int8 or zero_point.any():
-                raise _differs(name, f"{found.op_type} has zero-point {zero_point}")
+            expected = self.graph.quantizer(name).zero_point
+            if zero_point.dtype != np.int8 or zero_point.any() or expected:
+                raise _differs(
+                    name, f"{found.op_type} has zero-point {zero_point}, the program {expected}"
+                )
         self.tensors[name], self.values[name] = pair.output[0], back.output[0]
 
     # -- the edges ------------------------------------------------------------------------------

@@ -28,7 +28,10 @@ OPSET, IR_VERSION = 20, 10
 OUTPUT_NAME = "logits"
 FLOAT_TYPES = ("float16", "float32")
 METADATA_PREFIX = "edgevit."
-_SIMPLE = {"gelu": "Gelu", "relu": "Relu", "sigmoid": "Sigmoid", "add": "Add", "mul": "Mul"}
+_SIMPLE = {
+    "gelu": "Gelu", "hard_swish": "HardSwish", "relu": "Relu", "sigmoid": "Sigmoid", "add": "Add",
+    "mul": "Mul",
+}  # fmt: skip
 
 
 def onnx() -> ModuleType:
@@ -195,6 +198,11 @@ class _Lowering:
             self.values[name] = value
             return
         quantizer = self.graph.quantizer(name)
+        if quantizer.zero_point:
+            raise InputError(
+                f"{name}: zero-point {quantizer.zero_point}; TensorRT's INT8 is symmetric, and a "
+                "sigmoid's pair can be left out only where nothing but a product reads it"
+            )
         zero_point = self._constant("zero", np.zeros((), np.int8))
         scale = self._scale(name, quantizer.scale, before)
         inner = self._node("QuantizeLinear", [value, scale, zero_point], f"{name}.q")

@@ -3,17 +3,19 @@
 TensorRT fuses what lies between a dequantize and the next quantize into one kernel. A pair inside
 such a group breaks it apart:
 
-- between a convolution and its activation: it blocks the fusion of the two;
+- between a convolution and its activation (x * sigmoid(x) is one too): it blocks the fusion of the
+  two;
 - on the convolution's side of a residual add: it blocks conv + add; the shortcut keeps its pair,
   without which the add's other input would be float (TensorRT issues 2383, 1992, 3861);
-- after the sigmoid of a squeeze-excite gate: the gate is a handful of values and stays float.
+- after a sigmoid that gates: of squeeze-excite it is a handful of values, of x * sigmoid(x) the
+  middle of one kernel.
 """
 
 from __future__ import annotations
 
-from edgevit.graph import WEIGHTED_OPS, Graph
+from edgevit.graph import WEIGHTED_OPS, Graph, Node
 
-ACTIVATIONS = ("gelu", "relu", "sigmoid")
+ACTIVATIONS = ("gelu", "hard_swish", "relu", "sigmoid")
 BEFORE_ACTIVATION = "between a convolution and its activation"
 RESIDUAL = "on the convolution's side of a residual add"
 GATE = "after the sigmoid of a gate"
@@ -28,15 +30,23 @@ def dropped(graph: Graph) -> dict[str, str]:
     by_name = {node.name: node for node in graph.nodes}
     found: dict[str, str] = {}
     for node in graph.nodes:
-        reading = [by_name[name].op for name in readers.get(node.name, ())]
-        if node.op in WEIGHTED_OPS and reading and set(reading) <= set(ACTIVATIONS):
+        reading = [by_name[name] for name in readers.get(node.name, ())]
+        if node.op in WEIGHTED_OPS and reading and all(_activates(r, by_name) for r in reading):
             found[node.name] = BEFORE_ACTIVATION
-        elif node.op == "sigmoid" and reading and set(reading) == {"mul"}:
+        elif node.op == "sigmoid" and {reader.op for reader in reading} == {"mul"}:
             found[node.name] = GATE
     for node in graph.nodes:
         if node.op == "add" and (branch := _branch(graph, node.inputs, readers)):
             found[branch] = RESIDUAL
     return {name: found[name] for name in graph.activations() if name in found}
+
+
+def _activates(node: Node, by_name: dict[str, Node]) -> bool:
+    """Whether a node is an activation, or the product of x * sigmoid(x)."""
+    if node.op != "mul":
+        return node.op in ACTIVATIONS
+    value, gate = (by_name.get(name) for name in node.inputs)
+    return None not in (value, gate) and gate.op == "sigmoid" and gate.inputs == (value.name,)
 
 
 def _branch(graph: Graph, inputs: tuple[str, ...], readers: dict[str, list[str]]) -> str | None:

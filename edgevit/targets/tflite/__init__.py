@@ -23,10 +23,10 @@ from edgevit.targets.pixels import quantized_pixels
 from edgevit.targets.tflite.audit import AuditResult, audit
 from edgevit.targets.tflite.lower import (
     IO_TYPES,
-    MIN_RUNTIME_VERSION,
     OUTPUT_NAME,
     as_uint8,
     lower,
+    min_runtime_version,
     nhwc,
 )
 from edgevit.targets.tflite.metadata import (
@@ -59,7 +59,7 @@ def tflite_bytes(program: Program, io: str = "int8") -> bytes:
         pixels = pixel_input(info.preprocessing, graph.quantizer(graph.input_name))
     lowered = lower(graph, io, pixels)
     entries = {
-        RUNTIME_NAME: runtime_version(MIN_RUNTIME_VERSION),
+        RUNTIME_NAME: runtime_version(min_runtime_version(graph)),
         METADATA_NAME: metadata(info, graph, io),
     }
     model = lowered.writer.finish(lowered.input, lowered.output, entries)

@@ -22,8 +22,8 @@ from edgevit.targets.tflite.flatbuffer import schema
 from edgevit.targets.tflite.pixels import PixelInput
 
 _OPERATORS = {
-    "linear": "CONV_2D", "add": "ADD", "mul": "MUL", "gelu": "GELU", "relu": "RELU",
-    "sigmoid": "LOGISTIC", "mean": "MEAN",
+    "linear": "CONV_2D", "add": "ADD", "mul": "MUL", "gelu": "GELU",
+    "hard_swish": "HARD_SWISH", "relu": "RELU", "sigmoid": "LOGISTIC", "mean": "MEAN",
 }  # fmt: skip
 _PASSES_VALUES = ("PAD", "RESHAPE")
 """Operators whose result has their input's quantizer and is no tensor of the program's own."""

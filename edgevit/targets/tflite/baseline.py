@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgevit.program import Program
 from edgevit.targets.artifact import ArtifactTensor, manifest_of, tool_versions, write_artifact
-from edgevit.targets.tflite.lower import MIN_RUNTIME_VERSION, OUTPUT_NAME, lower, nhwc
+from edgevit.targets.tflite.lower import OUTPUT_NAME, lower, min_runtime_version, nhwc
 from edgevit.targets.tflite.metadata import RUNTIME_NAME, runtime_version
 
 if TYPE_CHECKING:
@@ -22,8 +22,9 @@ def float_tflite(net: torch.nn.Module, image_size: int) -> tuple[bytes, dict[str
     """A fused net as a float32 .tflite file for square images of this size, and its operators."""
     from edgevit.program.build import trace_graph
 
-    lowered = lower(trace_graph(net, image_size), "float32")
-    entries = {RUNTIME_NAME: runtime_version(MIN_RUNTIME_VERSION)}
+    graph = trace_graph(net, image_size)
+    lowered = lower(graph, "float32")
+    entries = {RUNTIME_NAME: runtime_version(min_runtime_version(graph))}
     data = lowered.writer.finish(lowered.input, lowered.output, entries)
     return data, lowered.writer.operator_counts()
 

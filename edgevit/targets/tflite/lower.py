@@ -24,13 +24,13 @@ IO_TYPES = ("int8", "uint8", "float32")
 OUTPUT_NAME = "logits"
 
 INT8_VERSIONS = {
-    "CONV_2D": 3, "DEPTHWISE_CONV_2D": 3, "ADD": 2, "MUL": 2, "GELU": 2, "RELU": 2,
-    "LOGISTIC": 2, "MEAN": 2, "PAD": 2, "RESHAPE": 1, "QUANTIZE": 1, "DEQUANTIZE": 2,
+    "CONV_2D": 3, "DEPTHWISE_CONV_2D": 3, "ADD": 2, "MUL": 2, "GELU": 2, "HARD_SWISH": 1,
+    "RELU": 2, "LOGISTIC": 2, "MEAN": 2, "PAD": 2, "RESHAPE": 1, "QUANTIZE": 1, "DEQUANTIZE": 2,
 }  # fmt: skip
 """Operator versions that introduced int8 (per-channel int8 for convolutions); floats are all 1."""
 
-MIN_RUNTIME_VERSION = "2.9.0"
-"""The first TFLite runtime with GELU, the newest operator here."""
+_BASE_RUNTIME = "1.14.0"
+_RUNTIMES = {"gelu": "2.9.0", "hard_swish": "1.15.0"}  # newest first
 
 
 @dataclass(frozen=True)
@@ -47,6 +47,12 @@ def nhwc(shape: tuple[int, ...]) -> tuple[int, ...]:
     if len(shape) == 2:
         return shape[0], 1, 1, shape[1]
     return shape[0], shape[2], shape[3], shape[1]
+
+
+def min_runtime_version(graph: Graph) -> str:
+    """The first TFLite runtime that has every operator of the graph's model."""
+    ops = {node.op for node in graph.nodes}
+    return next((since for op, since in _RUNTIMES.items() if op in ops), _BASE_RUNTIME)
 
 
 def lower(graph: Graph, io: str, pixels: PixelInput | None = None) -> Lowered:
@@ -73,8 +79,8 @@ class _Lowering:
         self.emitters: dict[str, Callable[[Node], None]] = {
             "conv2d": self._convolution, "linear": self._convolution,
             "add": self._arithmetic, "mul": self._arithmetic, "mean": self._mean,
-            "gelu": self._gelu, "relu": self._unary, "sigmoid": self._unary,
-            "flatten": self._flatten,
+            "gelu": self._gelu, "hard_swish": self._unary, "relu": self._unary,
+            "sigmoid": self._unary, "flatten": self._flatten,
         }  # fmt: skip
 
     def run(self) -> Lowered:
@@ -214,7 +220,7 @@ class _Lowering:
         self._operator("GELU", inputs, result, self.schema.GeluOptionsT(approximate=False))
 
     def _unary(self, node: Node) -> None:
-        name = {"relu": "RELU", "sigmoid": "LOGISTIC"}[node.op]
+        name = {"hard_swish": "HARD_SWISH", "relu": "RELU", "sigmoid": "LOGISTIC"}[node.op]
         inputs = [self.tensors[node.inputs[0]]]
         self._operator(name, inputs, self._activation(node.name, nhwc(node.shape)))
 
