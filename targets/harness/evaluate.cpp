@@ -2,10 +2,8 @@
 
 #include <algorithm>
 #include <chrono>
-#include <cmath>
 
 #include "core/errors.h"
-#include "core/preprocess.h"
 #include "decode.h"
 #include "safetensors.h"
 
@@ -48,13 +46,12 @@ const char* safetensors_name(DType dtype) {
 
 class Evaluator {
   public:
-    Evaluator(Backend& backend, const Manifest& manifest, const Dataset& dataset,
-              const ReferenceLogits* reference, const EvaluationOptions& options)
-        : backend_(backend), manifest_(manifest), dataset_(dataset), reference_(reference),
-          options_(options), indices_(spread(dataset.entries().size(), options.limit)),
-          classes_(static_cast<std::size_t>(manifest.classes)), preprocessor_(manifest),
-          input_(manifest.input.size_bytes()), output_(manifest.output.size_bytes()),
-          logits_(classes_) {}
+    Evaluator(Session& session, const Dataset& dataset, const ReferenceLogits* reference,
+              const EvaluationOptions& options)
+        : session_(session), manifest_(session.manifest()), dataset_(dataset),
+          reference_(reference), options_(options),
+          indices_(spread(dataset.entries().size(), options.limit)),
+          classes_(static_cast<std::size_t>(manifest_.classes)) {}
 
     Evaluation run() {
         open_outputs();
@@ -82,62 +79,66 @@ class Evaluator {
     }
 
   private:
-    void preprocess(const Dataset::Entry& entry) {
+    // Runs `step`; what it says against the input is told together with the image's name.
+    template <typename Step>
+    void naming(const Dataset::Entry& entry, const Step& step) {
         try {
-            decode_image(file_, image_);
-            preprocessor_.run(image_.view(), input_.data());
+            step();
         } catch (const InputError& error) {
             throw InputError(dataset_.path().string() + ": " + entry.path + ": " + error.what());
         }
     }
 
+    void preprocess(const Dataset::Entry& entry) {
+        naming(entry, [this] {
+            decode_image(file_, image_);
+            session_.preprocess(pixels_of(image_));
+        });
+    }
+
     void warm_up(const Dataset::Entry& entry) {
         preprocess(entry);
-        result_.first_input = input_;
+        result_.first_input = session_.input();
         for (int i = 0; i < options_.warmup; ++i) {
-            backend_.set_input(input_);
-            backend_.invoke();
-            backend_.get_output(output_.data(), output_.size());
+            session_.set_input(session_.input());
+            session_.invoke();
+            naming(entry, [this] { session_.read_logits(); });
         }
     }
 
     void infer(const Dataset::Entry& entry) {
         const Clock::time_point start = Clock::now();
         preprocess(entry);
-        backend_.set_input(input_);
+        session_.set_input(session_.input());
         const Clock::time_point before = Clock::now();
-        backend_.invoke();
+        session_.invoke();
         const Clock::time_point after = Clock::now();
-        if (const std::optional<double> device_us = backend_.last_device_us()) {
+        if (const std::optional<double> device_us = session_.backend().last_device_us()) {
             result_.device_us.push_back(*device_us);
         }
-        backend_.get_output(output_.data(), output_.size());
-        dequantize(manifest_.output, output_.data(), logits_.data());
+        naming(entry, [this] { session_.read_logits(); });
         result_.invoke_us.push_back(microseconds(before, after));
         result_.end_to_end_us.push_back(microseconds(start, Clock::now()));
     }
 
     void count(const Dataset::Entry& entry) {
-        if (!std::all_of(logits_.begin(), logits_.end(),
-                         [](float x) { return std::isfinite(x); })) {
-            throw InputError(manifest_.artifact_path().string() + ": its logits for " + entry.path +
-                             " hold NaN or infinity");
-        }
-        const std::int64_t rank = rank_of(logits_.data(), classes_, entry.label);
+        const std::vector<std::size_t>& best = session_.top_k(5);
+        const auto found = std::find(best.begin(), best.end(), entry.label);
         ++result_.count;
-        result_.top1 += rank == 0 ? 1 : 0;
-        result_.top5 += rank < 5 ? 1 : 0;
-        compare(entry);
+        result_.top1 += found == best.begin() ? 1 : 0;
+        result_.top5 += found != best.end() ? 1 : 0;
+        const std::vector<float>& logits = session_.read_logits();
+        compare(entry, logits);
         if (logits_writer_) {
-            logits_writer_->append(logits_.data(), logits_.size() * sizeof(float));
-            predictions_.push_back(argmax(logits_.data(), classes_));
+            logits_writer_->append(logits.data(), logits.size() * sizeof(float));
+            predictions_.push_back(static_cast<std::int64_t>(best.front()));
         }
         if (inputs_writer_) {
-            inputs_writer_->append(input_.data(), input_.size());
+            inputs_writer_->append(session_.input().data(), session_.input().size());
         }
     }
 
-    void compare(const Dataset::Entry& entry) {
+    void compare(const Dataset::Entry& entry, const std::vector<float>& logits) {
         if (reference_ == nullptr) {
             return;
         }
@@ -145,10 +146,10 @@ class Evaluator {
         if (program == nullptr) {
             return;  // recorded on a part of the set: the comparison's count says on how much
         }
-        result_.program->add(logits_.data(), program, classes_);
+        result_.program->add(logits.data(), program, classes_);
         if (result_.float_net) {
             result_.float_net->add(
-                logits_.data(), reference_->find(*reference_->float_logits, entry.path), classes_);
+                logits.data(), reference_->find(*reference_->float_logits, entry.path), classes_);
         }
     }
 
@@ -194,19 +195,15 @@ class Evaluator {
         }
     }
 
-    Backend& backend_;
+    Session& session_;
     const Manifest& manifest_;
     const Dataset& dataset_;
     const ReferenceLogits* reference_;
     const EvaluationOptions& options_;
     std::vector<std::size_t> indices_;
     std::size_t classes_;
-    Preprocessor preprocessor_;
     Bytes file_;
     Image image_;
-    Bytes input_;
-    Bytes output_;
-    std::vector<float> logits_;
     std::vector<std::int64_t> predictions_;
     std::optional<SafetensorsWriter> logits_writer_;
     std::optional<SafetensorsWriter> inputs_writer_;
@@ -224,9 +221,9 @@ std::vector<std::size_t> spread(std::size_t size, std::optional<std::size_t> cou
     return indices;
 }
 
-Evaluation evaluate(Backend& backend, const Manifest& manifest, const Dataset& dataset,
-                    const ReferenceLogits* reference, const EvaluationOptions& options) {
-    return Evaluator(backend, manifest, dataset, reference, options).run();
+Evaluation evaluate(Session& session, const Dataset& dataset, const ReferenceLogits* reference,
+                    const EvaluationOptions& options) {
+    return Evaluator(session, dataset, reference, options).run();
 }
 
 }  // namespace edgevit

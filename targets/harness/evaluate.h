@@ -8,10 +8,9 @@
 #include <string>
 #include <vector>
 
-#include "backend.h"
-#include "core/manifest.h"
 #include "dataset.h"
 #include "reference.h"
+#include "session.h"
 #include "statistics.h"
 
 namespace edgevit {
@@ -43,7 +42,7 @@ std::vector<std::size_t> spread(std::size_t size, std::optional<std::size_t> cou
 
 // `reference` may be null; images without a row in it are not compared. Raises InputError naming
 // the image that cannot be read or decoded, and for logits that are not finite.
-Evaluation evaluate(Backend& backend, const Manifest& manifest, const Dataset& dataset,
-                    const ReferenceLogits* reference, const EvaluationOptions& options);
+Evaluation evaluate(Session& session, const Dataset& dataset, const ReferenceLogits* reference,
+                    const EvaluationOptions& options);
 
 }  // namespace edgevit

@@ -6,9 +6,9 @@
 #include <csignal>
 #include <cstdio>
 #include <exception>
+#include <utility>
 
 #include "arguments.h"
-#include "backend.h"
 #include "core/errors.h"
 #include "core/manifest.h"
 #include "core/sha256.h"
@@ -17,6 +17,7 @@
 #include "machine.h"
 #include "reference.h"
 #include "result.h"
+#include "session.h"
 
 namespace edgevit {
 namespace {
@@ -123,38 +124,34 @@ void run(const Arguments& arguments) {
          {arguments.out, arguments.logits, arguments.dump_inputs, arguments.profile}) {
         check_writable(file);
     }
-    const Manifest manifest = load_artifact(arguments.artifact);
+    Manifest manifest = load_artifact(arguments.artifact);
     const Dataset dataset = Dataset::open(arguments.data, manifest.labels);
     std::string reason;
     const auto reference = find_reference(arguments, manifest, dataset, reason);
-    const std::string name = arguments.backend.empty() ? manifest.target : arguments.backend;
-    const auto backend = open_backend(name, manifest,
-                                      {arguments.threads, arguments.runtime_library,
-                                       arguments.compute_units, arguments.plan_cache});
-    check_tensors(*backend, manifest);
-
+    Session session(std::move(manifest), arguments.backend,
+                    {arguments.threads, arguments.runtime_library, arguments.compute_units,
+                     arguments.plan_cache});
     Run run{arguments,
-            manifest,
+            session.manifest(),
             dataset,
             reference ? &*reference : nullptr,
             reason,
             describe_machine(),
-            backend->facts(),
+            session.backend().facts(),
             {},
             {},
             {},
-            name,
+            session.backend_name(),
             started_at,
             0};
-    run.evaluation =
-        evaluate(*backend, manifest, dataset, run.reference, evaluation_options(arguments));
+    run.evaluation = evaluate(session, dataset, run.reference, evaluation_options(arguments));
     if (run.reference != nullptr && run.evaluation.program->count() == 0) {
         run.reference = nullptr;
         run.reference_reason = "the reference logits have no row for any of the images";
     }
     run.peak_memory_bytes = peak_memory_bytes();  // before the profiling session adds its own
-    run.ops = backend->profile(run.evaluation.first_input,
-                               arguments.profile.empty() ? kCountingRuns : kProfileRuns);
+    run.ops = session.backend().profile(run.evaluation.first_input,
+                                        arguments.profile.empty() ? kCountingRuns : kProfileRuns);
     run.duration_s = seconds_since(start);
     if (!arguments.profile.empty()) {
         write_profile(run, arguments.profile);

@@ -37,14 +37,6 @@ std::int64_t argmax(const float* values, std::size_t classes) {
     return std::max_element(values, values + classes) - values;
 }
 
-std::int64_t rank_of(const float* values, std::size_t classes, std::size_t label) {
-    std::int64_t before = 0;
-    for (std::size_t i = 0; i < classes; ++i) {
-        before += values[i] > values[label] || (values[i] == values[label] && i < label) ? 1 : 0;
-    }
-    return before;
-}
-
 void Comparison::add(const float* ours, const float* theirs, std::size_t classes) {
     ++count_;
     same_top1_ += argmax(ours, classes) == argmax(theirs, classes) ? 1 : 0;

@@ -21,10 +21,6 @@ Summary summarise(std::vector<double> values);
 // The index of the largest of `classes` values; of equal ones the first, as numpy.argmax.
 std::int64_t argmax(const float* values, std::size_t classes);
 
-// How many classes come before `label` when ordered by falling value and, among equals, by
-// rising index: 0 means that the label is the prediction.
-std::int64_t rank_of(const float* values, std::size_t classes, std::size_t label);
-
 // One row of logits against another, over many images.
 class Comparison {
   public:

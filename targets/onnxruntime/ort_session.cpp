@@ -39,9 +39,9 @@ std::string Library::message(Status status) const {
     return api.GetErrorMessage(status);
 }
 
-void Library::check(Status status, const std::string& what) const {
+void Library::check(Status status, std::string_view what) const {
     if (const std::string text = message(status); status != nullptr) {
-        throw Error("ONNX Runtime: " + what + ": " + text);
+        throw Error("ONNX Runtime: " + std::string(what) + ": " + text);
     }
 }
 

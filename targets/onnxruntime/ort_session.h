@@ -4,6 +4,7 @@
 #include <filesystem>
 #include <memory>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "core/bytes.h"
@@ -20,7 +21,7 @@ struct Library {
     std::string version;
 
     // Raises Error "ONNX Runtime: WHAT: its message" unless the status is null, and frees it.
-    void check(Status status, const std::string& what) const;
+    void check(Status status, std::string_view what) const;
     // The status's message, freed with it; "" for null.
     std::string message(Status status) const;
 };

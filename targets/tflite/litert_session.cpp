@@ -69,9 +69,9 @@ DType dtype_of(std::int32_t element_type, const std::string& where) {
 
 }  // namespace
 
-void check(Status status, const std::string& what) {
+void check(Status status, std::string_view what) {
     if (status != 0) {
-        throw Error("LiteRT: " + what + ": status " + std::to_string(status));
+        throw Error("LiteRT: " + std::string(what) + ": status " + std::to_string(status));
     }
 }
 

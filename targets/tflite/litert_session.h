@@ -4,6 +4,7 @@
 #include <filesystem>
 #include <memory>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "core/bytes.h"
@@ -16,7 +17,7 @@ namespace edgevit::litert {
 using Owned = std::unique_ptr<void, void (*)(void*)>;
 
 // Raises Error "WHAT: LiteRT status N" unless the status is 0.
-void check(Status status, const std::string& what);
+void check(Status status, std::string_view what);
 
 // Loads libLiteRt.so. It stays loaded until the program ends: its worker threads may outlive any
 // session. Raises ToolMissing when it cannot be loaded or is not LiteRT 2.x.

@@ -160,6 +160,25 @@ inline void write_artifact(const fs::path& folder, const json& manifest,
     write_text(folder / "manifest.json", manifest.dump());
 }
 
+// Of data/tiny.tflite.
+inline json tiny_manifest() {
+    const std::string model = read_text(EDGEVIT_TEST_DATA "/tiny.tflite");
+    json manifest = manifest_json(4, model);
+    manifest["target"] = "tflite";
+    manifest["input"]["dtype"] = "int8";
+    manifest["input"]["scale"] = 0.0078125;
+    manifest["input"]["zero_point"] = 0;
+    manifest["output"]["scale"] = 0.00390625;
+    manifest["output"]["zero_point"] = 0;
+    for (int channel = 0; channel < 3; ++channel) {
+        for (int pixel = 0; pixel < 256; ++pixel) {
+            manifest["input"]["table"][static_cast<std::size_t>(channel)]
+                    [static_cast<std::size_t>(pixel)] = pixel - 128;
+        }
+    }
+    return manifest;
+}
+
 // Three images of the goldens in the class folders c0, c1 and c2.
 inline fs::path write_images(const fs::path& folder) {
     write_text(folder / "c0" / "a.jpg", golden_text("decode/jpeg-420/file"));

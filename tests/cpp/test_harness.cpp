@@ -254,11 +254,13 @@ TEST_CASE("warm-up is not counted, and equal logits go to the first class") {
     const Bench bench;
     const Manifest manifest = load_artifact(bench.folder / "artifact");
     const Dataset dataset = Dataset::open(bench.folder / "images", manifest.labels);
-    ConstantBackend backend(manifest.input, manifest.output, {7, 7, 7});
+    Session session(
+        manifest, "constant",
+        std::make_unique<ConstantBackend>(manifest.input, manifest.output, Bytes{7, 7, 7}));
     EvaluationOptions options;
     options.warmup = 4;
-    const Evaluation evaluation = evaluate(backend, manifest, dataset, nullptr, options);
-    CHECK(backend.invocations == 4 + 3);
+    const Evaluation evaluation = evaluate(session, dataset, nullptr, options);
+    CHECK(dynamic_cast<ConstantBackend&>(session.backend()).invocations == 4 + 3);
     CHECK(evaluation.count == 3);
     CHECK(evaluation.top1 == 1);
     CHECK(evaluation.top5 == 3);
@@ -280,7 +282,10 @@ TEST_CASE("logits that are not finite are refused") {
     Bytes answer(12);
     const float nan = std::numeric_limits<float>::quiet_NaN();
     std::memcpy(answer.data() + 4, &nan, 4);
-    ConstantBackend backend(manifest.input, manifest.output, answer);
-    CHECK(contains(
-        message_of<InputError>([&] { evaluate(backend, manifest, dataset, nullptr, {}); }), "NaN"));
+    Session session(manifest, "constant",
+                    std::make_unique<ConstantBackend>(manifest.input, manifest.output, answer));
+    const std::string message =
+        message_of<InputError>([&] { evaluate(session, dataset, nullptr, {}); });
+    CHECK(contains(message, "NaN"));
+    CHECK(contains(message, "c0/a.jpg"));
 }

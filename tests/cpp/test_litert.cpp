@@ -9,24 +9,6 @@ using namespace edgevit::test;
 
 namespace {
 
-json tiny_manifest() {
-    const std::string model = read_text(EDGEVIT_TEST_DATA "/tiny.tflite");
-    json manifest = manifest_json(4, model);
-    manifest["target"] = "tflite";
-    manifest["input"]["dtype"] = "int8";
-    manifest["input"]["scale"] = 0.0078125;
-    manifest["input"]["zero_point"] = 0;
-    manifest["output"]["scale"] = 0.00390625;
-    manifest["output"]["zero_point"] = 0;
-    for (int channel = 0; channel < 3; ++channel) {
-        for (int pixel = 0; pixel < 256; ++pixel) {
-            manifest["input"]["table"][static_cast<std::size_t>(channel)]
-                    [static_cast<std::size_t>(pixel)] = pixel - 128;
-        }
-    }
-    return manifest;
-}
-
 std::unique_ptr<Backend> open_with(const TemporaryFolder& folder, const json& manifest,
                                    const std::string& model) {
     write_artifact(folder.path(), manifest, model);

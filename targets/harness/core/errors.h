@@ -1,10 +1,12 @@
-// Every error the harness raises on purpose, and the exit code each one ends it with.
+// Every error raised on purpose, and the exit code that each one ends the harness with.
 //
 //   Error              1   something inside went wrong
 //   ├── InputError     2   bad usage or bad input: a file, an option, an image set
+//   ├── CallError      1   code called the library wrongly: a null pointer, a step left out
 //   └── ToolMissing    4   a runtime library or device that the command needs is not here
 //
-// They mirror edgevit/errors.py. A message says what is wrong, where, and what to do about it.
+// They mirror edgevit/errors.py, but for CallError, which is libedgevit's own. A message says what
+// is wrong, where, and what to do about it.
 #pragma once
 
 #include <stdexcept>
@@ -26,6 +28,11 @@ class Error : public std::runtime_error {
 class InputError : public Error {
   public:
     explicit InputError(const std::string& message) : Error(message, 2) {}
+};
+
+class CallError : public Error {
+  public:
+    explicit CallError(const std::string& message) : Error(message) {}
 };
 
 class ToolMissing : public Error {

@@ -175,6 +175,9 @@ void read_labels(const JsonReader& reader, Manifest& manifest) {
             reader.fail("labels", "must be strings");
         }
         manifest.labels.push_back(label.get<std::string>());
+        if (manifest.labels.back().find('\0') != std::string::npos) {
+            reader.fail("labels", "must hold no zero byte, which ends a text in C");
+        }
     }
     std::set<std::string> seen;
     for (const std::string& label : manifest.labels) {

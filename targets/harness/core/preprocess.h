@@ -26,7 +26,7 @@ struct Size {
 // Raises InputError when that would be more than 256 million pixels.
 Size resized(int width, int height, int target);
 
-// One per thread. Keeps its working memory, so pictures of one size cost no allocation.
+// One per thread. Keeps its working memory, so a size seen before costs no allocation.
 class Preprocessor {
   public:
     explicit Preprocessor(const Manifest& manifest);

@@ -51,7 +51,7 @@ void Resampler::Axis::prepare(int in, int out, Interpolation filter) {
     taps = static_cast<std::size_t>(std::ceil(support)) * 2 + 1;
     spans.resize(static_cast<std::size_t>(out));
     weights.assign(taps * static_cast<std::size_t>(out), 0);
-    std::vector<double> row(taps);
+    row.resize(taps);
     for (int i = 0; i < out; ++i) {
         const double centre = (i + 0.5) * scale;
         const int first = std::max(static_cast<int>(centre - support + 0.5), 0);

@@ -14,7 +14,7 @@
 
 namespace edgevit {
 
-// Keeps its working memory between calls, so that resizing pictures of one size allocates once.
+// Keeps its working memory between calls, so that a size seen before costs no allocation.
 class Resampler {
   public:
     // Writes a width x height picture to `out`. All four sides must be at least 1.
@@ -35,6 +35,7 @@ class Resampler {
         std::size_t taps = 0;
         std::vector<Span> spans;
         std::vector<std::int32_t> weights;
+        std::vector<double> row;  // one output pixel's weights while they are made
 
         void prepare(int in, int out, Interpolation filter);
     };

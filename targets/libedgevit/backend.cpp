@@ -72,7 +72,7 @@ std::unique_ptr<Backend> open_backend(const std::string& name, const Manifest& m
         for (const std::string& other : backend_names()) {
             known += (known.empty() ? "" : ", ") + other;
         }
-        throw InputError("no back-end is called '" + name + "'; this harness has " + known);
+        throw InputError("no back-end is called '" + name + "'; this build has " + known);
     }
     const std::set<Option>& takes = found->second.takes;
     if (options.compute_units && takes.count(Option::compute_units) == 0) {

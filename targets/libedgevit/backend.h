@@ -20,7 +20,7 @@ namespace edgevit {
 // The parts of a chip that a runtime may use, where it takes such a wish (Core ML does).
 enum class ComputeUnits { all, cpu, cpu_gpu, cpu_ane };
 
-// "all", "cpu", "cpu-gpu", "cpu-ane": how the command line and the result spell them, in order.
+// "all", "cpu", "cpu-gpu", "cpu-ane", in order: how command line, C API and result spell them.
 const std::vector<std::string>& compute_units_names();
 std::string compute_units_name(ComputeUnits units);
 

@@ -1,0 +1,303 @@
+// The C API: checks what comes in, keeps a second thread out, and turns exceptions into codes.
+#include "edgevit/edgevit.h"
+
+#include <algorithm>
+#include <cstring>
+#include <filesystem>
+#include <new>
+#include <stdexcept>
+#include <string>
+
+#include "core/errors.h"
+#include "core/manifest.h"
+#include "handle.h"
+
+using namespace edgevit;
+
+namespace {
+
+struct Busy {};
+
+// Holds a session for one call.
+class Hold {
+  public:
+    explicit Hold(edgevit_session* handle) : handle_(handle) {
+        if (handle_ == nullptr) {
+            throw CallError("the session is null");
+        }
+        if (handle_->in_use.exchange(true, std::memory_order_acquire)) {
+            throw Busy();
+        }
+    }
+    Hold(const Hold&) = delete;
+    Hold& operator=(const Hold&) = delete;
+    ~Hold() {
+        if (handle_ != nullptr) {
+            handle_->in_use.store(false, std::memory_order_release);
+        }
+    }
+
+    // Of a session that is about to be freed.
+    void forget() { handle_ = nullptr; }
+
+    Session* operator->() const { return &handle_->session; }
+
+  private:
+    edgevit_session* handle_;
+};
+
+edgevit_status fill(edgevit_error* error, edgevit_status code, const char* text) noexcept {
+    if (error != nullptr) {
+        std::size_t size = std::strlen(text);
+        if (size >= sizeof error->message) {
+            size = sizeof error->message - 1;
+            // Not in the middle of a character: bytes 10xxxxxx continue one.
+            while (size > 0 && (static_cast<unsigned char>(text[size]) & 0xc0) == 0x80) {
+                --size;
+            }
+        }
+        error->code = code;
+        std::memcpy(error->message, text, size);
+        error->message[size] = '\0';
+    }
+    return code;
+}
+
+edgevit_status code_of(const Error& error) noexcept {
+    if (dynamic_cast<const CallError*>(&error) != nullptr) {
+        return EDGEVIT_BAD_CALL;
+    }
+    if (dynamic_cast<const InputError*>(&error) != nullptr) {
+        return EDGEVIT_BAD_INPUT;
+    }
+    return dynamic_cast<const ToolMissing*>(&error) != nullptr ? EDGEVIT_TOOL_MISSING
+                                                               : EDGEVIT_FAILED;
+}
+
+// Runs `action`; what it throws becomes a code and a message.
+template <typename Action>
+edgevit_status guarded(edgevit_error* error, const Action& action) noexcept {
+    try {
+        action();
+        return fill(error, EDGEVIT_OK, "");
+    } catch (const Busy&) {
+        return fill(error, EDGEVIT_BUSY, "another call is using this session");
+    } catch (const Error& failure) {
+        return fill(error, code_of(failure), failure.what());
+    } catch (const std::filesystem::filesystem_error& failure) {
+        return fill(error, EDGEVIT_BAD_INPUT, failure.what());
+    } catch (const std::bad_alloc&) {
+        return fill(error, EDGEVIT_OUT_OF_MEMORY, "out of memory");
+    } catch (const std::exception& failure) {
+        return fill(error, EDGEVIT_FAILED, failure.what());
+    } catch (...) { return fill(error, EDGEVIT_FAILED, "an unknown exception"); }
+}
+
+void require(bool condition, const char* message) {
+    if (!condition) {
+        throw CallError(message);
+    }
+}
+
+std::string text_or_empty(const char* text) { return text == nullptr ? "" : text; }
+
+ComputeUnits compute_units_of(const std::string& name) {
+    const std::vector<std::string>& names = compute_units_names();
+    const auto found = std::find(names.begin(), names.end(), name);
+    if (found == names.end()) {
+        throw InputError("compute units '" + name + "'; known are all, cpu, cpu-gpu, cpu-ane");
+    }
+    return static_cast<ComputeUnits>(found - names.begin());
+}
+
+BackendOptions backend_options(const edgevit_options& given) {
+    BackendOptions options;
+    if (given.threads < 0 || given.threads > 256) {
+        throw InputError("options.threads is " + std::to_string(given.threads) +
+                         "; 1 to 256, or 0 for the default, can be used");
+    }
+    options.threads = given.threads == 0 ? 1 : given.threads;
+    options.runtime_library = text_or_empty(given.runtime_library);
+    if (given.compute_units != nullptr) {
+        options.compute_units = compute_units_of(given.compute_units);
+    }
+    options.plan_cache = text_or_empty(given.plan_cache);
+    return options;
+}
+
+Pixels pixels_of(const edgevit_image* image) {
+    require(image != nullptr, "the image is null");
+    return {image->pixels, image->width, image->height, image->stride_bytes,
+            static_cast<PixelFormat>(image->format)};
+}
+
+static_assert(static_cast<int>(PixelFormat::rgb) == EDGEVIT_RGB888);
+static_assert(static_cast<int>(PixelFormat::rgba) == EDGEVIT_RGBA8888);
+static_assert(static_cast<int>(PixelFormat::bgra) == EDGEVIT_BGRA8888);
+
+void preprocess(const Hold& session, const edgevit_image* image) {
+    session->preprocess(pixels_of(image));
+    session->set_input(session->input());
+}
+
+void check_results(const edgevit_result* results, const std::size_t* count) {
+    require(results != nullptr && count != nullptr, "results or count is null");
+    require(*count > 0, "count is 0: there is no room for a result");
+}
+
+void write_top_k(const Hold& session, edgevit_result* results, std::size_t* count) {
+    const std::vector<float>& logits = session->read_logits();
+    const std::vector<std::size_t>& best = session->top_k(*count);
+    for (std::size_t i = 0; i < best.size(); ++i) {
+        results[i] = {static_cast<std::int32_t>(best[i]), logits[best[i]],
+                      session->manifest().labels[best[i]].c_str()};
+    }
+    *count = best.size();
+}
+
+}  // namespace
+
+const char* edgevit_version(void) noexcept { return EDGEVIT_VERSION; }
+
+const char* edgevit_status_name(edgevit_status status) noexcept {
+    switch (status) {
+        case EDGEVIT_OK:
+            return "EDGEVIT_OK";
+        case EDGEVIT_FAILED:
+            return "EDGEVIT_FAILED";
+        case EDGEVIT_BAD_INPUT:
+            return "EDGEVIT_BAD_INPUT";
+        case EDGEVIT_BAD_CALL:
+            return "EDGEVIT_BAD_CALL";
+        case EDGEVIT_TOOL_MISSING:
+            return "EDGEVIT_TOOL_MISSING";
+        case EDGEVIT_BUSY:
+            return "EDGEVIT_BUSY";
+        case EDGEVIT_OUT_OF_MEMORY:
+            return "EDGEVIT_OUT_OF_MEMORY";
+        default:
+            return "unknown";
+    }
+}
+
+void edgevit_options_init(edgevit_options* options) noexcept {
+    if (options != nullptr) {
+        *options = {};
+        options->struct_size_bytes = sizeof *options;
+    }
+}
+
+edgevit_status edgevit_open(const char* folder, const edgevit_options* options,
+                            edgevit_session** session, edgevit_error* error) noexcept {
+    if (session != nullptr) {
+        *session = nullptr;
+    }
+    return guarded(error, [&] {
+        require(folder != nullptr && session != nullptr, "folder or session is null");
+        edgevit_options given;
+        edgevit_options_init(&given);
+        if (options != nullptr) {
+            require(options->struct_size_bytes == sizeof given,
+                    "options.struct_size_bytes is not this library's: call edgevit_options_init() "
+                    "and build with the header of the library that is loaded");
+            given = *options;
+        }
+        *session = new edgevit_session(load_artifact(folder), text_or_empty(given.backend),
+                                       backend_options(given));
+    });
+}
+
+edgevit_status edgevit_close(edgevit_session* session, edgevit_error* error) noexcept {
+    return guarded(error, [&] {
+        if (session != nullptr) {
+            Hold hold(session);
+            hold.forget();
+            delete session;
+        }
+    });
+}
+
+edgevit_status edgevit_classify(edgevit_session* session, const edgevit_image* image,
+                                edgevit_result* results, size_t* count,
+                                edgevit_error* error) noexcept {
+    return guarded(error, [&] {
+        const Hold held(session);
+        check_results(results, count);
+        preprocess(held, image);
+        held->invoke();
+        write_top_k(held, results, count);
+    });
+}
+
+edgevit_status edgevit_preprocess(edgevit_session* session, const edgevit_image* image,
+                                  edgevit_error* error) noexcept {
+    return guarded(error, [&] { preprocess(Hold(session), image); });
+}
+
+edgevit_status edgevit_set_input(edgevit_session* session, const void* tensor, size_t size_bytes,
+                                 edgevit_error* error) noexcept {
+    return guarded(error, [&] {
+        const Hold held(session);
+        require(tensor != nullptr, "the tensor is null");
+        held->set_input({static_cast<const std::uint8_t*>(tensor), size_bytes});
+    });
+}
+
+edgevit_status edgevit_read_input(edgevit_session* session, void* tensor, size_t size_bytes,
+                                  edgevit_error* error) noexcept {
+    return guarded(error, [&] {
+        const Hold held(session);
+        require(tensor != nullptr, "the tensor is null");
+        const Bytes& input = held->input();
+        require(size_bytes == input.size(), "size_bytes is not edgevit_input_size_bytes()");
+        std::memcpy(tensor, input.data(), input.size());
+    });
+}
+
+edgevit_status edgevit_invoke(edgevit_session* session, edgevit_error* error) noexcept {
+    return guarded(error, [&] { Hold(session)->invoke(); });
+}
+
+edgevit_status edgevit_logits(edgevit_session* session, float* logits, size_t count,
+                              edgevit_error* error) noexcept {
+    return guarded(error, [&] {
+        const Hold held(session);
+        require(logits != nullptr, "logits is null");
+        const std::vector<float>& answer = held->read_logits();
+        require(count == answer.size(), "count is not edgevit_class_count()");
+        std::copy(answer.begin(), answer.end(), logits);
+    });
+}
+
+edgevit_status edgevit_top_k(edgevit_session* session, edgevit_result* results, size_t* count,
+                             edgevit_error* error) noexcept {
+    return guarded(error, [&] {
+        const Hold held(session);
+        check_results(results, count);
+        write_top_k(held, results, count);
+    });
+}
+
+size_t edgevit_image_size(const edgevit_session* session) noexcept {
+    return session == nullptr
+               ? 0
+               : static_cast<size_t>(session->session.manifest().preprocessing.image_size);
+}
+
+size_t edgevit_input_size_bytes(const edgevit_session* session) noexcept {
+    return session == nullptr ? 0 : session->session.manifest().input.size_bytes();
+}
+
+size_t edgevit_class_count(const edgevit_session* session) noexcept {
+    return session == nullptr ? 0 : session->session.manifest().labels.size();
+}
+
+const char* edgevit_label(const edgevit_session* session, size_t class_index) noexcept {
+    return class_index < edgevit_class_count(session)
+               ? session->session.manifest().labels[class_index].c_str()
+               : nullptr;
+}
+
+const char* edgevit_backend(const edgevit_session* session) noexcept {
+    return session == nullptr ? nullptr : session->session.backend_name().c_str();
+}

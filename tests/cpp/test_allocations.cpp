@@ -1,0 +1,144 @@
+// That a frame allocates nothing after the first of its size: every malloc of the process is
+// counted, the C++ library's and the runtime's included.
+#include <doctest/doctest.h>
+
+#include <atomic>
+#include <cstdlib>
+
+#include "edgevit/edgevit.h"
+#include "session.h"
+#include "support.h"
+
+namespace {
+
+std::atomic<long> allocations{0};
+
+}  // namespace
+
+#if defined(__SANITIZE_ADDRESS__)
+#include <sanitizer/allocator_interface.h>
+namespace {
+const int hooked = __sanitizer_install_malloc_and_free_hooks(
+    [](const volatile void*, std::size_t) { ++allocations; }, [](const volatile void*) {});
+}
+#else
+// glibc's own functions under other names.
+extern "C" {
+void* __libc_malloc(std::size_t size);
+void* __libc_calloc(std::size_t count, std::size_t size);
+void* __libc_realloc(void* memory, std::size_t size);
+void* __libc_memalign(std::size_t alignment, std::size_t size);
+
+void* malloc(std::size_t size) {
+    ++allocations;
+    return __libc_malloc(size);
+}
+void* calloc(std::size_t count, std::size_t size) {
+    ++allocations;
+    return __libc_calloc(count, size);
+}
+void* realloc(void* memory, std::size_t size) {
+    ++allocations;
+    return __libc_realloc(memory, size);
+}
+void* aligned_alloc(std::size_t alignment, std::size_t size) {
+    ++allocations;
+    return __libc_memalign(alignment, size);
+}
+int posix_memalign(void** memory, std::size_t alignment, std::size_t size) {
+    ++allocations;
+    *memory = __libc_memalign(alignment, size);
+    return *memory == nullptr ? 12 : 0;  // ENOMEM
+}
+}
+#endif
+
+using namespace edgevit;
+using namespace edgevit::test;
+
+namespace {
+
+// Allocations while `action` runs.
+template <typename Action>
+long counted(const Action& action) {
+    const long before = allocations;
+    action();
+    return allocations - before;
+}
+
+struct Frame {
+    Bytes pixels;
+    edgevit_image image;
+
+    Frame(std::size_t width, std::size_t height, edgevit_pixel_format format)
+        : pixels(width * height * 4), image{pixels.data(), width, height, width * 4, format} {}
+};
+
+edgevit_session* open(const fs::path& folder) {
+    edgevit_error error;
+    edgevit_session* session = nullptr;
+    const edgevit_status status = edgevit_open(folder.c_str(), nullptr, &session, &error);
+    INFO(error.message);
+    REQUIRE(status == EDGEVIT_OK);
+    return session;
+}
+
+void classify(edgevit_session* session, const Frame& frame) {
+    edgevit_result results[3];
+    size_t count = 3;
+    edgevit_error error;
+    if (edgevit_classify(session, &frame.image, results, &count, &error) != EDGEVIT_OK) {
+        FAIL(error.message);
+    }
+}
+
+}  // namespace
+
+TEST_CASE("the counter counts") {
+    CHECK(counted([] { std::vector<int>(1000).shrink_to_fit(); }) >= 1);
+    CHECK(counted([] {}) == 0);
+}
+
+TEST_CASE("with the null back-end a frame of a size seen before allocates nothing") {
+    const TemporaryFolder folder;
+    write_artifact(folder.path(), manifest_json(1000));
+    edgevit_session* session = open(folder.path());
+    const Frame frames[] = {{31, 17, EDGEVIT_RGBA8888},
+                            {64, 64, EDGEVIT_BGRA8888},
+                            {8, 8, EDGEVIT_RGB888},
+                            {9, 200, EDGEVIT_RGBA8888}};
+    CHECK(counted([&] {
+              for (const Frame& frame : frames) {
+                  classify(session, frame);
+              }
+          }) > 0);
+    for (int round = 0; round < 3; ++round) {
+        for (const Frame& frame : frames) {
+            CAPTURE(frame.image.width);
+            CHECK(counted([&] { classify(session, frame); }) == 0);
+        }
+    }
+    CHECK(edgevit_close(session, nullptr) == EDGEVIT_OK);
+}
+
+TEST_CASE("with LiteRT what a frame allocates is what the bare runtime call allocates") {
+    if (std::getenv("EDGEVIT_LITERT_LIB") == nullptr) {
+        MESSAGE("skipped: EDGEVIT_LITERT_LIB names no library");
+        return;
+    }
+    const TemporaryFolder folder;
+    const std::string model = read_text(EDGEVIT_TEST_DATA "/tiny.tflite");
+    write_artifact(folder.path(), tiny_manifest(), model);
+    edgevit_session* session = open(folder.path());
+    const Frame frame(31, 17, EDGEVIT_RGBA8888);
+    for (int i = 0; i < 3; ++i) {
+        classify(session, frame);
+    }
+    edgevit_status status = EDGEVIT_FAILED;
+    const long bare = counted([&] { status = edgevit_invoke(session, nullptr); });
+    CHECK(status == EDGEVIT_OK);
+    const long whole = counted([&] { classify(session, frame); });
+    MESSAGE("allocations of LiteRT itself in one inference: " << bare);
+    CHECK(whole == bare);
+    CHECK(edgevit_close(session, nullptr) == EDGEVIT_OK);
+}

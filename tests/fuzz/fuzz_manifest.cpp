@@ -1,0 +1,26 @@
+// Any bytes as manifest.json: refused with InputError, or good enough to preprocess an image by.
+#include <array>
+#include <string>
+
+#include "core/errors.h"
+#include "core/manifest.h"
+#include "core/preprocess.h"
+#include "fuzz.h"
+
+using namespace edgevit;
+
+extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
+    static const Bytes pixels(40 * 30 * 3, 0x5a);
+    try {
+        const Manifest manifest =
+            parse_manifest(std::string(reinterpret_cast<const char*>(data), size), "fuzz");
+        FUZZ_REQUIRE(manifest.labels.size() == manifest.output.elements());
+        // Larger ones differ in time and memory only.
+        if (manifest.preprocessing.resize_size.value_or(0) <= 512 &&
+            manifest.preprocessing.image_size <= 512) {
+            Bytes out(manifest.input.size_bytes());
+            Preprocessor(manifest).run({pixels.data(), 40, 30, 120}, out.data());
+        }
+    } catch (const InputError&) {}
+    return 0;
+}
