@@ -46,8 +46,10 @@ extern "C" std::size_t LLVMFuzzerCustomMutator(std::uint8_t* data, std::size_t s
     constexpr std::size_t kSignature = 8, kAround = 12;  // a chunk's length, type and checksum
     const bool is_png = size > 1 && data[0] == 0x89 && data[1] == 'P';
     for (std::size_t at = kSignature; is_png && seed % 8 != 0 && at + kAround <= size;) {
-        const std::size_t length = static_cast<std::size_t>(data[at]) << 24 | data[at + 1] << 16 |
-                                   data[at + 2] << 8 | data[at + 3];
+        std::size_t length = 0;
+        for (std::size_t i = 0; i < 4; ++i) {
+            length = length << 8 | data[at + i];
+        }
         if (length > size - at - kAround) {
             break;
         }
