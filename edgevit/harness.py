@@ -260,11 +260,11 @@ class HarnessLog:
         if match is None:
             self.lines = [*self.lines, line.rstrip()][-_LOG_LINES_KEPT:]
             return
-        done, total, unit = int(match[1]), int(match[2]), match[3]
-        if self._progress is None or self._progress.unit != unit:
+        title, unit = ("validate", "images") if match[3] == "images" else ("long run", "s")
+        if self._progress is None or self._progress.title != title:
             self.__exit__()
-            self._progress = Progress("validate", total, unit).__enter__()
-        self._progress.update(done)
+            self._progress = Progress(title, int(match[2]), unit).__enter__()
+        self._progress.update(int(match[1]))
 
     def raise_for(self, code: int) -> None:
         """Raises what the exit code and the lines say: InputError, ToolMissing, EdgevitError."""

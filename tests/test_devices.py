@@ -27,6 +27,7 @@ from edgevit.devices.adb import Adb
 from edgevit.devices.base import DeviceGone
 from edgevit.devices.link import Link
 from edgevit.devices.packing import check_machine, pack_artifact, pack_images
+from edgevit.devices.remote import RemoteRun
 from edgevit.devices.ssh import Ssh
 from edgevit.devices.store import Blob, push
 from edgevit.errors import EdgevitError, InputError, ToolMissing
@@ -442,6 +443,43 @@ def test_a_chattering_login_shell_does_no_harm(artifact, images, tmp_path):
         Here(tmp_path / "far side"), artifact, images, WORDS, logits=tmp_path / "l"
     )
     assert there["accuracy"]["count"] == 6
+
+
+def test_a_start_that_is_repeated_starts_once(artifact, images, tmp_path):
+    """The answer to a start may be lost after the run has begun."""
+    starts = tmp_path / "starts"
+    counting = program(tmp_path / "counting", f"echo started >> {shlex.quote(str(starts))}")
+    pack_artifact(artifact, tmp_path / "artifact.tar")
+    pack_images(images, tmp_path / "images.tar")
+    blobs = [
+        Blob.of(p.name, p) for p in (counting, tmp_path / "artifact.tar", tmp_path / "images.tar")
+    ]
+    there = Link(Here(tmp_path / "far"))
+    push(there, blobs)
+    with RemoteRun(there) as run:
+        run.prepare(blobs[1])
+        for _ in range(3):
+            run.start(blobs[0], WORDS, {"--data": blobs[2]})
+        assert run.follow(lambda line: None) == 0
+        run.start(blobs[0], WORDS, {"--data": blobs[2]})
+        run.fetch("result.json", tmp_path / "r.json", 2**20)
+        with pytest.raises(EdgevitError, match="1 to 10 are expected"):
+            run.fetch("logits", tmp_path / "l", 10)
+    assert starts.read_text() == "started\n"
+    assert list((tmp_path / "far" / "runs").iterdir()) == []
+
+
+def test_a_run_that_vanishes_is_an_error(artifact, images, tmp_path):
+    """As after a restart of the device: the processes are gone, the folder is there."""
+    there = Link(Here(tmp_path / "far"))
+    with RemoteRun(there) as run:
+        folder = tmp_path / "far" / "runs" / run.name
+        folder.mkdir(parents=True)
+        (folder / "log").write_text("1/6 images, 1 images/s\n")
+        (folder / "pid").write_text("999999999")
+        with pytest.raises(EdgevitError, match="was the device restarted"):
+            run.follow(lambda line: None)
+    assert not folder.exists()
 
 
 def test_a_silent_client_is_given_up(tmp_path):

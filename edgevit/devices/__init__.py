@@ -118,8 +118,10 @@ def run_on_device(
         except ValueError as error:
             raise EdgevitError(f"{transport.name}: the result is not JSON: {error}") from error
     check_result(result)
-    # Over there the images have no name of their own.
+    # Over there files are named by their sha256.
     result["dataset"]["name"] = data.resolve().name
+    if runtime is not None:
+        result["runtime"]["library"] = runtime.name
     return result
 
 

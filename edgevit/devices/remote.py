@@ -75,10 +75,13 @@ class RemoteRun:
     def __enter__(self) -> RemoteRun:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        # A device that is gone has had its time: once more, not with all the patience again.
+        is_gone = kind is not None and issubclass(kind, DeviceGone)
+        clean = self.link.once if is_gone else self.link.ask
         try:
-            self.link.ask(_CLEAN.format(run=self.name))
-        except DeviceGone as error:
+            clean(_CLEAN.format(run=self.name))
+        except (ConnectionLost, DeviceGone) as error:
             print(
                 f"{error}\nleft there: {self.link.transport.root}/runs/{self.name}; a run more "
                 "than a day later removes it",
@@ -135,9 +138,10 @@ class RemoteRun:
         return code
 
     def fetch(self, name: str, out: Path, limit_bytes: int) -> None:
-        """After `follow`: fetch "result.json" or "logits", resumed where a connection broke, checked by sha256.
+        """After `follow`: fetch "result.json" or "logits", checked by its sha256.
 
-        Raises EdgevitError when the run left no such file, or one over the limit.
+        Goes on where it was when the connection broke. Raises EdgevitError when the run left no
+        such file, or one over the limit.
         """
         size_bytes, sha256 = self._left.get(name, (0, ""))
         if not 0 < size_bytes <= limit_bytes:
