@@ -29,25 +29,29 @@ class Proxy:
 
     cut_after   break each connection once clients have sent so many bytes in all; None: never
     refusing    take no connection
+    half_open   break the client's side only, as a network that goes away: the server sees nothing
     """
 
     def __init__(self, port: int) -> None:
         self.target, self.sent_bytes, self.connections = port, 0, 0
         self.cut_after: int | None = None
-        self.refusing = False
-        self._open: set[socket.socket] = set()
+        self.refusing = self.half_open = False
+        self._near: set[socket.socket] = set()
+        self._far: set[socket.socket] = set()
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port = self._listener.getsockname()[1]
         threading.Thread(target=self._accept, daemon=True).start()
 
     def drop(self) -> None:
         """Break every connection that is open."""
-        for each in list(self._open):
+        for each in [*self._near, *([] if self.half_open else self._far)]:
             with_reset = b"\x01\x00\x00\x00\x00\x00\x00\x00"
             with suppress(OSError):
                 each.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, with_reset)
                 each.shutdown(socket.SHUT_RDWR)
-        self._open.clear()
+        self._near.clear()
+        if not self.half_open:
+            self._far.clear()
 
     def close(self) -> None:
         self.refusing = True
@@ -65,7 +69,8 @@ class Proxy:
                 continue
             self.connections += 1
             far = socket.create_connection(("127.0.0.1", self.target))
-            self._open |= {near, far}
+            self._near.add(near)
+            self._far.add(far)
             threading.Thread(target=self._pump, args=(near, far, True), daemon=True).start()
             threading.Thread(target=self._pump, args=(far, near, False), daemon=True).start()
 
@@ -80,8 +85,11 @@ class Proxy:
                     self.drop()
         except OSError:
             pass
-        for each in (source, sink):
-            self._open.discard(each)
+        near, far = (source, sink) if is_client else (sink, source)
+        self._near.discard(near)
+        if not self.half_open:
+            self._far.discard(far)
+        for each in (near,) if self.half_open else (near, far):
             with suppress(OSError):
                 each.shutdown(socket.SHUT_RDWR)
 

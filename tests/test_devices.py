@@ -52,7 +52,7 @@ def sshd(server: Sshd, monkeypatch: pytest.MonkeyPatch) -> Iterator[Sshd]:
     monkeypatch.setenv("PATH", f"{server.folder / 'bin'}:{os.environ['PATH']}")
     monkeypatch.setattr(link, "BACKOFF_S", (0.1, 0.1, 0.1, 0.1))
     server.use_key("user")
-    server.proxy.refusing, server.proxy.cut_after = False, None
+    server.proxy.refusing, server.proxy.cut_after, server.proxy.half_open = False, None, False
     server.proxy.sent_bytes = server.proxy.connections = 0
     yield server
     server.proxy.drop()
@@ -226,7 +226,9 @@ def large(tmp_path: Path) -> Path:
     return tar
 
 
-def test_an_upload_goes_on_where_the_connection_broke(sshd, large, capfd):
+@pytest.mark.parametrize("half_open", [False, True])
+def test_an_upload_goes_on_where_the_connection_broke(sshd, large, capfd, half_open):
+    sshd.proxy.half_open = half_open
     blob = Blob.of("images", large)
     there = Link(open_device(sshd.address))
     sshd.proxy.cut_after = blob.size_bytes * 2 // 3
@@ -274,10 +276,41 @@ def test_another_transfer_of_the_same_file_is_not_written_into(sshd, large):
     lock = sshd.far / "blobs" / f"{blob.sha256}.lock"
     lock.mkdir(parents=True)
     (lock / "pid").write_text(str(os.getpid()))
+    (lock / "owner").write_text("another.1")
     with pytest.raises(DeviceGone, match="another transfer"):
         push(Link(open_device(sshd.address)), [blob])
     (lock / "pid").write_text("999999999")  # its process is gone
     push(Link(open_device(sshd.address)), [blob])
+    assert sshd.blobs() == {blob.sha256}
+
+
+def test_a_transfer_that_stands_still_is_taken_over(sshd, large):
+    blob = Blob.of("images", large)
+    (sshd.far / "blobs").mkdir(parents=True)
+    lock, part = (sshd.far / "blobs" / f"{blob.sha256}.{kind}" for kind in ("lock", "part"))
+    lock.mkdir()
+    part.write_bytes(large.read_bytes()[:1000])
+    old_s = time.time() - 300
+    os.utime(part, (old_s, old_s))
+    with open(part, "ab") as file:
+        writer = subprocess.Popen(["sleep", "600"], stdout=file)
+        other = subprocess.Popen(["sleep", "600"], stdout=subprocess.DEVNULL)
+    os.utime(part, (old_s, old_s))
+    (lock / "pid").write_text(str(writer.pid))
+    (lock / "owner").write_text("another.1")
+    push(Link(open_device(sshd.address)), [blob])
+    assert writer.wait(timeout=5) == -signal.SIGKILL
+    assert sshd.blobs() == {blob.sha256}
+    # A number that is another process's by now: the lock is taken over, the process is not ended.
+    (sshd.far / "blobs" / blob.sha256).unlink()
+    lock.mkdir()
+    part.write_bytes(large.read_bytes()[:1000])
+    os.utime(part, (old_s, old_s))
+    (lock / "pid").write_text(str(other.pid))
+    push(Link(open_device(sshd.address)), [blob])
+    assert other.poll() is None
+    other.kill()
+    other.wait()
     assert sshd.blobs() == {blob.sha256}
 
 

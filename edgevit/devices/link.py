@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import secrets
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -49,6 +50,7 @@ class Link:
 
     def __init__(self, transport: Transport, backoff_s: Sequence[float] | None = None) -> None:
         self.transport, self.backoff_s = transport, BACKOFF_S if backoff_s is None else backoff_s
+        self.session = secrets.token_hex(8)  # names what is ours on the device
         self.sent_bytes = 0
         self._was_reached = False
 

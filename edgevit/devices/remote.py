@@ -56,10 +56,15 @@ _ENDED = """cd runs/{run} && cat rc && for f in result.json logits; do
   if [ -f $f ]; then echo "$f $(bytes_of $f) $(sum256 < $f)"; fi
 done"""
 
+# A process number may be another's after a restart: ours has the run's folder, where /proc tells.
 _CLEAN = """if [ -f runs/{run}/harness.pid ] && [ ! -f runs/{run}/rc ]; then
-  p=$(cat runs/{run}/harness.pid); kill $p; i=0
-  while kill -0 $p && [ $i -lt 5 ]; do sleep 1; i=$((i + 1)); done
-  kill -9 $p
+  p=$(cat runs/{run}/harness.pid); i=0
+  is_ours() {{
+    kill -0 $p && case $(readlink /proc/$p/cwd) in "" | */runs/{run}) ;; *) false;; esac
+  }}
+  is_ours && kill $p
+  while is_ours && [ $i -lt 5 ]; do sleep 1; i=$((i + 1)); done
+  is_ours && kill -9 $p
 fi 2>/dev/null
 rm -rf runs/{run}"""
 

@@ -23,22 +23,33 @@ _PROBE = """for h in {names}; do
   else rm -f blobs/$h; echo "$h missing"; fi
 done"""
 
-# The lock's holder may be the script of a connection that broke just now and has bytes to write
-# still; with its process gone the lock counts for nothing.
 _SIZE = "if [ -f blobs/{sha256}.part ]; then bytes_of blobs/{sha256}.part; else echo 0; fi"
+
+# One writer a file. The lock of a broken connection may stand for hours, as the far side of a
+# network that went away notices nothing: a lock of our own session, of a process that is gone, or
+# with nothing written for two minutes is taken over, and its writer ended (if it is one: the
+# number may be another process's by now). Whoever lost the lock leaves it alone.
 _APPEND = """lock=blobs/{sha256}.lock; part=blobs/{sha256}.part
-if ! mkdir $lock 2>/dev/null; then
-  kill -0 "$(cat $lock/pid 2>/dev/null)" 2>/dev/null && exit 97
-  rm -rf $lock; mkdir $lock || exit 97
-fi
-echo $$ > $lock/pid
+release() {{ [ "$(cat $lock/owner 2>/dev/null)" = {owner} ] && rm -rf $lock; }}
 [ -f $part ] || : > $part
-[ $(bytes_of $part) = {offset} ] || {{ rm -rf $lock; exit 97; }}
-cat >> $part || {{ rm -rf $lock; exit 96; }}
+if ! mkdir $lock 2>/dev/null; then
+  writer=$(cat $lock/pid 2>/dev/null)
+  case $(cat $lock/owner 2>/dev/null) in {session}.*) ours=yes;; *) ours=;; esac
+  if [ -z "$ours" ] && kill -0 "$writer" 2>/dev/null && [ -z "$(find $part -mmin +2)" ]; then
+    exit 97
+  fi
+  case $(readlink "/proc/$writer/fd/1" 2>/dev/null) in */$part) kill -9 "$writer";; esac
+fi
+echo {owner} > $lock/owner
+[ $(bytes_of $part) = {offset} ] || {{ release; exit 97; }}
+exec 3<&0
+cat <&3 >> $part &
+echo $! > $lock/pid
+wait $! || {{ release; exit 96; }}
 size=$(bytes_of $part)
-[ $size -ge {size} ] || {{ rm -rf $lock; exit 98; }}
-[ $size = {size} ] && [ "$(sum256 < $part)" = {sha256} ] || {{ rm -rf $part $lock; exit 99; }}
-chmod 700 $part && mv -f $part blobs/{sha256}; rm -rf $lock"""
+[ $size -ge {size} ] || {{ release; exit 98; }}
+[ $size = {size} ] && [ "$(sum256 < $part)" = {sha256} ] || {{ rm -f $part; release; exit 99; }}
+chmod 700 $part && mv -f $part blobs/{sha256}; release"""
 
 
 @dataclass(frozen=True)
@@ -83,10 +94,11 @@ def discard(link: Link, blobs: Sequence[Blob]) -> None:
 
 
 def _send(link: Link, blob: Blob) -> None:
-    there_bytes = 0
+    there_bytes = attempts = 0
 
     def attempt() -> None:
-        nonlocal there_bytes
+        nonlocal there_bytes, attempts
+        attempts += 1
         there_bytes = _part_bytes(link, blob)
         sent_bytes = there_bytes
 
@@ -98,7 +110,10 @@ def _send(link: Link, blob: Blob) -> None:
 
         with open(blob.path, "rb") as file:
             file.seek(there_bytes)
-            script = _APPEND.format(sha256=blob.sha256, offset=there_bytes, size=blob.size_bytes)
+            script = _APPEND.format(
+                sha256=blob.sha256, offset=there_bytes, size=blob.size_bytes, session=link.session,
+                owner=f"{link.session}.{attempts}",
+            )  # fmt: skip
             answer = link.once(script, send=file, on_sent=on_sent, silence_s=CHECKSUM_SILENCE_S)
         _judge(link, blob, answer.code, answer.errors)
 
