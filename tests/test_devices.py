@@ -478,6 +478,53 @@ def test_a_chattering_login_shell_does_no_harm(artifact, images, tmp_path):
     assert there["accuracy"]["count"] == 6
 
 
+class AndroidsTools(Here):
+    """The same in Android's shell with Android's tools alone, as Debian has them."""
+
+    APPLETS = (
+        "cat", "chmod", "cut", "find", "head", "kill", "mkdir", "mv", "readlink", "rm", "setsid",
+        "sha256sum", "sleep", "tail", "tar", "uname", "wc",
+    )  # fmt: skip
+
+    def __init__(self, folder: Path, tools: Path) -> None:
+        super().__init__(folder)
+        tools.mkdir()
+        for name in self.APPLETS:
+            (tools / name).symlink_to(str(shutil.which("toybox")))
+        (tools / "sh").symlink_to(str(shutil.which("mksh")))
+        self.tools = tools
+
+    def command(self, script: str) -> list[str]:
+        return ["/usr/bin/env", f"PATH={self.tools}", str(shutil.which("mksh")), "-c", script]
+
+
+@pytest.mark.skipif(
+    not (shutil.which("mksh") and shutil.which("toybox")), reason="apt-get install -y mksh toybox"
+)
+def test_the_scripts_run_in_androids_shell_with_its_tools(artifact, images, large, tmp_path):
+    device = AndroidsTools(tmp_path / "far", tmp_path / "tools")
+    there = run_on_device(device, artifact, images, WORDS, logits=tmp_path / "l")
+    assert there["accuracy"] == run_harness(artifact, images)["accuracy"]
+    assert list((tmp_path / "far" / "runs").iterdir()) == []
+    blobs = tmp_path / "far" / "blobs"
+    assert len(list(blobs.iterdir())) == 3
+    blob = Blob.of("images", large)
+    (blobs / f"{blob.sha256}.part").write_bytes(large.read_bytes()[:1000])
+    link_there = Link(device)
+    push(link_there, [blob])
+    assert link_there.sent_bytes == blob.size_bytes - 1000
+    slow = Blob.of("harness", program(tmp_path / "slow", "exec /bin/sleep 300"))
+    pack_artifact(artifact, tmp_path / "artifact.tar")
+    packed = Blob.of("artifact", tmp_path / "artifact.tar")
+    push(link_there, [slow, packed])
+    with RemoteRun(link_there) as run:
+        run.prepare(packed)
+        run.start(slow, WORDS, {})
+        pid = int((tmp_path / "far" / "runs" / run.name / "harness.pid").read_text())
+        assert Path(f"/proc/{pid}").exists()
+    assert not Path(f"/proc/{pid}").exists()
+
+
 def test_a_start_that_is_repeated_starts_once(artifact, images, tmp_path):
     """The answer to a start may be lost after the run has begun."""
     starts = tmp_path / "starts"
