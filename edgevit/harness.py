@@ -29,8 +29,9 @@ from edgevit.progress import Progress
 PROGRAM = "edgevit-harness"
 SOURCES = Path(__file__).resolve().parent.parent
 ERROR_PREFIX = f"{PROGRAM}: error: "
-_PROGRESS_LINE = re.compile(r"(\d+)/(\d+) images, ")
+_PROGRESS_LINE = re.compile(r"(\d+)/(\d+) (images|s of the long run)(?:,|$)")
 _LOG_LINES_KEPT = 20
+_NOT_RUN = 126  # what a shell exits with
 
 
 def build_harness(build_dir: Path | None = None) -> Path:
@@ -73,6 +74,8 @@ def run_harness(
     dump_inputs: str | os.PathLike[str] | None = None,
     compute_units: str | None = None,
     plan_cache: str | os.PathLike[str] | None = None,
+    harness: str | os.PathLike[str] | None = None,
+    **measuring: Any,
 ) -> dict[str, Any]:
     """Run the harness over a labelled image folder or tar and return its result.
 
@@ -86,29 +89,60 @@ def run_harness(
     dump_inputs    file to write: the input tensor of every image (.safetensors)
     compute_units  Core ML only: "all" (the default), "cpu", "cpu-gpu" or "cpu-ane"
     plan_cache     TensorRT only: existing folder that keeps compiled plans; default: none is kept
+    harness        the program; default: built here when needed
+    measuring      more of `measuring_options`: duration_s, bucket_s, mlperf, early_stop
 
     The dict fits schemas/result.schema.json. Raises InputError, ToolMissing or EdgevitError with
     the harness's own message, by its exit code.
     """
-    runtime = runtime or find_runtime(backend or _manifest_target(Path(artifact_dir)))
+    runtime = runtime or find_runtime(backend or manifest_target(Path(artifact_dir)))
     optional = {
-        "--reference": reference, "--limit": limit, "--logits": logits, "--backend": backend,
-        "--runtime": runtime, "--profile": profile, "--dump-inputs": dump_inputs,
-        "--compute-units": compute_units, "--plan-cache": plan_cache,
+        "--reference": reference, "--logits": logits, "--backend": backend, "--runtime": runtime,
+        "--profile": profile, "--dump-inputs": dump_inputs, "--compute-units": compute_units,
+        "--plan-cache": plan_cache,
     }  # fmt: skip
-    program = build_harness()
+    program = build_harness() if harness is None else Path(harness)
     with tempfile.TemporaryDirectory(prefix="edgevit-") as folder:
         out = Path(folder) / "result.json"
         command = [str(program), "--artifact", os.fspath(artifact_dir), "--data", os.fspath(data)]
-        command += ["--out", str(out), "--threads", str(threads), "--warmup", str(warmup)]
+        command += ["--out", str(out)]
+        command += measuring_options(threads=threads, warmup=warmup, limit=limit, **measuring)
         for option, value in optional.items():
             if value is not None:
                 command += [option, str(value)]
-        code, lines = _run_with_progress(command)
-        _raise_for(code, lines)
+        code, log = _run_with_progress(command)
+        log.raise_for(code)
         result = json.loads(out.read_text(encoding="utf-8"))
     check_result(result)
     return result
+
+
+def measuring_options(
+    *,
+    threads: int = 1,
+    warmup: int = 10,
+    limit: int | None = None,
+    duration_s: float | None = None,
+    bucket_s: float | None = None,
+    mlperf: bool = False,
+    early_stop: tuple[float, float] | None = None,
+) -> list[str]:
+    """The harness options that hold numbers only, as words.
+
+    duration_s   go on over the images for so long, at most 3600 s; default: each image once
+    bucket_s     of the latency over time; default: 10 s
+    mlperf       go on for at least 60 s and 1024 inferences
+    early_stop   (max_drop_points, min_agreement_percent): end when the gates are decided
+    """
+    words = ["--threads", f"{threads:d}", "--warmup", f"{warmup:d}"]
+    words += [] if limit is None else ["--limit", f"{limit:d}"]
+    words += [] if duration_s is None else ["--duration", repr(float(duration_s))]
+    words += [] if bucket_s is None else ["--bucket", repr(float(bucket_s))]
+    words += ["--mlperf"] if mlperf else []
+    if early_stop is not None:
+        drop, agreement = (repr(float(limit)) for limit in early_stop)
+        words += ["--early-stop", f"--max-drop={drop}", f"--min-agreement={agreement}"]
+    return words
 
 
 def check_result(result: Any) -> None:
@@ -141,7 +175,7 @@ def find_runtime(target: str) -> Path | None:
     return None
 
 
-def _manifest_target(artifact_dir: Path) -> str:
+def manifest_target(artifact_dir: Path) -> str:
     """The manifest's target, or "" where the harness will say what is wrong with the manifest."""
     try:
         target = json.loads((artifact_dir / "manifest.json").read_bytes())["target"]
@@ -206,36 +240,67 @@ def _checked(command: list[str], what: str) -> None:
     raise EdgevitError(f"{what} failed (`{' '.join(command)}`):\n{tail}")
 
 
-def _run_with_progress(command: list[str]) -> tuple[int, list[str]]:
-    """Run the harness, showing its progress; returns its exit code and its last stderr lines."""
-    lines: list[str] = []
-    progress: Progress | None = None
-    with subprocess.Popen(
-        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, errors="replace"
-    ) as process:
+class HarnessLog:
+    """What a harness writes to stderr: progress is shown, the last other lines are kept."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+        self._progress: Progress | None = None
+
+    def __enter__(self) -> HarnessLog:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._progress is not None:
+            self._progress.__exit__(None, None, None)
+
+    def feed(self, line: str) -> None:
+        """One line, without its end."""
+        match = _PROGRESS_LINE.match(line)
+        if match is None:
+            self.lines = [*self.lines, line.rstrip()][-_LOG_LINES_KEPT:]
+            return
+        title, unit = ("validate", "images") if match[3] == "images" else ("long run", "s")
+        if self._progress is None or self._progress.title != title:
+            self.__exit__()
+            self._progress = Progress(title, int(match[2]), unit).__enter__()
+        self._progress.update(int(match[1]))
+
+    def raise_for(self, code: int) -> None:
+        """Raises what the exit code and the lines say: InputError, ToolMissing, EdgevitError."""
+        if code == 0:
+            return
+        prefix = ERROR_PREFIX
+        messages = [line[len(prefix) :] for line in self.lines if line.startswith(prefix)]
+        if messages:
+            errors = {2: InputError, 4: ToolMissing}
+            raise errors.get(code, EdgevitError)(messages[-1])
+        if code == _NOT_RUN or any("error while loading shared" in line for line in self.lines):
+            why = "cannot run there: another architecture, or a library is missing"
+            raise ToolMissing("\n".join([f"the harness {why}", *self.lines]))
+        how = f"was killed by {_signal_name(-code)}" if code < 0 else f"exited with {code}"
+        raise EdgevitError("\n".join([f"the harness {how} without a message", *self.lines]))
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:  # another system's
+        return f"signal {number}"
+
+
+def _run_with_progress(command: list[str]) -> tuple[int, HarnessLog]:
+    """Run the harness, showing its progress; returns its exit code and the log."""
+    with (
+        subprocess.Popen(
+            command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, errors="replace"
+        ) as process,
+        HarnessLog() as log,
+    ):
         try:
             for line in process.stderr or ():
-                if (match := _PROGRESS_LINE.match(line)) is None:
-                    lines = [*lines, line.rstrip()][-_LOG_LINES_KEPT:]
-                    continue
-                if progress is None:
-                    progress = Progress("validate", int(match[2]), "images").__enter__()
-                progress.update(int(match[1]))
+                log.feed(line)
         except BaseException:
             process.terminate()  # it removes its half-written files itself
             raise
-        finally:
-            if progress is not None:
-                progress.__exit__(None, None, None)
-    return process.returncode, lines
-
-
-def _raise_for(code: int, lines: list[str]) -> None:
-    if code == 0:
-        return
-    messages = [line[len(ERROR_PREFIX) :] for line in lines if line.startswith(ERROR_PREFIX)]
-    if not messages:
-        how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"exited with {code}"
-        raise EdgevitError("\n".join([f"the harness {how} without a message", *lines]))
-    errors = {2: InputError, 4: ToolMissing}
-    raise errors.get(code, EdgevitError)(messages[-1])
+    return process.returncode, log

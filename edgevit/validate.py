@@ -12,13 +12,15 @@ from typing import Any
 import numpy as np
 
 from edgevit.data import ImageSet
+from edgevit.devices import open_device, run_on_device
 from edgevit.errors import GateFailed, InputError
 from edgevit.files import atomic_path, check_target
 from edgevit.gate import GateResult, gate
-from edgevit.harness import SOURCES, run_harness
+from edgevit.harness import SOURCES, measuring_options, run_harness
 
 SCHEMA_VERSION = 1
 RESULT_NAME = "validation.json"
+_NO_CLASS = -1
 
 
 @dataclass(frozen=True)
@@ -46,12 +48,17 @@ class Limits:
 
 @dataclass(frozen=True)
 class Validation:
-    """The harness's result and the gates, None where there was nothing to compare with."""
+    """The harness's result and the gates, None where there was nothing to compare with.
+
+    After an early stop because both gates surely hold, the gates count the images that were not
+    run as wrong: their figures are bounds, and the result's are of the images that were run.
+    """
 
     result: dict[str, Any]
     accuracy: GateResult | None
     agreement: GateResult | None
     limits: Limits
+    device: str = "local"  # or "ssh", "adb": the address is its owner's
 
     @property
     def passed(self) -> bool:
@@ -77,6 +84,7 @@ class Validation:
         return {
             "schema_version": SCHEMA_VERSION,
             "kind": "edgevit-validation",
+            "device": self.device,
             "passed": self.passed,
             "failures": self.failures(),
             "accuracy_gate": self.accuracy
@@ -102,18 +110,27 @@ def validate(
     min_agreement: float | None = None,
     apply_gates: bool = True,
     force: bool = False,
+    device: str = "local",
+    keep: bool = True,
+    early_stop: bool = False,
     **harness: Any,
 ) -> Validation:
     """Run the artifact on the images, write the JSON (default: validation.json in the artifact).
 
     The gates compare with the logits recorded in the artifact for exactly these images; for other
     images `program` (.evq) is run on them first. The limits default to the target's budgets;
-    without `apply_gates` the artifact is only measured. Other keywords go to `run_harness`
-    (threads, warmup, limit, backend, runtime).
+    without `apply_gates` the artifact is only measured. `device` is "local",
+    "ssh://user@host[:port]" or "adb:SERIAL", where what was sent stays if `keep`; `early_stop` ends
+    the run when the gates are decided. Other keywords go to `run_harness` (threads, warmup, limit,
+    backend, runtime, harness, duration_s, bucket_s, mlperf).
 
-    Raises InputError for bad input, GateFailed (after writing the JSON) when a gate does not hold.
+    Raises InputError for bad input, GateFailed (after writing the JSON) when a gate does not hold,
+    ToolMissing when the device cannot be reached.
     """
     out = artifact / RESULT_NAME if out is None else out
+    transport = open_device(device)
+    if early_stop and not apply_gates:
+        raise InputError("--early-stop ends a run when its gates are decided; --no-gate has none")
     check_target(out, force)
     manifest = read_manifest(artifact)
     limits = Limits.of_target(str(manifest.get("target")), max_drop, min_agreement)
@@ -127,11 +144,18 @@ def validate(
         logits = Path(folder) / "logits.safetensors"
         # The recorded file is left to the harness to find, which then checks its sha256.
         given = None if reference and reference.parent == artifact else reference
-        result = run_harness(artifact, data, reference=given, logits=logits, **harness)
-        accuracy, agreement = _gates(logits, reference, limits.max_drop)
+        if early_stop:
+            harness["early_stop"] = (limits.max_drop, limits.min_agreement)
+        if transport is None:
+            result = run_harness(artifact, data, reference=given, logits=logits, **harness)
+        else:
+            result = _run_there(transport, artifact, data, given, logits, keep, harness)
+        unseen = _surely_held(result, data, manifest)
+        accuracy, agreement = _gates(logits, reference, limits.max_drop, unseen)
     if not apply_gates:
         accuracy = agreement = None
-    found = Validation(result, accuracy, agreement, limits)
+    kind = "local" if transport is None else transport.kind
+    found = Validation(result, accuracy, agreement, limits, kind)
     with atomic_path(out, force) as temporary:
         temporary.write_text(json.dumps(found.to_json(), indent=2, allow_nan=False) + "\n")
     if not found.passed:
@@ -182,10 +206,43 @@ def _reference(
     return path
 
 
+def _run_there(
+    transport: Any, artifact: Path, data: Path, reference: Path | None, logits: Path, keep: bool,
+    harness: dict[str, Any],
+) -> dict[str, Any]:  # fmt: skip
+    """`run_harness`'s keywords, sorted into numbers and files for a device."""
+    if harness.pop("plan_cache", None) is not None:
+        raise InputError("--plan-cache names a folder of this machine; --device has no use for it")
+    files = {name: harness.pop(name, None) for name in ("backend", "runtime", "harness")}
+    words = measuring_options(**harness)
+    return run_on_device(
+        transport, artifact, data, words, logits=logits, reference=reference, keep=keep, **files
+    )
+
+
+def _surely_held(
+    result: dict[str, Any], data: Path, manifest: dict[str, Any]
+) -> list[tuple[str, int]]:
+    """(path, label) of the images that an early stop left out because both gates hold anyway.
+
+    After a stop because a gate fails there are none to add: it fails on the images run, too.
+    """
+    stop = result["early_stop"]
+    if stop is None or not stop["stopped"] or stop["verdict"] != "holds":
+        return []
+    entries = ImageSet.open(data, manifest.get("labels")).entries
+    wanted = min(result["limit"] or len(entries), len(entries))
+    chosen = [entries[i * len(entries) // wanted] for i in range(wanted)]
+    return chosen[result["accuracy"]["count"] :]
+
+
 def _gates(
-    logits: Path, reference: Path | None, max_drop: float
+    logits: Path, reference: Path | None, max_drop: float, unseen: list[tuple[str, int]]
 ) -> tuple[GateResult | None, GateResult | None]:
-    """Gates against float (or the program, where float is not recorded) and the program."""
+    """Gates against float (or the program, where float is not recorded) and the program.
+
+    Images `unseen`, (path, label), count as wrong and as not agreeing.
+    """
     from safetensors.numpy import load_file
 
     if reference is None:
@@ -194,7 +251,10 @@ def _gates(
     rows = {name: i for i, name in enumerate(_paths(expected))}
     order = [rows[name] for name in _paths(found) if name in rows]
     kept = [i for i, name in enumerate(_paths(found)) if name in rows]
-    predictions, labels = found["predictions"][kept], found["labels"][kept]
+    left = [(rows[name], label) for name, label in unseen if name in rows]
+    order += [row for row, _ in left]
+    predictions = np.append(found["predictions"][kept], [_NO_CLASS] * len(left))
+    labels = np.append(found["labels"][kept], [label for _, label in left])
     by_program = expected["logits"][order].argmax(1)
     better = expected.get("float_logits", expected["logits"])[order].argmax(1)
     return (

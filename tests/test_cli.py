@@ -36,6 +36,7 @@ LAYERS = [
     ["quantize"],
     ["targets"],
     ["harness"],
+    ["devices"],
     ["validate", "doctor", "parity", "package"],
     ["report", "run"],
     ["demo"],

@@ -148,6 +148,23 @@ def test_options_reach_the_harness(artifact, images):
         run_harness(artifact, images, threads=0)
 
 
+def test_a_long_run_reports_latency_over_time(artifact, images):
+    once = run_harness(artifact, images)
+    assert once["long_run"] is None and once["early_stop"] is None
+    result = run_harness(artifact, images, duration_s=0.5, bucket_s=0.1, harness=build_harness())
+    run = result["long_run"]
+    assert result["accuracy"] == once["accuracy"]
+    assert run["samples"] == result["latency_us"]["invoke"]["count"] > 6
+    assert sum(b["invoke_us"]["count"] for b in run["buckets"]) == run["samples"]
+    assert [b["start_s"] for b in run["buckets"]] == sorted(b["start_s"] for b in run["buckets"])
+    assert run["first_invoke_us"]["count"] + run["last_invoke_us"]["count"] == run["samples"]
+    for wrong in ({"duration_s": 3601}, {"duration_s": float("nan")}, {"bucket_s": 1}):
+        with pytest.raises(InputError, match="--(duration|bucket)"):
+            run_harness(artifact, images, **wrong)
+    with pytest.raises(InputError, match="needs reference logits"):
+        run_harness(artifact, images, early_stop=(0.5, 99))
+
+
 @pytest.mark.parametrize(
     ("label", "spoil", "message"),
     [

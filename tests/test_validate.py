@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +21,7 @@ from edgevit.targets.tflite.baseline import write_float_artifact
 from edgevit.validate import validate
 from tests.image_sets import subset
 from tests.programs import real_images, trained_program
+from tests.sshd import start_sshd
 
 EVERY = 8
 
@@ -149,3 +151,57 @@ def test_logits_are_compared_image_by_image_not_by_position(artifact: Path, imag
     assert part.agreement.agreement >= 90
     assert whole.result["agreement"]["count"] == 125
     assert np.isfinite(whole.result["agreement"]["mean_abs_logit"])
+
+
+def test_an_early_stop_says_what_the_whole_run_says(
+    artifact: Path, images: Path, tmp_path: Path
+) -> None:
+    whole = validate(artifact, images, max_drop=100.0, min_agreement=0.0)
+    same, count = whole.result["agreement"]["top1_count"], 125
+    # Two of three agreeing are enough, whatever comes after them.
+    limits = {"max_drop": 100.0, "min_agreement": 100.0 * (2 * same // 3) / count}
+    early = validate(artifact, images, early_stop=True, out=tmp_path / "e.json", **limits)
+    stop = early.result["early_stop"]
+    assert stop["stopped"] and stop["verdict"] == "holds" and early.passed
+    assert early.result["accuracy"]["count"] == stop["images_run"] < count
+    # The gate counts the rest as wrong: its figures bound those of the whole run.
+    assert early.agreement.count == count
+    assert limits["min_agreement"] <= early.agreement.agreement <= whole.agreement.agreement
+    assert early.accuracy.drop >= whole.accuracy.drop
+    with pytest.raises(GateFailed, match="agreement with the program"):
+        validate(
+            artifact, images, early_stop=True, out=tmp_path / "f.json", max_drop=100.0,
+            min_agreement=100.1,
+        )  # fmt: skip
+    failed = json.loads((tmp_path / "f.json").read_text())["result"]
+    assert failed["early_stop"]["verdict"] == "fails" and failed["accuracy"]["count"] == 1
+    with pytest.raises(InputError, match="--no-gate has none"):
+        validate(artifact, images, early_stop=True, apply_gates=False, force=True)
+
+
+def test_a_long_run_with_the_real_runtime_over_ssh(
+    artifact: Path, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """LiteRT's library, harness, artifact and images go to a real sshd and run there."""
+    sshd = start_sshd(tmp_path / "sshd")
+    monkeypatch.setenv("PATH", f"{sshd.folder / 'bin'}:{os.environ['PATH']}")
+    limits = {"max_drop": 5.0, "min_agreement": 95.0}
+    local = validate(artifact, images, **limits)
+    try:
+        there = validate(
+            artifact, images, device=sshd.address, out=tmp_path / "there.json", duration_s=3.0,
+            bucket_s=1.0, **limits,
+        )  # fmt: skip
+        with pytest.raises(InputError, match="--plan-cache names a folder of this machine"):
+            validate(artifact, images, device=sshd.address, force=True, plan_cache=tmp_path)
+    finally:
+        sshd.close()
+    written = json.loads((tmp_path / "there.json").read_text())
+    assert (local.to_json()["device"], written["device"]) == ("local", "ssh")
+    for name in ("accuracy", "agreement", "agreement_float", "dataset", "artifact"):
+        assert there.result[name] == local.result[name]
+    # The version is read from the wheel around the library, which stays here.
+    assert there.result["runtime"] == local.result["runtime"] | {"version": None}
+    run = there.result["long_run"]
+    assert run["duration_s"] >= 3 and run["samples"] > 125 and len(run["buckets"]) >= 3
+    assert there.accuracy == local.accuracy and there.agreement == local.agreement

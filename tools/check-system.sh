@@ -22,6 +22,10 @@ header nlohmann/json.hpp nlohmann-json3-dev
 header CLI/CLI.hpp libcli11-dev
 if [ -n "$tests" ]; then
     header doctest/doctest.h doctest-dev
+    need "command -v ssh" openssh-client
+    need "test -x /usr/sbin/sshd" openssh-server # the tests of --device ssh:// start one of their own
+    need "command -v mksh" mksh # Android's shell and
+    need "command -v toybox" toybox # tools: what --device adb: runs must work with them
     need "command -v clang++" clang # reads the Objective-C++ of targets/coreml, which g++ does not
 fi
 if [ -n "$missing" ]; then

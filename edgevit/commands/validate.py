@@ -40,7 +40,22 @@ import click
     help="Gate: percent of predictions equal to the program's.  [default: target.toml]",
 )
 @click.option("--no-gate", is_flag=True, help="Measure only.")
-@click.option("--device", default="local", show_default=True, type=click.Choice(["local"]))
+@click.option(
+    "--device",
+    default="local",
+    show_default=True,
+    metavar="local|ssh://USER@HOST[:PORT]|adb:SERIAL",
+    help="Where to run; what is sent there stays for the next run.",
+)
+@click.option(
+    "--keep/--no-keep", default=True, help="Leave what was sent on the device.  [default: keep]"
+)
+@click.option(
+    "--harness",
+    metavar="PROGRAM",
+    type=click.Path(path_type=Path),
+    help="edgevit-harness built for the device.  [default: the one built here]",
+)
 @click.option("--threads", default=1, show_default=True, type=click.IntRange(1, 256))
 @click.option("--warmup", default=10, show_default=True, type=click.IntRange(min=0))
 @click.option(
@@ -63,6 +78,22 @@ import click
     type=click.Path(path_type=Path),
     help="TensorRT: existing folder, writable by you alone, that keeps plans.  [default: none]",
 )
+@click.option(
+    "--duration",
+    "duration_s",
+    type=click.FloatRange(0.001, 3600),
+    metavar="S",
+    help="Go on over the images for S seconds, at least one pass; latency over time.",
+)
+@click.option(
+    "--bucket",
+    "bucket_s",
+    type=click.FloatRange(0.01, 3600),
+    metavar="S",
+    help="Seconds a row of the latency over time.  [default: 10]",
+)
+@click.option("--mlperf", is_flag=True, help="At least 60 s and 1024 inferences; read the P90.")
+@click.option("--early-stop", is_flag=True, help="End the run when the gates are decided.")
 @click.option("--force", is_flag=True, help="Replace the JSON when it exists.")
 @click.option("--json", "as_json", is_flag=True, help="Print the JSON as well.")
 def validate_command(
@@ -77,6 +108,7 @@ def validate_command(
     \b
     Example:
       edgevit validate build/tflite --data eurosat-val.tar
+      edgevit validate build/tflite --data eurosat-val.tar --device ssh://pi@board --mlperf
     """
     from edgevit.validate import validate
 
@@ -93,3 +125,42 @@ def validate_command(
         f"invoke p50 {invoke['p50'] / 1e3:.2f} ms, p90 {invoke['p90'] / 1e3:.2f} ms, "
         f"{found.result['threads']} thread(s)"
     )
+    for line in _more(found.result):
+        click.echo(line)
+
+
+def _more(result: dict[str, Any]) -> list[str]:
+    """What a long run and an early stop have to say."""
+    lines = []
+    if (run := result["long_run"]) is not None:
+        lines.append(
+            f"{run['samples']} inferences in {run['duration_s']:.0f} s, "
+            f"{run['invoke_share_percent']:.0f} % of it in the runtime's call"
+        )
+        if run["p50_ratio"] is not None:
+            lines.append(
+                f"last {run['window_s']:.0f} s against the first: invoke p50 × "
+                f"{run['p50_ratio']:.2f}"
+            )
+        if hottest := _hottest(run):
+            lines.append(hottest)
+    stop = result["early_stop"]
+    if stop is not None and stop["stopped"]:
+        lines.append(
+            f"stopped early after {stop['images_run']} of {stop['images']} images: "
+            + {"holds": "both gates hold whatever the rest gives; the figures against float and "
+               "program count the rest as wrong",
+               "fails": "a gate cannot hold any more"}[stop["verdict"]]
+        )  # fmt: skip
+    return lines
+
+
+def _hottest(run: dict[str, Any]) -> str | None:
+    rows = [run["sensors_at_start"], *(bucket["sensors"] for bucket in run["buckets"])]
+    seen = [
+        (celsius, zone)
+        for row in rows
+        for zone, celsius in zip(run["zones"], row["temperatures_c"])
+        if celsius is not None
+    ]
+    return f"hottest: {max(seen)[1]} at {max(seen)[0]:.0f} °C" if seen else None

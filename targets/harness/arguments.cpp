@@ -2,6 +2,8 @@
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
+#include <functional>
+#include <memory>
 
 #include "core/errors.h"
 
@@ -18,6 +20,9 @@ constexpr const char* kFooter =
     "      --runtime .venv/lib/python3.11/site-packages/ai_edge_litert/libLiteRt.so\n"
     "Exit codes: 0 done, 1 internal, 2 bad usage or input, 4 runtime library or back-end missing.";
 
+// The figures of every inference are kept until the end: this bounds their memory.
+constexpr double kMaxDurationS = 3600;
+
 std::string known_backends() {
     std::string text;
     for (const std::string& name : backend_names()) {
@@ -29,6 +34,64 @@ std::string known_backends() {
 ComputeUnits compute_units_from_name(const std::string& name) {
     const std::vector<std::string>& names = compute_units_names();
     return static_cast<ComputeUnits>(std::find(names.begin(), names.end(), name) - names.begin());
+}
+
+// CLI::Range lets NaN pass.
+CLI::Validator finite_within(double least, double most) {
+    const CLI::Range range(least, most);
+    return CLI::Validator(
+        [range](std::string& text) {
+            return text.find_first_of("nN") == std::string::npos ? range(text)
+                                                                 : "'" + text + "' is no number";
+        },
+        "FLOAT");
+}
+
+// Returns what turns the parsed values into Arguments; raises InputError for options that belong
+// together and are not given together.
+std::function<void()> add_long_run_options(CLI::App& app, Arguments& a) {
+    auto given = std::make_shared<LongRunOptions>();
+    auto limits = std::make_shared<GateLimits>();
+    auto* duration = app.add_option("--duration", given->min_duration_s,
+                                    "go on over the images until so many seconds are over (3600 "
+                                    "at most); at least one whole pass")
+                         ->check(finite_within(0.001, kMaxDurationS));
+    auto* mlperf = app.add_flag("--mlperf", given->mlperf,
+                                "go on for at least 60 s and 1024 inferences, and read the P90");
+    auto* bucket =
+        app.add_option("--bucket", given->bucket_s,
+                       "seconds that one row of latency over time stands for (default 10)")
+            ->check(finite_within(0.01, kMaxDurationS));
+    auto* early_stop = app.add_flag("--early-stop",
+                                    "end as soon as a gate cannot hold any more, or both surely "
+                                    "hold; needs --max-drop and --min-agreement");
+    auto* max_drop = app.add_option("--max-drop", limits->max_drop_points,
+                                    "gate: top-1 points below the reference's float net")
+                         ->check(finite_within(-100, 100));
+    auto* min_agreement = app.add_option("--min-agreement", limits->min_agreement_percent,
+                                         "gate: percent of predictions equal to the program's")
+                              ->check(finite_within(0, 1000));
+    return [=, &a] {
+        const bool is_long = duration->count() + mlperf->count() > 0;
+        if (bucket->count() > 0 && !is_long) {
+            throw InputError("--bucket needs --duration or --mlperf; see --help");
+        }
+        if (early_stop->count() != max_drop->count() ||
+            early_stop->count() != min_agreement->count()) {
+            throw InputError(
+                "--early-stop, --max-drop and --min-agreement go together; see --help");
+        }
+        if (given->mlperf) {
+            given->min_samples = kMlperfSamples;
+            given->min_duration_s = std::max(given->min_duration_s, kMlperfDurationS);
+        }
+        if (is_long) {
+            a.long_run = *given;
+        }
+        if (early_stop->count() > 0) {
+            a.early_stop = *limits;
+        }
+    };
 }
 
 }  // namespace
@@ -63,6 +126,7 @@ Command parse_command_line(int argc, const char* const* argv) {
         ->check(CLI::Range(0, 100000));
     app.add_option("--limit", a.limit, "this many images, spread evenly over the set")
         ->check(CLI::Range(1, 1000000000));
+    const auto apply_long_run = add_long_run_options(app, a);
     app.add_flag("--quiet", a.quiet, "no progress on stderr");
     try {
         app.parse(argc, argv);
@@ -73,6 +137,7 @@ Command parse_command_line(int argc, const char* const* argv) {
     } catch (const CLI::ParseError& error) {
         throw InputError(std::string(error.what()) + "; see --help");
     }
+    apply_long_run();
     if (!compute_units.empty()) {
         a.compute_units = compute_units_from_name(compute_units);
     }

@@ -7,6 +7,8 @@
 #include <string>
 
 #include "backend.h"
+#include "early_stop.h"
+#include "long_run.h"
 
 namespace edgevit {
 
@@ -25,6 +27,8 @@ struct Arguments {
     int threads = 1;
     int warmup = 10;
     std::optional<std::size_t> limit;
+    std::optional<LongRunOptions> long_run;  // --duration or --mlperf
+    std::optional<GateLimits> early_stop;
     bool quiet = false;
 };
 

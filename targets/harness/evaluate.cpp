@@ -5,6 +5,7 @@
 
 #include "core/errors.h"
 #include "decode.h"
+#include "machine.h"
 #include "safetensors.h"
 
 namespace edgevit {
@@ -62,23 +63,85 @@ class Evaluator {
                 result_.float_net.emplace(step);
             }
         }
-        for (std::size_t done = 0; done < indices_.size(); ++done) {
+        if (options_.early_stop) {
+            result_.early_stop.emplace(plan_early_stop());
+        }
+        first_pass();
+        result_.peak_memory_bytes = peak_memory_bytes();
+        close_outputs();
+        if (long_run_) {
+            further_passes();
+            result_.long_run = long_run_->report(result_.invoke_us);
+        }
+        return std::move(result_);
+    }
+
+  private:
+    void first_pass() {
+        for (std::size_t done = 0; done < indices_.size() && !result_.stopped_early; ++done) {
             const Dataset::Entry& entry = dataset_.entries()[indices_[done]];
             dataset_.read(entry, file_);
             if (done == 0) {
                 warm_up(entry);
+                if (options_.long_run) {
+                    long_run_.emplace(*options_.long_run);
+                }
+                start_ = Clock::now();
             }
             infer(entry);
             count(entry);
             if (options_.progress) {
                 options_.progress(done + 1, indices_.size());
             }
+            result_.stopped_early = done + 1 < indices_.size() && is_decided();
         }
-        close_outputs();
-        return std::move(result_);
+        indices_.resize(static_cast<std::size_t>(result_.count));
     }
 
-  private:
+    // The same work an inference as in the first pass, so that all buckets are alike.
+    void further_passes() {
+        for (std::size_t i = 0; !result_.stopped_early && !long_run_->is_over(); ++i) {
+            const Dataset::Entry& entry = dataset_.entries()[indices_[i % indices_.size()]];
+            dataset_.read(entry, file_);
+            infer(entry);
+            if (options_.long_progress) {
+                options_.long_progress(microseconds(start_, Clock::now()) / 1e6,
+                                       options_.long_run->min_duration_s);
+            }
+        }
+    }
+
+    // A gate that fails ends the run; one that holds leaves a long run its time.
+    bool is_decided() const {
+        const Verdict verdict = result_.early_stop ? result_.early_stop->verdict() : Verdict::open;
+        return verdict == Verdict::fails || (verdict == Verdict::holds && !long_run_);
+    }
+
+    // The net that the accuracy gate compares with, as edgevit.validate chooses it.
+    const float* compared_logits(const Dataset::Entry& entry) const {
+        return reference_->find(
+            reference_->float_logits ? *reference_->float_logits : reference_->logits, entry.path);
+    }
+
+    EarlyStop plan_early_stop() const {
+        if (reference_ == nullptr) {
+            throw InputError(
+                "an early stop needs reference logits for these images: name them with "
+                "--reference");
+        }
+        std::int64_t images = 0;
+        std::int64_t reference_right = 0;
+        for (const std::size_t index : indices_) {
+            const Dataset::Entry& entry = dataset_.entries()[index];
+            if (const float* logits = compared_logits(entry)) {
+                ++images;
+                const auto label = static_cast<std::int64_t>(entry.label);
+                reference_right += argmax(logits, classes_) == label ? 1 : 0;
+            }
+        }
+        return {*options_.early_stop, images, reference_right};
+    }
+
     // Runs `step`; what it says against the input is told together with the image's name.
     template <typename Step>
     void naming(const Dataset::Entry& entry, const Step& step) {
@@ -118,17 +181,22 @@ class Evaluator {
         }
         naming(entry, [this] { session_.read_logits(); });
         result_.invoke_us.push_back(microseconds(before, after));
-        result_.end_to_end_us.push_back(microseconds(start, Clock::now()));
+        const Clock::time_point end = Clock::now();
+        result_.end_to_end_us.push_back(microseconds(start, end));
+        if (long_run_) {
+            long_run_->add(microseconds(start_, end) / 1e6);
+        }
     }
 
     void count(const Dataset::Entry& entry) {
         const std::vector<std::size_t>& best = session_.top_k(5);
         const auto found = std::find(best.begin(), best.end(), entry.label);
         ++result_.count;
-        result_.top1 += found == best.begin() ? 1 : 0;
+        const bool is_right = found == best.begin();
+        result_.top1 += is_right ? 1 : 0;
         result_.top5 += found != best.end() ? 1 : 0;
         const std::vector<float>& logits = session_.read_logits();
-        compare(entry, logits);
+        compare(entry, logits, best.front(), is_right);
         if (logits_writer_) {
             logits_writer_->append(logits.data(), logits.size() * sizeof(float));
             predictions_.push_back(static_cast<std::int64_t>(best.front()));
@@ -138,7 +206,8 @@ class Evaluator {
         }
     }
 
-    void compare(const Dataset::Entry& entry, const std::vector<float>& logits) {
+    void compare(const Dataset::Entry& entry, const std::vector<float>& logits,
+                 std::size_t prediction, bool is_right) {
         if (reference_ == nullptr) {
             return;
         }
@@ -147,33 +216,42 @@ class Evaluator {
             return;  // recorded on a part of the set: the comparison's count says on how much
         }
         result_.program->add(logits.data(), program, classes_);
+        if (result_.early_stop) {
+            const auto ours = static_cast<std::int64_t>(prediction);
+            result_.early_stop->add(is_right, argmax(program, classes_) == ours);
+        }
         if (result_.float_net) {
             result_.float_net->add(
                 logits.data(), reference_->find(*reference_->float_logits, entry.path), classes_);
         }
     }
 
-    void open_outputs() {
+    TensorDeclaration declare_paths() const {
+        const auto bytes = static_cast<std::int64_t>(joined_paths(dataset_, indices_).size());
+        return {"paths", "U8", {bytes}};
+    }
+
+    std::vector<TensorDeclaration> declare_logits() const {
         const auto images = static_cast<std::int64_t>(indices_.size());
-        const auto path_bytes = static_cast<std::int64_t>(joined_paths(dataset_, indices_).size());
-        const TensorDeclaration paths = {"paths", "U8", {path_bytes}};
+        return {{"logits", "F32", {images, manifest_.classes}},
+                {"labels", "I64", {images}},
+                {"predictions", "I64", {images}},
+                declare_paths()};
+    }
+
+    std::vector<TensorDeclaration> declare_inputs() const {
+        std::vector<std::int64_t> shape = manifest_.input.shape;
+        shape.front() = static_cast<std::int64_t>(indices_.size());
+        return {{"inputs", safetensors_name(manifest_.input.dtype), shape}, declare_paths()};
+    }
+
+    void open_outputs() {
+        const auto metadata = file_metadata(manifest_, dataset_);
         if (!options_.logits_file.empty()) {
-            logits_writer_.emplace(
-                options_.logits_file,
-                std::vector<TensorDeclaration>{{"logits", "F32", {images, manifest_.classes}},
-                                               {"labels", "I64", {images}},
-                                               {"predictions", "I64", {images}},
-                                               paths},
-                file_metadata(manifest_, dataset_));
+            logits_writer_.emplace(options_.logits_file, declare_logits(), metadata);
         }
         if (!options_.inputs_file.empty()) {
-            std::vector<std::int64_t> shape = manifest_.input.shape;
-            shape.front() = images;
-            const TensorDeclaration inputs = {"inputs", safetensors_name(manifest_.input.dtype),
-                                              shape};
-            inputs_writer_.emplace(options_.inputs_file,
-                                   std::vector<TensorDeclaration>{inputs, paths},
-                                   file_metadata(manifest_, dataset_));
+            inputs_writer_.emplace(options_.inputs_file, declare_inputs(), metadata);
         }
     }
 
@@ -187,12 +265,19 @@ class Evaluator {
             logits_writer_->append(labels.data(), labels.size() * sizeof(std::int64_t));
             logits_writer_->append(predictions_.data(), predictions_.size() * sizeof(std::int64_t));
             logits_writer_->append(paths.data(), paths.size());
-            logits_writer_->commit();
+            commit(*logits_writer_, declare_logits());
         }
         if (inputs_writer_) {
             inputs_writer_->append(paths.data(), paths.size());
-            inputs_writer_->commit();
+            commit(*inputs_writer_, declare_inputs());
         }
+    }
+
+    void commit(SafetensorsWriter& writer, const std::vector<TensorDeclaration>& tensors) const {
+        if (result_.stopped_early) {
+            writer.redeclare(tensors);
+        }
+        writer.commit();
     }
 
     Session& session_;
@@ -200,13 +285,15 @@ class Evaluator {
     const Dataset& dataset_;
     const ReferenceLogits* reference_;
     const EvaluationOptions& options_;
-    std::vector<std::size_t> indices_;
+    std::vector<std::size_t> indices_;  // of the images to run; after the first pass, of those run
     std::size_t classes_;
     Bytes file_;
     Image image_;
     std::vector<std::int64_t> predictions_;
     std::optional<SafetensorsWriter> logits_writer_;
     std::optional<SafetensorsWriter> inputs_writer_;
+    std::optional<LongRun> long_run_;
+    Clock::time_point start_;  // of the first timed inference
     Evaluation result_;
 };
 

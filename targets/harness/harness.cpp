@@ -2,6 +2,7 @@
 
 #include <unistd.h>
 
+#include <algorithm>
 #include <chrono>
 #include <csignal>
 #include <cstdio>
@@ -52,6 +53,22 @@ std::function<void(std::size_t, std::size_t)> reporter(bool quiet) {
     };
 }
 
+// The same for the passes after the first, whose end is a time.
+std::function<void(double, double)> long_reporter(bool quiet) {
+    return [quiet, last_s = 0.0](double elapsed_s, double total_s) mutable {
+        if (interrupted != 0) {
+            throw Error("interrupted after " + std::to_string(elapsed_s) +
+                        " s of the long run; nothing was written");
+        }
+        if (quiet || elapsed_s < last_s + 2) {
+            return;
+        }
+        last_s = elapsed_s;
+        std::fprintf(stderr, "%.0f/%.0f s of the long run\n", std::min(elapsed_s, total_s),
+                     total_s);
+    };
+}
+
 void check_writable(const std::filesystem::path& file) {
     const std::filesystem::path folder = file.has_parent_path() ? file.parent_path() : ".";
     if (!file.empty() &&
@@ -99,7 +116,10 @@ EvaluationOptions evaluation_options(const Arguments& arguments) {
     options.limit = arguments.limit;
     options.logits_file = arguments.logits;
     options.inputs_file = arguments.dump_inputs;
+    options.long_run = arguments.long_run;
+    options.early_stop = arguments.early_stop;
     options.progress = reporter(arguments.quiet);
+    options.long_progress = long_reporter(arguments.quiet);
     return options;
 }
 
@@ -115,6 +135,9 @@ void print_summary(const Run& run) {
                         static_cast<double>(e.program->count()));
     }
     std::printf(", invoke p50 %.0f us, p90 %.0f us\n", invoke.p50, invoke.p90);
+    if (e.stopped_early) {
+        std::printf("stopped early: the gate %s\n", verdict_name(e.early_stop->verdict()));
+    }
 }
 
 void run(const Arguments& arguments) {
@@ -140,7 +163,6 @@ void run(const Arguments& arguments) {
             session.backend().facts(),
             {},
             {},
-            {},
             session.backend_name(),
             started_at,
             0};
@@ -149,7 +171,6 @@ void run(const Arguments& arguments) {
         run.reference = nullptr;
         run.reference_reason = "the reference logits have no row for any of the images";
     }
-    run.peak_memory_bytes = peak_memory_bytes();  // before the profiling session adds its own
     run.ops = session.backend().profile(run.evaluation.first_input,
                                         arguments.profile.empty() ? kCountingRuns : kProfileRuns);
     run.duration_s = seconds_since(start);

@@ -89,6 +89,59 @@ json ops(const OpReport& report) {
     return result;
 }
 
+json to_json(const std::vector<std::optional<double>>& values) {
+    json list = json::array();
+    for (const std::optional<double>& value : values) {
+        list.push_back(or_null(value));
+    }
+    return list;
+}
+
+json sensors(const SensorReading& reading) {
+    json frequencies = json::array();
+    for (const std::optional<std::int64_t>& value : reading.frequencies_khz) {
+        frequencies.push_back(or_null(value));
+    }
+    return {{"temperatures_c", to_json(reading.temperatures_c)}, {"frequencies_khz", frequencies}};
+}
+
+json to_json(const LongRunReport& report) {
+    json buckets = json::array();
+    for (const LongRunReport::Bucket& bucket : report.buckets) {
+        buckets.push_back({{"start_s", bucket.start_s},
+                           {"invoke_us", to_json(bucket.invoke_us)},
+                           {"sensors", sensors(bucket.sensors)}});
+    }
+    return {{"mode", report.options.mlperf ? "mlperf" : "duration"},
+            {"min_duration_s", report.options.min_duration_s},
+            {"min_samples", report.options.min_samples},
+            {"samples", report.samples},
+            {"duration_s", report.duration_s},
+            {"invoke_share_percent", report.invoke_share_percent},
+            {"zones", report.zones},
+            {"clocks", report.clocks},
+            {"sensors_at_start", sensors(report.sensors_at_start)},
+            {"bucket_s", report.options.bucket_s},
+            {"buckets", buckets},
+            {"window_s", report.window_s},
+            {"first_invoke_us", report.first ? to_json(*report.first) : json(nullptr)},
+            {"last_invoke_us", report.last ? to_json(*report.last) : json(nullptr)},
+            {"p50_ratio", or_null(report.p50_ratio)}};
+}
+
+json early_stop(const Evaluation& evaluation) {
+    if (!evaluation.early_stop) {
+        return nullptr;
+    }
+    const EarlyStop& stop = *evaluation.early_stop;
+    return {{"stopped", evaluation.stopped_early},
+            {"verdict", verdict_name(stop.verdict())},
+            {"images", stop.images()},
+            {"images_run", stop.images_run()},
+            {"max_drop_points", stop.limits().max_drop_points},
+            {"min_agreement_percent", stop.limits().min_agreement_percent}};
+}
+
 json mean_us(const OpTime& op) {
     if (op.runs == 0) {
         return nullptr;
@@ -153,8 +206,10 @@ void write_result(const Run& run, const std::filesystem::path& path) {
     result["latency_us"] = {{"invoke", to_json(summarise(evaluation.invoke_us))},
                             {"device", device_us.empty() ? json() : to_json(summarise(device_us))},
                             {"end_to_end", to_json(summarise(evaluation.end_to_end_us))}};
-    result["peak_memory_bytes"] = or_null(run.peak_memory_bytes);
+    result["peak_memory_bytes"] = or_null(evaluation.peak_memory_bytes);
     result["ops"] = ops(run.ops);
+    result["long_run"] = evaluation.long_run ? to_json(*evaluation.long_run) : json(nullptr);
+    result["early_stop"] = early_stop(evaluation);
     result["started_at"] = run.started_at;
     result["duration_s"] = run.duration_s;
     write(result, path);

@@ -25,7 +25,6 @@ struct Run {
     RuntimeFacts runtime;
     Evaluation evaluation;
     OpReport ops;
-    std::optional<std::int64_t> peak_memory_bytes;
     std::string backend;
     std::string started_at;
     double duration_s = 0;

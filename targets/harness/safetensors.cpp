@@ -11,6 +11,7 @@ namespace {
 
 using nlohmann::json;
 
+constexpr long kLengthBytes = 8;  // of the number before the header
 constexpr std::uint64_t kMaxFileBytes = 8ULL << 30;
 constexpr std::uint64_t kMaxHeaderBytes = 100'000'000;  // the format's own limit
 constexpr std::int64_t kMaxSide = 1LL << 40;
@@ -141,9 +142,22 @@ Safetensors read_safetensors(const std::filesystem::path& path) {
 SafetensorsWriter::SafetensorsWriter(const std::filesystem::path& path,
                                      const std::vector<TensorDeclaration>& tensors,
                                      const std::map<std::string, std::string>& metadata)
-    : file_(path) {
+    : file_(path), metadata_(metadata) {
+    std::string text = header_text(tensors);
+    text.append((8 - text.size() % 8) % 8, ' ');  // tensors start on a multiple of 8 bytes
+    header_bytes_ = text.size();
+    std::array<std::uint8_t, kLengthBytes> length{};
+    for (std::size_t i = 0; i < length.size(); ++i) {
+        length[i] = static_cast<std::uint8_t>(text.size() >> (8 * i));
+    }
+    file_.write(length.data(), length.size());
+    file_.write(text.data(), text.size());
+}
+
+std::string SafetensorsWriter::header_text(const std::vector<TensorDeclaration>& tensors) {
     nlohmann::ordered_json header;
-    header["__metadata__"] = metadata;
+    header["__metadata__"] = metadata_;
+    expected_bytes_ = 0;
     for (const TensorDeclaration& tensor : tensors) {
         std::uint64_t size = dtype_bytes(tensor.dtype);
         for (const std::int64_t side : tensor.shape) {
@@ -154,14 +168,16 @@ SafetensorsWriter::SafetensorsWriter(const std::filesystem::path& path,
                                {"data_offsets", {expected_bytes_, expected_bytes_ + size}}};
         expected_bytes_ += size;
     }
-    std::string text = header.dump();
-    text.append((8 - text.size() % 8) % 8, ' ');  // tensors start on a multiple of 8 bytes
-    std::array<std::uint8_t, 8> length{};
-    for (std::size_t i = 0; i < length.size(); ++i) {
-        length[i] = static_cast<std::uint8_t>(text.size() >> (8 * i));
+    return header.dump();
+}
+
+void SafetensorsWriter::redeclare(const std::vector<TensorDeclaration>& tensors) {
+    std::string text = header_text(tensors);
+    if (text.size() > header_bytes_) {
+        throw Error("safetensors: a header can be written again only with smaller tensors");
     }
-    file_.write(length.data(), length.size());
-    file_.write(text.data(), text.size());
+    text.append(header_bytes_ - text.size(), ' ');
+    file_.overwrite(kLengthBytes, text.data(), text.size());
 }
 
 void SafetensorsWriter::append(const void* data, std::size_t size_bytes) {

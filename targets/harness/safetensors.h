@@ -48,11 +48,18 @@ class SafetensorsWriter {
 
     void append(const void* data, std::size_t size_bytes);
 
+    // For a run that ended early: the same tensors, none larger than declared before.
+    void redeclare(const std::vector<TensorDeclaration>& tensors);
+
     // Raises Error when the bytes do not add up to the declarations.
     void commit();
 
   private:
+    std::string header_text(const std::vector<TensorDeclaration>& tensors);
+
     AtomicFile file_;
+    std::map<std::string, std::string> metadata_;
+    std::size_t header_bytes_ = 0;
     std::uint64_t expected_bytes_ = 0;
     std::uint64_t written_bytes_ = 0;
 };

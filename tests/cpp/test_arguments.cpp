@@ -66,6 +66,33 @@ TEST_CASE("wrong usage is refused, never guessed at") {
                    "--limit"));
 }
 
+TEST_CASE("a long run and an early stop are asked for with all that belongs to them") {
+    const auto with = [](std::vector<const char*> extra) {
+        extra.insert(extra.begin(), {"--artifact", "A", "--data", "D", "--out", "O"});
+        return extra;
+    };
+    CHECK_FALSE(parse(with({})).run->long_run);
+    CHECK_FALSE(parse(with({})).run->early_stop);
+    const auto timed = *parse(with({"--duration", "90", "--bucket", "5"})).run->long_run;
+    CHECK(timed.min_duration_s == 90);
+    CHECK(timed.bucket_s == 5);
+    CHECK(timed.min_samples == 0);
+    const auto mlperf = *parse(with({"--mlperf"})).run->long_run;
+    CHECK(mlperf.min_duration_s == 60);
+    CHECK(mlperf.min_samples == 1024);
+    CHECK(parse(with({"--mlperf", "--duration", "300"})).run->long_run->min_duration_s == 300);
+    const auto limits = *parse(with({"--early-stop", "--max-drop", "0.5", "--min-agreement", "99"}))
+                             .run->early_stop;
+    CHECK(limits.max_drop_points == 0.5);
+    CHECK(limits.min_agreement_percent == 99);
+    CHECK(contains(refusal(with({"--bucket", "5"})), "--bucket needs"));
+    CHECK(contains(refusal(with({"--early-stop", "--max-drop", "1"})), "go together"));
+    CHECK(contains(refusal(with({"--max-drop", "1"})), "go together"));
+    for (const char* seconds : {"0", "-1", "nan", "inf", "4000", "1h"}) {
+        CHECK(contains(refusal(with({"--duration", seconds})), "--duration"));
+    }
+}
+
 TEST_CASE("help and version are printed, not run") {
     CHECK(contains(parse({"--help"}).text, "--artifact"));
     CHECK(contains(parse({"--help"}).text, "Exit codes"));

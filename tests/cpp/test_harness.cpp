@@ -157,6 +157,72 @@ TEST_CASE("its own logits as reference agree everywhere") {
     CHECK(bench.run() == 2);
 }
 
+TEST_CASE("a long run infers every image again and counts it once") {
+    const Bench bench;
+    CHECK(bench.run() == 0);
+    const json once = bench.result();
+    CHECK(once["long_run"].is_null());
+    CHECK(once["early_stop"].is_null());
+    const std::string logits = (bench.folder / "l").string();
+    REQUIRE(bench.run({"--duration", "0.2", "--bucket", "0.05", "--logits", logits}) == 0);
+    const json result = bench.result();
+    const json run = result["long_run"];
+    CHECK(result["accuracy"] == once["accuracy"]);
+    CHECK(run["mode"] == "duration");
+    CHECK(run["samples"] > 3);
+    CHECK(run["samples"] == result["latency_us"]["invoke"]["count"]);
+    CHECK(run["duration_s"] >= 0.2);
+    CHECK(run["buckets"].size() >= 2);
+    std::int64_t samples = 0;
+    for (const json& bucket : run["buckets"]) {
+        samples += bucket["invoke_us"]["count"].get<std::int64_t>();
+        CHECK(bucket["sensors"]["temperatures_c"].size() == run["zones"].size());
+    }
+    CHECK(samples == run["samples"]);
+    CHECK(read_safetensors(logits).tensors.at("predictions").shape == std::vector<std::int64_t>{3});
+}
+
+TEST_CASE("an early stop ends at the image that decides, and writes what was run") {
+    Bench bench;
+    const fs::path logits = bench.folder / "artifact" / "reference.safetensors";
+    REQUIRE(bench.run({"--logits", logits.string()}) == 0);
+    const std::string data_sha256 = bench.result()["dataset"]["sha256"];
+    const std::vector<std::string> gate = {"--early-stop", "--max-drop", "100", "--min-agreement"};
+    const auto run = [&](const std::string& agreement, std::vector<std::string> extra) {
+        extra.insert(extra.end(), gate.begin(), gate.end());
+        extra.push_back(agreement);
+        return bench.run(extra);
+    };
+    CHECK(run("60", {}) == 2);  // no reference
+    const std::string own = logits.string();
+    const std::string out = (bench.folder / "l").string();
+    const std::string inputs = (bench.folder / "i").string();
+    REQUIRE(run("60", {"--reference", own, "--logits", out, "--dump-inputs", inputs}) == 0);
+    const json result = bench.result();
+    CHECK(result["accuracy"]["count"] == 2);
+    CHECK(result["agreement"]["count"] == 2);
+    CHECK(result["early_stop"]["stopped"] == true);
+    CHECK(result["early_stop"]["verdict"] == "holds");
+    CHECK(result["early_stop"]["images"] == 3);
+    const Safetensors written = read_safetensors(out);
+    CHECK(written.tensors.at("logits").shape == std::vector<std::int64_t>{2, 3});
+    const Bytes paths = written.tensors.at("paths").bytes;
+    CHECK(std::string(paths.begin(), paths.end()) == "c0/a.jpg\nc1/b.png");
+    CHECK(read_safetensors(inputs).tensors.at("inputs").shape.front() == 2);
+
+    // No agreement is over 100 %: the first image decides, with a long run too.
+    REQUIRE(run("100.1", {"--reference", own, "--duration", "60"}) == 0);
+    CHECK(bench.result()["early_stop"]["verdict"] == "fails");
+    CHECK(bench.result()["accuracy"]["count"] == 1);
+    CHECK(bench.result()["long_run"]["samples"] == 1);
+
+    // A gate that holds leaves a long run its time.
+    REQUIRE(run("60", {"--reference", own, "--duration", "0.05"}) == 0);
+    CHECK(bench.result()["early_stop"]["stopped"] == false);
+    CHECK(bench.result()["accuracy"]["count"] == 3);
+    CHECK(bench.result()["long_run"]["samples"] > 3);
+}
+
 TEST_CASE("bad input ends with exit code 2 and writes nothing") {
     Bench bench;
     CHECK(bench.run({"--no-such-option"}) == 2);

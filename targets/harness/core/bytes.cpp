@@ -70,6 +70,16 @@ void AtomicFile::write(const void* data, std::size_t size_bytes) {
     }
 }
 
+void AtomicFile::overwrite(long offset_bytes, const void* data, std::size_t size_bytes) {
+    const bool is_there = std::fseek(file_.get(), offset_bytes, SEEK_SET) == 0;
+    if (is_there) {
+        write(data, size_bytes);
+    }
+    if (!is_there || std::fseek(file_.get(), 0, SEEK_END) != 0) {
+        throw Error(path_.string() + ": cannot write: " + system_reason());
+    }
+}
+
 void AtomicFile::commit() {
     if (std::fflush(file_.get()) != 0) {
         throw Error(path_.string() + ": cannot write: " + system_reason());

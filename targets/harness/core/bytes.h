@@ -46,6 +46,8 @@ class AtomicFile {
     ~AtomicFile();
 
     void write(const void* data, std::size_t size_bytes);
+    // Writes over bytes written before; the next write() goes to the end again.
+    void overwrite(long offset_bytes, const void* data, std::size_t size_bytes);
     void commit();
 
   private:

@@ -1,0 +1,90 @@
+"""What a run needs on the device, as files: tars that hold the same bytes for the same content."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import tarfile
+from pathlib import Path
+from typing import Any
+
+from edgevit.data import ImageSet
+from edgevit.errors import InputError, ToolMissing
+from edgevit.files import read_tree
+
+# e_machine of an ELF file, by what `uname -m` calls the machines that run it.
+_ELF_MACHINES = {
+    "x86_64": {62, 3}, "i686": {3}, "aarch64": {183, 40}, "armv7l": {40}, "armv8l": {40},
+    "riscv64": {243},
+}  # fmt: skip
+_ELF_NAMES = {62: "x86_64", 3: "i686", 183: "aarch64", 40: "32-bit ARM", 243: "riscv64"}
+
+
+def pack_artifact(artifact_dir: Path, out: Path) -> None:
+    """The manifest and the files it names, as a tar: not what validate and parity wrote beside.
+
+    Raises InputError when the manifest names something that is not a file or folder of its own.
+    """
+    manifest_path = artifact_dir / "manifest.json"
+    try:
+        text = manifest_path.read_bytes()
+        manifest = json.loads(text)
+        names = [manifest["artifact"]["file"]]
+        names += [manifest["reference"]["file"]] if manifest.get("reference") else []
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{manifest_path} is not a readable manifest: {error}") from error
+    with tarfile.open(out, "w", format=tarfile.PAX_FORMAT) as archive:
+        _add(archive, "manifest.json", text)
+        for name in dict.fromkeys(names):
+            for relative, data in _contents(artifact_dir, name).items():
+                _add(archive, relative, data)
+
+
+def pack_images(data: Path, out: Path) -> None:
+    """An image folder as a tar that has the same entries, in their order.
+
+    One folder stands around the class folders, and is dropped again by whoever reads the tar:
+    without it a lone class folder would be.
+    """
+    images = ImageSet.open(data)
+    with tarfile.open(out, "w", format=tarfile.PAX_FORMAT) as archive:
+        for i, (name, _) in enumerate(images.entries):
+            _add(archive, f"images/{name}", images.read_bytes(i))
+
+
+def check_machine(path: Path, machine: str, what: str) -> None:
+    """Raises ToolMissing when an ELF file is for another machine than `uname -m` names."""
+    try:
+        with open(path, "rb") as file:
+            head = file.read(20)
+    except OSError as error:
+        raise InputError(f"{what} {path}: cannot be read: {error.strerror}") from error
+    if head[:4] != b"\x7fELF" or len(head) < 20 or machine not in _ELF_MACHINES:
+        return
+    found = int.from_bytes(head[18:20], "little" if head[5] == 1 else "big")
+    if found not in _ELF_MACHINES[machine]:
+        raise ToolMissing(
+            f"{what} {path} is for {_ELF_NAMES.get(found, f'ELF machine {found}')}, the device is "
+            f"{machine}: name one that was built for it"
+        )
+
+
+def _contents(artifact_dir: Path, name: Any) -> dict[str, bytes]:
+    if not isinstance(name, str) or name in ("", ".", "..") or Path(name).name != name:
+        raise InputError(f"{artifact_dir}/manifest.json names {name!r}, not a file beside it")
+    path = artifact_dir / name
+    if path.is_symlink() or not path.exists():
+        raise InputError(f"{path}: missing, or a link; the manifest names it as a part")
+    if path.is_dir():
+        return {f"{name}/{inner}": data for inner, data in sorted(read_tree(path).items())}
+    try:
+        return {name: path.read_bytes()}
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
+
+
+def _add(archive: tarfile.TarFile, name: str, data: bytes) -> None:
+    member = tarfile.TarInfo(os.fsdecode(name))
+    member.size, member.mode, member.mtime = len(data), 0o600, 0
+    archive.addfile(member, io.BytesIO(data))
