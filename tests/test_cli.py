@@ -114,6 +114,7 @@ def test_each_heavy_toolkit_is_imported_inside_functions() -> None:
         (["package", "--target", "abacus"], "abacus"),
         (["lint", "missing.onnx"], "missing.onnx"),
         (["validate", "nowhere", "--data", "nowhere"], "nowhere"),
+        (["validate", "nowhere", "--data", "x", "--device", "ssh://-oX@h"], "--device 'ssh://-oX@h'"),
         (["report", "nowhere"], "nowhere"),
         (["quantize", "--unknown"], "--unknown"),
         (["frobnicate"], "frobnicate"),

@@ -577,6 +577,18 @@ def test_a_silent_client_is_given_up(tmp_path):
 # --- adb: the real client is not here, so its absence and a stand-in
 
 
+def test_the_command_line_reaches_the_device(artifact, images, tmp_path):
+    """`edgevit validate --device adb:X` without adb is exit code 4, not a run here."""
+    edit_manifest(artifact, target="tflite")
+    command = [sys.executable, "-m", "edgevit", "validate", artifact, "--data", images, "--no-gate"]
+    done = subprocess.run(
+        [*command, "--device", "adb:X", "--backend", "null"],
+        capture_output=True, text=True, env=os.environ | {"PATH": str(tmp_path)},
+    )  # fmt: skip
+    assert (done.returncode, "apt-get install -y adb" in done.stderr) == (4, True), done.stderr
+    assert not (artifact / "validation.json").exists()
+
+
 def test_without_adb_the_message_says_how_to_get_it(artifact, images, tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(ToolMissing, match="apt-get install -y adb"):

@@ -97,7 +97,7 @@ import click
 @click.option("--force", is_flag=True, help="Replace the JSON when it exists.")
 @click.option("--json", "as_json", is_flag=True, help="Print the JSON as well.")
 def validate_command(
-    artifact: Path, data: Path, output: Path | None, no_gate: bool, device: str, as_json: bool,
+    artifact: Path, data: Path, output: Path | None, no_gate: bool, as_json: bool,
     **rest: Any,
 ) -> None:  # fmt: skip
     """Run an artifact on labelled images and gate its accuracy.

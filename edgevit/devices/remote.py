@@ -35,7 +35,11 @@ mkdir started 2>/dev/null || exit 0
 apart=nohup; command -v setsid >/dev/null 2>&1 && apart=setsid
 $apart sh -c '"$@" >/dev/null 2>log </dev/null & echo $! > harness.pid
 wait $!; echo $? > rc.new; mv rc.new rc' edgevit {command} </dev/null >/dev/null 2>&1 &
-echo $! > pid"""
+echo $! > pid
+i=0
+while [ ! -s harness.pid ] && [ $i -lt 50 ]; do
+  sleep 0.1 2>/dev/null || sleep 1; i=$((i + 1))
+done"""
 
 _FOLLOW = """cd runs/{run} || exit 92
 n={offset}
