@@ -38,6 +38,10 @@ from tests.test_harness import LABELS, edit_manifest, picture, write_artifact
 WORDS = measuring_options(warmup=0)
 
 
+# Broken connections and time-outs take minutes, and their timing is at the mercy of a busy machine.
+broken_connections = pytest.mark.full
+
+
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
     started = start_sshd(tmp_path_factory.mktemp("sshd"))
@@ -192,6 +196,7 @@ def test_the_harnesss_own_error_comes_back_and_nothing_is_left(sshd, artifact, i
     assert not (tmp_path / "l").exists()
 
 
+@broken_connections
 def test_a_crash_over_there_is_named_with_its_signal(sshd, artifact, images, tmp_path):
     crashing = program(tmp_path / "crash", "echo last words >&2; kill -SEGV $$")
     with pytest.raises(EdgevitError, match=r"(?s)killed by SIGSEGV.*last words"):
@@ -226,6 +231,7 @@ def large(tmp_path: Path) -> Path:
     return tar
 
 
+@broken_connections
 @pytest.mark.parametrize("half_open", [False, True])
 def test_an_upload_goes_on_where_the_connection_broke(sshd, large, capfd, half_open):
     sshd.proxy.half_open = half_open
@@ -271,6 +277,7 @@ def test_damaged_files_over_there_are_sent_anew(sshd, large, capfd):
     assert stored.read_bytes() == large.read_bytes()
 
 
+@broken_connections
 def test_another_transfer_of_the_same_file_is_not_written_into(sshd, large):
     blob = Blob.of("images", large)
     lock = sshd.far / "blobs" / f"{blob.sha256}.lock"
@@ -284,6 +291,7 @@ def test_another_transfer_of_the_same_file_is_not_written_into(sshd, large):
     assert sshd.blobs() == {blob.sha256}
 
 
+@broken_connections
 def test_a_transfer_that_stands_still_is_taken_over(sshd, large):
     blob = Blob.of("images", large)
     (sshd.far / "blobs").mkdir(parents=True)
@@ -314,6 +322,7 @@ def test_a_transfer_that_stands_still_is_taken_over(sshd, large):
     assert sshd.blobs() == {blob.sha256}
 
 
+@broken_connections
 @pytest.mark.parametrize("how", ["the network drops", "the sshd of the session is killed"])
 def test_a_run_goes_on_without_the_connection_and_is_found_again(
     sshd, artifact, images, tmp_path, capfd, how
@@ -342,6 +351,7 @@ def test_a_run_goes_on_without_the_connection_and_is_found_again(
     assert sshd.runs() == []
 
 
+@broken_connections
 def test_a_device_that_stays_away_is_a_clear_error(sshd, artifact, images, tmp_path, capfd):
     slow = program(tmp_path / "slow", f"touch {shlex.quote(str(tmp_path / 'on'))}; sleep 3")
 
@@ -367,6 +377,7 @@ def test_a_device_that_stays_away_is_a_clear_error(sshd, artifact, images, tmp_p
     assert sshd.runs() == []
 
 
+@broken_connections
 def test_an_interrupt_ends_the_run_over_there(sshd, artifact, images, tmp_path):
     pid = tmp_path / "pid"
     slow = program(tmp_path / "slow", f"echo $$ > {shlex.quote(str(pid))}.new; mv {pid}.new {pid}; "
@@ -393,6 +404,7 @@ def test_an_interrupt_ends_the_run_over_there(sshd, artifact, images, tmp_path):
 # --- refusals
 
 
+@broken_connections
 def test_what_ssh_refuses_is_explained_at_once(sshd, artifact, images, tmp_path):
     def attempt() -> str:
         with pytest.raises(DeviceGone) as caught:
@@ -525,6 +537,7 @@ def test_the_scripts_run_in_androids_shell_with_its_tools(artifact, images, larg
     assert not Path(f"/proc/{pid}").exists()
 
 
+@broken_connections
 def test_a_start_that_is_repeated_starts_once(artifact, images, tmp_path):
     """The answer to a start may be lost after the run has begun."""
     starts = tmp_path / "starts"
@@ -549,6 +562,7 @@ def test_a_start_that_is_repeated_starts_once(artifact, images, tmp_path):
     assert list((tmp_path / "far" / "runs").iterdir()) == []
 
 
+@broken_connections
 def test_a_run_that_vanishes_is_an_error(artifact, images, tmp_path):
     """As after a restart of the device: the processes are gone, the folder is there."""
     there = Link(Here(tmp_path / "far"))
@@ -562,6 +576,7 @@ def test_a_run_that_vanishes_is_an_error(artifact, images, tmp_path):
     assert not folder.exists()
 
 
+@broken_connections
 def test_a_silent_client_is_given_up(tmp_path):
     class Silent(Here):
         def command(self, script: str) -> list[str]:

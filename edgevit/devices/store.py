@@ -38,6 +38,8 @@ if ! mkdir $lock 2>/dev/null; then
   if [ -z "$ours" ] && kill -0 "$writer" 2>/dev/null && [ -z "$(find $part -mmin +2)" ]; then
     exit 97
   fi
+  # The owner first: the script behind that writer gives up its lock when the writer ends.
+  echo {owner} > $lock/owner
   case $(readlink "/proc/$writer/fd/1" 2>/dev/null) in */$part) kill -9 "$writer";; esac
 fi
 echo {owner} > $lock/owner
@@ -49,7 +51,9 @@ wait $! || {{ release; exit 96; }}
 size=$(bytes_of $part)
 [ $size -ge {size} ] || {{ release; exit 98; }}
 [ $size = {size} ] && [ "$(sum256 < $part)" = {sha256} ] || {{ rm -f $part; release; exit 99; }}
-chmod 700 $part && mv -f $part blobs/{sha256}; release"""
+chmod 700 $part && mv -f $part blobs/{sha256} || {{ release; exit 96; }}
+release
+exit 0"""
 
 
 @dataclass(frozen=True)
