@@ -6,16 +6,19 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 CPP_TESTS := build/cpp-tests
 SANITIZED := build/sanitized
+ARM64_SYSROOT := build/arm64-sysroot
 JOBS := $(shell nproc)
 comma := ,
 LITERT := $(VENV)/lib/python3.11/site-packages/ai_edge_litert/libLiteRt.so
 
-.PHONY: demo test test-python test-cpp test-full test-rtx test-nnapi env harness lint clean
+.PHONY: demo test test-python test-cpp test-arm64 test-full test-rtx test-nnapi env harness lint clean
 
 demo: env harness
 	$(BIN)/edgevit demo -o build/demo --force
 
 test: lint test-python test-cpp
+	@if sh tools/check-system.sh --arm64 $(PYTHON); then $(MAKE) test-arm64; \
+	else echo "SKIPPED: test-arm64, for the packages that are named above are missing"; fi
 
 test-python: env harness
 	$(BIN)/python -m pytest -q
@@ -24,6 +27,16 @@ test-cpp: env
 	sh tools/check-system.sh --tests $(PYTHON)
 	@$(call cpp_tests,$(CPP_TESTS),)
 	@$(call cpp_tests,$(SANITIZED),-DEDGEVIT_SANITIZE=address$(comma)undefined)
+
+# All of ctest and a validation, cross-compiled and under qemu.
+test-arm64: env
+	sh tools/check-system.sh --arm64 $(PYTHON)
+	sh tools/arm64/sysroot.sh $(BIN)/python $(ARM64_SYSROOT)
+	@mkdir -p build
+	cmake --preset arm64 > build/arm64.log || { cat build/arm64.log; exit 1; }
+	cmake --build --preset arm64 --parallel $(JOBS) > build/arm64.log 2>&1 || { cat build/arm64.log; exit 1; }
+	ctest --preset arm64
+	$(BIN)/python -m pytest -q tests/arm64
 
 # $(1) build folder, $(2) more options: configure, build and run the C++ tests there.
 define cpp_tests

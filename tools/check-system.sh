@@ -1,8 +1,16 @@
 #!/bin/sh
 # Names every system package that is missing, with the one command that installs them all.
-#   check-system.sh [--tests] [PYTHON]      --tests: also what only the tests of the C++ side need
-tests=""
-if [ "${1:-}" = "--tests" ]; then tests=yes; shift; fi
+#   check-system.sh [--tests] [--arm64] [PYTHON]
+# --tests: also what only the tests need; --arm64: also what the ARM64 build and its tests need
+tests="" arm64=""
+while :; do
+    case "${1:-}" in
+    --tests) tests=yes ;;
+    --arm64) arm64=yes ;;
+    *) break ;;
+    esac
+    shift
+done
 python="${1:-python3.11}"
 missing=""
 need() { # COMMAND-THAT-SUCCEEDS-WHEN-PRESENT PACKAGE
@@ -27,6 +35,12 @@ if [ -n "$tests" ]; then
     need "command -v mksh" mksh # Android's shell and
     need "command -v toybox" toybox # tools: what --device adb: runs must work with them
     need "command -v clang++" clang # reads the Objective-C++ of targets/coreml, which g++ does not
+fi
+if [ -n "$arm64" ]; then
+    need "command -v aarch64-linux-gnu-g++" g++-aarch64-linux-gnu
+    need "command -v qemu-aarch64" qemu-user
+    need "command -v apt-get" apt # fetches arm64 packages into the sysroot
+    need "command -v dpkg-deb" dpkg
 fi
 if [ -n "$missing" ]; then
     echo "edgevit: missing system packages:$missing" >&2
