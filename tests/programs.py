@@ -1,4 +1,4 @@
-"""Programs for tests, made without NNCF: scales observed as max-abs and snapped to float16.
+"""Programs for tests, made without NNCF: scales observed as max-abs, snapped as in `quantize`.
 
 The weights are seeded, or the trained checkpoint's; the images are seeded noise with structure,
 or real ones. Nothing here is tuned for accuracy.
@@ -19,6 +19,7 @@ from edgevit.graph import SIGMOID_SCALE, SIGMOID_ZERO_POINT, Graph, Node, Quanti
 from edgevit.program import ModelInfo, Program, ProgramInfo, build_program
 from edgevit.program.build import trace_graph
 from edgevit.quantize.activation import with_activation
+from edgevit.quantize.snap import tie_free
 from edgevit.repvit import RepViT, RepViTConfig
 
 SMALL = RepViTConfig("repvit_m0_9", (8, 16, 24, 32), (2, 1, 1, 1), num_classes=10)
@@ -104,14 +105,17 @@ def quantizers(graph: Graph, images: torch.Tensor, profile: str) -> dict[str, Qu
         if op == "sigmoid":
             found[name] = Quantizer(SIGMOID_SCALE, SIGMOID_ZERO_POINT, how="fixed")
         elif profile == "portable":
-            scale = snap(max(abs(low), abs(high)) / 127)
-            found[name] = Quantizer(float(scale), 0, how="calibrated")
+            scale = max(abs(low), abs(high)) / 127
+            found[name] = Quantizer(scale, 0, how="calibrated")
         else:
             low, high = min(low, 0.0), max(high, 0.0)
-            scale = float(snap((high - low) / 255))
+            scale = (high - low) / 255
             zero_point = int(np.clip(round(-128 - low / scale), -128, 127))
             found[name] = Quantizer(scale, zero_point, how="calibrated")
-    return found
+    free = {name: q.scale for name, q in found.items() if q.how != "fixed"}
+    adds = [(*node.inputs, node.name) for node in graph.nodes if node.op == "add"]
+    snapped = tie_free(free, adds)
+    return {name: replace(q, scale=snapped.get(name, q.scale)) for name, q in found.items()}
 
 
 def weight_scales(graph: Graph) -> dict[str, np.ndarray]:

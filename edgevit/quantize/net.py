@@ -17,6 +17,7 @@ from torch import Tensor, fx, nn
 from edgevit.errors import InputError
 from edgevit.graph import Quantizer
 from edgevit.quantize.fakequant import fake_quantize, fake_quantize_gelu
+from edgevit.quantize.snap import tie_free, to_fp16_grid
 
 INPUT = "input"
 WEIGHT_MIN, WEIGHT_MAX = -127, 127
@@ -217,26 +218,27 @@ class QuantizedNet(nn.Module):
 
     @torch.no_grad()
     def snap(self) -> None:
-        """Round every scale to a value that fp16 holds, and freeze scales and zero-points."""
+        """Move every scale to a value of fp16 without ties; freeze scales and zero-points."""
         if bool(self.snapped):
             return
         scale, _, weight_scale = self.scales()
-        self.exact_scale.copy_(to_fp16_grid(scale))
+        self.exact_scale.copy_(self._tie_free(scale))
         self.exact_weight_scale.copy_(to_fp16_grid(weight_scale))
         self.bound_zero_points()
         self.zero_point.round_()
         self.snapped.fill_(True)
 
+    def _tie_free(self, scale: Tensor) -> Tensor:
+        by_name = dict(zip(self.names, scale.tolist(), strict=True))
+        free = {n: s for n, s in by_name.items() if self.quantizers[n].how != "fixed"}
+        adds = [(*step.inputs, step.name) for step in self.steps if step.op == "add"]
+        adds = [tensors for tensors in adds if free.keys() >= set(tensors)]
+        return torch.tensor(list((by_name | tie_free(free, adds)).values()))
+
     @torch.no_grad()
     def bound_zero_points(self) -> None:
         """Keep every zero-point on the int8 grid, where 0.0 is represented exactly."""
         self.zero_point.clamp_(QUANT_MIN, QUANT_MAX)
-
-
-def to_fp16_grid(scale: Tensor) -> Tensor:
-    """The nearest normal fp16 values; fp16's smallest normal, 2**-14, is the floor."""
-    # Subnormals would be exact on paper, but accelerators flush them to zero.
-    return scale.to(torch.float16).float().clamp_min(2.0**-14)
 
 
 def compute(step: Step, inputs: list[Tensor], weight: Tensor | None = None) -> Tensor:

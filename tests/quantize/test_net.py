@@ -10,7 +10,7 @@ import torch
 
 from edgevit.errors import InputError
 from edgevit.graph import Quantizer
-from edgevit.quantize.net import INPUT, QuantizedNet, run_float, to_fp16_grid, trace
+from edgevit.quantize.net import INPUT, QuantizedNet, run_float, trace
 from edgevit.quantize.place import activation_quantizer, observe, place, weight_scale
 from edgevit.quantize.ptq import correct_biases
 from tests.programs import SMALL, seeded_images, seeded_net
@@ -93,11 +93,6 @@ def test_snapped_scales_survive_fp16_and_the_program_is_the_net(
     steps = (found - wanted).abs() / quantized.activation_quantizers()["head"].scale
     assert float(steps.mean()) < 4
     assert float((found.argmax(1) == wanted.argmax(1)).float().mean()) >= 0.97
-
-
-def test_fp16_grid_floor_is_a_normal_number() -> None:
-    grid = to_fp16_grid(torch.tensor([1e-9, 0.1, 2.0**-14]))
-    assert grid.tolist() == [2.0**-14, float(torch.tensor(0.1).half()), 2.0**-14]
 
 
 def test_bias_correction_restores_the_channel_means() -> None:
