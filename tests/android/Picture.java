@@ -5,7 +5,7 @@ import java.nio.ByteBuffer;
 import java.util.ArrayList;
 import java.util.List;
 
-/** RGBA pictures that tests/test_android.py wrote: count, then width, height and tight rows each. */
+/** RGBA pictures of tests/test_android.py: how many, then width, height and tight rows each. */
 final class Picture {
     final int width;
     final int height;

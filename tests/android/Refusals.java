@@ -12,8 +12,8 @@ import java.nio.charset.StandardCharsets;
 import java.util.List;
 
 /**
- * Refusals FOLDER EMPTY STORAGE PICTURES: bad input of every kind. A line each: name, status, message.
- * Both sessions must answer as before after all of it.
+ * Refusals FOLDER EMPTY STORAGE PICTURES: bad input of every kind. A line each: name, status,
+ * message. Both sessions must answer as before after all of it.
  */
 final class Refusals {
     private static final int[] INDICES = new int[64];
@@ -44,18 +44,16 @@ final class Refusals {
         File empty = new File(arguments[1]);
         Picture picture = Picture.read(arguments[3]).get(0);
         EdgevitSession session = new EdgevitSession(folder);
-        List<Classification> before =
-                session.classify(picture.direct(), picture.width, picture.height, picture.width * 4);
+        List<Classification> before = classify(session, picture);
 
         opening(folder, empty);
         pixels(session, picture);
         long handle = EdgevitNative.open(utf8(folder.getPath()), utf8("libLiteRt.so"), 1);
         natives(folder, handle, picture);
         closed(folder, picture);
-        bitmaps(new Context(folder.getParentFile(), new File(arguments[2])), folder, empty, picture);
+        bitmaps(new Context(folder.getParentFile(), new File(arguments[2])), folder, picture);
 
-        List<Classification> after =
-                session.classify(picture.direct(), picture.width, picture.height, picture.width * 4);
+        List<Classification> after = classify(session, picture);
         int count = classify(handle, picture.direct(), picture, 5);
         boolean same = after.equals(before) && count == before.size();
         for (int i = 0; i < count; ++i) {
@@ -153,11 +151,11 @@ final class Refusals {
             EdgevitSession session = new EdgevitSession(folder);
             session.close();
             session.close();
-            session.classify(picture.direct(), picture.width, picture.height, picture.width * 4);
+            classify(session, picture);
         });
     }
 
-    private static void bitmaps(Context context, File folder, File empty, Picture picture) {
+    private static void bitmaps(Context context, File folder, Picture picture) {
         refused("no assets", () -> new RepVitClassifier(context, 1, "gone"));
         refused("no storage", () -> new RepVitClassifier(
                 new Context(folder.getParentFile(), new File("/dev/null")), 1, folder.getName()));
@@ -183,6 +181,11 @@ final class Refusals {
             classifier.close();
             classifier.classify(picture.direct(), picture.width, picture.height, stride);
         });
+    }
+
+    private static List<Classification> classify(EdgevitSession session, Picture picture) {
+        int stride = picture.width * 4;
+        return session.classify(picture.direct(), picture.width, picture.height, stride);
     }
 
     private static int classify(long handle, ByteBuffer pixels, Picture picture, int topK) {

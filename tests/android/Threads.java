@@ -10,8 +10,8 @@ import java.util.concurrent.atomic.AtomicInteger;
 
 /**
  * Threads FOLDER PICTURES ROUNDS: threads share a session that is closed under them, by way of
- * EdgevitSession and by way of the native methods. Prints how many calls answered, were refused for a
- * closed session, and did anything else; then what forgotten sessions and frames leave behind.
+ * EdgevitSession and by way of the native methods. Prints how many calls answered, were refused for
+ * a closed session, and did anything else; then what forgotten sessions and frames leave behind.
  */
 final class Threads {
     private static final AtomicInteger answered = new AtomicInteger();

@@ -14,7 +14,7 @@ android {
         }
         externalNativeBuild {
             cmake {
-                // One library of ours that shows nothing of C++: it can carry the C++ runtime itself.
+                // Our one library shows nothing of C++: it can carry the C++ runtime itself.
                 arguments += "-DANDROID_STL=c++_static"
             }
         }

@@ -197,8 +197,9 @@ edgevit_image image_in(JNIEnv* env, jobject pixels, jint begin, jint end, jint w
 std::size_t classify(Opened& opened, const edgevit_image& image, std::size_t count) {
     edgevit_error error;
     check(edgevit_classify(opened.session, &image, opened.results.data(), &count, &error), error);
-    check(edgevit_logits(opened.session, opened.all_logits.data(), opened.all_logits.size(), &error),
-          error);
+    check(
+        edgevit_logits(opened.session, opened.all_logits.data(), opened.all_logits.size(), &error),
+        error);
     // Softmax; the first result's logit is the largest.
     const double largest = opened.results[0].logit;
     double total = 0;
@@ -268,8 +269,7 @@ jint native_classify(JNIEnv* env, jclass, jlong handle, jobject pixels, jint beg
                      jfloatArray logits, jfloatArray probabilities) {
     return guarded(env, [&] {
         const std::shared_ptr<Opened> opened = sessions().find(handle);
-        const edgevit_image image =
-            image_in(env, pixels, begin, end, width, height, row_stride);
+        const edgevit_image image = image_in(env, pixels, begin, end, width, height, row_stride);
         require(top_k > 0, "topK must be 1 or more");
         require(indices != nullptr && logits != nullptr && probabilities != nullptr,
                 "an array for the results is null");

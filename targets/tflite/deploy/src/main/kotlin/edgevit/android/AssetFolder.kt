@@ -13,8 +13,8 @@ import java.security.MessageDigest
  * An artifact in the app's assets, as files: LiteRT reads its model from a file.
  *
  * The copy is made once, under the sha256 of its manifest, which names the model's sha256; that one
- * is checked at every opening. A folder of that name is complete: it is renamed when all is written.
- * What an earlier version of the app left is removed.
+ * is checked at every opening. A folder of that name is complete: it gets the name when all is
+ * written. What an earlier version of the app left is removed.
  */
 internal class AssetFolder(context: Context, private val assetFolder: String) {
     private val assets: AssetManager = context.assets

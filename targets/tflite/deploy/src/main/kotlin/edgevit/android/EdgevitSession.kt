@@ -53,8 +53,8 @@ class EdgevitSession @JvmOverloads constructor(
     }
 
     /**
-     * The [topK] most probable classes of a picture, the most probable first; all of them where there
-     * are fewer. Of equal logits the lower index comes first.
+     * The [topK] most probable classes of a picture, the most probable first; all of them where
+     * there are fewer. Of equal logits the lower index comes first.
      *
      * The picture lies in [pixels] from its position on, as RGBA bytes, and must end before its
      * limit; the position is not moved. It has to be upright and in sRGB's colours. Alpha is not

@@ -33,11 +33,11 @@ class RepVitClassifier @JvmOverloads constructor(
     /**
      * The [topK] most probable classes of [bitmap], the most probable first.
      *
-     * Hand over the whole picture, upright and in sRGB (`Options.inPreferredColorSpace`), and do not
-     * resize it: that is done here, bit for bit as the accuracy was measured. A bitmap with alpha
-     * holds premultiplied colours: it is seen as if it lay on black. Another configuration than
-     * ARGB_8888 is converted first, which costs a copy. A buffer for the largest bitmap
-     * seen is kept, so frames of one size allocate nothing but the result.
+     * Hand over the whole picture, upright and in sRGB (`Options.inPreferredColorSpace`), and do
+     * not resize it: that is done here, bit for bit as the accuracy was measured. A bitmap with
+     * alpha holds premultiplied colours: it is seen as if it lay on black. Another configuration
+     * than ARGB_8888 is converted first, which costs a copy. A buffer for the largest bitmap seen
+     * is kept, so frames of one size allocate nothing but the result.
      *
      * @throws EdgevitException with the reason; the classifier can still be used.
      */
