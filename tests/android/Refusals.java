@@ -118,7 +118,8 @@ final class Refusals {
         int size = good.capacity();
         int[] none = new int[0];
         refused("native null pixels", () -> classify(handle, null, picture, 1));
-        refused("native begin", () -> classify(handle, good, -1, size, picture, INDICES, LOGITS, 1));
+        refused("native begin",
+                () -> classify(handle, good, -1, size, picture, INDICES, LOGITS, 1));
         refused("native end",
                 () -> classify(handle, good, 0, size + 1, picture, INDICES, LOGITS, 1));
         refused("native order", () -> classify(handle, good, 9, 8, picture, INDICES, LOGITS, 1));
