@@ -83,8 +83,9 @@ def run_harness(
     limit          images, spread evenly over the set; default: all
     logits         file to write: logits float32 (N, C), labels, predictions, paths
     backend        "tflite", "onnxruntime", ...; default: the manifest's target
-    runtime        the runtime's shared library, default: the one of the installed wheel; for Core
-                   ML a compiled model (.mlmodelc), default: the artifact, compiled for the run
+    runtime        the runtime's shared library: a file, or else a bare name that the system's
+                   loader finds; default: the one of the installed wheel; for Core ML a
+                   compiled model (.mlmodelc), default: the artifact, compiled for the run
     profile        file to write: the time of each op (JSON)
     dump_inputs    file to write: the input tensor of every image (.safetensors)
     compute_units  Core ML only: "all" (the default), "cpu", "cpu-gpu" or "cpu-ane"
@@ -96,6 +97,8 @@ def run_harness(
     the harness's own message, by its exit code.
     """
     runtime = runtime or find_runtime(backend or manifest_target(Path(artifact_dir)))
+    if runtime is not None and os.path.exists(runtime):
+        runtime = os.path.abspath(runtime)  # to the harness a name without '/' is no file
     optional = {
         "--reference": reference, "--logits": logits, "--backend": backend, "--runtime": runtime,
         "--profile": profile, "--dump-inputs": dump_inputs, "--compute-units": compute_units,

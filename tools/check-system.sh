@@ -34,6 +34,8 @@ if [ -n "$tests" ]; then
     need "test -x /usr/sbin/sshd" openssh-server # the tests of --device ssh:// start one of their own
     need "command -v mksh" mksh # Android's shell and
     need "command -v toybox" toybox # tools: what --device adb: runs must work with them
+    need "command -v javac" default-jdk-headless # a desktop JVM and a Kotlin compiler for
+    need "command -v kotlinc" kotlin # the Android module of targets/tflite
     need "command -v clang++" clang # reads the Objective-C++ of targets/coreml, which g++ does not
 fi
 if [ -n "$arm64" ]; then

@@ -108,7 +108,8 @@ Command parse_command_line(int argc, const char* const* argv) {
     app.add_option("--backend", a.backend,
                    "one of " + known_backends() + "; default: the manifest's target");
     app.add_option("--runtime", a.runtime_library,
-                   "the runtime's shared library (.so); for Core ML a compiled model (.mlmodelc)");
+                   "the runtime's shared library: a path with a '/', or a bare name that the "
+                   "system's loader finds; for Core ML a compiled model (.mlmodelc)");
     std::string compute_units;
     app.add_option("--compute-units", compute_units, "what Core ML may use (default all)")
         ->check(CLI::IsMember(compute_units_names()));

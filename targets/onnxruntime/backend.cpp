@@ -1,5 +1,5 @@
-// The ONNX Runtime back-end: runs an .onnx artifact on the CPU through libonnxruntime.so, loaded by
-// path. The tensorrt target's artifact is one, so it can be checked where there is no GPU.
+// The ONNX Runtime back-end: runs an .onnx artifact on the CPU through libonnxruntime.so, loaded
+// while it runs. The tensorrt target's artifact is one, so it can be checked where there is no GPU.
 #include "backend.h"
 
 #include <stdlib.h>
@@ -11,6 +11,7 @@
 #include "core/sha256.h"
 #include "ort_session.h"
 #include "profile_report.h"
+#include "shared_library.h"
 
 namespace edgevit::onnxruntime {
 namespace {
@@ -83,7 +84,10 @@ class OnnxRuntimeBackend : public Backend {
         facts.name = "ONNX Runtime";
         facts.version = library_.version;
         facts.library_file = path_.filename().string();
-        facts.library_sha256 = sha256_file(path_);
+        if (const auto file =
+                file_of_function(reinterpret_cast<const void*>(library_.api.ReleaseStatus))) {
+            facts.library_sha256 = sha256_file(*file);
+        }
         facts.accelerator_requested = "cpu";
         return facts;
     }

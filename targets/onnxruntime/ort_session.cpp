@@ -5,6 +5,7 @@
 #include <cstring>
 
 #include "core/errors.h"
+#include "shared_library.h"
 
 namespace edgevit::onnxruntime {
 namespace {
@@ -46,17 +47,7 @@ void Library::check(Status status, std::string_view what) const {
 }
 
 Library load_library(const std::filesystem::path& path) {
-    if (path.empty()) {
-        throw ToolMissing(std::string("the ONNX Runtime library is not named: ") + kHowToGet);
-    }
-    if (!std::filesystem::is_regular_file(path)) {
-        throw ToolMissing(path.string() + ": no such ONNX Runtime library; " + kHowToGet);
-    }
-    void* loaded =
-        dlopen(std::filesystem::absolute(path).c_str(), RTLD_NOW | RTLD_LOCAL | RTLD_NODELETE);
-    if (loaded == nullptr) {
-        throw ToolMissing(std::string("cannot load ONNX Runtime: ") + dlerror() + "; " + kHowToGet);
-    }
+    void* loaded = load_shared_library(path, "ONNX Runtime", kHowToGet);
     const auto get_base = reinterpret_cast<const ApiBase* (*)()>(dlsym(loaded, "OrtGetApiBase"));
     if (get_base == nullptr) {
         throw ToolMissing(path.string() + ": is not ONNX Runtime, it lacks OrtGetApiBase; " +

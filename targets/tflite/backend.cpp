@@ -1,4 +1,4 @@
-// The LiteRT back-end: runs a .tflite on the CPU through libLiteRt.so, loaded by path.
+// The LiteRT back-end: runs a .tflite on the CPU through libLiteRt.so, loaded while it runs.
 #include "backend.h"
 
 #include <cstdlib>
@@ -7,6 +7,7 @@
 #include "core/sha256.h"
 #include "litert_session.h"
 #include "op_report.h"
+#include "shared_library.h"
 
 namespace edgevit::litert {
 namespace {
@@ -65,9 +66,12 @@ class LiteRtBackend : public Backend {
     RuntimeFacts facts() const override {
         RuntimeFacts facts;
         facts.name = "LiteRT";
-        facts.version = wheel_version(library_);
         facts.library_file = library_.filename().string();
-        facts.library_sha256 = sha256_file(library_);
+        if (const auto file =
+                file_of_function(reinterpret_cast<const void*>(api_.CreateEnvironment))) {
+            facts.version = wheel_version(*file);
+            facts.library_sha256 = sha256_file(*file);
+        }
         facts.accelerator_requested = "cpu";
         facts.fully_accelerated = session_->fully_accelerated();
         facts.non_cpu_fully_accelerated = session_->non_cpu_fully_accelerated();

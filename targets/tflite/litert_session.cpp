@@ -6,13 +6,15 @@
 #include <cstring>
 
 #include "core/errors.h"
+#include "shared_library.h"
 
 namespace edgevit::litert {
 namespace {
 
 constexpr const char* kHowToGet =
     "install it with `pip install ai-edge-litert==2.3.0` and name its libLiteRt.so with --runtime "
-    "or the environment variable EDGEVIT_LITERT_LIB";
+    "or the environment variable EDGEVIT_LITERT_LIB (in an Android app: depend on "
+    "com.google.ai.edge.litert:litert:2.3.0)";
 
 // Locks a tensor buffer into host memory for as long as it lives.
 class Lock {
@@ -76,17 +78,7 @@ void check(Status status, std::string_view what) {
 }
 
 Api load_library(const std::filesystem::path& path) {
-    if (path.empty()) {
-        throw ToolMissing(std::string("the LiteRT library is not named: ") + kHowToGet);
-    }
-    if (!std::filesystem::is_regular_file(path)) {
-        throw ToolMissing(path.string() + ": no such LiteRT library; " + kHowToGet);
-    }
-    void* library =
-        dlopen(std::filesystem::absolute(path).c_str(), RTLD_NOW | RTLD_LOCAL | RTLD_NODELETE);
-    if (library == nullptr) {
-        throw ToolMissing(std::string("cannot load LiteRT: ") + dlerror() + "; " + kHowToGet);
-    }
+    void* library = load_shared_library(path, "LiteRT", kHowToGet);
     Api api;
 #define EDGEVIT_LITERT_LOOK_UP(name, result, parameters)                                      \
     api.name = reinterpret_cast<result(*) parameters>(dlsym(library, "LiteRt" #name));        \

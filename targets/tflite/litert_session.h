@@ -19,8 +19,8 @@ using Owned = std::unique_ptr<void, void (*)(void*)>;
 // Raises Error "WHAT: LiteRT status N" unless the status is 0.
 void check(Status status, std::string_view what);
 
-// Loads libLiteRt.so. It stays loaded until the program ends: its worker threads may outlive any
-// session. Raises ToolMissing when it cannot be loaded or is not LiteRT 2.x.
+// Loads libLiteRt.so by load_shared_library(). Raises ToolMissing when it cannot be loaded or is
+// not LiteRT 2.x.
 Api load_library(const std::filesystem::path& path);
 
 // An environment and a model file. Raises InputError when LiteRT refuses the file.

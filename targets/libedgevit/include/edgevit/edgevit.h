@@ -64,8 +64,10 @@ typedef struct edgevit_options {
     size_t struct_size_bytes;    /* sizeof(edgevit_options): tells what the caller knows of it */
     const char *backend;         /* "tflite", "onnxruntime", ...; default: the manifest's target */
     int32_t threads;             /* of the runtime, 1 to 256; default 1 */
-    const char *runtime_library; /* path of the runtime's shared library (for Core ML of a .mlmodelc);
-                                    default: where the back-end's environment variable says */
+    const char *runtime_library; /* the runtime's shared library: a path, or a bare name without '/'
+                                    that the system's loader finds, as in an Android app (for
+                                    Core ML the path of a .mlmodelc); default: what the back-end's
+                                    environment variable says */
     const char *compute_units;   /* Core ML only: "all" (default), "cpu", "cpu-gpu", "cpu-ane" */
     const char *plan_cache;      /* TensorRT only: existing folder, writable by you alone, that
                                     keeps compiled plans; default: none is kept */

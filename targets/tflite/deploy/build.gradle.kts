@@ -1,0 +1,34 @@
+// An Android library module with one trained, quantized RepViT.
+plugins {
+    id("com.android.library") // 9 or newer: it compiles Kotlin itself
+}
+
+android {
+    namespace = "edgevit.android"
+    compileSdk = 36
+
+    defaultConfig {
+        minSdk = 23 // LiteRT's
+        ndk {
+            abiFilters += listOf("arm64-v8a", "x86_64")
+        }
+        externalNativeBuild {
+            cmake {
+                // Our one library shows nothing of C++: it can carry the C++ runtime itself.
+                arguments += "-DANDROID_STL=c++_static"
+            }
+        }
+        consumerProguardFiles("consumer-rules.pro")
+    }
+    externalNativeBuild {
+        cmake {
+            path = file("src/main/cpp/CMakeLists.txt")
+            version = "3.22.1"
+        }
+    }
+}
+
+dependencies {
+    // For its libLiteRt.so alone, which is loaded by name. The version that edgevit is tested with.
+    runtimeOnly("com.google.ai.edge.litert:litert:2.3.0")
+}

@@ -1,0 +1,107 @@
+package edgevit.android
+
+import android.content.Context
+import android.graphics.Bitmap
+import java.nio.Buffer
+import java.nio.ByteBuffer
+
+/**
+ * Says what a picture shows, by the model in this module's assets.
+ *
+ * Making one copies the model out of the APK the first time and loads it: do that off the main
+ * thread. Any thread may call; calls take turns. [close] it when it is not needed any more.
+ *
+ * @param threads of LiteRT, 1 to 256; more than the phone's fast cores makes it slower.
+ * @param assetFolder another model's folder in the app's assets, for an app with several.
+ * @throws EdgevitException with the reason.
+ */
+class RepVitClassifier @JvmOverloads constructor(
+    context: Context,
+    threads: Int = 1,
+    assetFolder: String = "edgevit"
+) : AutoCloseable {
+    private val session = open(AssetFolder(context, assetFolder), threads)
+    private val lock = Any()
+    private var buffer = ByteBuffer.allocateDirect(0)
+
+    /** The classes, in the order of the network's logits. */
+    val labels: List<String> get() = session.labels
+
+    /** The side, in pixels, of the square that the network sees. */
+    val imageSize: Int get() = session.imageSize
+
+    /**
+     * The [topK] most probable classes of [bitmap], the most probable first.
+     *
+     * Hand over the whole picture, upright and in sRGB (`Options.inPreferredColorSpace`), and do
+     * not resize it: that is done here, bit for bit as the accuracy was measured. A bitmap with
+     * alpha holds premultiplied colours: it is seen as if it lay on black. Another configuration
+     * than ARGB_8888 is converted first, which costs a copy. A buffer for the largest bitmap seen
+     * is kept, so frames of one size allocate nothing but the result.
+     *
+     * @throws EdgevitException with the reason; the classifier can still be used.
+     */
+    @JvmOverloads
+    fun classify(bitmap: Bitmap, topK: Int = 5): List<Classification> {
+        if (bitmap.isRecycled) {
+            throw EdgevitException(EdgevitException.Status.BAD_CALL, "the bitmap is recycled")
+        }
+        if (bitmap.config == Bitmap.Config.ARGB_8888) {
+            return classifyPixels(bitmap, topK)
+        }
+        val converted = bitmap.copy(Bitmap.Config.ARGB_8888, false)
+            ?: throw EdgevitException(
+                EdgevitException.Status.BAD_INPUT,
+                "a bitmap of configuration ${bitmap.config} cannot be converted to ARGB_8888")
+        try {
+            return classifyPixels(converted, topK)
+        } finally {
+            converted.recycle()
+        }
+    }
+
+    /**
+     * The same of pixels in memory, such as a camera's frame: of CameraX with
+     * OUTPUT_IMAGE_FORMAT_RGBA_8888 and setOutputImageRotationEnabled(true) the `buffer` and
+     * `rowStride` of `image.planes[0]`. More on the buffer at [EdgevitSession.classify].
+     *
+     * @throws EdgevitException with the reason; the classifier can still be used.
+     */
+    @JvmOverloads
+    fun classify(
+        pixels: ByteBuffer,
+        width: Int,
+        height: Int,
+        rowStride: Int,
+        topK: Int = 5
+    ): List<Classification> = session.classify(pixels, width, height, rowStride, topK)
+
+    /** Frees the model's memory. Later calls throw; a second close does nothing. */
+    override fun close() = session.close()
+
+    // ARGB_8888 is one 32-bit number a pixel, with red in its lowest byte: in memory R, G, B, A.
+    private fun classifyPixels(bitmap: Bitmap, topK: Int): List<Classification> =
+        synchronized(lock) {
+            if (buffer.capacity() < bitmap.byteCount) {
+                buffer = ByteBuffer.allocateDirect(bitmap.byteCount)
+            }
+            // As Buffer: a ByteBuffer's own clear() and flip() are missing before Android 9.
+            val filled: Buffer = buffer
+            filled.clear()
+            bitmap.copyPixelsToBuffer(filled)
+            filled.flip()
+            session.classify(buffer, bitmap.width, bitmap.height, bitmap.rowBytes, topK)
+        }
+
+    private companion object {
+        fun open(folder: AssetFolder, threads: Int): EdgevitSession = try {
+            EdgevitSession(folder.unpack(anew = false), threads)
+        } catch (failure: EdgevitException) {
+            // A copy that storage damaged is made again; assets that are no artifact fail again.
+            if (failure.status != EdgevitException.Status.BAD_INPUT) {
+                throw failure
+            }
+            EdgevitSession(folder.unpack(anew = true), threads)
+        }
+    }
+}
