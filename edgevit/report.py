@@ -12,7 +12,8 @@ from edgevit.errors import InputError
 from edgevit.files import atomic_path, check_target
 from edgevit.parity import FILE_NAME as PARITY_NAME
 from edgevit.program import Program
-from edgevit.validate import RESULT_NAME, read_manifest
+from edgevit.targets.artifact import load_manifest
+from edgevit.validate import RESULT_NAME
 
 SCHEMA_VERSION = 1
 STYLE = """
@@ -70,7 +71,7 @@ def collect(folder: Path) -> dict[str, Any]:
         rows += _stages(loaded, programs[0].stat().st_size)
     details = {}
     for artifact in artifacts:
-        manifest = read_manifest(artifact)
+        manifest = load_manifest(artifact)
         path = artifact / RESULT_NAME
         validation = json.loads(path.read_text("utf-8")) if path.exists() else None
         path = artifact / PARITY_NAME
