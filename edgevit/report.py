@@ -10,6 +10,7 @@ from typing import Any
 
 from edgevit.errors import InputError
 from edgevit.files import atomic_path, check_target
+from edgevit.long_run import section
 from edgevit.parity import FILE_NAME as PARITY_NAME
 from edgevit.program import Program
 from edgevit.targets.artifact import load_manifest
@@ -23,6 +24,7 @@ th { border-bottom: 2px solid #888 } td { border-bottom: 1px solid #ddd }
 td.n { text-align: right; font-variant-numeric: tabular-nums }
 .passed { color: #1a7f37 } .failed { color: #cf222e; font-weight: 600 }
 code { word-break: break-all }
+figure { margin: 1em 0 } figure > svg { width: 100%; height: auto }
 """
 
 
@@ -239,6 +241,9 @@ def _artifact_section(name: str, part: dict[str, Any]) -> str:
             f"<p>Measured on {escape(machine['cpu'])} ({machine['cores']} cores), "
             f"{escape(validation['result']['runtime']['name'])}</p>"
         )
+        # Results written before there were long runs have no such key.
+        if (run := validation["result"].get("long_run")) is not None:
+            lines.append(section(run, validation["result"]["latency_us"]["invoke"]))
     if parity:
         lines.append(_parity_section(parity))
     lines.append(

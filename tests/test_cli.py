@@ -26,7 +26,7 @@ TOOLKITS = {
 # Strictly downwards: a module may import only from layers above its own line.
 LAYERS = [
     ["errors"],
-    ["files", "progress", "layers", "gate", "data", "graph", "tensorfile", "lint"],
+    ["files", "progress", "layers", "gate", "data", "graph", "tensorfile", "lint", "chart"],
     ["repvit"],
     ["recognise"],
     ["checkpoint"],
@@ -37,7 +37,7 @@ LAYERS = [
     ["targets"],
     ["harness"],
     ["devices"],
-    ["validate", "doctor", "parity", "package"],
+    ["validate", "doctor", "parity", "package", "long_run"],
     ["report", "run"],
     ["demo"],
     ["commands"],
