@@ -62,7 +62,7 @@ def write_artifact(folder: Path, labels: tuple[str, ...] = LABELS, **preprocessi
         "labels": list(labels),
         "drops": [],
         "ops": {},
-        "audit": {},
+        "audit": None,
         "reference": None,
     }  # fmt: skip
     (folder / "manifest.json").write_text(json.dumps(manifest))

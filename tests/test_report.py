@@ -13,7 +13,7 @@ import pytest
 from edgevit.chart import Series, chart
 from edgevit.long_run import MAX_ROWS, rows_of, section, sentences
 from edgevit.report import write_report
-from tests.test_harness import edit_manifest, write_artifact
+from tests.test_harness import write_artifact
 
 
 def summary(p50: float, count: int = 100) -> dict[str, float]:
@@ -175,8 +175,6 @@ def test_any_range_of_values_can_be_drawn(values: list[float]) -> None:
 def test_the_report_of_an_artifact_has_its_long_run(tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     folder = write_artifact(tmp_path / "run" / "null")
-    exact = {"activations": 1, "weight_channels": 1, "exact": True}
-    edit_manifest(folder, audit=exact)
     result = {
         "accuracy": {"top1_percent": 90.0, "count": 6}, "agreement": None, "agreement_float": None,
         "latency_us": {"invoke": summary(500.0)}, "threads": 1,
