@@ -20,25 +20,35 @@ from edgevit.devices.packing import pack_artifact, pack_images
 from edgevit.devices.remote import RemoteRun
 from edgevit.devices.store import Blob, push
 from edgevit.errors import EdgevitError
+from edgevit.harness import HarnessLog
 from tests.devices.support import WORDS, Here, broken_connections, program
 
 
 @broken_connections
 @pytest.mark.parametrize("how", ["the network drops", "the sshd of the session is killed"])
 def test_a_run_goes_on_without_the_connection_and_is_found_again(
-    sshd, artifact, images, tmp_path, capfd, how
+    sshd, artifact, images, tmp_path, capfd, monkeypatch, how
 ):
-    starts = tmp_path / "starts"
+    """The run waits for the break, and the break for the run's first line to come through."""
+    starts, go_on = tmp_path / "starts", tmp_path / "go on"
     slow = program(
         tmp_path / "slow",
-        f"echo started >> {shlex.quote(str(starts))}\nfor i in 1 2 3 4; do sleep 1; done",
+        f"echo started >> {shlex.quote(str(starts))}; echo waiting >&2; i=0\n"
+        f"until [ -e {shlex.quote(str(go_on))} ] || [ $i = 600 ]; do sleep 0.1; i=$((i + 1)); done",
     )
+    is_followed = threading.Event()
+
+    class Log(HarnessLog):
+        def feed(self, line: str) -> None:
+            is_followed.set()
+            super().feed(line)
+
+    monkeypatch.setattr("edgevit.devices.HarnessLog", Log)
 
     def interfere() -> None:
-        while not starts.exists():
-            time.sleep(0.05)
-        time.sleep(1.2)  # by then the run is being followed
+        is_followed.wait(60)
         sshd.proxy.drop() if how == "the network drops" else sshd.kill_sessions()
+        go_on.touch()
 
     breaker = threading.Thread(target=interfere)
     breaker.start()
@@ -62,7 +72,7 @@ def test_a_device_that_stays_away_is_a_clear_error(sshd, artifact, images, tmp_p
         sshd.proxy.refusing = True
         sshd.proxy.drop()
 
-    threading.Thread(target=interfere).start()
+    threading.Thread(target=interfere, daemon=True).start()
     with pytest.raises(DeviceGone, match="was lost and did not come back, after 5 attempts"):
         run_on_device(
             open_device(sshd.address), artifact, images, WORDS, logits=tmp_path / "l", harness=slow
