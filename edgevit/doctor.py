@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import tomllib
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -24,10 +25,22 @@ PACKAGES = {
     "onnx2tf": "a peer to measure against, in an environment of its own",
     "tflite-runtime": "the older TFLite runtime; ai-edge-litert is its successor",
 }
+
+
+@dataclass(frozen=True)
+class Program:
+    """A program looked for in PATH: what for, how to get it, what makes it say its version."""
+
+    purpose: str
+    package: str
+    version: str = "--version"
+
+
 PROGRAMS = {
-    "cmake": "building the harness",
-    "c++": "building the harness",
-    "adb": "Android devices",
+    "cmake": Program("building the harness", "cmake"),
+    "c++": Program("building the harness", "g++"),
+    "ssh": Program("validate --device ssh://USER@HOST[:PORT]", "openssh-client", "-V"),
+    "adb": Program("validate --device adb:SERIAL (Android)", "adb"),
 }
 
 
@@ -38,8 +51,8 @@ def examine() -> dict[str, Any]:
         for name, purpose in PACKAGES.items()
     ]
     tools += [
-        {"name": name, "state": _program(name), "purpose": purpose}
-        for name, purpose in PROGRAMS.items()
+        {"name": name, "state": _program(name, program), "purpose": program.purpose}
+        for name, program in PROGRAMS.items()
     ]
     return {"schema_version": 1, "tools": tools, "targets": _targets()}
 
@@ -51,11 +64,14 @@ def _package(name: str) -> str:
         return "not installed"
 
 
-def _program(name: str) -> str:
+def _program(name: str, program: Program) -> str:
     path = shutil.which(name)
     if path is None:
-        return "not found"
-    done = subprocess.run([path, "--version"], capture_output=True, text=True, timeout=20)
+        return f"not found: apt-get install -y {program.package}"
+    try:
+        done = subprocess.run([path, program.version], capture_output=True, text=True, timeout=20)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return f"{path} does not run: {error}"
     first = (done.stdout or done.stderr).strip().splitlines()
     return first[0] if first else path
 

@@ -10,9 +10,11 @@ from typing import Any
 
 from edgevit.errors import InputError
 from edgevit.files import atomic_path, check_target
+from edgevit.long_run import section
 from edgevit.parity import FILE_NAME as PARITY_NAME
 from edgevit.program import Program
-from edgevit.validate import RESULT_NAME, read_manifest
+from edgevit.targets.artifact import load_manifest
+from edgevit.validate import RESULT_NAME
 
 SCHEMA_VERSION = 1
 STYLE = """
@@ -22,6 +24,7 @@ th { border-bottom: 2px solid #888 } td { border-bottom: 1px solid #ddd }
 td.n { text-align: right; font-variant-numeric: tabular-nums }
 .passed { color: #1a7f37 } .failed { color: #cf222e; font-weight: 600 }
 code { word-break: break-all }
+figure { margin: 1em 0 } figure > svg { width: 100%; height: auto }
 """
 
 
@@ -70,7 +73,7 @@ def collect(folder: Path) -> dict[str, Any]:
         rows += _stages(loaded, programs[0].stat().st_size)
     details = {}
     for artifact in artifacts:
-        manifest = read_manifest(artifact)
+        manifest = load_manifest(artifact)
         path = artifact / RESULT_NAME
         validation = json.loads(path.read_text("utf-8")) if path.exists() else None
         path = artifact / PARITY_NAME
@@ -238,6 +241,9 @@ def _artifact_section(name: str, part: dict[str, Any]) -> str:
             f"<p>Measured on {escape(machine['cpu'])} ({machine['cores']} cores), "
             f"{escape(validation['result']['runtime']['name'])}</p>"
         )
+        # Results written before there were long runs have no such key.
+        if (run := validation["result"].get("long_run")) is not None:
+            lines.append(section(run, validation["result"]["latency_us"]["invoke"]))
     if parity:
         lines.append(_parity_section(parity))
     lines.append(

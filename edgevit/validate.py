@@ -17,6 +17,7 @@ from edgevit.errors import GateFailed, InputError
 from edgevit.files import atomic_path, check_target
 from edgevit.gate import GateResult, gate
 from edgevit.harness import SOURCES, measuring_options, run_harness
+from edgevit.targets.artifact import load_manifest
 
 SCHEMA_VERSION = 1
 RESULT_NAME = "validation.json"
@@ -132,8 +133,8 @@ def validate(
     if early_stop and not apply_gates:
         raise InputError("--early-stop ends a run when its gates are decided; --no-gate has none")
     check_target(out, force)
-    manifest = read_manifest(artifact)
-    limits = Limits.of_target(str(manifest.get("target")), max_drop, min_agreement)
+    manifest = load_manifest(artifact)
+    limits = Limits.of_target(manifest["target"], max_drop, min_agreement)
     with tempfile.TemporaryDirectory(prefix="edgevit-") as folder:
         reference = _reference(artifact, manifest, data, program, Path(folder))
         if reference is None and apply_gates:
@@ -163,26 +164,12 @@ def validate(
     return found
 
 
-def read_manifest(artifact: Path) -> dict[str, Any]:
-    """The manifest of an artifact folder. Raises InputError when there is no readable one."""
-    path = artifact / "manifest.json"
-    try:
-        return json.loads(path.read_text("utf-8"))
-    except FileNotFoundError as error:
-        raise InputError(
-            f"{artifact} is not an artifact folder: it has no manifest.json (edgevit compile "
-            "writes one for each target)"
-        ) from error
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise InputError(f"{path} cannot be read: {error}") from error
-
-
 def _reference(
     artifact: Path, manifest: dict[str, Any], data: Path, program: Path | None, folder: Path
 ) -> Path | None:
     """A reference file for these images: the recorded one, or one made by running the program."""
-    images = ImageSet.open(data, manifest.get("labels"))
-    recorded = manifest.get("reference")
+    images = ImageSet.open(data, manifest["labels"])
+    recorded = manifest["reference"]
     if recorded and recorded["dataset_sha256"] == images.sha256:
         return artifact / recorded["file"]
     if program is None:
@@ -230,7 +217,7 @@ def _surely_held(
     stop = result["early_stop"]
     if stop is None or not stop["stopped"] or stop["verdict"] != "holds":
         return []
-    entries = ImageSet.open(data, manifest.get("labels")).entries
+    entries = ImageSet.open(data, manifest["labels"]).entries
     wanted = min(result["limit"] or len(entries), len(entries))
     chosen = [entries[i * len(entries) // wanted] for i in range(wanted)]
     return chosen[result["accuracy"]["count"] :]

@@ -26,7 +26,7 @@ TOOLKITS = {
 # Strictly downwards: a module may import only from layers above its own line.
 LAYERS = [
     ["errors"],
-    ["files", "progress", "layers", "gate", "data", "graph", "tensorfile", "lint"],
+    ["files", "progress", "layers", "gate", "data", "graph", "tensorfile", "lint", "chart"],
     ["repvit"],
     ["recognise"],
     ["checkpoint"],
@@ -37,7 +37,7 @@ LAYERS = [
     ["targets"],
     ["harness"],
     ["devices"],
-    ["validate", "doctor", "parity", "package"],
+    ["validate", "doctor", "parity", "package", "long_run"],
     ["report", "run"],
     ["demo"],
     ["commands"],
@@ -134,8 +134,28 @@ def test_doctor_lists_toolkits_and_targets() -> None:
     done = edgevit("doctor", "--json")
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
-    assert {"torch", "nncf", "cmake"} <= {row["name"] for row in found["tools"]}
+    assert {"torch", "nncf", "cmake", "ssh", "adb"} <= {row["name"] for row in found["tools"]}
     assert "tflite" in {row["name"] for row in found["targets"]}
+
+
+def test_doctor_says_how_devices_are_reached(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from edgevit.doctor import examine
+
+    def states() -> dict[str, str]:
+        return {row["name"]: row["state"] for row in examine()["tools"]}
+
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert states()["ssh"] == "not found: apt-get install -y openssh-client"
+    assert states()["adb"] == "not found: apt-get install -y adb"
+    for name, answer in (("ssh", "[ $1 = -V ] && echo OpenSSH_9 >&2"), ("adb", "echo Bridge 1")):
+        (tmp_path / name).write_text(f"#!/bin/sh\n{answer}\n")
+        (tmp_path / name).chmod(0o755)
+    assert (states()["ssh"], states()["adb"]) == ("OpenSSH_9", "Bridge 1")
+    (tmp_path / "adb").write_bytes(b"\x7fELF of another machine")
+    assert states()["adb"].startswith(f"{tmp_path}/adb does not run: ")
+    assert "--device" in next(r["purpose"] for r in examine()["tools"] if r["name"] == "ssh")
 
 
 def test_an_interrupt_leaves_no_output_and_exits_with_130(

@@ -62,7 +62,7 @@ def write_artifact(folder: Path, labels: tuple[str, ...] = LABELS, **preprocessi
         "labels": list(labels),
         "drops": [],
         "ops": {},
-        "audit": {},
+        "audit": None,
         "reference": None,
     }  # fmt: skip
     (folder / "manifest.json").write_text(json.dumps(manifest))
@@ -138,6 +138,11 @@ def test_agreement_is_measured_against_the_reference(artifact, images, tmp_path)
     assert {"step": -2, "logits": 1} in agreement["step_histogram"]
     assert agreement["mean_abs_logit"] == pytest.approx(0.5 / logits.size)
     assert result["agreement_float"]["top1_percent"] == 100.0
+    edit_manifest(artifact, options={"output_type": "classifier"})
+    classified = run_harness(artifact, images, reference=reference)
+    for key in ("agreement", "agreement_float"):
+        assert classified[key]["top1_count"] == result[key]["top1_count"]
+        assert classified[key]["max_abs_logit"] is classified[key]["mean_abs_logit"] is None
 
 
 def test_options_reach_the_harness(artifact, images):

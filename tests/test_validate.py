@@ -17,6 +17,7 @@ from edgevit.errors import GateFailed, InputError
 from edgevit.program import Program, Reference
 from edgevit.report import collect, write_report
 from edgevit.targets import load_target
+from edgevit.targets.artifact import load_manifest
 from edgevit.targets.tflite.baseline import write_float_artifact
 from edgevit.validate import validate
 from tests.image_sets import subset
@@ -140,6 +141,32 @@ def test_an_artifact_that_was_changed_is_refused(artifact: Path, images: Path) -
     with pytest.raises(InputError, match="sha256"):
         validate(artifact, images)
     assert not (artifact / "validation.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (b"{", "not valid JSON"),
+        (b"\xff", "not valid JSON"),
+        (b"[" * 100_000, "not valid JSON"),
+        (b'{"kind": 1, "kind": 2}', "a key occurs twice"),
+        (b'{"schema_version": NaN}', "NaN is not JSON"),
+        (b'{"target": "tflite"}', "top level: .* is a required property"),
+        (b"[1]", "is not of type 'object'"),
+        (b" " * 5000, "is too large for a manifest"),
+    ],
+)
+def test_validate_report_and_the_targets_refuse_the_same_manifests(
+    text: bytes, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limit = max(len(text.strip()), 4096)
+    monkeypatch.setattr("edgevit.targets.artifact.MAX_MANIFEST_BYTES", limit)
+    folder = tmp_path / "run" / "tflite"
+    folder.mkdir(parents=True)
+    (folder / "manifest.json").write_bytes(text)
+    for read in (load_manifest, lambda f: validate(f, tmp_path), collect):
+        with pytest.raises(InputError, match=f"manifest.json.*{message}"):
+            read(folder)
 
 
 def test_logits_are_compared_image_by_image_not_by_position(artifact: Path, images: Path) -> None:

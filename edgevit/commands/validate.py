@@ -131,19 +131,9 @@ def validate_command(
 
 def _more(result: dict[str, Any]) -> list[str]:
     """What a long run and an early stop have to say."""
-    lines = []
-    if (run := result["long_run"]) is not None:
-        lines.append(
-            f"{run['samples']} inferences in {run['duration_s']:.0f} s, "
-            f"{run['invoke_share_percent']:.0f} % of it in the runtime's call"
-        )
-        if run["p50_ratio"] is not None:
-            lines.append(
-                f"last {run['window_s']:.0f} s against the first: invoke p50 × "
-                f"{run['p50_ratio']:.2f}"
-            )
-        if hottest := _hottest(run):
-            lines.append(hottest)
+    from edgevit.long_run import sentences
+
+    lines = [] if result["long_run"] is None else sentences(result["long_run"])
     stop = result["early_stop"]
     if stop is not None and stop["stopped"]:
         lines.append(
@@ -153,14 +143,3 @@ def _more(result: dict[str, Any]) -> list[str]:
                "fails": "a gate cannot hold any more"}[stop["verdict"]]
         )  # fmt: skip
     return lines
-
-
-def _hottest(run: dict[str, Any]) -> str | None:
-    rows = [run["sensors_at_start"], *(bucket["sensors"] for bucket in run["buckets"])]
-    seen = [
-        (celsius, zone)
-        for row in rows
-        for zone, celsius in zip(run["zones"], row["temperatures_c"])
-        if celsius is not None
-    ]
-    return f"hottest: {max(seen)[1]} at {max(seen)[0]:.0f} °C" if seen else None

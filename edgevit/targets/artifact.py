@@ -20,6 +20,7 @@ from edgevit import __version__
 from edgevit.errors import InputError
 from edgevit.files import atomic_path, read_tree, sha256_bytes, write_tree
 from edgevit.program import Program, Reference
+from edgevit.program.container import parse_json
 from edgevit.program.evq import check_json
 
 SCHEMA_VERSION, KIND = 1, "edgevit-artifact"
@@ -113,16 +114,18 @@ def load_manifest(folder: str | os.PathLike[str]) -> dict[str, Any]:
     """The manifest of an artifact folder; InputError when there is none that fits the schema."""
     path = Path(folder) / MANIFEST_FILE
     try:
-        if path.stat().st_size > MAX_MANIFEST_BYTES:
-            raise InputError(f"{path} is too large for a manifest")
-        manifest = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
+        with open(path, "rb") as file:
+            data = file.read(MAX_MANIFEST_BYTES + 1)
+    except (FileNotFoundError, NotADirectoryError) as error:
         raise InputError(
             f"{folder} is not an artifact folder: it has no {MANIFEST_FILE} (edgevit compile "
             "writes one for each target)"
         ) from error
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} cannot be read: {error}") from error
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}") from error
+    if len(data) > MAX_MANIFEST_BYTES:
+        raise InputError(f"{path} is too large for a manifest")
+    manifest = parse_json(data, str(path))
     check_json(manifest, str(path), manifest_schema())
     return manifest
 

@@ -51,12 +51,14 @@ json accuracy(const Evaluation& evaluation) {
             {"top5_percent", percent(evaluation.top5, evaluation.count)}};
 }
 
-json to_json(const Comparison& comparison) {
+// Between probabilities and logits there is an agreement, but no distance.
+json to_json(const Comparison& comparison, const Manifest& manifest) {
+    const bool are_logits = !manifest.answers_probabilities();
     return {{"count", comparison.count()},
             {"top1_count", comparison.same_top1()},
             {"top1_percent", percent(comparison.same_top1(), comparison.count())},
-            {"max_abs_logit", comparison.max_abs_logit()},
-            {"mean_abs_logit", comparison.mean_abs_logit()}};
+            {"max_abs_logit", are_logits ? json(comparison.max_abs_logit()) : json(nullptr)},
+            {"mean_abs_logit", are_logits ? json(comparison.mean_abs_logit()) : json(nullptr)}};
 }
 
 // Against the program the difference is also counted in steps of the output's scale.
@@ -66,8 +68,9 @@ json program_agreement(const Run& run) {
     }
     const Comparison& comparison = *run.evaluation.program;
     json result = {{"reference_sha256", run.reference->sha256}};
-    result.update(to_json(comparison));
-    const bool in_steps = run.manifest.output.scale.has_value();
+    result.update(to_json(comparison, run.manifest));
+    const bool in_steps =
+        run.manifest.output.scale.has_value() && !run.manifest.answers_probabilities();
     result["max_abs_step"] = in_steps ? json(comparison.max_abs_step()) : json(nullptr);
     result["mean_abs_step"] = in_steps ? json(comparison.mean_abs_step()) : json(nullptr);
     json histogram = json::array();
@@ -201,7 +204,8 @@ void write_result(const Run& run, const std::filesystem::path& path) {
     result["agreement_reason"] =
         run.reference == nullptr ? json(run.reference_reason) : json(nullptr);
     const bool has_float = run.reference != nullptr && evaluation.float_net.has_value();
-    result["agreement_float"] = has_float ? to_json(*evaluation.float_net) : json(nullptr);
+    result["agreement_float"] =
+        has_float ? to_json(*evaluation.float_net, run.manifest) : json(nullptr);
     const std::vector<double>& device_us = evaluation.device_us;
     result["latency_us"] = {{"invoke", to_json(summarise(evaluation.invoke_us))},
                             {"device", device_us.empty() ? json() : to_json(summarise(device_us))},

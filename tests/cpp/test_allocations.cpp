@@ -1,10 +1,11 @@
 // That a frame allocates nothing after the first of its size: every malloc of the process is
-// counted, the C++ library's and the runtime's included.
+// counted, the C++ library's and the runtime's included. And how much a thin picture takes.
 #include <doctest/doctest.h>
 
 #include <atomic>
 #include <cstdlib>
 
+#include "core/preprocess.h"
 #include "edgevit/edgevit.h"
 #include "session.h"
 #include "support.h"
@@ -12,6 +13,12 @@
 namespace {
 
 std::atomic<long> allocations{0};
+std::atomic<std::size_t> allocated_bytes{0};  // freed ones, too
+
+void count(std::size_t size) {
+    ++allocations;
+    allocated_bytes += size;
+}
 
 }  // namespace
 
@@ -21,7 +28,7 @@ extern "C" int __sanitizer_install_malloc_and_free_hooks(
     void (*on_malloc)(const volatile void*, std::size_t), void (*on_free)(const volatile void*));
 namespace {
 [[maybe_unused]] const int hooked = __sanitizer_install_malloc_and_free_hooks(
-    [](const volatile void*, std::size_t) { ++allocations; }, [](const volatile void*) {});
+    [](const volatile void*, std::size_t size) { count(size); }, [](const volatile void*) {});
 }
 #else
 // glibc's own functions under other names.
@@ -32,23 +39,23 @@ void* __libc_realloc(void* memory, std::size_t size);
 void* __libc_memalign(std::size_t alignment, std::size_t size);
 
 void* malloc(std::size_t size) {
-    ++allocations;
+    ::count(size);
     return __libc_malloc(size);
 }
-void* calloc(std::size_t count, std::size_t size) {
-    ++allocations;
-    return __libc_calloc(count, size);
+void* calloc(std::size_t items, std::size_t size) {
+    ::count(items * size);
+    return __libc_calloc(items, size);
 }
 void* realloc(void* memory, std::size_t size) {
-    ++allocations;
+    ::count(size);
     return __libc_realloc(memory, size);
 }
 void* aligned_alloc(std::size_t alignment, std::size_t size) {
-    ++allocations;
+    ::count(size);
     return __libc_memalign(alignment, size);
 }
 int posix_memalign(void** memory, std::size_t alignment, std::size_t size) {
-    ++allocations;
+    ::count(size);
     *memory = __libc_memalign(alignment, size);
     return *memory == nullptr ? 12 : 0;  // ENOMEM
 }
@@ -121,6 +128,28 @@ TEST_CASE("with the null back-end a frame of a size seen before allocates nothin
         }
     }
     CHECK(edgevit_close(session, nullptr) == EDGEVIT_OK);
+}
+
+TEST_CASE("a thin, very long picture takes memory for what the crop keeps, not for its length") {
+    json document = manifest_json(3);
+    document["input"]["shape"] = {1, 64, 64, 3};
+    document["preprocessing"]["image_size"] = document["preprocessing"]["resize_size"] = 64;
+    const Manifest manifest = parse_manifest(document.dump(), "test");
+    Bytes input(manifest.input.size_bytes());
+    for (const Size size : {Size{2, 30'000}, Size{30'000, 2}}) {
+        const Bytes pixels(static_cast<std::size_t>(size.width * size.height) * 3, 200);
+        const ImageView picture = {pixels.data(), size.width, size.height,
+                                   static_cast<std::size_t>(size.width) * 3};
+        Preprocessor preprocessor(manifest);
+        const std::size_t before = allocated_bytes;
+        preprocessor.run(picture, input.data());
+        // The whole of it would be 64 x 960000 pixels, 184 MB.
+        CHECK(resized(size.width, size.height, 64).width *
+                  resized(size.width, size.height, 64).height ==
+              64 * 960'000);
+        CHECK(allocated_bytes - before < 100'000);
+        CHECK(input == Bytes(input.size(), 200));
+    }
 }
 
 TEST_CASE("with LiteRT what a frame allocates is what the bare runtime call allocates") {

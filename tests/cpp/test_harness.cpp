@@ -157,6 +157,27 @@ TEST_CASE("its own logits as reference agree everywhere") {
     CHECK(bench.run() == 2);
 }
 
+TEST_CASE("probabilities are compared with logits by their order, and no distance is told") {
+    Bench bench;
+    bench.manifest["output"]["dtype"] = "float32";
+    bench.manifest["output"]["scale"] = bench.manifest["output"]["zero_point"] = nullptr;
+    write_artifact(bench.folder / "artifact", bench.manifest);
+    const fs::path logits = bench.folder / "reference.safetensors";
+    REQUIRE(bench.run({"--logits", logits.string()}) == 0);
+    const auto agreement = [&](const char* output_type) {
+        bench.manifest["options"] = {{"output_type", output_type}};
+        write_artifact(bench.folder / "artifact", bench.manifest);
+        REQUIRE(bench.run({"--reference", logits.string()}) == 0);
+        return bench.result()["agreement"];
+    };
+    CHECK(agreement("logits")["max_abs_logit"] == 0.0);
+    const json found = agreement("classifier");
+    CHECK(found["top1_percent"] == 100.0);
+    for (const char* name : {"max_abs_logit", "mean_abs_logit", "max_abs_step", "step_histogram"}) {
+        CHECK(found[name].is_null());
+    }
+}
+
 TEST_CASE("a long run infers every image again and counts it once") {
     const Bench bench;
     CHECK(bench.run() == 0);

@@ -20,6 +20,25 @@ struct ImageView {
     }
 };
 
+struct Size {
+    int width = 0;
+    int height = 0;
+};
+
+// A part of a picture, in its pixels.
+struct Box {
+    int left = 0;
+    int top = 0;
+    int width = 0;
+    int height = 0;
+};
+
+// The same pixels, looked at through `box`, which must lie in the picture.
+inline ImageView part_of(const ImageView& in, const Box& box) {
+    return {in.row(box.top) + static_cast<std::size_t>(box.left) * 3, box.width, box.height,
+            in.stride_bytes};
+}
+
 struct Image {
     int width = 0;
     int height = 0;

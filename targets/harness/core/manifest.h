@@ -54,6 +54,11 @@ struct Manifest {
     std::optional<Reference> reference;
 
     std::filesystem::path artifact_path() const { return folder / artifact_file; }
+    // A Core ML classifier answers with probabilities, which keep the order of the logits alone.
+    bool answers_probabilities() const {
+        const auto found = options.find("output_type");
+        return found != options.end() && found->second == "classifier";
+    }
 };
 
 // Raises InputError naming `where` and the key for text that is not JSON, another kind, a newer

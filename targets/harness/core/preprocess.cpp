@@ -35,27 +35,29 @@ Preprocessor::Preprocessor(const Manifest& manifest)
       layout_(manifest.layout) {}
 
 void Preprocessor::run(const ImageView& image, std::uint8_t* out) {
-    ImageView source = image;
-    if (settings_.resize_size && std::min(image.width, image.height) != *settings_.resize_size) {
-        const Size size = resized(image.width, image.height, *settings_.resize_size);
-        resampler_.resize(image, size.width, size.height, settings_.interpolation, resized_);
-        source = resized_.view();
-    }
+    const bool is_resized =
+        settings_.resize_size && std::min(image.width, image.height) != *settings_.resize_size;
+    const Size size = is_resized ? resized(image.width, image.height, *settings_.resize_size)
+                                 : Size{image.width, image.height};
     const int crop = settings_.image_size;
-    if (source.width < crop || source.height < crop) {
-        throw InputError("the image has " + std::to_string(source.width) + "x" +
-                         std::to_string(source.height) + " pixels, the network needs " +
+    if (size.width < crop || size.height < crop) {
+        throw InputError("the image has " + std::to_string(size.width) + "x" +
+                         std::to_string(size.height) + " pixels, the network needs " +
                          std::to_string(crop) +
                          ": set resize_size so that smaller images are enlarged");
     }
-    const auto left = static_cast<std::size_t>(centre_crop_start(source.width, crop));
-    const int top = centre_crop_start(source.height, crop);
+    const Box box = {centre_crop_start(size.width, crop), centre_crop_start(size.height, crop),
+                     crop, crop};
+    if (is_resized) {
+        resampler_.resize(image, size, box, settings_.interpolation, cropped_);
+    }
+    const ImageView source = is_resized ? cropped_.view() : part_of(image, box);
     const auto pixels = static_cast<std::size_t>(crop) * static_cast<std::size_t>(crop);
     const bool is_nhwc = layout_ == Layout::nhwc;
     const std::size_t pixel_step_bytes = element_size_bytes_ * (is_nhwc ? 3 : 1);
     const std::size_t channel_step_bytes = element_size_bytes_ * (is_nhwc ? 1 : pixels);
     for (int y = 0; y < crop; ++y) {
-        const std::uint8_t* pixel = source.row(top + y) + left * 3;
+        const std::uint8_t* pixel = source.row(y);
         for (int x = 0; x < crop; ++x, out += pixel_step_bytes) {
             for (std::size_t channel = 0; channel < 3; ++channel, ++pixel) {
                 std::memcpy(out + channel * channel_step_bytes,

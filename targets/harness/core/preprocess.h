@@ -17,13 +17,9 @@ constexpr int centre_crop_start(int side, int crop) {
     return rest % 2 == 0 ? half : half + half % 2;
 }
 
-struct Size {
-    int width;
-    int height;
-};
-
 // The size after resizing the shorter side to `target`; the longer side is rounded down.
-// Raises InputError when that would be more than 256 million pixels.
+// Raises InputError when that would be more than 256 million pixels: only the crop's are computed
+// here, but edgevit.data has to hold them all.
 Size resized(int width, int height, int target);
 
 // One per thread. Keeps its working memory, so a size seen before costs no allocation.
@@ -31,9 +27,9 @@ class Preprocessor {
   public:
     explicit Preprocessor(const Manifest& manifest);
 
-    // Resizes and crops `image` and writes input.size_bytes() bytes to `out`, in the manifest's
-    // layout. Raises InputError when the picture is smaller than the crop and no resize was asked
-    // for.
+    // Resizes and crops `image`, computing the crop's pixels alone, and writes input.size_bytes()
+    // bytes to `out`, in the manifest's layout. Raises InputError when the picture is smaller than
+    // the crop and no resize was asked for.
     void run(const ImageView& image, std::uint8_t* out);
 
   private:
@@ -42,7 +38,7 @@ class Preprocessor {
     std::size_t element_size_bytes_;
     Layout layout_;
     Resampler resampler_;
-    Image resized_;
+    Image cropped_;
 };
 
 }  // namespace edgevit

@@ -40,32 +40,33 @@ std::uint8_t to_pixel(std::int32_t sum) {
 
 }  // namespace
 
-void Resampler::Axis::prepare(int in, int out, Interpolation filter) {
-    if (in == in_size && out == out_size && filter == interpolation) {
+void Resampler::Axis::prepare(int in, int out, int from, int count, Interpolation filter) {
+    if (in == in_size && out == out_size && from == begin && count == length &&
+        filter == interpolation) {
         return;
     }
-    in_size = in, out_size = out, interpolation = filter;
+    in_size = in, out_size = out, begin = from, length = count, interpolation = filter;
     const double scale = static_cast<double>(in) / out;
     const double stretch = std::max(scale, 1.0);
     const double support = (filter == Interpolation::bicubic ? 2.0 : 1.0) * stretch;
     taps = static_cast<std::size_t>(std::ceil(support)) * 2 + 1;
-    spans.resize(static_cast<std::size_t>(out));
-    weights.assign(taps * static_cast<std::size_t>(out), 0);
+    spans.resize(static_cast<std::size_t>(length));
+    weights.assign(taps * static_cast<std::size_t>(length), 0);
     row.resize(taps);
-    for (int i = 0; i < out; ++i) {
-        const double centre = (i + 0.5) * scale;
+    for (int i = 0; i < length; ++i) {
+        const double centre = (begin + i + 0.5) * scale;
         const int first = std::max(static_cast<int>(centre - support + 0.5), 0);
-        const int count = std::min(static_cast<int>(centre + support + 0.5), in) - first;
+        const int inputs = std::min(static_cast<int>(centre + support + 0.5), in) - first;
         double total = 0.0;
-        for (int k = 0; k < count; ++k) {
+        for (int k = 0; k < inputs; ++k) {
             const double x = (k + first - centre + 0.5) * (1.0 / stretch);
             row[static_cast<std::size_t>(k)] =
                 filter == Interpolation::bicubic ? cubic(x) : triangle(x);
             total += row[static_cast<std::size_t>(k)];
         }
-        spans[static_cast<std::size_t>(i)] = {first, count};
+        spans[static_cast<std::size_t>(i)] = {first, inputs};
         std::int32_t* fixed = weights.data() + static_cast<std::size_t>(i) * taps;
-        for (int k = 0; k < count; ++k) {
+        for (int k = 0; k < inputs; ++k) {
             const double weight = row[static_cast<std::size_t>(k)];
             fixed[k] = to_fixed(total != 0.0 ? weight / total : weight);
         }
@@ -73,10 +74,10 @@ void Resampler::Axis::prepare(int in, int out, Interpolation filter) {
 }
 
 void Resampler::resize_rows(const ImageView& in, const Axis& axis, Image& out) {
-    out.reset(axis.out_size, in.height);
+    out.reset(axis.length, in.height);
     for (int y = 0; y < in.height; ++y) {
         std::uint8_t* target = out.row(y);
-        for (int x = 0; x < axis.out_size; ++x, target += 3) {
+        for (int x = 0; x < axis.length; ++x, target += 3) {
             const Span span = axis.spans[static_cast<std::size_t>(x)];
             const std::int32_t* weight =
                 axis.weights.data() + static_cast<std::size_t>(x) * axis.taps;
@@ -92,39 +93,49 @@ void Resampler::resize_rows(const ImageView& in, const Axis& axis, Image& out) {
     }
 }
 
+// `in` begins with the first row that the axis reads.
 void Resampler::resize_columns(const ImageView& in, const Axis& axis, Image& out) {
-    out.reset(in.width, axis.out_size);
+    out.reset(in.width, axis.length);
     const std::size_t row_bytes = out.stride_bytes();
-    for (int y = 0; y < axis.out_size; ++y) {
+    for (int y = 0; y < axis.length; ++y) {
         const Span span = axis.spans[static_cast<std::size_t>(y)];
         const std::int32_t* weight = axis.weights.data() + static_cast<std::size_t>(y) * axis.taps;
+        const int first = span.first - axis.first_input();
         std::uint8_t* target = out.row(y);
         for (std::size_t i = 0; i < row_bytes; ++i) {
             std::int32_t sum = kHalf;
             for (int k = 0; k < span.count; ++k) {
-                sum += in.row(span.first + k)[i] * weight[k];
+                sum += in.row(first + k)[i] * weight[k];
             }
             target[i] = to_pixel(sum);
         }
     }
 }
 
-void Resampler::resize(const ImageView& in, int width, int height, Interpolation interpolation,
+void Resampler::resize(const ImageView& in, Size size, const Box& box, Interpolation interpolation,
                        Image& out) {
-    ImageView source = in;
-    if (width != in.width) {
-        horizontal_.prepare(in.width, width, interpolation);
-        Image& target = height == in.height ? out : between_;
+    Box input = box;  // of the input, what is read
+    if (size.height != in.height) {
+        vertical_.prepare(in.height, size.height, box.top, box.height, interpolation);
+        input.top = vertical_.first_input();
+        input.height = vertical_.end_input() - input.top;
+    }
+    if (size.width != in.width) {
+        horizontal_.prepare(in.width, size.width, box.left, box.width, interpolation);
+        input.left = 0, input.width = in.width;
+    }
+    ImageView source = part_of(in, input);
+    if (size.width != in.width) {
+        Image& target = size.height == in.height ? out : between_;
         resize_rows(source, horizontal_, target);
         source = target.view();
     }
-    if (height != in.height) {
-        vertical_.prepare(in.height, height, interpolation);
+    if (size.height != in.height) {
         resize_columns(source, vertical_, out);
-    } else if (width == in.width) {
-        out.reset(width, height);
-        for (int y = 0; y < height; ++y) {
-            std::memcpy(out.row(y), in.row(y), out.stride_bytes());
+    } else if (size.width == in.width) {
+        out.reset(box.width, box.height);
+        for (int y = 0; y < box.height; ++y) {
+            std::memcpy(out.row(y), source.row(y), out.stride_bytes());
         }
     }
 }

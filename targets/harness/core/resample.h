@@ -17,13 +17,15 @@ namespace edgevit {
 // Keeps its working memory between calls, so that a size seen before costs no allocation.
 class Resampler {
   public:
-    // Writes a width x height picture to `out`. All four sides must be at least 1.
-    void resize(const ImageView& in, int width, int height, Interpolation interpolation,
+    // Writes the pixels of `box` to `out`, as a picture resized to `size` has them. No other pixel
+    // is computed: time and memory are of the box and the input under it. All sides must be at
+    // least 1, and the box must lie in the resized picture.
+    void resize(const ImageView& in, Size size, const Box& box, Interpolation interpolation,
                 Image& out);
 
   private:
-    // The weights of one axis: output pixel i reads spans[i].count inputs from spans[i].first,
-    // with the weights from i * taps on.
+    // The weights of a part of one axis: its pixel i, in the resized picture begin + i, reads
+    // spans[i].count inputs from spans[i].first, with the weights from i * taps on.
     struct Span {
         int first;
         int count;
@@ -31,13 +33,18 @@ class Resampler {
     struct Axis {
         int in_size = 0;
         int out_size = 0;
+        int begin = 0;
+        int length = 0;
         Interpolation interpolation = Interpolation::bicubic;
         std::size_t taps = 0;
         std::vector<Span> spans;
         std::vector<std::int32_t> weights;
         std::vector<double> row;  // one output pixel's weights while they are made
 
-        void prepare(int in, int out, Interpolation filter);
+        void prepare(int in, int out, int from, int count, Interpolation filter);
+        // The inputs that it reads: from the first to one behind the last.
+        int first_input() const { return spans.front().first; }
+        int end_input() const { return spans.back().first + spans.back().count; }
     };
 
     static void resize_rows(const ImageView& in, const Axis& axis, Image& out);
