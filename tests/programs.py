@@ -19,7 +19,7 @@ from edgevit.graph import SIGMOID_SCALE, SIGMOID_ZERO_POINT, Graph, Node, Quanti
 from edgevit.program import ModelInfo, Program, ProgramInfo, build_program
 from edgevit.program.build import trace_graph
 from edgevit.quantize.activation import with_activation
-from edgevit.quantize.snap import tie_free
+from edgevit.quantize.snap import Operation, tie_free
 from edgevit.repvit import RepViT, RepViTConfig
 
 SMALL = RepViTConfig("repvit_m0_9", (8, 16, 24, 32), (2, 1, 1, 1), num_classes=10)
@@ -112,10 +112,10 @@ def quantizers(graph: Graph, images: torch.Tensor, profile: str) -> dict[str, Qu
             scale = (high - low) / 255
             zero_point = int(np.clip(round(-128 - low / scale), -128, 127))
             found[name] = Quantizer(scale, zero_point, how="calibrated")
-    free = {name: q.scale for name, q in found.items() if q.how != "fixed"}
-    adds = [(*node.inputs, node.name) for node in graph.nodes if node.op == "add"]
-    snapped = tie_free(free, adds)
-    return {name: replace(q, scale=snapped.get(name, q.scale)) for name, q in found.items()}
+    fixed = [name for name, q in found.items() if q.how == "fixed"]
+    operations = [Operation(node.op, tuple(node.inputs), node.name) for node in graph.nodes]
+    scales = tie_free({name: q.scale for name, q in found.items()}, fixed, operations)
+    return {name: replace(q, scale=scales[name]) for name, q in found.items()}
 
 
 def weight_scales(graph: Graph) -> dict[str, np.ndarray]:

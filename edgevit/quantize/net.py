@@ -17,7 +17,7 @@ from torch import Tensor, fx, nn
 from edgevit.errors import InputError
 from edgevit.graph import Quantizer
 from edgevit.quantize.fakequant import fake_quantize, fake_quantize_gelu
-from edgevit.quantize.snap import tie_free, to_fp16_grid
+from edgevit.quantize.snap import Operation, tie_free, to_fp16_grid
 
 INPUT = "input"
 WEIGHT_MIN, WEIGHT_MAX = -127, 127
@@ -229,11 +229,10 @@ class QuantizedNet(nn.Module):
         self.snapped.fill_(True)
 
     def _tie_free(self, scale: Tensor) -> Tensor:
-        by_name = dict(zip(self.names, scale.tolist(), strict=True))
-        free = {n: s for n, s in by_name.items() if self.quantizers[n].how != "fixed"}
-        adds = [(*step.inputs, step.name) for step in self.steps if step.op == "add"]
-        adds = [tensors for tensors in adds if free.keys() >= set(tensors)]
-        return torch.tensor(list((by_name | tie_free(free, adds)).values()))
+        scales = dict(zip(self.names, scale.tolist(), strict=True))
+        fixed = [name for name, q in self.quantizers.items() if q.how == "fixed"]
+        operations = [Operation(s.op, s.inputs, s.name) for s in self.steps]
+        return torch.tensor(list(tie_free(scales, fixed, operations).values()))
 
     @torch.no_grad()
     def bound_zero_points(self) -> None:

@@ -1,22 +1,27 @@
 """Scales that fp16 holds and that leave no operator a tie to round.
 
 A requantized value that falls exactly between two steps is rounded to even by torch, Core ML and
-ONNX, upwards by XNNPACK's ADD and by its MUL on ARM. One such value changes what is computed
-behind it, so predictions then agree on about 99.5 % of the images and not on all. Every step that
-differed between the program and LiteRT was such a tie. Scales are chosen so that there is none:
+ONNX, upwards by XNNPACK's ADD and by its MUL on ARM; and where a kernel multiplies by a reciprocal,
+its last bit decides. One such value changes what is computed behind it, so that predictions agree
+on 99.5 % of the images rather than on all. (In a trained quick-GELU net 57 sums in 3.7 million
+differed between program and LiteRT: ties, all of them.) Scales are chosen so that there is none:
 
 ADD     A tie is a·s_a + b·s_b = (n + 1/2)·s_o with integers a, b, n. If all three scales are
         multiples of one power of two g, and s_o an odd one, then the left side is a multiple of g
         and the right side is not.
-others  A tie of MUL or of a convolution is p·s_1·s_2 = (n + 1/2)·s_o. The finer the left side's
-        power of two and the larger the odd part of s_o, the larger is the least p: with an odd
-        significand of 11 bits in s_o it is beyond the products of two int8, and beyond most sums.
+MUL     A tie is p·s_a·s_b = (n + 1/2)·s_o. With an odd significand of 11 bits in s_o, and no large
+        factor in common with s_a·s_b, the least such p is beyond the product of two int8.
+MEAN    of N values, likewise: the least such sum is beyond N int8. (Where s_o was half of s_a,
+        every other mean was a tie.)
+others  Convolutions: the same odd significand makes ties rare. The rest goes by a table.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
+from fractions import Fraction
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -24,6 +29,9 @@ from torch import Tensor
 FP16_SIGNIFICAND_BITS = 11
 SMALLEST_NORMAL_FP16 = 2.0**-14
 LARGEST_ODD_FP16 = 2047 * 2.0**5
+INT8_RANGE = 255
+"""The largest magnitude of an int8 value less its zero-point."""
+_FARTHEST = 16
 
 
 def to_fp16_grid(scale: Tensor) -> Tensor:
@@ -32,23 +40,67 @@ def to_fp16_grid(scale: Tensor) -> Tensor:
     return scale.to(torch.float16).float().clamp_min(SMALLEST_NORMAL_FP16)
 
 
-def tie_free(scales: Mapping[str, float], adds: Iterable[tuple[str, ...]]) -> dict[str, float]:
-    """fp16 scales near these: each add's scales on one grid, every output's an odd multiple of it.
+class Operation(NamedTuple):
+    """kind: "add", "mul", "mean" or one that is not looked at."""
 
-    scales   by tensor; a scale that must stay as it is (a sigmoid's) is not among them
-    adds     for each add its inputs and, last, its output, all of them keys of `scales`
+    kind: str
+    inputs: tuple[str, ...]
+    output: str
 
-    A scale moves by 2**-10 of the largest one that it is connected to at most: of itself, where no
-    add reads or writes it.
+
+def tie_free(
+    scales: Mapping[str, float], fixed: Collection[str], operations: Iterable[Operation]
+) -> dict[str, float]:
+    """fp16 scales near these, without ties for the operations (given in execution order).
+
+    scales   by tensor
+    fixed    the tensors among them whose scale must stay as it is, such as a sigmoid's
+
+    A scale moves by 2**-10 of the largest one that an add connects it to, of itself where there is
+    none; by a few times that in the rare case that an output's is a simple fraction of an input's.
     """
-    adds = list(adds)
+    operations = list(operations)
+    free = {name: scale for name, scale in scales.items() if name not in fixed}
+    tensors = [(*each.inputs, each.output) for each in operations if each.kind == "add"]
+    result = {**scales, **_on_grids(free, [each for each in tensors if free.keys() >= {*each}])}
+    for each in operations:
+        if each.kind in ("mul", "mean") and each.output in free:
+            inputs = [result[name] for name in each.inputs]
+            result[each.output] = _apart(result[each.output], inputs, each.kind)
+    return result
+
+
+def _on_grids(scales: Mapping[str, float], adds: list[tuple[str, ...]]) -> dict[str, float]:
+    """Every scale on a multiple of a power of two, which is one for all that adds connect."""
     outputs = {tensors[-1] for tensors in adds}
     result = {}
     for group in _connected(adds):
         unit = max(_unit(scales[name]) for name in group)
         result |= {name: _multiple(scales[name], unit, name in outputs) for name in group}
-    alone = {name: _multiple(s, _unit(s), True) for name, s in scales.items() if name not in result}
-    return {name: {**result, **alone}[name] for name in scales}
+    for name in scales.keys() - result.keys():
+        result[name] = _multiple(scales[name], _unit(scales[name]), True)
+    return result
+
+
+def _apart(scale: float, inputs: list[float], kind: str) -> float:
+    """The nearest odd multiple of its unit that leaves the operation no tie."""
+    product, unit = math.prod(map(Fraction, inputs)), _unit(scale)
+    for away in range(_FARTHEST):
+        for found in (scale + 2 * away * unit, scale - 2 * away * unit):
+            inside = SMALLEST_NORMAL_FP16 <= found <= LARGEST_ODD_FP16
+            if inside and _unit(found) == unit and not _has_ties(kind, product, Fraction(found)):
+                return found
+    return scale
+
+
+def _has_ties(kind: str, product: Fraction, out: Fraction) -> bool:
+    """Whether p·product = (n + 1/2)·out for any p that the operation can come to."""
+    ratio = out / (2 * product)  # p / (2 n + 1)
+    twos = ratio.denominator & -ratio.denominator
+    if kind == "mul":
+        return twos == 1 and ratio.numerator <= INT8_RANGE**2
+    # A mean is a sum over the number of values: p may be a fraction, commonly of a power of two.
+    return ratio.numerator <= INT8_RANGE * twos
 
 
 def _unit(scale: float) -> float:
