@@ -277,7 +277,10 @@ def test_every_target_audits_and_runs_it(name: str, target: str, tmp_path: Path)
     found = module.open_runner(load_artifact(tmp_path / "out")).scores(pixels)
     expected = program.run(program.info.preprocessing.normalise(pixels)).numpy()
     step = program.graph().quantizer("head").scale
-    assert np.abs(found - expected).max() <= 40 * step
+    # TensorRT's lowering drops pairs, so it rounds elsewhere: 7 to 14 steps in the mean on nets of
+    # random weights. Logits that have nothing to do with these are 30 steps and more away.
+    assert np.abs(found - expected).mean() <= 20 * step
+    assert np.abs(found - expected[::-1]).mean() > 20 * step
     with pytest.raises(EdgevitError):
         module.check_artifact(tmp_path / "out", make_program(activation="gelu"))
 
