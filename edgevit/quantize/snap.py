@@ -62,9 +62,11 @@ def tie_free(
     operations = list(operations)
     free = {name: scale for name, scale in scales.items() if name not in fixed}
     tensors = [(*each.inputs, each.output) for each in operations if each.kind == "add"]
-    result = {**scales, **_on_grids(free, [each for each in tensors if free.keys() >= {*each}])}
+    adds = [each for each in tensors if free.keys() >= {*each}]
+    result = {**scales, **_on_grids(free, adds)}
+    movable = free.keys() - {name for each in adds for name in each}  # the grids of adds stay
     for each in operations:
-        if each.kind in ("mul", "mean") and each.output in free:
+        if each.kind in ("mul", "mean") and each.output in movable:
             inputs = [result[name] for name in each.inputs]
             result[each.output] = _apart(result[each.output], inputs, each.kind)
     return result

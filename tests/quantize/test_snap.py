@@ -104,6 +104,13 @@ def test_scales_stay_among_the_normal_numbers_of_fp16(scale: float, kind: str) -
         assert 2.0**-14 <= found < 65536
 
 
+def test_a_gate_that_an_add_reads_stays_on_the_adds_grid() -> None:
+    scales = {"x": 0.125, "gate": SIGMOID, "b": 0.3, "gated": 0.125, "sum": 0.4}
+    operations = [Operation("mul", ("x", "gate"), "gated"), add("gated", "b", "sum")]
+    found = tie_free(scales, ["gate"], operations)
+    assert add_ties(found["gated"], found["b"], found["sum"]) == 0
+
+
 def test_snapping_twice_is_snapping_once() -> None:
     scales = {"a": 0.013, "b": 0.21, "sum": 0.2, "mean": 0.1, "gate": SIGMOID, "out": 0.05}
     operations = [

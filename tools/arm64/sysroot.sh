@@ -9,7 +9,9 @@ python="$1"
 out="$2"
 here=$(cd "$(dirname "$0")" && pwd)
 litert=$(grep '^ai-edge-litert==' "$here/../../constraints.txt")
-if [ -e "$out/.ready" ] && [ "$(cat "$out/.ready")" = "$litert" ]; then exit 0; fi
+# What it is made of: a change of any remakes it.
+stamp="$litert $(cat "$here/sysroot.sh" "$here/cpuinfo" | cksum)"
+if [ -e "$out/.ready" ] && [ "$(cat "$out/.ready")" = "$stamp" ]; then exit 0; fi
 
 rm -rf "$out"
 work=$(mktemp -d "${TMPDIR:-/tmp}/edgevit-arm64.XXXXXX")
@@ -41,4 +43,4 @@ cp "$work/unpacked/ai_edge_litert/libLiteRt.so" "$out/"
 ln -sfn /usr/aarch64-linux-gnu/lib "$out/lib"
 mkdir -p "$out/proc"
 cp "$here/cpuinfo" "$out/proc/cpuinfo"
-printf '%s' "$litert" >"$out/.ready"
+printf '%s' "$stamp" >"$out/.ready"
