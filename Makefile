@@ -72,7 +72,7 @@ $(READY): pyproject.toml constraints.txt
 	@touch $@
 
 harness: env
-	@$(BIN)/python -c "from edgevit.harness import build_harness; print(build_harness())"
+	@$(BIN)/python -c "from edgevit.measure.harness import build_harness; print(build_harness())"
 
 clean:
 	rm -rf build

@@ -37,7 +37,7 @@ def accuracy(activation: str, given: argparse.Namespace, by_api: dict[str, Any])
 
 def latency(activations: tuple[str, ...], given: argparse.Namespace) -> dict[str, Any]:
     """At --image-size, one thread: p50 by activation, ratios to GELU, operators by their time."""
-    from edgevit.harness import run_harness
+    from edgevit.measure.harness import run_harness
     from edgevit.targets.tflite import compile_tflite
 
     with tempfile.TemporaryDirectory() as name:

@@ -29,9 +29,9 @@ def make_program(size: int, activation: str = "gelu") -> tuple[Any, Any]:
     """The fused net and its program."""
     import torch
 
-    from edgevit.checkpoint import load
-    from edgevit.data import ImageSet, Preprocessing
+    from edgevit.data.images import ImageSet, Preprocessing
     from edgevit.demo import EMBEDDED
+    from edgevit.models.checkpoint import load
     from edgevit.program import ModelInfo, ProgramInfo, build_program
     from edgevit.quantize.activation import with_activation
     from edgevit.quantize.net import QuantizedNet
@@ -103,7 +103,7 @@ def main() -> None:
     parser.add_argument("--image-size", type=int, default=224)
     parser.add_argument("--threads", type=int, default=1)
     given = parser.parse_args()
-    from edgevit.harness import run_harness
+    from edgevit.measure.harness import run_harness
 
     before = machine()
     with tempfile.TemporaryDirectory() as name:

@@ -37,7 +37,7 @@ def main() -> None:
     parser.add_argument("--image-size", type=int, default=224)
     parser.add_argument("--build", type=Path, default=ROOT / "build" / "harness")
     given = parser.parse_args()
-    from edgevit.harness import find_runtime
+    from edgevit.measure.harness import find_runtime
     from edgevit.program import Program
     from edgevit.targets.tflite import compile_tflite
 

@@ -42,7 +42,7 @@ def one_variant(
     program: Any, given: argparse.Namespace, target: str, options: dict[str, str],
     runs: tuple[dict[str, str], ...], work: Path,
 ) -> dict[str, Any]:  # fmt: skip
-    from edgevit.parity import compare
+    from edgevit.measure.parity import compare
     from edgevit.targets import load_target
 
     seconds = []

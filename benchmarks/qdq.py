@@ -28,7 +28,7 @@ FLOAT32 = {"io": "float32", "compute_precision": "float32"}
 
 def counts(model: Path) -> dict[str, Any]:
     """Findings of the strict lint, by level and by rule."""
-    from edgevit.lint import lint
+    from edgevit.targets.tensorrt.lint import lint
 
     findings = lint(model, strict=True)
     levels = Counter(finding.level for finding in findings)
@@ -44,9 +44,9 @@ def nncf_default(work: Path) -> Path:
     import nncf
     import torch
 
-    from edgevit.checkpoint import load
-    from edgevit.data import ImageSet, Preprocessing
+    from edgevit.data.images import ImageSet, Preprocessing
     from edgevit.demo import EMBEDDED
+    from edgevit.models.checkpoint import load
 
     net = load(EMBEDDED / "repvit_m0_9_eurosat64.safetensors").model.fuse().eval()
     source = ImageSet.open(EMBEDDED / "train.tar")
@@ -75,7 +75,7 @@ def lint_figures(work: Path, program: Any) -> dict[str, Any]:
 
 
 def latency_figures(work: Path, given: argparse.Namespace) -> dict[str, Any]:
-    from edgevit.harness import run_harness
+    from edgevit.measure.harness import run_harness
     from edgevit.targets.tensorrt import compile_tensorrt
 
     _, program = make_program(given.image_size)

@@ -34,8 +34,8 @@ def one_process(mode: str, setting: str) -> dict[str, float]:
     import torch
     import torch.nn.functional as F
 
-    from edgevit.quantize.images import channels_last
-    from edgevit.repvit import repvit_m0_9
+    from edgevit.data.batches import channels_last
+    from edgevit.models.repvit import repvit_m0_9
 
     size, batch, steps = SETTINGS[setting]
     torch.manual_seed(0)
@@ -89,8 +89,8 @@ def profile(setting: str) -> list[dict[str, float | str]]:
     import torch.nn.functional as F
     from torch.profiler import ProfilerActivity, profile
 
-    from edgevit.quantize.images import channels_last
-    from edgevit.repvit import repvit_m0_9
+    from edgevit.data.batches import channels_last
+    from edgevit.models.repvit import repvit_m0_9
 
     size, batch, _ = SETTINGS[setting]
     net = repvit_m0_9(1000, distillation=False).eval().fuse().to(memory_format=torch.channels_last)

@@ -16,7 +16,7 @@ import random
 import tarfile
 from pathlib import Path
 
-from edgevit.data import ImageSet
+from edgevit.data.images import ImageSet
 
 HERE = Path(__file__).parent
 SEED = 2026

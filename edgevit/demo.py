@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from edgevit.data import Preprocessing
+from edgevit.data.images import Preprocessing
 from edgevit.errors import ToolMissing
 from edgevit.files import check_target
 
@@ -26,13 +26,13 @@ def run_demo(out: Path, force: bool) -> dict[str, Any]:
     Takes 2 to 5 minutes on two cores. Raises what its steps raise; GateFailed when the artifact
     is not as good as it must be. A run that was interrupted goes on from where it was.
     """
-    from edgevit.parity import compare
+    from edgevit.measure.parity import compare
+    from edgevit.measure.report.page import write_report
+    from edgevit.measure.validate import validate
     from edgevit.program import Program
     from edgevit.quantize.options import QuantizeOptions
     from edgevit.quantize.pipeline import Source, quantize
-    from edgevit.report import write_report
     from edgevit.targets import load_target
-    from edgevit.validate import validate
 
     if not EMBEDDED.is_dir():
         raise ToolMissing(
@@ -66,7 +66,7 @@ def run_demo(out: Path, force: bool) -> dict[str, Any]:
 
 def _float_artifact(checkpoint: Path, program: Any, out: Path) -> None:
     """The float net as a TFLite artifact: the baseline that size and latency compare with."""
-    from edgevit.checkpoint import load
+    from edgevit.models.checkpoint import load
     from edgevit.targets.tflite.baseline import write_float_artifact
 
     write_float_artifact(load(checkpoint).model.fuse(), program, out)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from edgevit.harness import SOURCES, find_runtime
+from edgevit.measure.harness import SOURCES, find_runtime
 
 PACKAGES = {
     "torch": "models, fine-tuning",

@@ -1,9 +1,9 @@
 """Every error edgevit raises on purpose, and the exit code each one ends a command with.
 
-    EdgevitError            1   something inside edgevit went wrong
-    ├── InputError          2   bad usage or bad input: a file, an option, an image set
-    ├── GateFailed          3   the result was computed, and it is not good enough
-    └── ToolMissing         4   a toolkit, compiler or device that the command needs is not here
+EdgevitError            1   something inside edgevit went wrong
+├── InputError          2   bad usage or bad input: a file, an option, an image set
+├── GateFailed          3   the result was computed, and it is not good enough
+└── ToolMissing         4   a toolkit, compiler or device that the command needs is not here
 """
 
 

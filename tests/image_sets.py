@@ -6,7 +6,7 @@ import io
 import tarfile
 from pathlib import Path
 
-from edgevit.data import ImageSet
+from edgevit.data.images import ImageSet
 
 
 def subset(source: Path, target: Path, every: int) -> Path:

@@ -14,13 +14,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from edgevit.data import ImageSet, Preprocessing
-from edgevit.graph import SIGMOID_SCALE, SIGMOID_ZERO_POINT, Graph, Node, Quantizer
+from edgevit.data.images import ImageSet, Preprocessing
+from edgevit.graph.graph import SIGMOID_SCALE, SIGMOID_ZERO_POINT, Graph, Node, Quantizer
+from edgevit.models.repvit import RepViT, RepViTConfig
 from edgevit.program import ModelInfo, Program, ProgramInfo, build_program
 from edgevit.program.build import trace_graph
 from edgevit.quantize.activation import with_activation
 from edgevit.quantize.snap import Operation, tie_free
-from edgevit.repvit import RepViT, RepViTConfig
 
 SMALL = RepViTConfig("repvit_m0_9", (8, 16, 24, 32), (2, 1, 1, 1), num_classes=10)
 """Every operation of a RepViT in a fraction of the time."""
@@ -172,7 +172,7 @@ def trained_program(
     checkpoint: Path, images: torch.Tensor, profile: str, activation: str = "gelu"
 ) -> Program:
     """The trained M0.9 with max-abs scales over `images`."""
-    from edgevit.checkpoint import load
+    from edgevit.models.checkpoint import load
 
     net = with_activation(load(checkpoint).model.eval().fuse(), activation)
     image_size = images.shape[-1]

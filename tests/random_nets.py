@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from edgevit.repvit import VARIANTS, RepViT
+from edgevit.models.repvit import VARIANTS, RepViT
 
 
 def random_net(variant: str = "repvit_m0_6", seed: int = 0, **options) -> RepViT:

@@ -9,9 +9,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from edgevit.checkpoint import load
 from edgevit.errors import InputError
-from edgevit.repvit import RepViT
+from edgevit.models.checkpoint import load
+from edgevit.models.repvit import RepViT
 from tests.random_nets import random_images, random_net
 
 NET = random_net(num_classes=7)

@@ -23,10 +23,10 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from edgevit import graph as graph_module
 from edgevit.commands.compile import compile_command
 from edgevit.errors import EdgevitError, InputError
 from edgevit.files import read_tree, write_tree
+from edgevit.graph import graph as graph_module
 from edgevit.program import Program, Reference
 from edgevit.program.evq import check_json
 from edgevit.targets import load_target, target_names

@@ -20,7 +20,7 @@ os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
 
 import numpy as np
 
-from edgevit.graph import INT8_MAX, INT8_MIN, WEIGHT_MAX, Graph, Node, Quantizer
+from edgevit.graph.graph import INT8_MAX, INT8_MIN, WEIGHT_MAX, Graph, Node, Quantizer
 from edgevit.program import Program
 
 

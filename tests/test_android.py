@@ -26,10 +26,10 @@ from PIL import Image
 from safetensors.numpy import load_file
 
 from edgevit import __version__
-from edgevit.data import ImageSet
+from edgevit.apps import write_package
+from edgevit.data.images import ImageSet
 from edgevit.errors import InputError, ToolMissing
-from edgevit.harness import find_runtime, run_harness
-from edgevit.package import write_package
+from edgevit.measure.harness import find_runtime, run_harness
 from edgevit.targets import load_target
 from tests.programs import make_program, real_images, trained_program
 from tests.test_harness import edit_manifest

@@ -10,14 +10,14 @@ import torch
 from click.testing import CliRunner
 from safetensors.torch import save_file
 
-from edgevit import tensorfile
-from edgevit.checkpoint import config_from_json, load
 from edgevit.commands.inspect import inspect_command
-from edgevit.data import ImageSet, Preprocessing
+from edgevit.data.images import ImageSet, Preprocessing
 from edgevit.errors import InputError
-from edgevit.fuse import fuse, save_fused
-from edgevit.recognise import recognise
-from edgevit.repvit import VARIANTS, skeleton, variant_config
+from edgevit.models import tensorfile
+from edgevit.models.checkpoint import config_from_json, load
+from edgevit.models.fuse import fuse, save_fused
+from edgevit.models.recognise import recognise
+from edgevit.models.repvit import VARIANTS, skeleton, variant_config
 from tests.official_names import official_state_dict
 from tests.random_nets import random_images, random_net
 from tests.saved_nets import A_TENSOR, NET, STATE, refusal, same_logits, saved

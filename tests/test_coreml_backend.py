@@ -20,7 +20,7 @@ import pytest
 
 from edgevit.errors import InputError, ToolMissing
 from edgevit.files import sha256_tree
-from edgevit.harness import run_harness
+from edgevit.measure.harness import run_harness
 from tests.test_harness import LABELS, edit_manifest, picture, write_artifact
 
 REPOSITORY = Path(__file__).resolve().parent.parent

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from edgevit.data import ImageSet, Preprocessing
+from edgevit.data.images import ImageSet, Preprocessing
 from edgevit.errors import InputError
 
 

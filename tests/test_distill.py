@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from edgevit.checkpoint import load
-from edgevit.distill import load_teacher
 from edgevit.errors import InputError
+from edgevit.models.checkpoint import load
+from edgevit.quantize.distill import load_teacher
 from tests.programs import seeded_images, seeded_net
 
 

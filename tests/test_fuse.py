@@ -6,14 +6,21 @@ import torch
 from click.testing import CliRunner
 from torch import nn
 
-from edgevit import layers
-from edgevit.checkpoint import load
 from edgevit.commands.fuse import fuse_command
 from edgevit.commands.inspect import inspect_command
 from edgevit.errors import GateFailed, InputError
 from edgevit.files import sha256_file
-from edgevit.fuse import DEFAULT_BOUND, NOISE_SOURCE, FuseProof, fuse, noise_images, save_fused
-from edgevit.repvit import VARIANTS, is_fused
+from edgevit.models import layers
+from edgevit.models.checkpoint import load
+from edgevit.models.fuse import (
+    DEFAULT_BOUND,
+    NOISE_SOURCE,
+    FuseProof,
+    fuse,
+    noise_images,
+    save_fused,
+)
+from edgevit.models.repvit import VARIANTS, is_fused
 from tests.official_names import official_state_dict
 from tests.random_nets import random_images, random_net
 from tests.shared_data import shared_checkpoint, shared_data

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from edgevit.errors import GateFailed, InputError
-from edgevit.gate import gate
+from edgevit.tasks.gate import gate
 
 
 def predictions(count: int, right: set[int]) -> np.ndarray:

@@ -19,10 +19,10 @@ import pytest
 from PIL import Image
 from safetensors.numpy import load_file, save_file
 
-from edgevit import harness
-from edgevit.data import ImageSet, Preprocessing
+from edgevit.data.images import ImageSet, Preprocessing
 from edgevit.errors import EdgevitError, InputError, ToolMissing
-from edgevit.harness import build_harness, check_result, find_runtime, run_harness
+from edgevit.measure import harness
+from edgevit.measure.harness import build_harness, check_result, find_runtime, run_harness
 from tests.shared_data import shared_data
 
 LABELS = ("crop", "forest", "river")
@@ -311,7 +311,7 @@ def test_a_missing_system_package_is_named(tmp_path):
 
 def test_importing_and_looking_for_the_runtime_imports_no_toolkit():
     code = (
-        "import sys; from edgevit.harness import find_runtime; find_runtime('tflite');"
+        "import sys; from edgevit.measure.harness import find_runtime; find_runtime('tflite');"
         "heavy = ('ai_edge_litert', 'torch', 'tensorflow', 'jsonschema');"
         "print([m for m in heavy if m in sys.modules])"
     )
@@ -374,7 +374,7 @@ def inputs_of(artifact: Path, data: Path, folder: Path, limit: int | None = None
 
 
 def count_equal(artifact: Path, data: Path, folder: Path, limit: int | None = None) -> int:
-    """Compare every input tensor with edgevit.data's pixels; returns how many images that were."""
+    """Compare every input tensor with Python's pixels; returns how many images that were."""
     manifest = json.loads((artifact / "manifest.json").read_text())
     preprocessing = Preprocessing.from_json(manifest["preprocessing"])
     image_set = ImageSet.open(data)
@@ -401,6 +401,7 @@ def test_pixels_equal_pillows_on_eurosat(tmp_path, size, resize, interpolation, 
 
 def encodings(image: Image.Image, seed: int) -> dict[str, bytes]:
     """The image as files of many kinds: {suffix: bytes}."""
+
     def saved(kind: str, converted: Image.Image = image, **options: object) -> bytes:
         out = io.BytesIO()
         converted.save(out, kind, **options)

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from edgevit.data import Preprocessing
+from edgevit.data.images import Preprocessing
 from edgevit.errors import InputError, ToolMissing
-from edgevit.harness import find_runtime, run_harness
-from edgevit.validate import Limits
+from edgevit.measure.harness import find_runtime, run_harness
+from edgevit.measure.validate import Limits
 from tests.test_harness import LABELS, edit_manifest, picture, write_artifact
 
 onnx = pytest.importorskip("onnx")

@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from edgevit import package
+from edgevit import apps as package
+from edgevit.apps import MARKER_FILE, read_template, template_names, write_package
 from edgevit.commands.package import package_command
-from edgevit.data import Preprocessing
+from edgevit.data.images import Preprocessing
 from edgevit.errors import InputError, ToolMissing
-from edgevit.package import MARKER_FILE, read_template, template_names, write_package
 
 ROOT = Path(__file__).resolve().parent.parent
 MODEL = {

@@ -14,12 +14,12 @@ from click.testing import CliRunner, Result
 
 from edgevit.commands.parity import parity_command
 from edgevit.commands.run import run_command
-from edgevit.data import ImageSet
+from edgevit.data.images import ImageSet
 from edgevit.errors import GateFailed, InputError
-from edgevit.graph import Quantizer
-from edgevit.parity import _Difference, check_agreement, compare
+from edgevit.graph.graph import Quantizer
+from edgevit.measure.parity import _Difference, check_agreement, compare
+from edgevit.measure.report.page import collect
 from edgevit.program import Program
-from edgevit.report import collect
 from edgevit.targets import load_target
 from tests.image_sets import subset
 from tests.programs import real_images, trained_program

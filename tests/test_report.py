@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from edgevit.chart import Series, chart
-from edgevit.long_run import MAX_ROWS, rows_of, section, sentences
-from edgevit.report import write_report
+from edgevit.measure.report.chart import Series, chart
+from edgevit.measure.report.long_run import MAX_ROWS, rows_of, section, sentences
+from edgevit.measure.report.page import write_report
 from tests.test_harness import write_artifact
 
 

@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from edgevit.errors import InputError
-from edgevit.repvit import (
+from edgevit.models.repvit import (
     VARIANTS,
     RepViT,
     RepViTConfig,

@@ -19,9 +19,9 @@ import tree_sitter
 import tree_sitter_swift
 from PIL import Image
 
-from edgevit.data import ImageSet, Preprocessing
+from edgevit.apps import write_package
+from edgevit.data.images import ImageSet, Preprocessing
 from edgevit.errors import InputError
-from edgevit.package import write_package
 from tests.test_package import write_standin_artifact
 
 OK, BAD_ARGUMENT, IMAGE_REFUSED = 0, 1, 2

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from edgevit import tensorfile
+from edgevit.models import tensorfile
 from tests.saved_nets import NET, STATE, refusal, saved
 
 
@@ -37,7 +37,7 @@ def test_a_plain_pickle_is_refused(tmp_path):
 
 
 def test_a_whole_pickled_model_is_refused_by_its_class(tmp_path):
-    assert "edgevit.repvit.RepViT, which is code" in refusal(saved(tmp_path, NET))
+    assert "edgevit.models.repvit.RepViT, which is code" in refusal(saved(tmp_path, NET))
 
 
 @pytest.mark.parametrize("name", ["net.pth", "net.safetensors"])

@@ -17,12 +17,12 @@ from click.testing import CliRunner
 from edgevit.commands.compile import compile_command
 from edgevit.commands.lint import lint_command
 from edgevit.errors import EdgevitError, InputError, ToolMissing
-from edgevit.graph import float_graph
-from edgevit.lint import lint
+from edgevit.graph.graph import float_graph
 from edgevit.program import Program
 from edgevit.program.torch_program import graph_module
 from edgevit.targets import tensorrt
 from edgevit.targets.artifact import load_artifact
+from edgevit.targets.tensorrt.lint import lint
 from edgevit.targets.tensorrt.lower import Options
 from edgevit.targets.tensorrt.place import BEFORE_ACTIVATION, GATE, RESIDUAL, dropped
 from tests.programs import make_program, real_images, replace_node, seeded_pixels, trained_program
@@ -205,7 +205,7 @@ def test_dropped_pairs_change_the_numbers_as_dropping_them_does(
     options = {"io": "float32", "compute_precision": "float32"}
     tensorrt.compile_program(program, tmp_path / "out", False, **options)
     runner = tensorrt.open_runner(load_artifact(tmp_path / "out"))
-    from edgevit.data import ImageSet
+    from edgevit.data.images import ImageSet
 
     dataset, rules = ImageSet.open(embedded_val), program.info.preprocessing
     pixels = dataset.pixels(range(0, 1000, 32), rules)

@@ -19,10 +19,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edgevit.data import Preprocessing
+from edgevit.apps import write_package
+from edgevit.data.images import Preprocessing
 from edgevit.errors import InputError, ToolMissing
-from edgevit.harness import check_result, run_harness
-from edgevit.package import write_package
+from edgevit.measure.harness import check_result, run_harness
 from tests.test_harness import LABELS, edit_manifest, picture, write_artifact
 
 REPOSITORY = Path(__file__).resolve().parent.parent

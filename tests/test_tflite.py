@@ -21,9 +21,9 @@ import pytest
 import torch
 from ai_edge_litert import schema_py_generated as schema
 
-from edgevit.data import Preprocessing
+from edgevit.data.images import Preprocessing
 from edgevit.errors import EdgevitError, InputError
-from edgevit.graph import Quantizer
+from edgevit.graph.graph import Quantizer
 from edgevit.program import Program
 from edgevit.program.executor import Executor
 from edgevit.targets import load_target

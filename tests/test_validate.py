@@ -12,14 +12,14 @@ import numpy as np
 import pytest
 import torch
 
-from edgevit.data import ImageSet, Preprocessing
+from edgevit.data.images import ImageSet, Preprocessing
 from edgevit.errors import GateFailed, InputError
+from edgevit.measure.report.page import collect, write_report
+from edgevit.measure.validate import validate
 from edgevit.program import Program, Reference
-from edgevit.report import collect, write_report
 from edgevit.targets import load_target
 from edgevit.targets.artifact import load_manifest
 from edgevit.targets.tflite.baseline import write_float_artifact
-from edgevit.validate import validate
 from tests.image_sets import subset
 from tests.programs import real_images, trained_program
 from tests.sshd import start_sshd
@@ -41,7 +41,7 @@ def program(
     images: Path,
 ) -> Path:
     """The trained net with max-abs scales and its logits on the images recorded."""
-    from edgevit.checkpoint import load
+    from edgevit.models.checkpoint import load
 
     made = trained_program(embedded_checkpoint, real_images(embedded_train, 16, 64), "portable")
     source = ImageSet.open(images)
@@ -73,7 +73,7 @@ def artifact(tmp_path: Path, program: Path) -> Path:
 def test_a_good_artifact_passes_and_the_report_shows_it(
     artifact: Path, program: Path, images: Path, embedded_checkpoint: Path
 ) -> None:
-    from edgevit.checkpoint import load
+    from edgevit.models.checkpoint import load
 
     found = validate(artifact, images, max_drop=5.0, min_agreement=95.0)
     assert found.passed and found.compared_with == "float"

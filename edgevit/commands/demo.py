@@ -32,7 +32,7 @@ def demo_command(output: Path, force: bool, as_json: bool) -> None:
     import torch
 
     from edgevit.demo import run_demo
-    from edgevit.report import print_table
+    from edgevit.measure.report.page import print_table
 
     torch.set_num_threads(os.cpu_count() or 1)
     report = run_demo(output, force)

@@ -11,8 +11,8 @@ import click
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from edgevit.data import ImageSet
-    from edgevit.fuse import FuseProof
+    from edgevit.data.images import ImageSet
+    from edgevit.models.fuse import FuseProof
 
 DEFAULT_IMAGES = 64
 
@@ -70,10 +70,10 @@ def fuse_command(
     Example:
       edgevit fuse repvit.pth -o fused.safetensors --data eurosat-val.tar --image-size 64
     """
-    from edgevit.checkpoint import load
-    from edgevit.data import ImageSet
+    from edgevit.data.images import ImageSet
     from edgevit.files import check_target
-    from edgevit.fuse import DEFAULT_BOUND, NOISE_SOURCE, fuse, noise_images, save_fused
+    from edgevit.models.checkpoint import load
+    from edgevit.models.fuse import DEFAULT_BOUND, NOISE_SOURCE, fuse, noise_images, save_fused
 
     check_target(output, force)
     loaded = load(checkpoint, variant=variant, weights=weights, image_size=image_size)
@@ -100,8 +100,8 @@ def fuse_command(
 
 def _batches(image_set: ImageSet, count: int, image_size: int) -> Iterator[Tensor]:
     """`count` images at even distances, in batches of (N, 3, image_size, image_size)."""
-    from edgevit.data import Preprocessing
-    from edgevit.fuse import BATCH_SIZE
+    from edgevit.data.images import Preprocessing
+    from edgevit.models.fuse import BATCH_SIZE
     from edgevit.progress import Progress
 
     preprocessing = Preprocessing(image_size, resize_size=image_size)

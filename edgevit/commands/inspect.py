@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from edgevit.checkpoint import CheckpointInfo
+    from edgevit.models.checkpoint import CheckpointInfo
 
 
 @click.command("inspect")
@@ -33,7 +33,7 @@ def inspect_command(
     Example:
       edgevit inspect repvit_m0_9_eurosat64_timm.pth
     """
-    from edgevit.checkpoint import inspect
+    from edgevit.models.checkpoint import inspect
 
     info = inspect(checkpoint, variant=variant, weights=weights, image_size=image_size)
     if as_json:
@@ -71,7 +71,7 @@ def _print_table(info: CheckpointInfo) -> None:
 
 
 def _proof_text(stored: dict[str, Any]) -> str:
-    from edgevit.fuse import FuseProof
+    from edgevit.models.fuse import FuseProof
 
     proof = FuseProof.from_json(stored.get("original") or stored)
     if proof.max_abs_delta_logit is None:

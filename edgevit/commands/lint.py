@@ -13,7 +13,7 @@ import click
 from edgevit.errors import GateFailed, InputError
 
 if TYPE_CHECKING:
-    from edgevit.lint import Finding
+    from edgevit.targets.tensorrt.lint import Finding
 
 
 @click.command("lint")
@@ -32,7 +32,7 @@ def lint_command(path: Path, strict: bool, as_json: bool) -> None:
       edgevit lint build/tensorrt
       edgevit lint --strict model.onnx
     """
-    from edgevit.lint import lint
+    from edgevit.targets.tensorrt.lint import lint
 
     findings = lint(_artifact_bytes(path) if path.is_dir() else path, strict=strict)
     errors = sum(finding.level == "error" for finding in findings)
@@ -65,7 +65,7 @@ def _print(path: Path, findings: Sequence[Finding]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from edgevit.lint import RULES
+    from edgevit.targets.tensorrt.lint import RULES
 
     if not findings:
         click.echo(f"{path}: none of {len(RULES)} rules is broken")

@@ -40,7 +40,7 @@ def package_command(
     Example:
       edgevit package --target coreml --build build -o RepViTClassifier
     """
-    from edgevit.package import write_package
+    from edgevit.apps import write_package
 
     output = build / f"{target}-package" if output is None else output
     packaged = write_package(target, build, output, name=name, force=force)

@@ -11,7 +11,7 @@ import click
 from edgevit.commands.options import runner_options
 
 if TYPE_CHECKING:
-    from edgevit.parity import Parity
+    from edgevit.measure.parity import Parity
 
 
 @click.command("parity")
@@ -74,7 +74,7 @@ def parity_command(
       edgevit parity build/tflite build/coreml --data val.tar
     """
     from edgevit.files import check_target
-    from edgevit.parity import FILE_NAME, check_agreement, compare
+    from edgevit.measure.parity import FILE_NAME, check_agreement, compare
     from edgevit.targets import load_target
     from edgevit.targets.artifact import load_manifest
 
@@ -99,7 +99,7 @@ def parity_command(
 
 
 def _print(found: dict[str, Parity], every: bool, as_json: bool) -> None:
-    from edgevit.parity import print_table
+    from edgevit.measure.parity import print_table
 
     if as_json:
         rows = {name: parity.to_json() for name, parity in found.items()}

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgevit.data import IMAGENET_MEAN, IMAGENET_STD, INTERPOLATIONS
+from edgevit.data.images import IMAGENET_MEAN, IMAGENET_STD, INTERPOLATIONS
 
 if TYPE_CHECKING:
     from edgevit.quantize.pipeline import Result
@@ -138,7 +138,7 @@ def quantize_command(**given: Any) -> None:
     """
     import torch
 
-    from edgevit.data import Preprocessing
+    from edgevit.data.images import Preprocessing
     from edgevit.quantize.options import QuantizeOptions
     from edgevit.quantize.pipeline import Source, quantize
 

@@ -22,7 +22,7 @@ def report_command(run: Path, force: bool, as_json: bool) -> None:
       edgevit report build/
     """
     from edgevit.errors import GateFailed
-    from edgevit.report import print_table, write_report
+    from edgevit.measure.report.page import print_table, write_report
 
     report = write_report(run, force)
     if as_json:

@@ -30,7 +30,7 @@ def run_command(
     Example:
       edgevit run build/coreml photo.jpg
     """
-    from edgevit.run import classify
+    from edgevit.measure.classify import classify
 
     given = {name: value for name, value in options.items() if value is not None}
     engine, answers = classify(folder, list(images), top_k, **given)

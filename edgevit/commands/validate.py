@@ -110,7 +110,7 @@ def validate_command(
       edgevit validate build/tflite --data eurosat-val.tar
       edgevit validate build/tflite --data eurosat-val.tar --device ssh://pi@board --mlperf
     """
-    from edgevit.validate import validate
+    from edgevit.measure.validate import validate
 
     found = validate(artifact, data, out=output, apply_gates=not no_gate, **rest)
     if as_json:
@@ -131,7 +131,7 @@ def validate_command(
 
 def _more(result: dict[str, Any]) -> list[str]:
     """What a long run and an early stop have to say."""
-    from edgevit.long_run import sentences
+    from edgevit.measure.report.long_run import sentences
 
     lines = [] if result["long_run"] is None else sentences(result["long_run"])
     stop = result["early_stop"]

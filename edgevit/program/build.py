@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgevit.errors import InputError
-from edgevit.graph import (
+from edgevit.graph.graph import (
     INT8_MAX,
     INT8_MIN,
     SIGMOID_SCALE,

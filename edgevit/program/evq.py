@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from edgevit.errors import InputError
-from edgevit.graph import HOW, INT8_MAX, INT8_MIN, WEIGHT_MAX, Graph
+from edgevit.graph.graph import HOW, INT8_MAX, INT8_MIN, WEIGHT_MAX, Graph
 from edgevit.program.build import check_quantized
 from edgevit.program.container import MAX_FILE_BYTES, parse_json, read_zip, write_zip
 from edgevit.program.info import ProgramInfo, Reference

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from edgevit.graph import INT8_MAX, INT8_MIN, Graph, Node, Quantizer
+from edgevit.graph.graph import INT8_MAX, INT8_MIN, Graph, Node, Quantizer
 
 EXACT_FLOAT32 = 2**24
 """Every integer below this is a float32, and so is every partial sum of a bounded total."""

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from edgevit.data import Preprocessing
+from edgevit.data.images import Preprocessing
 from edgevit.errors import InputError
 from edgevit.program.build import PROFILES
 

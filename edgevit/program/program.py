@@ -13,7 +13,7 @@ import numpy as np
 
 from edgevit.errors import InputError
 from edgevit.files import atomic_path
-from edgevit.graph import Graph, How, Quantizer
+from edgevit.graph.graph import Graph, How, Quantizer
 from edgevit.program import evq
 from edgevit.program.build import check_quantized, quantize_graph, trace_graph
 from edgevit.program.info import ProgramInfo, Reference

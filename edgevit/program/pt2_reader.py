@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from edgevit.errors import InputError
-from edgevit.graph import Graph
+from edgevit.graph.graph import Graph
 from edgevit.program.aten import Call, Ref
 from edgevit.program.container import fields, parse_json, read_zip
 from edgevit.program.reading import graph_from_calls

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from edgevit.errors import InputError
-from edgevit.graph import INT8_MAX, INT8_MIN, WEIGHT_MAX, Graph, Node, Quantizer, output_shape
+from edgevit.graph.graph import INT8_MAX, INT8_MIN, WEIGHT_MAX, Graph, Node, Quantizer, output_shape
 from edgevit.program.aten import (
     DEQUANTIZE,
     DEQUANTIZE_WEIGHT,

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgevit.errors import EdgevitError
-from edgevit.graph import INT8_MAX, INT8_MIN, WEIGHT_MAX, Graph, Node
+from edgevit.graph.graph import INT8_MAX, INT8_MIN, WEIGHT_MAX, Graph, Node
 from edgevit.program.container import write_zip
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 from edgevit.errors import InputError
-from edgevit.layers import Silu
+from edgevit.models.layers import Silu
 from edgevit.quantize.net import Step, trace
 
 GAIN = 1.702

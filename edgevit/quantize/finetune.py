@@ -12,10 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from edgevit.distill import Teacher, distillation_loss
-from edgevit.progress import Progress
-from edgevit.quantize.distributed import Group
-from edgevit.quantize.images import (
+from edgevit.data.batches import (
     PixelSource,
     augment,
     channels_last,
@@ -23,6 +20,9 @@ from edgevit.quantize.images import (
     prefetched,
     training_batch,
 )
+from edgevit.data.distributed import Group
+from edgevit.progress import Progress
+from edgevit.quantize.distill import Teacher, distillation_loss
 from edgevit.quantize.net import QuantizedNet
 from edgevit.quantize.options import QuantizeOptions
 from edgevit.quantize.snapshot import read_snapshot, write_snapshot

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
 from edgevit.errors import InputError
-from edgevit.graph import Quantizer
+from edgevit.graph.graph import Quantizer
 from edgevit.quantize.fakequant import fake_quantize, fake_quantize_gelu
 from edgevit.quantize.snap import Operation, tie_free, to_fp16_grid
 

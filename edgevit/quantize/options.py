@@ -7,9 +7,9 @@ import json
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from edgevit.data.batches import AUGMENTATIONS
 from edgevit.errors import InputError
 from edgevit.quantize.activation import ACTIVATIONS
-from edgevit.quantize.images import AUGMENTATIONS
 from edgevit.quantize.place import PROFILES
 
 

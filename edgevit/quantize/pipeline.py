@@ -16,24 +16,24 @@ import torch
 from torch import Tensor, nn
 
 import edgevit
-from edgevit.checkpoint import CheckpointInfo, load
-from edgevit.data import ImageSet, Preprocessing
-from edgevit.distill import load_teacher
+from edgevit.data.batches import PixelSource, channels_last, draw, logits_of, split
+from edgevit.data.distributed import Group
+from edgevit.data.images import ImageSet, Preprocessing
 from edgevit.errors import InputError
 from edgevit.files import check_target
-from edgevit.fuse import FuseResult, fuse
-from edgevit.gate import GateResult, gate
-from edgevit.graph import Quantizer
+from edgevit.graph.graph import Quantizer
+from edgevit.models.checkpoint import CheckpointInfo, load
+from edgevit.models.fuse import FuseResult, fuse
 from edgevit.program import Metric, ModelInfo, Program, ProgramInfo, Reference, build_program
 from edgevit.quantize.activation import with_activation
-from edgevit.quantize.distributed import Group
+from edgevit.quantize.distill import load_teacher
 from edgevit.quantize.finetune import FineTuner, History
-from edgevit.quantize.images import PixelSource, channels_last, draw, logits_of, split
 from edgevit.quantize.net import QuantizedNet
 from edgevit.quantize.options import QuantizeOptions, run_key
 from edgevit.quantize.place import place
 from edgevit.quantize.ptq import correct_biases
 from edgevit.quantize.snapshot import read_snapshot, remove_leftovers, write_snapshot
+from edgevit.tasks.gate import GateResult, gate
 
 CALIBRATION_BATCH = 16
 BIAS_IMAGES = 256

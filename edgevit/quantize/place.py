@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from edgevit.errors import EdgevitError
-from edgevit.graph import SIGMOID_SCALE, SIGMOID_ZERO_POINT, Quantizer
+from edgevit.graph.graph import SIGMOID_SCALE, SIGMOID_ZERO_POINT, Quantizer
 from edgevit.quantize.net import INPUT, QUANT_MAX, QUANT_MIN, WEIGHT_MAX, Step, run_float, trace
 
 Profile = Literal["portable", "asymmetric"]

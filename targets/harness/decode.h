@@ -13,7 +13,7 @@
 
 namespace edgevit {
 
-// As edgevit.data: what no image of a data set needs to exceed.
+// As edgevit.data.images: what no image of a data set needs to exceed.
 constexpr std::uint64_t kMaxImageBytes = 64ULL << 20;
 constexpr std::uint64_t kMaxImagePixels = 64'000'000;
 

@@ -5,7 +5,7 @@
 
 namespace edgevit {
 
-// As edgevit.validate.Limits.
+// As edgevit.measure.validate.Limits.
 struct GateLimits {
     double max_drop_points = 0;        // top-1 below the net that is compared with
     double min_agreement_percent = 0;  // predictions equal to the program's

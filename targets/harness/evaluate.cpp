@@ -117,7 +117,7 @@ class Evaluator {
         return verdict == Verdict::fails || (verdict == Verdict::holds && !long_run_);
     }
 
-    // The net that the accuracy gate compares with, as edgevit.validate chooses it.
+    // The net that the accuracy gate compares with, as edgevit.measure.validate chooses it.
     const float* compared_logits(const Dataset::Entry& entry) const {
         return reference_->find(
             reference_->float_logits ? *reference_->float_logits : reference_->logits, entry.path);

@@ -8,7 +8,7 @@
 
 namespace edgevit {
 
-// As edgevit.data.MAX_IMAGE_PIXELS.
+// As edgevit.data.images.MAX_IMAGE_PIXELS.
 constexpr std::size_t kMaxPixels = 64'000'000;
 constexpr std::size_t kMaxStrideBytes = std::size_t{1} << 30;
 

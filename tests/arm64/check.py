@@ -16,7 +16,7 @@ import numpy as np
 from safetensors.numpy import load_file
 
 from edgevit.errors import ToolMissing
-from edgevit.harness import run_harness
+from edgevit.measure.harness import run_harness
 
 ROOT = Path(__file__).resolve().parents[2]
 BUILD, SYSROOT = ROOT / "build" / "arm64", ROOT / "build" / "arm64-sysroot"

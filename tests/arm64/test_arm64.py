@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from edgevit.data import ImageSet
+from edgevit.data.images import ImageSet
 from edgevit.errors import ToolMissing
-from edgevit.harness import find_runtime, run_harness
+from edgevit.measure.harness import find_runtime, run_harness
 from edgevit.targets import load_target
 from tests.arm64.check import SYSROOT, Comparison, compare, emulated_harness
 from tests.programs import real_images, trained_program

@@ -1,13 +1,13 @@
 """Write `data/goldens.safetensors`: what Pillow makes of small images, for the C++ tests.
 
-    python tests/cpp/make_goldens.py
+python tests/cpp/make_goldens.py
 
-    decode/NAME/file, decode/NAME/rgb        an encoded image; Pillow's convert("RGB")
-    refuse/NAME                              an encoded image that must be refused
-    resize/source                            a picture, uint8 (H, W, 3)
-    resize/FILTER/WxH                        the same after Image.resize
-    input/IMAGE_SIZE/RESIZE_SIZE/FILTER      the same after edgevit.data.Preprocessing.crop;
-                                             RESIZE_SIZE 0 stands for none
+decode/NAME/file, decode/NAME/rgb        an encoded image; Pillow's convert("RGB")
+refuse/NAME                              an encoded image that must be refused
+resize/source                            a picture, uint8 (H, W, 3)
+resize/FILTER/WxH                        the same after Image.resize
+input/IMAGE_SIZE/RESIZE_SIZE/FILTER      the same after edgevit.data.images.Preprocessing.crop;
+                                         RESIZE_SIZE 0 stands for none
 """
 
 from __future__ import annotations
@@ -21,13 +21,21 @@ import numpy as np
 from PIL import Image
 from safetensors.numpy import save_file
 
-from edgevit.data import Preprocessing
+from edgevit.data.images import Preprocessing
 
 WIDTH, HEIGHT = 19, 13
 FILTERS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
 RESIZES = ((32, 23), (10, 7), (29, 9), (8, 21), (29, 40), (51, 21), (1, 1), (3, 100))
-INPUTS = ((16, 0, "bicubic"), (16, 18, "bicubic"), (17, 18, "bilinear"), (21, 21, "bicubic"),
-          (32, 36, "bicubic"), (7, 7, "bilinear"), (12, 21, "bicubic"), (15, 18, "bilinear"))
+INPUTS = (
+    (16, 0, "bicubic"),
+    (16, 18, "bicubic"),
+    (17, 18, "bilinear"),
+    (21, 21, "bicubic"),
+    (32, 36, "bicubic"),
+    (7, 7, "bilinear"),
+    (12, 21, "bicubic"),
+    (15, 18, "bilinear"),
+)
 
 
 def picture(width: int, height: int, seed: int) -> np.ndarray:
@@ -52,12 +60,26 @@ def chunk(name: bytes, data: bytes) -> bytes:
     return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
 
 
-def png(width: int, height: int, depth: int, colour: int, rows: bytes, *extra: bytes,
-        interlaced: bool = False) -> bytes:
+def png(
+    width: int,
+    height: int,
+    depth: int,
+    colour: int,
+    rows: bytes,
+    *extra: bytes,
+    interlaced: bool = False,
+) -> bytes:
     """A PNG of unfiltered rows, each with its leading filter byte; for what Pillow cannot write."""
     header = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, int(interlaced))
-    return b"".join([b"\x89PNG\r\n\x1a\n", chunk(b"IHDR", header), *extra,
-                     chunk(b"IDAT", zlib.compress(rows, 9)), chunk(b"IEND", b"")])
+    return b"".join(
+        [
+            b"\x89PNG\r\n\x1a\n",
+            chunk(b"IHDR", header),
+            *extra,
+            chunk(b"IDAT", zlib.compress(rows, 9)),
+            chunk(b"IEND", b""),
+        ]
+    )
 
 
 def unfiltered(lines: np.ndarray) -> bytes:
@@ -78,8 +100,15 @@ def packed_grey(depth: int) -> bytes:
 
 def adam7(rgb: np.ndarray) -> bytes:
     """The picture as an interlaced PNG."""
-    passes = ((0, 8, 0, 8), (0, 8, 4, 8), (4, 8, 0, 4), (0, 4, 2, 4), (2, 4, 0, 2), (0, 2, 1, 2),
-              (1, 2, 0, 1))
+    passes = (
+        (0, 8, 0, 8),
+        (0, 8, 4, 8),
+        (4, 8, 0, 4),
+        (0, 4, 2, 4),
+        (2, 4, 0, 2),
+        (0, 2, 1, 2),
+        (1, 2, 0, 1),
+    )
     rows = b""
     for y, dy, x, dx in passes:
         part = rgb[y::dy, x::dx]
@@ -103,11 +132,14 @@ def short_palette(index: int) -> bytes:
 
 def jpegs(rgb: Image.Image) -> dict[str, bytes]:
     """JPEG files by name."""
-    files = {f"jpeg-{s.replace(':', '')}": saved(rgb, "JPEG", quality=85, subsampling=s)
-             for s in ("4:4:4", "4:2:2", "4:2:0", "4:1:1")}
+    files = {
+        f"jpeg-{s.replace(':', '')}": saved(rgb, "JPEG", quality=85, subsampling=s)
+        for s in ("4:4:4", "4:2:2", "4:2:0", "4:1:1")
+    }
     for s in ("4:4:4", "4:2:0"):
         files[f"jpeg-progressive-{s.replace(':', '')}"] = saved(
-            rgb, "JPEG", quality=70, progressive=True, subsampling=s)
+            rgb, "JPEG", quality=70, progressive=True, subsampling=s
+        )
     exif = Image.Exif()
     exif[0x0112] = 6  # orientation: a quarter turn, which must not be applied
     files["jpeg-oriented"] = saved(rgb, "JPEG", quality=90, exif=exif)
@@ -157,8 +189,13 @@ def main() -> None:
     for name, data in (jpegs(rgb) | pngs(rgb)).items():
         goldens[f"decode/{name}/file"] = np.frombuffer(data, np.uint8)
         goldens[f"decode/{name}/rgb"] = np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
-    refused = {"png-grey-16": sixteen_bit(1), "png-colour-beyond-palette": short_palette(3),
-               "gif": saved(rgb.convert("L"), "GIF"), "empty": b"", "magic": b"\xff\xd8\xff"}
+    refused = {
+        "png-grey-16": sixteen_bit(1),
+        "png-colour-beyond-palette": short_palette(3),
+        "gif": saved(rgb.convert("L"), "GIF"),
+        "empty": b"",
+        "magic": b"\xff\xd8\xff",
+    }
     for name, data in refused.items():
         goldens[f"refuse/{name}"] = np.frombuffer(data, np.uint8)
     source = picture(29, 21, 2)

@@ -34,8 +34,15 @@ class TinyModel:
         self.graph.tensors, self.graph.operators = [], []
         self.model.subgraphs = [self.graph]
 
-    def tensor(self, name: str, shape: list[int], kind: int, scale: list[float] | None = None,
-               zero_point: int = 0, data: np.ndarray | None = None) -> int:
+    def tensor(
+        self,
+        name: str,
+        shape: list[int],
+        kind: int,
+        scale: list[float] | None = None,
+        zero_point: int = 0,
+        data: np.ndarray | None = None,
+    ) -> int:
         """Add a tensor and return its index; `scale` per tensor (one) or per output channel."""
         tensor = schema.TensorT()
         tensor.name, tensor.shape, tensor.type = name, shape, kind
@@ -51,8 +58,15 @@ class TinyModel:
         self.graph.tensors.append(tensor)
         return len(self.graph.tensors) - 1
 
-    def op(self, code: int, inputs: list[int], output: int, kind: int = 0,
-           options: object | None = None, version: int = 1) -> int:
+    def op(
+        self,
+        code: int,
+        inputs: list[int],
+        output: int,
+        kind: int = 0,
+        options: object | None = None,
+        version: int = 1,
+    ) -> int:
         """Add an op and return its output tensor."""
         operator_code = schema.OperatorCodeT()
         operator_code.builtinCode, operator_code.version = code, version
@@ -65,24 +79,44 @@ class TinyModel:
         self.graph.operators.append(operator)
         return output
 
-    def conv(self, rng: np.random.Generator, name: str, source: int, shape: list[int], kernel: int,
-             stride: int, scales: tuple[float, float]) -> int:
+    def conv(
+        self,
+        rng: np.random.Generator,
+        name: str,
+        source: int,
+        shape: list[int],
+        kernel: int,
+        stride: int,
+        scales: tuple[float, float],
+    ) -> int:
         """Add a same-padded convolution with int8 weights per channel and an int32 bias."""
         out_channels, in_channels = shape[-1], self.graph.tensors[source].shape[-1]
         weight_scale = (rng.uniform(0.5, 1.5, out_channels) / 400).astype(np.float32)
         weights = rng.integers(-127, 128, (out_channels, kernel, kernel, in_channels), np.int8)
         bias = rng.integers(-500, 500, out_channels, np.int32)
-        weight = self.tensor(name + ".weight", list(weights.shape), schema.TensorType.INT8,
-                             weight_scale.tolist(), data=weights)
+        weight = self.tensor(
+            name + ".weight",
+            list(weights.shape),
+            schema.TensorType.INT8,
+            weight_scale.tolist(),
+            data=weights,
+        )
         bias_scale = (weight_scale * np.float32(scales[0])).tolist()
-        bias_index = self.tensor(name + ".bias", [out_channels], schema.TensorType.INT32,
-                                 bias_scale, data=bias)
+        bias_index = self.tensor(
+            name + ".bias", [out_channels], schema.TensorType.INT32, bias_scale, data=bias
+        )
         options = schema.Conv2DOptionsT()
         options.padding = schema.Padding.SAME
         options.strideH = options.strideW = stride
         output = self.tensor(name, shape, schema.TensorType.INT8, [scales[1]])
-        return self.op(schema.BuiltinOperator.CONV_2D, [source, weight, bias_index], output,
-                       schema.BuiltinOptions.Conv2DOptions, options, version=3)
+        return self.op(
+            schema.BuiltinOperator.CONV_2D,
+            [source, weight, bias_index],
+            output,
+            schema.BuiltinOptions.Conv2DOptions,
+            options,
+            version=3,
+        )
 
     def pack(self) -> bytes:
         """Return the flatbuffer with one signature, `serving_default`."""
@@ -105,27 +139,46 @@ def build() -> bytes:
     half = SIDE // 2
     image = tiny.tensor("input", [1, SIDE, SIDE, 3], int8, [0.0078125])
     stem = tiny.conv(rng, "stem", image, [1, half, half, CHANNELS], 3, 2, (0.0078125, 0.03125))
-    gelu = tiny.op(schema.BuiltinOperator.GELU, [stem],
-                   tiny.tensor("gelu", [1, half, half, CHANNELS], int8, [0.03125]),
-                   schema.BuiltinOptions.GeluOptions, schema.GeluOptionsT(), version=2)
+    gelu = tiny.op(
+        schema.BuiltinOperator.GELU,
+        [stem],
+        tiny.tensor("gelu", [1, half, half, CHANNELS], int8, [0.03125]),
+        schema.BuiltinOptions.GeluOptions,
+        schema.GeluOptionsT(),
+        version=2,
+    )
     mix = tiny.conv(rng, "mix", gelu, [1, half, half, CHANNELS], 1, 1, (0.03125, 0.0625))
-    add = tiny.op(schema.BuiltinOperator.ADD, [mix, gelu],
-                  tiny.tensor("add", [1, half, half, CHANNELS], int8, [0.0625]),
-                  schema.BuiltinOptions.AddOptions, schema.AddOptionsT(), version=2)
+    add = tiny.op(
+        schema.BuiltinOperator.ADD,
+        [mix, gelu],
+        tiny.tensor("add", [1, half, half, CHANNELS], int8, [0.0625]),
+        schema.BuiltinOptions.AddOptions,
+        schema.AddOptionsT(),
+        version=2,
+    )
     axes = tiny.tensor("axes", [2], schema.TensorType.INT32, data=np.array([1, 2], np.int32))
     keep = schema.ReducerOptionsT()
     keep.keepDims = True
-    mean = tiny.op(schema.BuiltinOperator.MEAN, [add, axes],
-                   tiny.tensor("mean", [1, 1, 1, CHANNELS], int8, [0.03125]),
-                   schema.BuiltinOptions.ReducerOptions, keep, version=2)
+    mean = tiny.op(
+        schema.BuiltinOperator.MEAN,
+        [add, axes],
+        tiny.tensor("mean", [1, 1, 1, CHANNELS], int8, [0.03125]),
+        schema.BuiltinOptions.ReducerOptions,
+        keep,
+        version=2,
+    )
     head = tiny.conv(rng, "head", mean, [1, 1, 1, CLASSES], 1, 1, (0.03125, 0.00390625))
     sides = np.array([1, CLASSES], np.int32)
     shape = tiny.tensor("shape", [2], schema.TensorType.INT32, data=sides)
     reshape = schema.ReshapeOptionsT()
     reshape.newShape = [1, CLASSES]
-    logits = tiny.op(schema.BuiltinOperator.RESHAPE, [head, shape],
-                     tiny.tensor("logits", [1, CLASSES], int8, [0.00390625]),
-                     schema.BuiltinOptions.ReshapeOptions, reshape)
+    logits = tiny.op(
+        schema.BuiltinOperator.RESHAPE,
+        [head, shape],
+        tiny.tensor("logits", [1, CLASSES], int8, [0.00390625]),
+        schema.BuiltinOptions.ReshapeOptions,
+        reshape,
+    )
     tiny.graph.inputs, tiny.graph.outputs = [image], [logits]
     return tiny.pack()
 

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from edgevit.devices import link
-from edgevit.devices.packing import pack_images
+from edgevit.measure.devices import link
+from edgevit.measure.devices.packing import pack_images
 from tests.sshd import Sshd, start_sshd
 from tests.test_harness import LABELS, picture, write_artifact
 

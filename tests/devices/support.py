@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from edgevit.harness import build_harness, measuring_options
+from edgevit.measure.harness import build_harness, measuring_options
 
 WORDS = measuring_options(warmup=0)
 

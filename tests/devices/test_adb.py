@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from edgevit.devices import link, open_device, run_on_device
-from edgevit.devices.adb import Adb
-from edgevit.devices.base import DeviceGone
 from edgevit.errors import ToolMissing
-from edgevit.harness import build_harness, run_harness
+from edgevit.measure.devices import link, open_device, run_on_device
+from edgevit.measure.devices.adb import Adb
+from edgevit.measure.devices.base import DeviceGone
+from edgevit.measure.harness import build_harness, run_harness
 from tests.devices.support import WORDS
 from tests.test_harness import edit_manifest
 

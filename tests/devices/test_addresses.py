@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from edgevit.devices import open_device
-from edgevit.devices.adb import Adb
-from edgevit.devices.ssh import Ssh
 from edgevit.errors import InputError
+from edgevit.measure.devices import open_device
+from edgevit.measure.devices.adb import Adb
+from edgevit.measure.devices.ssh import Ssh
 
 
 @pytest.mark.parametrize(

@@ -13,14 +13,14 @@ from pathlib import Path
 
 import pytest
 
-from edgevit.devices import open_device, run_on_device
-from edgevit.devices.base import DeviceGone
-from edgevit.devices.link import Link
-from edgevit.devices.packing import pack_artifact, pack_images
-from edgevit.devices.remote import RemoteRun
-from edgevit.devices.store import Blob, push
 from edgevit.errors import EdgevitError
-from edgevit.harness import HarnessLog
+from edgevit.measure.devices import open_device, run_on_device
+from edgevit.measure.devices.base import DeviceGone
+from edgevit.measure.devices.link import Link
+from edgevit.measure.devices.packing import pack_artifact, pack_images
+from edgevit.measure.devices.remote import RemoteRun
+from edgevit.measure.devices.store import Blob, push
+from edgevit.measure.harness import HarnessLog
 from tests.devices.support import WORDS, Here, broken_connections, program
 
 
@@ -43,7 +43,7 @@ def test_a_run_goes_on_without_the_connection_and_is_found_again(
             is_followed.set()
             super().feed(line)
 
-    monkeypatch.setattr("edgevit.devices.HarnessLog", Log)
+    monkeypatch.setattr("edgevit.measure.devices.HarnessLog", Log)
 
     def interfere() -> None:
         is_followed.wait(60)
@@ -94,7 +94,7 @@ def test_an_interrupt_ends_the_run_over_there(sshd, artifact, images, tmp_path):
     slow = program(tmp_path / "slow", f"echo $$ > {shlex.quote(str(pid))}.new; mv {pid}.new {pid}; "
                    "sleep 300")  # fmt: skip
     code = (
-        "import sys; from pathlib import Path; from edgevit.devices import *\n"
+        "import sys; from pathlib import Path; from edgevit.measure.devices import *\n"
         "import signal; signal.signal(signal.SIGTERM, signal.default_int_handler)\n"
         "a, d, l, h = map(Path, sys.argv[2:])\n"
         "run_on_device(open_device(sys.argv[1]), a, d, [], logits=l, harness=h)\n"

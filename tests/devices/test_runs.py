@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from edgevit.devices import open_device, run_on_device
-from edgevit.devices.base import DeviceGone
-from edgevit.devices.packing import check_machine
 from edgevit.errors import EdgevitError, InputError, ToolMissing
-from edgevit.harness import build_harness, run_harness
+from edgevit.measure.devices import open_device, run_on_device
+from edgevit.measure.devices.base import DeviceGone
+from edgevit.measure.devices.packing import check_machine
+from edgevit.measure.harness import build_harness, run_harness
 from tests.devices.support import WORDS, broken_connections, program
 from tests.test_harness import edit_manifest, picture, write_artifact
 

@@ -10,14 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from edgevit.data import ImageSet
-from edgevit.devices import run_on_device
-from edgevit.devices.link import Link
-from edgevit.devices.packing import pack_artifact, pack_images
-from edgevit.devices.remote import RemoteRun
-from edgevit.devices.store import Blob, push
+from edgevit.data.images import ImageSet
 from edgevit.errors import InputError
-from edgevit.harness import run_harness
+from edgevit.measure.devices import run_on_device
+from edgevit.measure.devices.link import Link
+from edgevit.measure.devices.packing import pack_artifact, pack_images
+from edgevit.measure.devices.remote import RemoteRun
+from edgevit.measure.devices.store import Blob, push
+from edgevit.measure.harness import run_harness
 from tests.devices.support import WORDS, AndroidsTools, Here, program
 from tests.test_harness import edit_manifest, picture
 

@@ -10,10 +10,10 @@ import time
 
 import pytest
 
-from edgevit.devices import open_device
-from edgevit.devices.base import DeviceGone
-from edgevit.devices.link import Link
-from edgevit.devices.store import Blob, push
+from edgevit.measure.devices import open_device
+from edgevit.measure.devices.base import DeviceGone
+from edgevit.measure.devices.link import Link
+from edgevit.measure.devices.store import Blob, push
 from tests.devices.support import broken_connections
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper, shape_inference
 
-from edgevit.lint import lint
+from edgevit.targets.tensorrt.lint import lint
 
 CHANNELS = 4
 SHAPE = [1, CHANNELS, 8, 8]

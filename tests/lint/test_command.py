@@ -12,7 +12,7 @@ from onnx import ModelProto
 
 from edgevit.commands.lint import lint_command
 from edgevit.errors import EdgevitError
-from edgevit.lint import lint
+from edgevit.targets.tensorrt.lint import lint
 from tests.lint.faults import (
     float_convolution,
     unsigned,

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from onnx import helper, numpy_helper
 
-from edgevit.lint import lint
+from edgevit.targets.tensorrt.lint import lint
 from tests.lint.nets import CHANNELS, FLOAT, FLOAT16, INT8, SHAPE, Net, broken, repvit
 
 

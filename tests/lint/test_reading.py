@@ -10,7 +10,7 @@ import pytest
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 from edgevit.errors import InputError
-from edgevit.lint import lint, reading
+from edgevit.targets.tensorrt.lint import lint, reading
 from tests.lint.faults import (
     activation_behind_pair,
     branch,

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from onnx import ModelProto, TensorProto, helper
 
-from edgevit.lint import RULES, lint
+from edgevit.targets.tensorrt.lint import RULES, lint
 from tests.lint.faults import (
     BROKEN,
     activation_behind_pair,

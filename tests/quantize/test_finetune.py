@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from edgevit.distill import distillation_loss
+from edgevit.data.batches import augment, split, training_batch
 from edgevit.errors import InputError
-from edgevit.quantize.images import augment, split, training_batch
+from edgevit.quantize.distill import distillation_loss
 from edgevit.quantize.options import QuantizeOptions, run_key
 from edgevit.quantize.snapshot import read_snapshot, write_snapshot
 from tests.image_sets import subset

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from edgevit.errors import InputError
-from edgevit.graph import Quantizer
+from edgevit.graph.graph import Quantizer
 from edgevit.quantize.net import INPUT, QuantizedNet, run_float, trace
 from edgevit.quantize.place import activation_quantizer, observe, place, weight_scale
 from edgevit.quantize.ptq import correct_biases
@@ -57,7 +57,7 @@ def test_a_missing_or_unknown_quantizer_is_named() -> None:
 
 
 def test_an_unfused_net_is_refused() -> None:
-    from edgevit.repvit import RepViT
+    from edgevit.models.repvit import RepViT
 
     with pytest.raises(InputError, match="cannot quantize.*edgevit fuse"):
         trace(RepViT(SMALL).eval())
@@ -67,8 +67,8 @@ def test_an_unfused_net_is_refused() -> None:
 def test_snapped_scales_survive_fp16_and_the_program_is_the_net(
     profile: str, embedded_checkpoint: Path, embedded_val: Path
 ) -> None:
-    from edgevit.checkpoint import load
-    from edgevit.data import ImageSet, Preprocessing
+    from edgevit.data.images import ImageSet, Preprocessing
+    from edgevit.models.checkpoint import load
     from edgevit.program import ModelInfo, ProgramInfo, build_program
 
     net = load(embedded_checkpoint).model.fuse()

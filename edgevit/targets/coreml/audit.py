@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from edgevit.errors import EdgevitError
-from edgevit.graph import INT8_MIN, Graph, Node, Quantizer
+from edgevit.graph.graph import INT8_MIN, Graph, Node, Quantizer
 from edgevit.program import Program
 from edgevit.targets.coreml.lower import (
     INPUT_NAME,

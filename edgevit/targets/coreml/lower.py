@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgevit.data import Preprocessing
+from edgevit.data.images import Preprocessing
 from edgevit.errors import EdgevitError, InputError
-from edgevit.graph import Graph, Quantizer, float_graph
+from edgevit.graph.graph import Graph, Quantizer, float_graph
 from edgevit.program import Program
 from edgevit.targets.artifact import check_choices
 from edgevit.targets.coreml.toolkit import coremltools, quiet

@@ -56,7 +56,7 @@ def audit_bytes(data: ArtifactData, program: Program) -> AuditResult:
 
 def check_lint(data: bytes) -> None:
     """Raises EdgevitError with every finding, warnings too: a file of ours has none."""
-    from edgevit.lint import lint
+    from edgevit.targets.tensorrt.lint import lint
 
     findings = lint(data, strict=True)
     if findings:

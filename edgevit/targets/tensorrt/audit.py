@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from edgevit.data import Preprocessing
+from edgevit.data.images import Preprocessing
 from edgevit.errors import EdgevitError
-from edgevit.graph import Node
+from edgevit.graph.graph import Node
 from edgevit.program import Program
 from edgevit.targets.tensorrt.lower import METADATA_PREFIX, OUTPUT_NAME, onnx
 from edgevit.targets.tensorrt.place import dropped

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from edgevit.errors import InputError, ToolMissing
-from edgevit.graph import Node, float_graph
+from edgevit.graph.graph import Node, float_graph
 from edgevit.program import Program
 from edgevit.targets.artifact import check_choices
 from edgevit.targets.tensorrt.place import dropped

@@ -13,7 +13,7 @@ such a group breaks it apart:
 
 from __future__ import annotations
 
-from edgevit.graph import WEIGHTED_OPS, Graph, Node
+from edgevit.graph.graph import WEIGHTED_OPS, Graph, Node
 
 ACTIVATIONS = ("gelu", "hard_swish", "relu", "sigmoid")
 BEFORE_ACTIVATION = "between a convolution and its activation"

@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from edgevit.data import Preprocessing
+from edgevit.data.images import Preprocessing
 from edgevit.errors import EdgevitError
-from edgevit.graph import INT8_MIN, Graph, Node
+from edgevit.graph.graph import INT8_MIN, Graph, Node
 from edgevit.targets.pixels import quantized_pixels
 from edgevit.targets.tflite.flatbuffer import schema
 from edgevit.targets.tflite.pixels import PixelInput

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from edgevit.errors import InputError
-from edgevit.graph import INT8_MIN, Graph, Node, Quantizer
+from edgevit.graph.graph import INT8_MIN, Graph, Node, Quantizer
 from edgevit.targets.tflite.flatbuffer import ModelWriter
 from edgevit.targets.tflite.pixels import PixelInput
 

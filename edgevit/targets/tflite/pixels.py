@@ -20,9 +20,9 @@ from typing import ClassVar
 
 import numpy as np
 
-from edgevit.data import Preprocessing
+from edgevit.data.images import Preprocessing
 from edgevit.errors import EdgevitError
-from edgevit.graph import INT8_MAX, INT8_MIN, Quantizer
+from edgevit.graph.graph import INT8_MAX, INT8_MIN, Quantizer
 from edgevit.targets.pixels import quantized_pixels
 
 EDGE_MARGIN_STEPS = 1e-4

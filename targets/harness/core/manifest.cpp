@@ -16,7 +16,7 @@ namespace {
 
 constexpr std::int64_t kSchemaVersion = 1;
 constexpr std::int64_t kMaxClasses = 1'000'000;
-constexpr std::int64_t kMaxImageSize = 4096;  // as edgevit.data.Preprocessing
+constexpr std::int64_t kMaxImageSize = 4096;  // as edgevit.data.images.Preprocessing
 constexpr std::uint64_t kMaxManifestBytes = 64 << 20;
 
 std::string plain_file_name(const JsonReader& reader, const std::string& key) {

@@ -1,4 +1,4 @@
-// From RGB pixels of any size to the bytes of the artifact's input tensor, as edgevit.data does it.
+// From RGB pixels of any size to the bytes of the artifact's input tensor, as edgevit.data.images does it.
 #pragma once
 
 #include <cstdint>
@@ -19,7 +19,7 @@ constexpr int centre_crop_start(int side, int crop) {
 
 // The size after resizing the shorter side to `target`; the longer side is rounded down.
 // Raises InputError when that would be more than 256 million pixels: only the crop's are computed
-// here, but edgevit.data has to hold them all.
+// here, but edgevit.data.images has to hold them all.
 Size resized(int width, int height, int target);
 
 // One per thread. Keeps its working memory, so a size seen before costs no allocation.

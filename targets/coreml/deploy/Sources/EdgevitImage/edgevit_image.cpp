@@ -11,8 +11,8 @@
 
 namespace {
 
-constexpr std::size_t kMaxImagePixels = 64'000'000;  // as edgevit.data.MAX_IMAGE_PIXELS
-constexpr std::int32_t kMaxImageSize = 4096;         // as edgevit.data.Preprocessing
+constexpr std::size_t kMaxImagePixels = 64'000'000;  // as edgevit.data.images.MAX_IMAGE_PIXELS
+constexpr std::int32_t kMaxImageSize = 4096;         // as edgevit.data.images.Preprocessing
 constexpr std::int32_t kMaxResizeSize = 4 * kMaxImageSize;
 constexpr std::size_t kMaxStrideBytes = std::size_t{1} << 30;
 constexpr std::size_t kChannels = 4;

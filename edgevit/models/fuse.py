@@ -20,10 +20,10 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from edgevit.checkpoint import METADATA_KEY, METADATA_SCHEMA_VERSION
 from edgevit.errors import GateFailed, InputError
 from edgevit.files import atomic_path
-from edgevit.repvit import RepViT, is_fused, unfused_layers
+from edgevit.models.checkpoint import METADATA_KEY, METADATA_SCHEMA_VERSION
+from edgevit.models.repvit import RepViT, is_fused, unfused_layers
 
 # Float32 rounding alone moves the logits of a trained net by 1e-6 to 1e-5; one wrong weight, by
 # far more than this.

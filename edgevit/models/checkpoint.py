@@ -16,11 +16,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from edgevit import tensorfile
 from edgevit.errors import InputError
 from edgevit.files import sha256_file
-from edgevit.recognise import STATISTICS_COUNTER, Match, check_names_and_shapes, recognise
-from edgevit.repvit import (
+from edgevit.models import tensorfile
+from edgevit.models.recognise import STATISTICS_COUNTER, Match, check_names_and_shapes, recognise
+from edgevit.models.repvit import (
     VARIANTS,
     RepViT,
     RepViTConfig,

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import BinaryIO
 
-from edgevit.devices.base import ConnectionLost
+from edgevit.measure.devices.base import ConnectionLost
 
 _CHUNK_BYTES = 64 * 1024
 _POLL_S = 0.5

@@ -27,8 +27,8 @@ def load_teacher(
     if source is None:
         return _frozen(float_net, device)
     if Path(source).suffix in (".pth", ".pt", ".safetensors"):
-        from edgevit.checkpoint import load
-        from edgevit.repvit import is_fused
+        from edgevit.models.checkpoint import load
+        from edgevit.models.repvit import is_fused
 
         model = load(source).model.eval()
         return _frozen(model if is_fused(model) else model.fuse(), device)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from edgevit.lint.graph import (
+from edgevit.targets.tensorrt.lint.graph import (
     BFLOAT16,
     DEQUANTIZE,
     DOUBLE,
@@ -18,7 +18,7 @@ from edgevit.lint.graph import (
     QUANTIZE,
     Graph,
 )  # fmt: skip
-from edgevit.lint.reading import onnx_module
+from edgevit.targets.tensorrt.lint.reading import onnx_module
 
 if TYPE_CHECKING:
     import onnx

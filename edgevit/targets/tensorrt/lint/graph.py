@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgevit.lint.reading import onnx_module, subgraphs
+from edgevit.targets.tensorrt.lint.reading import onnx_module, subgraphs
 
 if TYPE_CHECKING:
     import onnx

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from edgevit.data import MAX_IMAGE_BYTES, Preprocessing, decode_rgb
+from edgevit.data.images import MAX_IMAGE_BYTES, Preprocessing, decode_rgb
 from edgevit.errors import InputError
-from edgevit.parity import open_artifact
+from edgevit.measure.parity import open_artifact
 from edgevit.targets.artifact import load_artifact
 
 

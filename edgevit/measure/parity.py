@@ -16,10 +16,10 @@ from typing import Any
 
 import numpy as np
 
-from edgevit.data import ImageSet, Preprocessing
+from edgevit.data.images import ImageSet, Preprocessing
 from edgevit.errors import GateFailed, InputError
 from edgevit.files import atomic_path, check_target, sha256_file
-from edgevit.graph import Quantizer
+from edgevit.graph.graph import Quantizer
 from edgevit.program import Program
 from edgevit.progress import Progress
 from edgevit.targets import Runner, load_target

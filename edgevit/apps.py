@@ -30,7 +30,7 @@ from typing import Any
 from edgevit import __version__
 from edgevit.errors import InputError, ToolMissing
 from edgevit.files import atomic_path, check_target, write_tree
-from edgevit.harness import SOURCES
+from edgevit.measure.harness import SOURCES
 from edgevit.program.evq import check_json
 from edgevit.targets.artifact import Artifact, load_artifact
 

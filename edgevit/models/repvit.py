@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from edgevit.errors import InputError
-from edgevit.layers import (
+from edgevit.models.layers import (
     BATCH_NORMS,
     FUSABLE,
     ChannelMixer,

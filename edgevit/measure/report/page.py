@@ -10,11 +10,11 @@ from typing import Any
 
 from edgevit.errors import InputError
 from edgevit.files import atomic_path, check_target
-from edgevit.long_run import section
-from edgevit.parity import FILE_NAME as PARITY_NAME
+from edgevit.measure.parity import FILE_NAME as PARITY_NAME
+from edgevit.measure.report.long_run import section
+from edgevit.measure.validate import RESULT_NAME
 from edgevit.program import Program
 from edgevit.targets.artifact import load_manifest
-from edgevit.validate import RESULT_NAME
 
 SCHEMA_VERSION = 1
 STYLE = """

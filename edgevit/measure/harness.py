@@ -27,7 +27,7 @@ from edgevit.errors import EdgevitError, InputError, ToolMissing
 from edgevit.progress import Progress
 
 PROGRAM = "edgevit-harness"
-SOURCES = Path(__file__).resolve().parent.parent
+SOURCES = Path(__file__).resolve().parents[2]
 ERROR_PREFIX = f"{PROGRAM}: error: "
 _PROGRESS_LINE = re.compile(r"(\d+)/(\d+) (images|s of the long run)(?:,|$)")
 _LOG_LINES_KEPT = 20

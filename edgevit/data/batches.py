@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from edgevit.data import ImageSet, Preprocessing
+from edgevit.data.distributed import Group
+from edgevit.data.images import ImageSet, Preprocessing
 from edgevit.progress import Progress
-from edgevit.quantize.distributed import Group
 
 AUGMENTATIONS: tuple[str, ...] = ("none", "flip", "dihedral")
 CACHE_BYTES = 2**30

@@ -11,13 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from edgevit.data import ImageSet
-from edgevit.devices import open_device, run_on_device
+from edgevit.data.images import ImageSet
 from edgevit.errors import GateFailed, InputError
 from edgevit.files import atomic_path, check_target
-from edgevit.gate import GateResult, gate
-from edgevit.harness import SOURCES, measuring_options, run_harness
+from edgevit.measure.devices import open_device, run_on_device
+from edgevit.measure.harness import SOURCES, measuring_options, run_harness
 from edgevit.targets.artifact import load_manifest
+from edgevit.tasks.gate import GateResult, gate
 
 SCHEMA_VERSION = 1
 RESULT_NAME = "validation.json"
@@ -174,11 +174,11 @@ def _reference(
         return artifact / recorded["file"]
     if program is None:
         return None
-    from edgevit.data import Preprocessing
+    from edgevit.data.batches import PixelSource, logits_of
+    from edgevit.data.distributed import Group
+    from edgevit.data.images import Preprocessing
     from edgevit.files import sha256_file
     from edgevit.program import Program, Reference
-    from edgevit.quantize.distributed import Group
-    from edgevit.quantize.images import PixelSource, logits_of
 
     if sha256_file(program) != manifest["program"]["sha256"]:
         raise InputError(f"{artifact} was not compiled from {program}: its sha256 is another")

@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import Any
 
 from edgevit.errors import InputError
-from edgevit.repvit import VARIANTS, RepViTConfig, skeleton, variant_config
+from edgevit.models.repvit import VARIANTS, RepViTConfig, skeleton, variant_config
 
 # Below this share of matching tensors a file is called another architecture, not a damaged one.
 MIN_MATCH = 0.5

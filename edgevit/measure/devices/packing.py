@@ -9,7 +9,7 @@ import tarfile
 from pathlib import Path
 from typing import Any
 
-from edgevit.data import ImageSet
+from edgevit.data.images import ImageSet
 from edgevit.errors import InputError, ToolMissing
 from edgevit.files import read_tree
 

@@ -19,15 +19,15 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from edgevit.devices.adb import Adb
-from edgevit.devices.base import Transport
-from edgevit.devices.link import Link
-from edgevit.devices.packing import check_machine, pack_artifact, pack_images
-from edgevit.devices.remote import MAX_LOGITS_BYTES, MAX_RESULT_BYTES, RemoteRun
-from edgevit.devices.ssh import Ssh
-from edgevit.devices.store import Blob, discard, push
 from edgevit.errors import EdgevitError, InputError, ToolMissing
-from edgevit.harness import (
+from edgevit.measure.devices.adb import Adb
+from edgevit.measure.devices.base import Transport
+from edgevit.measure.devices.link import Link
+from edgevit.measure.devices.packing import check_machine, pack_artifact, pack_images
+from edgevit.measure.devices.remote import MAX_LOGITS_BYTES, MAX_RESULT_BYTES, RemoteRun
+from edgevit.measure.devices.ssh import Ssh
+from edgevit.measure.devices.store import Blob, discard, push
+from edgevit.measure.harness import (
     SOURCES,
     HarnessLog,
     build_harness,

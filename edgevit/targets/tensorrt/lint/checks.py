@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from edgevit.lint import parameters, placement
-from edgevit.lint.graph import Graph
-from edgevit.lint.reading import printable, read_model
-from edgevit.lint.rules import ERROR, FLOAT_WEIGHTED, RULES, Finding
+from edgevit.targets.tensorrt.lint import parameters, placement
+from edgevit.targets.tensorrt.lint.graph import Graph
+from edgevit.targets.tensorrt.lint.reading import printable, read_model
+from edgevit.targets.tensorrt.lint.rules import ERROR, FLOAT_WEIGHTED, RULES, Finding
 
 if TYPE_CHECKING:
     import onnx

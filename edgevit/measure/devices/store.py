@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgevit.devices.base import ConnectionLost
-from edgevit.devices.link import Link
 from edgevit.errors import EdgevitError, InputError
 from edgevit.files import sha256_file
+from edgevit.measure.devices.base import ConnectionLost
+from edgevit.measure.devices.link import Link
 from edgevit.progress import Progress
 
 # A large file's checksum on a slow device takes a while, in silence.

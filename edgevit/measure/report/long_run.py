@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from html import escape
 from typing import Any
 
-from edgevit.chart import MAX_SERIES, Series, chart
+from edgevit.measure.report.chart import MAX_SERIES, Series, chart
 
 MAX_ROWS = 240
 """Rows and points shown; a run with more buckets has neighbours put together."""

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from edgevit.lint.graph import DEQUANTIZE, QUANTIZE, Graph
-from edgevit.lint.parameters import Check, Found
-from edgevit.lint.reading import subgraphs
+from edgevit.targets.tensorrt.lint.graph import DEQUANTIZE, QUANTIZE, Graph
+from edgevit.targets.tensorrt.lint.parameters import Check, Found
+from edgevit.targets.tensorrt.lint.reading import subgraphs
 
 if TYPE_CHECKING:
     import onnx

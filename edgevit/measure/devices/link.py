@@ -10,8 +10,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import BinaryIO, TypeVar
 
-from edgevit.devices.base import ConnectionLost, DeviceGone, Transport
-from edgevit.devices.exchange import exchange
+from edgevit.measure.devices.base import ConnectionLost, DeviceGone, Transport
+from edgevit.measure.devices.exchange import exchange
 
 T = TypeVar("T")
 

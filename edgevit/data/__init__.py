@@ -1,0 +1,1 @@
+"""Image sets, pre-processing, batches, and the processes that share them."""

@@ -1,0 +1,1 @@
+"""The graph that every part of edgevit works on."""

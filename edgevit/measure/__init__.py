@@ -1,0 +1,1 @@
+"""Measuring artifacts: the harness, devices, validation, parity, and the report."""

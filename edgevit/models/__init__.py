@@ -1,0 +1,1 @@
+"""RepViT: its definition, reading and recognising its checkpoints, and fusing with a proof."""

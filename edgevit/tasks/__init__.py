@@ -1,0 +1,1 @@
+"""What a net is for: the accuracy gate of a classifier."""
