@@ -1,10 +1,11 @@
-// Fake quantization for training: one read and one write forward, one byte an element kept for backward.
+// Fake quantization for training: one read and one write forward, one byte an element kept for
+// backward.
 //
 // PyTorch's and NNCF's kernels keep the float input (4 bytes an element) and pass over it several
 // times. Here the forward keeps an int8 code: -128 clipped below, 127 clipped above, otherwise the
-// rounding residual (round(x/s) - x/s, in [-0.5, 0.5]) times 252, which is all that the gradients of
-// LSQ (arXiv 1902.08153) and LSQ+ (arXiv 2004.09576) need. The residual's own rounding changes the
-// scale's gradient by at most |g| / 504 an element; the input's gradient is exact.
+// rounding residual (round(x/s) - x/s, in [-0.5, 0.5]) times 252, which is all that the gradients
+// of LSQ (arXiv 1902.08153) and LSQ+ (arXiv 2004.09576) need. The residual's own rounding changes
+// the scale's gradient by at most |g| / 504 an element; the input's gradient is exact.
 //
 // Sums run over fixed blocks and are added in block order, so results do not depend on the threads.
 
@@ -28,295 +29,310 @@ constexpr int8_t kClippedLow = -128;
 constexpr int8_t kClippedHigh = 127;
 
 struct Grid {
-  float scale;
-  float inverse;
-  float zero_point;
-  float low;   // lowest and highest code, relative to the zero-point
-  float high;
+    float scale;
+    float inverse;
+    float zero_point;
+    float low;  // lowest and highest code, relative to the zero-point
+    float high;
 };
 
 Grid grid_of(float scale, float zero_point, int64_t quant_min, int64_t quant_max) {
-  const float zero = std::nearbyint(zero_point);
-  // In double and then narrowed, as quantized_decomposed.quantize_per_tensor does it.
-  const auto inverse = static_cast<float>(1.0 / static_cast<double>(scale));
-  return {scale, inverse, zero, static_cast<float>(quant_min) - zero, static_cast<float>(quant_max) - zero};
+    const float zero = std::nearbyint(zero_point);
+    // In double and then narrowed, as quantized_decomposed.quantize_per_tensor does it.
+    const auto inverse = static_cast<float>(1.0 / static_cast<double>(scale));
+    return {scale, inverse, zero, static_cast<float>(quant_min) - zero,
+            static_cast<float>(quant_max) - zero};
 }
 
 // Half to even for |v| < 2^22; callers clamp first. Unlike nearbyint it vectorises everywhere.
 inline float round_half_even(float v) {
-  constexpr float kMagic = 12582912.0F;
-  return (v + kMagic) - kMagic;
+    constexpr float kMagic = 12582912.0F;
+    return (v + kMagic) - kMagic;
 }
 
 // `y` may be `x`.
 void forward_block(const float* x, float* y, int8_t* __restrict code, int64_t count, Grid g) {
 #pragma GCC ivdep
-  for (int64_t i = 0; i < count; ++i) {
-    const float v = x[i] * g.inverse;
-    const float bounded = std::min(std::max(v, g.low - 1.0F), g.high + 1.0F);
-    const float rounded = round_half_even(bounded);
-    const float residual = round_half_even((rounded - bounded) * kResidualSteps);
-    const bool below = rounded < g.low;
-    const bool above = rounded > g.high;
-    y[i] = (below ? g.low : above ? g.high : rounded) * g.scale;
-    code[i] = below ? kClippedLow : above ? kClippedHigh : static_cast<int8_t>(residual);
-  }
+    for (int64_t i = 0; i < count; ++i) {
+        const float v = x[i] * g.inverse;
+        const float bounded = std::min(std::max(v, g.low - 1.0F), g.high + 1.0F);
+        const float rounded = round_half_even(bounded);
+        const float residual = round_half_even((rounded - bounded) * kResidualSteps);
+        const bool below = rounded < g.low;
+        const bool above = rounded > g.high;
+        y[i] = (below ? g.low : above ? g.high : rounded) * g.scale;
+        code[i] = below ? kClippedLow : above ? kClippedHigh : static_cast<int8_t>(residual);
+    }
 }
 
 struct Sums {
-  double scale = 0;
-  double zero_point = 0;
+    double scale = 0;
+    double zero_point = 0;
 };
 
-Sums backward_block(const float* __restrict grad, const int8_t* __restrict code, float* __restrict grad_x,
-                    int64_t count, Grid g) {
-  float scale_sum = 0;
-  float clipped_sum = 0;
+Sums backward_block(const float* __restrict grad, const int8_t* __restrict code,
+                    float* __restrict grad_x, int64_t count, Grid g) {
+    float scale_sum = 0;
+    float clipped_sum = 0;
 #pragma omp simd reduction(+ : scale_sum, clipped_sum)
-  for (int64_t i = 0; i < count; ++i) {
-    const bool below = code[i] == kClippedLow;
-    const bool above = code[i] == kClippedHigh;
-    const float v = grad[i];
-    const float inside = static_cast<float>(code[i]) * (1.0F / kResidualSteps);
-    const float slope = below ? g.low : (above ? g.high : inside);
-    const float clipped = (below | above) ? v : 0.0F;
-    grad_x[i] = v - clipped;
-    scale_sum += v * slope;
-    clipped_sum += clipped;
-  }
-  return {scale_sum, -static_cast<double>(clipped_sum) * g.scale};
+    for (int64_t i = 0; i < count; ++i) {
+        const bool below = code[i] == kClippedLow;
+        const bool above = code[i] == kClippedHigh;
+        const float v = grad[i];
+        const float inside = static_cast<float>(code[i]) * (1.0F / kResidualSteps);
+        const float slope = below ? g.low : (above ? g.high : inside);
+        const float clipped = (below | above) ? v : 0.0F;
+        grad_x[i] = v - clipped;
+        scale_sum += v * slope;
+        clipped_sum += clipped;
+    }
+    return {scale_sum, -static_cast<double>(clipped_sum) * g.scale};
 }
 
 // Channels are the leading dimension (weights), or one channel for the whole tensor (activations).
 // A block never spans two channels.
 struct Blocks {
-  int64_t channels;
-  int64_t per_channel;
-  int64_t blocks_per_channel;
+    int64_t channels;
+    int64_t per_channel;
+    int64_t blocks_per_channel;
 
-  Blocks(const Tensor& x, const Tensor& scale)
-      : channels(scale.numel()),
-        per_channel(channels == 0 ? 0 : x.numel() / channels),
-        blocks_per_channel((per_channel + kBlock - 1) / kBlock) {
-    TORCH_CHECK(channels == 1 || x.size(0) == channels, "one scale an output channel expected");
-  }
+    Blocks(const Tensor& x, const Tensor& scale)
+        : channels(scale.numel()), per_channel(channels == 0 ? 0 : x.numel() / channels),
+          blocks_per_channel((per_channel + kBlock - 1) / kBlock) {
+        TORCH_CHECK(channels == 1 || x.size(0) == channels, "one scale an output channel expected");
+    }
 
-  template <typename F>
-  void each(const F& body) const {
-    const int64_t total = channels * blocks_per_channel;
-    const int64_t grain = std::max<int64_t>(1, kBlock / std::max<int64_t>(1, std::min(per_channel, kBlock)));
-    at::parallel_for(0, total, grain, [&](int64_t begin, int64_t end) {
-      for (int64_t b = begin; b < end; ++b) {
-        const int64_t channel = b / blocks_per_channel;
-        const int64_t start = (b % blocks_per_channel) * kBlock;
-        body(b, channel, channel * per_channel + start, std::min(kBlock, per_channel - start));
-      }
-    });
-  }
+    template <typename F>
+    void each(const F& body) const {
+        const int64_t total = channels * blocks_per_channel;
+        const int64_t grain =
+            std::max<int64_t>(1, kBlock / std::max<int64_t>(1, std::min(per_channel, kBlock)));
+        at::parallel_for(0, total, grain, [&](int64_t begin, int64_t end) {
+            for (int64_t b = begin; b < end; ++b) {
+                const int64_t channel = b / blocks_per_channel;
+                const int64_t start = (b % blocks_per_channel) * kBlock;
+                body(b, channel, channel * per_channel + start,
+                     std::min(kBlock, per_channel - start));
+            }
+        });
+    }
 };
 
-std::tuple<Tensor, Tensor> forward_cpu(const Tensor& x, const Tensor& scale, const Tensor& zero_point,
-                                       int64_t quant_min, int64_t quant_max, bool in_place) {
-  TORCH_CHECK(x.scalar_type() == at::kFloat && scale.scalar_type() == at::kFloat, "float32 expected");
-  const bool dense = x.is_non_overlapping_and_dense() && (scale.numel() == 1 || x.is_contiguous());
-  const Tensor input = dense ? x : x.contiguous();
-  Tensor output = in_place ? input : at::empty_like(input);
-  Tensor code = at::empty_like(input, input.options().dtype(at::kChar));
-  const Blocks blocks(input, scale);
-  const Tensor s = scale.contiguous();
-  const Tensor z = zero_point.contiguous();
-  const float* scales = s.const_data_ptr<float>();
-  const float* zeros = z.const_data_ptr<float>();
-  const float* from = input.const_data_ptr<float>();
-  auto* to = output.mutable_data_ptr<float>();
-  auto* codes = code.mutable_data_ptr<int8_t>();
-  blocks.each([&](int64_t, int64_t channel, int64_t at, int64_t count) {
-    const Grid g = grid_of(scales[channel], zeros[z.numel() == 1 ? 0 : channel], quant_min, quant_max);
-    forward_block(from + at, to + at, codes + at, count, g);
-  });
-  if (in_place && !dense) {
-    x.copy_(output);
-  }
-  return {in_place ? x : output, code};
+std::tuple<Tensor, Tensor> forward_cpu(const Tensor& x, const Tensor& scale,
+                                       const Tensor& zero_point, int64_t quant_min,
+                                       int64_t quant_max, bool in_place) {
+    TORCH_CHECK(x.scalar_type() == at::kFloat && scale.scalar_type() == at::kFloat,
+                "float32 expected");
+    const bool dense =
+        x.is_non_overlapping_and_dense() && (scale.numel() == 1 || x.is_contiguous());
+    const Tensor input = dense ? x : x.contiguous();
+    Tensor output = in_place ? input : at::empty_like(input);
+    Tensor code = at::empty_like(input, input.options().dtype(at::kChar));
+    const Blocks blocks(input, scale);
+    const Tensor s = scale.contiguous();
+    const Tensor z = zero_point.contiguous();
+    const float* scales = s.const_data_ptr<float>();
+    const float* zeros = z.const_data_ptr<float>();
+    const float* from = input.const_data_ptr<float>();
+    auto* to = output.mutable_data_ptr<float>();
+    auto* codes = code.mutable_data_ptr<int8_t>();
+    blocks.each([&](int64_t, int64_t channel, int64_t at, int64_t count) {
+        const Grid g =
+            grid_of(scales[channel], zeros[z.numel() == 1 ? 0 : channel], quant_min, quant_max);
+        forward_block(from + at, to + at, codes + at, count, g);
+    });
+    if (in_place && !dense) {
+        x.copy_(output);
+    }
+    return {in_place ? x : output, code};
 }
 
-std::tuple<Tensor, Tensor, Tensor> backward_cpu(const Tensor& grad_output, const Tensor& code, const Tensor& scale,
-                                                const Tensor& zero_point, int64_t quant_min, int64_t quant_max) {
-  Tensor grad = grad_output;
-  if (grad.strides() != code.strides()) {
-    grad = at::empty_like(code, code.options().dtype(at::kFloat));
-    grad.copy_(grad_output);
-  }
-  Tensor grad_x = at::empty_like(grad);
-  Tensor grad_scale = at::zeros_like(scale, at::MemoryFormat::Contiguous);
-  Tensor grad_zero = at::zeros_like(zero_point, at::MemoryFormat::Contiguous);
-  const Blocks blocks(code, scale);
-  std::vector<Sums> partial(static_cast<size_t>(blocks.channels * blocks.blocks_per_channel));
-  const Tensor s = scale.contiguous();
-  const Tensor z = zero_point.contiguous();
-  const float* scales = s.const_data_ptr<float>();
-  const float* zeros = z.const_data_ptr<float>();
-  const float* from = grad.const_data_ptr<float>();
-  const auto* codes = code.const_data_ptr<int8_t>();
-  auto* to = grad_x.mutable_data_ptr<float>();
-  blocks.each([&](int64_t block, int64_t channel, int64_t at, int64_t count) {
-    const Grid g = grid_of(scales[channel], zeros[z.numel() == 1 ? 0 : channel], quant_min, quant_max);
-    partial[static_cast<size_t>(block)] = backward_block(from + at, codes + at, to + at, count, g);
-  });
-  auto* scale_out = grad_scale.mutable_data_ptr<float>();
-  auto* zero_out = grad_zero.mutable_data_ptr<float>();
-  for (int64_t channel = 0; channel < blocks.channels; ++channel) {
-    Sums sum;
-    for (int64_t b = 0; b < blocks.blocks_per_channel; ++b) {
-      const Sums& part = partial[static_cast<size_t>(channel * blocks.blocks_per_channel + b)];
-      sum.scale += part.scale;
-      sum.zero_point += part.zero_point;
+std::tuple<Tensor, Tensor, Tensor> backward_cpu(const Tensor& grad_output, const Tensor& code,
+                                                const Tensor& scale, const Tensor& zero_point,
+                                                int64_t quant_min, int64_t quant_max) {
+    Tensor grad = grad_output;
+    if (grad.strides() != code.strides()) {
+        grad = at::empty_like(code, code.options().dtype(at::kFloat));
+        grad.copy_(grad_output);
     }
-    scale_out[channel] = static_cast<float>(sum.scale);
-    zero_out[z.numel() == 1 ? 0 : channel] += static_cast<float>(sum.zero_point);
-  }
-  return {grad_x, grad_scale, grad_zero};
+    Tensor grad_x = at::empty_like(grad);
+    Tensor grad_scale = at::zeros_like(scale, at::MemoryFormat::Contiguous);
+    Tensor grad_zero = at::zeros_like(zero_point, at::MemoryFormat::Contiguous);
+    const Blocks blocks(code, scale);
+    std::vector<Sums> partial(static_cast<size_t>(blocks.channels * blocks.blocks_per_channel));
+    const Tensor s = scale.contiguous();
+    const Tensor z = zero_point.contiguous();
+    const float* scales = s.const_data_ptr<float>();
+    const float* zeros = z.const_data_ptr<float>();
+    const float* from = grad.const_data_ptr<float>();
+    const auto* codes = code.const_data_ptr<int8_t>();
+    auto* to = grad_x.mutable_data_ptr<float>();
+    blocks.each([&](int64_t block, int64_t channel, int64_t at, int64_t count) {
+        const Grid g =
+            grid_of(scales[channel], zeros[z.numel() == 1 ? 0 : channel], quant_min, quant_max);
+        partial[static_cast<size_t>(block)] =
+            backward_block(from + at, codes + at, to + at, count, g);
+    });
+    auto* scale_out = grad_scale.mutable_data_ptr<float>();
+    auto* zero_out = grad_zero.mutable_data_ptr<float>();
+    for (int64_t channel = 0; channel < blocks.channels; ++channel) {
+        Sums sum;
+        for (int64_t b = 0; b < blocks.blocks_per_channel; ++b) {
+            const Sums& part =
+                partial[static_cast<size_t>(channel * blocks.blocks_per_channel + b)];
+            sum.scale += part.scale;
+            sum.zero_point += part.zero_point;
+        }
+        scale_out[channel] = static_cast<float>(sum.scale);
+        zero_out[z.numel() == 1 ? 0 : channel] += static_cast<float>(sum.zero_point);
+    }
+    return {grad_x, grad_scale, grad_zero};
 }
 
 // The int8 values behind a fake-quantized tensor, and back; both exact.
 Tensor to_int8(const Tensor& given, const Grid& g) {
-  const Tensor quantized = given.is_non_overlapping_and_dense() ? given : given.contiguous();
-  Tensor values = at::empty_like(quantized, quantized.options().dtype(at::kChar));
-  const float* from = quantized.const_data_ptr<float>();
-  auto* to = values.mutable_data_ptr<int8_t>();
-  at::parallel_for(0, quantized.numel(), kBlock, [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; ++i) {
-      to[i] = static_cast<int8_t>(round_half_even(from[i] * g.inverse) + g.zero_point);
-    }
-  });
-  return values;
+    const Tensor quantized = given.is_non_overlapping_and_dense() ? given : given.contiguous();
+    Tensor values = at::empty_like(quantized, quantized.options().dtype(at::kChar));
+    const float* from = quantized.const_data_ptr<float>();
+    auto* to = values.mutable_data_ptr<int8_t>();
+    at::parallel_for(0, quantized.numel(), kBlock, [&](int64_t begin, int64_t end) {
+        for (int64_t i = begin; i < end; ++i) {
+            to[i] = static_cast<int8_t>(round_half_even(from[i] * g.inverse) + g.zero_point);
+        }
+    });
+    return values;
 }
 
 Tensor from_int8(const Tensor& values, const Grid& g) {
-  Tensor quantized = at::empty_like(values, values.options().dtype(at::kFloat));
-  const auto* from = values.const_data_ptr<int8_t>();
-  auto* to = quantized.mutable_data_ptr<float>();
-  at::parallel_for(0, values.numel(), kBlock, [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; ++i) {
-      to[i] = (static_cast<float>(from[i]) - g.zero_point) * g.scale;
-    }
-  });
-  return quantized;
+    Tensor quantized = at::empty_like(values, values.options().dtype(at::kFloat));
+    const auto* from = values.const_data_ptr<int8_t>();
+    auto* to = quantized.mutable_data_ptr<float>();
+    at::parallel_for(0, values.numel(), kBlock, [&](int64_t begin, int64_t end) {
+        for (int64_t i = begin; i < end; ++i) {
+            to[i] = (static_cast<float>(from[i]) - g.zero_point) * g.scale;
+        }
+    });
+    return quantized;
 }
 
 Grid grid_of(const Tensor& scale, const Tensor& zero_point, int64_t quant_min, int64_t quant_max) {
-  TORCH_CHECK(scale.numel() == 1 && zero_point.numel() == 1, "one scale for the tensor expected");
-  return grid_of(*scale.const_data_ptr<float>(), *zero_point.const_data_ptr<float>(), quant_min, quant_max);
+    TORCH_CHECK(scale.numel() == 1 && zero_point.numel() == 1, "one scale for the tensor expected");
+    return grid_of(*scale.const_data_ptr<float>(), *zero_point.const_data_ptr<float>(), quant_min,
+                   quant_max);
 }
 
 class FakeQuantize : public torch::autograd::Function<FakeQuantize> {
- public:
-  static Tensor forward(torch::autograd::AutogradContext* context, const Tensor& x, const Tensor& scale,
-                        const Tensor& zero_point, int64_t quant_min, int64_t quant_max, bool in_place) {
-    at::AutoDispatchBelowADInplaceOrView guard;
-    auto [output, code] = forward_cpu(x, scale, zero_point, quant_min, quant_max, in_place);
-    if (in_place) {
-      context->mark_dirty({x});
+  public:
+    static Tensor forward(torch::autograd::AutogradContext* context, const Tensor& x,
+                          const Tensor& scale, const Tensor& zero_point, int64_t quant_min,
+                          int64_t quant_max, bool in_place) {
+        at::AutoDispatchBelowADInplaceOrView guard;
+        auto [output, code] = forward_cpu(x, scale, zero_point, quant_min, quant_max, in_place);
+        if (in_place) {
+            context->mark_dirty({x});
+        }
+        context->save_for_backward({code, scale, zero_point});
+        context->saved_data["quant_min"] = quant_min;
+        context->saved_data["quant_max"] = quant_max;
+        return output;
     }
-    context->save_for_backward({code, scale, zero_point});
-    context->saved_data["quant_min"] = quant_min;
-    context->saved_data["quant_max"] = quant_max;
-    return output;
-  }
 
-  static torch::autograd::variable_list backward(torch::autograd::AutogradContext* context,
-                                                 const torch::autograd::variable_list& grads) {
-    const auto saved = context->get_saved_variables();
-    auto [grad_x, grad_scale, grad_zero] =
-        backward_cpu(grads[0], saved[0], saved[1], saved[2], context->saved_data["quant_min"].toInt(),
-                     context->saved_data["quant_max"].toInt());
-    return {grad_x, grad_scale, grad_zero, Tensor(), Tensor(), Tensor()};
-  }
+    static torch::autograd::variable_list backward(torch::autograd::AutogradContext* context,
+                                                   const torch::autograd::variable_list& grads) {
+        const auto saved = context->get_saved_variables();
+        auto [grad_x, grad_scale, grad_zero] = backward_cpu(
+            grads[0], saved[0], saved[1], saved[2], context->saved_data["quant_min"].toInt(),
+            context->saved_data["quant_max"].toInt());
+        return {grad_x, grad_scale, grad_zero, Tensor(), Tensor(), Tensor()};
+    }
 };
 
-// x becomes gelu(fake_quantize(x)). GELU's backward wants its input, of which the int8 values say all:
-// 1 byte an element in place of 4. Results and gradients are those of the two calls, bit for bit.
-// In place, so that no float tensor is freed in a forward pass: the holes that such tensors leave
-// between those that are kept cost more memory than the tensors themselves.
+// x becomes gelu(fake_quantize(x)). GELU's backward wants its input, of which the int8 values say
+// all: 1 byte an element in place of 4. Results and gradients are those of the two calls, bit for
+// bit. In place, so that no float tensor is freed in a forward pass: the holes that such tensors
+// leave between those that are kept cost more memory than the tensors themselves.
 class FakeQuantizeGelu : public torch::autograd::Function<FakeQuantizeGelu> {
- public:
-  static Tensor forward(torch::autograd::AutogradContext* context, const Tensor& x, const Tensor& scale,
-                        const Tensor& zero_point, int64_t quant_min, int64_t quant_max) {
-    at::AutoDispatchBelowADInplaceOrView guard;
-    auto [quantized, code] = forward_cpu(x, scale, zero_point, quant_min, quant_max, true);
-    const Tensor values = to_int8(quantized, grid_of(scale, zero_point, quant_min, quant_max));
-    context->mark_dirty({x});
-    context->save_for_backward({code, values, scale, zero_point});
-    context->saved_data["quant_min"] = quant_min;
-    context->saved_data["quant_max"] = quant_max;
-    return at::gelu_(quantized);
-  }
+  public:
+    static Tensor forward(torch::autograd::AutogradContext* context, const Tensor& x,
+                          const Tensor& scale, const Tensor& zero_point, int64_t quant_min,
+                          int64_t quant_max) {
+        at::AutoDispatchBelowADInplaceOrView guard;
+        auto [quantized, code] = forward_cpu(x, scale, zero_point, quant_min, quant_max, true);
+        const Tensor values = to_int8(quantized, grid_of(scale, zero_point, quant_min, quant_max));
+        context->mark_dirty({x});
+        context->save_for_backward({code, values, scale, zero_point});
+        context->saved_data["quant_min"] = quant_min;
+        context->saved_data["quant_max"] = quant_max;
+        return at::gelu_(quantized);
+    }
 
-  static torch::autograd::variable_list backward(torch::autograd::AutogradContext* context,
-                                                 const torch::autograd::variable_list& grads) {
-    const auto saved = context->get_saved_variables();
-    const int64_t quant_min = context->saved_data["quant_min"].toInt();
-    const int64_t quant_max = context->saved_data["quant_max"].toInt();
-    const Tensor quantized = from_int8(saved[1], grid_of(saved[2], saved[3], quant_min, quant_max));
-    const Tensor inner = at::gelu_backward(grads[0], quantized);
-    auto [grad_x, grad_scale, grad_zero] =
-        backward_cpu(inner, saved[0], saved[2], saved[3], quant_min, quant_max);
-    return {grad_x, grad_scale, grad_zero, Tensor(), Tensor()};
-  }
+    static torch::autograd::variable_list backward(torch::autograd::AutogradContext* context,
+                                                   const torch::autograd::variable_list& grads) {
+        const auto saved = context->get_saved_variables();
+        const int64_t quant_min = context->saved_data["quant_min"].toInt();
+        const int64_t quant_max = context->saved_data["quant_max"].toInt();
+        const Tensor quantized =
+            from_int8(saved[1], grid_of(saved[2], saved[3], quant_min, quant_max));
+        const Tensor inner = at::gelu_backward(grads[0], quantized);
+        auto [grad_x, grad_scale, grad_zero] =
+            backward_cpu(inner, saved[0], saved[2], saved[3], quant_min, quant_max);
+        return {grad_x, grad_scale, grad_zero, Tensor(), Tensor()};
+    }
 };
 
-Tensor& fake_quantize_gelu_autograd(Tensor& x, const Tensor& scale, const Tensor& zero_point, int64_t quant_min,
-                                    int64_t quant_max) {
-  FakeQuantizeGelu::apply(x, scale, zero_point, quant_min, quant_max);
-  return x;
+Tensor& fake_quantize_gelu_autograd(Tensor& x, const Tensor& scale, const Tensor& zero_point,
+                                    int64_t quant_min, int64_t quant_max) {
+    FakeQuantizeGelu::apply(x, scale, zero_point, quant_min, quant_max);
+    return x;
 }
 
-Tensor& fake_quantize_gelu_cpu(Tensor& x, const Tensor& scale, const Tensor& zero_point, int64_t quant_min,
-                               int64_t quant_max) {
-  forward_cpu(x, scale, zero_point, quant_min, quant_max, true);
-  return at::gelu_(x);
+Tensor& fake_quantize_gelu_cpu(Tensor& x, const Tensor& scale, const Tensor& zero_point,
+                               int64_t quant_min, int64_t quant_max) {
+    forward_cpu(x, scale, zero_point, quant_min, quant_max, true);
+    return at::gelu_(x);
 }
 
-Tensor fake_quantize_autograd(const Tensor& x, const Tensor& scale, const Tensor& zero_point, int64_t quant_min,
-                              int64_t quant_max) {
-  return FakeQuantize::apply(x, scale, zero_point, quant_min, quant_max, false);
+Tensor fake_quantize_autograd(const Tensor& x, const Tensor& scale, const Tensor& zero_point,
+                              int64_t quant_min, int64_t quant_max) {
+    return FakeQuantize::apply(x, scale, zero_point, quant_min, quant_max, false);
 }
 
-Tensor& fake_quantize_in_place_autograd(Tensor& x, const Tensor& scale, const Tensor& zero_point, int64_t quant_min,
-                                        int64_t quant_max) {
-  FakeQuantize::apply(x, scale, zero_point, quant_min, quant_max, true);
-  return x;
+Tensor& fake_quantize_in_place_autograd(Tensor& x, const Tensor& scale, const Tensor& zero_point,
+                                        int64_t quant_min, int64_t quant_max) {
+    FakeQuantize::apply(x, scale, zero_point, quant_min, quant_max, true);
+    return x;
 }
 
-Tensor fake_quantize_cpu(const Tensor& x, const Tensor& scale, const Tensor& zero_point, int64_t quant_min,
-                         int64_t quant_max) {
-  return std::get<0>(forward_cpu(x, scale, zero_point, quant_min, quant_max, false));
+Tensor fake_quantize_cpu(const Tensor& x, const Tensor& scale, const Tensor& zero_point,
+                         int64_t quant_min, int64_t quant_max) {
+    return std::get<0>(forward_cpu(x, scale, zero_point, quant_min, quant_max, false));
 }
 
-Tensor& fake_quantize_in_place_cpu(Tensor& x, const Tensor& scale, const Tensor& zero_point, int64_t quant_min,
-                                   int64_t quant_max) {
-  forward_cpu(x, scale, zero_point, quant_min, quant_max, true);
-  return x;
+Tensor& fake_quantize_in_place_cpu(Tensor& x, const Tensor& scale, const Tensor& zero_point,
+                                   int64_t quant_min, int64_t quant_max) {
+    forward_cpu(x, scale, zero_point, quant_min, quant_max, true);
+    return x;
 }
 
 }  // namespace
 
 TORCH_LIBRARY(edgevit, library) {
-  library.def("fake_quantize(Tensor x, Tensor scale, Tensor zero_point, int quant_min, int quant_max) -> Tensor");
-  library.def(
-      "fake_quantize_(Tensor(a!) x, Tensor scale, Tensor zero_point, int quant_min, int quant_max) -> Tensor(a!)");
-  library.def(
-      "fake_quantize_gelu_(Tensor(a!) x, Tensor scale, Tensor zero_point, int quant_min, int quant_max) -> Tensor(a!)");
+    library.def(
+        "fake_quantize(Tensor x, Tensor scale, Tensor zero_point, int quant_min, int quant_max) -> Tensor");
+    library.def(
+        "fake_quantize_(Tensor(a!) x, Tensor scale, Tensor zero_point, int quant_min, int quant_max) -> Tensor(a!)");
+    library.def(
+        "fake_quantize_gelu_(Tensor(a!) x, Tensor scale, Tensor zero_point, int quant_min, int quant_max) -> Tensor(a!)");
 }
 
 TORCH_LIBRARY_IMPL(edgevit, CPU, library) {
-  library.impl("fake_quantize_gelu_", fake_quantize_gelu_cpu);
-  library.impl("fake_quantize", fake_quantize_cpu);
-  library.impl("fake_quantize_", fake_quantize_in_place_cpu);
+    library.impl("fake_quantize_gelu_", fake_quantize_gelu_cpu);
+    library.impl("fake_quantize", fake_quantize_cpu);
+    library.impl("fake_quantize_", fake_quantize_in_place_cpu);
 }
 
 TORCH_LIBRARY_IMPL(edgevit, AutogradCPU, library) {
-  library.impl("fake_quantize_gelu_", fake_quantize_gelu_autograd);
-  library.impl("fake_quantize", fake_quantize_autograd);
-  library.impl("fake_quantize_", fake_quantize_in_place_autograd);
+    library.impl("fake_quantize_gelu_", fake_quantize_gelu_autograd);
+    library.impl("fake_quantize", fake_quantize_autograd);
+    library.impl("fake_quantize_", fake_quantize_in_place_autograd);
 }

@@ -1,8 +1,8 @@
 // Labelled images in class folders, from a folder or a tar, read one at a time.
 //
-// Order, names and sha256 are those of edgevit.data.images.ImageSet: entries sorted by the bytes of their
-// relative path "Class/name.jpg"; one top-level folder around the class folders is dropped; files
-// that are neither .jpg, .jpeg nor .png by name are passed over.
+// Order, names and sha256 are those of edgevit.data.images.ImageSet: entries sorted by the bytes of
+// their relative path "Class/name.jpg"; one top-level folder around the class folders is dropped;
+// files that are neither .jpg, .jpeg nor .png by name are passed over.
 #pragma once
 
 #include <cstdint>

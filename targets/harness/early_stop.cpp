@@ -20,7 +20,8 @@ void EarlyStop::add(bool is_right, bool agrees) {
     same_ += agrees ? 1 : 0;
 }
 
-// The arithmetic of edgevit.tasks.gate and edgevit.measure.validate, to the last bit: both must say the same.
+// The arithmetic of edgevit.tasks.gate and edgevit.measure.validate, to the last bit: both must say
+// the same.
 bool EarlyStop::would_hold(std::int64_t right, std::int64_t same) const {
     const auto images = static_cast<double>(images_);
     const double drop = 100.0 * static_cast<double>(reference_right_ - right) / images;

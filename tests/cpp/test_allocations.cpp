@@ -24,12 +24,13 @@ void count(std::size_t size) {
 
 #if defined(__SANITIZE_ADDRESS__)
 // The sanitizer's own function; g++ comes without the header that declares it.
-extern "C" int __sanitizer_install_malloc_and_free_hooks(
-    void (*on_malloc)(const volatile void*, std::size_t), void (*on_free)(const volatile void*));
+extern "C" int __sanitizer_install_malloc_and_free_hooks(void (*on_malloc)(const volatile void*,
+                                                                           std::size_t),
+                                                         void (*on_free)(const volatile void*));
 namespace {
 [[maybe_unused]] const int hooked = __sanitizer_install_malloc_and_free_hooks(
     [](const volatile void*, std::size_t size) { count(size); }, [](const volatile void*) {});
-}
+}  // namespace
 #else
 // glibc's own functions under other names.
 extern "C" {

@@ -46,19 +46,21 @@ struct DelegateBuilder {
 };
 
 class Library {
-public:
+  public:
     explicit Library(const char* path) : handle_(dlopen(path, RTLD_NOW | RTLD_GLOBAL)) {
-        if (handle_ == nullptr) throw std::runtime_error(dlerror());
+        if (handle_ == nullptr)
+            throw std::runtime_error(dlerror());
     }
 
     template <typename Function>
     Function* get(const char* name) const {
         void* found = dlsym(handle_, name);
-        if (found == nullptr) throw std::runtime_error(std::string(name) + " is missing");
+        if (found == nullptr)
+            throw std::runtime_error(std::string(name) + " is missing");
         return reinterpret_cast<Function*>(found);
     }
 
-private:
+  private:
     void* handle_;
 };
 
@@ -72,10 +74,12 @@ struct Plan {
 
     int read(Handle context) {
         IntArray* plan = nullptr;
-        if (plan_of(context, &plan) != 0) return 1;
+        if (plan_of(context, &plan) != 0)
+            return 1;
         for (int i = 0; i < plan->size; i++) {
             Handle node = nullptr, operation = nullptr;
-            if (node_of(context, plan->data[i], &node, &operation) != 0) return 1;
+            if (node_of(context, plan->data[i], &node, &operation) != 0)
+                return 1;
             counts[code_of(operation)]++;
             total++;
         }
@@ -91,14 +95,17 @@ struct Plan {
     bool seen = false;
 };
 
-int read_plan(Handle context, Handle, void* plan) { return static_cast<Plan*>(plan)->read(context); }
+int read_plan(Handle context, Handle, void* plan) {
+    return static_cast<Plan*>(plan)->read(context);
+}
 
 void run(char** arguments) {
     // TFLite opens libneuralnetworks.so by name; one that is loaded under that name is found first.
     const Library nnapi(arguments[2]);
     const Library tflite(arguments[1]);
     Handle model = tflite.get<Handle(const char*)>("TfLiteModelCreateFromFile")(arguments[3]);
-    if (model == nullptr) throw std::runtime_error(std::string(arguments[3]) + ": not a model");
+    if (model == nullptr)
+        throw std::runtime_error(std::string(arguments[3]) + ": not a model");
 
     Handle options = tflite.get<Handle()>("TfLiteInterpreterOptionsCreate")();
     auto* add = tflite.get<void(Handle, Handle)>("TfLiteInterpreterOptionsAddDelegate");
@@ -110,35 +117,41 @@ void run(char** arguments) {
     auto chosen = tflite.get<NnapiOptions()>("TfLiteNnapiDelegateOptionsDefault")();
     chosen.disallow_nnapi_cpu = 1;
     const int limit = std::atoi(arguments[4]);
-    if (limit >= 0) chosen.max_number_delegated_partitions = limit;
+    if (limit >= 0)
+        chosen.max_number_delegated_partitions = limit;
     add(options, make(&first));
     add(options, tflite.get<Handle(const NnapiOptions*)>("TfLiteNnapiDelegateCreate")(&chosen));
     add(options, make(&last));
 
-    Handle interpreter = tflite.get<Handle(Handle, Handle)>("TfLiteInterpreterCreate")(model, options);
-    if (interpreter == nullptr) throw std::runtime_error("the delegates could not be applied");
+    Handle interpreter =
+        tflite.get<Handle(Handle, Handle)>("TfLiteInterpreterCreate")(model, options);
+    if (interpreter == nullptr)
+        throw std::runtime_error("the delegates could not be applied");
     if (tflite.get<int(Handle)>("TfLiteInterpreterAllocateTensors")(interpreter) != 0) {
         throw std::runtime_error("the tensors could not be allocated");
     }
-    if (!before.seen || !after.seen) throw std::runtime_error("the execution plan was not read");
+    if (!before.seen || !after.seen)
+        throw std::runtime_error("the execution plan was not read");
 
     const int partitions = after.counts[kBuiltinDelegate];
     const int left_out = after.total - partitions;
-    std::printf("{\"tflite\": \"%s\", \"max_partitions\": %d, \"nodes\": %d, \"partitions\": %d, "
-                "\"delegated\": %d, \"left_out\": {",
-                tflite.get<const char*()>("TfLiteVersion")(),
-                chosen.max_number_delegated_partitions, before.total, partitions,
-                before.total - left_out);
+    std::printf(
+        "{\"tflite\": \"%s\", \"max_partitions\": %d, \"nodes\": %d, \"partitions\": %d, "
+        "\"delegated\": %d, \"left_out\": {",
+        tflite.get<const char*()>("TfLiteVersion")(), chosen.max_number_delegated_partitions,
+        before.total, partitions, before.total - left_out);
     const char* separator = "";
     for (const auto& [code, count] : after.counts) {
-        if (code == kBuiltinDelegate || count == 0) continue;
+        if (code == kBuiltinDelegate || count == 0)
+            continue;
         std::printf("%s\"%d\": %d", separator, code, count);
         separator = ", ";
     }
     std::printf("}, \"compiled_operations\": [");
     const int compilations = nnapi.get<int()>("edgevit_fake_compilations")();
     auto* operations = nnapi.get<int(int)>("edgevit_fake_operations");
-    for (int i = 0; i < compilations; i++) std::printf("%s%d", i ? ", " : "", operations(i));
+    for (int i = 0; i < compilations; i++)
+        std::printf("%s%d", i ? ", " : "", operations(i));
     std::printf("]}\n");
     // The process ends here: nothing is worth freeing.
 }
@@ -147,7 +160,8 @@ void run(char** arguments) {
 
 int main(int count, char** arguments) {
     if (count != 5) {
-        std::fprintf(stderr, "usage: partitions TFLITE_LIBRARY NNAPI_LIBRARY MODEL MAX_PARTITIONS\n");
+        std::fprintf(stderr,
+                     "usage: partitions TFLITE_LIBRARY NNAPI_LIBRARY MODEL MAX_PARTITIONS\n");
         return 2;
     }
     try {

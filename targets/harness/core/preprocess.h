@@ -1,4 +1,5 @@
-// From RGB pixels of any size to the bytes of the artifact's input tensor, as edgevit.data.images does it.
+// From RGB pixels of any size to the bytes of the artifact's input tensor, as edgevit.data.images
+// does it.
 #pragma once
 
 #include <cstdint>

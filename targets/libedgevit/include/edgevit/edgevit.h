@@ -44,11 +44,11 @@ extern "C" {
 typedef int32_t edgevit_status;
 enum {
     EDGEVIT_OK = 0,
-    EDGEVIT_FAILED = 1,        /* the runtime refused a call, or something inside went wrong */
-    EDGEVIT_BAD_INPUT = 2,     /* manifest, artifact, option or image: cannot be used */
-    EDGEVIT_BAD_CALL = 3,      /* a mistake of the caller: a null pointer, a wrong size or order */
-    EDGEVIT_TOOL_MISSING = 4,  /* the runtime's library, device or back-end is not here */
-    EDGEVIT_BUSY = 5,          /* another call is using the session */
+    EDGEVIT_FAILED = 1,       /* the runtime refused a call, or something inside went wrong */
+    EDGEVIT_BAD_INPUT = 2,    /* manifest, artifact, option or image: cannot be used */
+    EDGEVIT_BAD_CALL = 3,     /* a mistake of the caller: a null pointer, a wrong size or order */
+    EDGEVIT_TOOL_MISSING = 4, /* the runtime's library, device or back-end is not here */
+    EDGEVIT_BUSY = 5,         /* another call is using the session */
     EDGEVIT_OUT_OF_MEMORY = 6
 };
 
@@ -62,14 +62,14 @@ typedef struct edgevit_error {
  * to 0 or NULL, which means the default. */
 typedef struct edgevit_options {
     size_t struct_size_bytes;    /* sizeof(edgevit_options): tells what the caller knows of it */
-    const char *backend;         /* "tflite", "onnxruntime", ...; default: the manifest's target */
+    const char* backend;         /* "tflite", "onnxruntime", ...; default: the manifest's target */
     int32_t threads;             /* of the runtime, 1 to 256; default 1 */
-    const char *runtime_library; /* the runtime's shared library: a path, or a bare name without '/'
+    const char* runtime_library; /* the runtime's shared library: a path, or a bare name without '/'
                                     that the system's loader finds, as in an Android app (for
                                     Core ML the path of a .mlmodelc); default: what the back-end's
                                     environment variable says */
-    const char *compute_units;   /* Core ML only: "all" (default), "cpu", "cpu-gpu", "cpu-ane" */
-    const char *plan_cache;      /* TensorRT only: existing folder, writable by you alone, that
+    const char* compute_units;   /* Core ML only: "all" (default), "cpu", "cpu-gpu", "cpu-ane" */
+    const char* plan_cache;      /* TensorRT only: existing folder, writable by you alone, that
                                     keeps compiled plans; default: none is kept */
 } edgevit_options;
 
@@ -82,7 +82,7 @@ enum { EDGEVIT_RGB888 = 0, EDGEVIT_RGBA8888 = 1, EDGEVIT_BGRA8888 = 2 };
 
 /* A picture: rows from top to bottom, already turned upright, in the colours of sRGB. */
 typedef struct edgevit_image {
-    const uint8_t *pixels;
+    const uint8_t* pixels;
     size_t width;        /* pixels, at least 1 */
     size_t height;       /* pixels, at least 1; width * height at most 64,000,000 */
     size_t stride_bytes; /* from one row to the next: width * 3 or 4 at least, 1 GiB at most */
@@ -92,74 +92,74 @@ typedef struct edgevit_image {
 typedef struct edgevit_result {
     int32_t class_index; /* from 0 */
     float logit;         /* what the network answered; of a Core ML classifier a probability */
-    const char *label;   /* UTF-8, owned by the session */
+    const char* label;   /* UTF-8, owned by the session */
 } edgevit_result;
 
 /* "0.1.0": of the library that was loaded. */
-EDGEVIT_API const char *edgevit_version(void) EDGEVIT_NOEXCEPT;
+EDGEVIT_API const char* edgevit_version(void) EDGEVIT_NOEXCEPT;
 
 /* "EDGEVIT_OK", ...; "unknown" for a number that is no status. */
-EDGEVIT_API const char *edgevit_status_name(edgevit_status status) EDGEVIT_NOEXCEPT;
+EDGEVIT_API const char* edgevit_status_name(edgevit_status status) EDGEVIT_NOEXCEPT;
 
 /* The defaults. NULL does nothing. */
-EDGEVIT_API void edgevit_options_init(edgevit_options *options) EDGEVIT_NOEXCEPT;
+EDGEVIT_API void edgevit_options_init(edgevit_options* options) EDGEVIT_NOEXCEPT;
 
 /* Reads FOLDER/manifest.json, checks the artifact's sha256 and loads it into the runtime. `options`
  * may be NULL. On success *session is the caller's, to be closed; otherwise it is NULL. */
-EDGEVIT_API edgevit_status edgevit_open(const char *folder, const edgevit_options *options,
-                                        edgevit_session **session,
-                                        edgevit_error *error) EDGEVIT_NOEXCEPT;
+EDGEVIT_API edgevit_status edgevit_open(const char* folder, const edgevit_options* options,
+                                        edgevit_session** session,
+                                        edgevit_error* error) EDGEVIT_NOEXCEPT;
 
 /* Frees the session; NULL is no error. EDGEVIT_BUSY while another thread is inside: nothing was
  * freed, call again. No other call may begin once this one has. */
-EDGEVIT_API edgevit_status edgevit_close(edgevit_session *session,
-                                         edgevit_error *error) EDGEVIT_NOEXCEPT;
+EDGEVIT_API edgevit_status edgevit_close(edgevit_session* session,
+                                         edgevit_error* error) EDGEVIT_NOEXCEPT;
 
 /* The whole way of a frame: edgevit_preprocess, edgevit_invoke, edgevit_top_k. */
-EDGEVIT_API edgevit_status edgevit_classify(edgevit_session *session, const edgevit_image *image,
-                                            edgevit_result *results, size_t *count,
-                                            edgevit_error *error) EDGEVIT_NOEXCEPT;
+EDGEVIT_API edgevit_status edgevit_classify(edgevit_session* session, const edgevit_image* image,
+                                            edgevit_result* results, size_t* count,
+                                            edgevit_error* error) EDGEVIT_NOEXCEPT;
 
 /* Resizes, crops, normalises and quantizes as the manifest says, bit for bit as the accuracy was
  * measured, and hands the tensor to the runtime. */
-EDGEVIT_API edgevit_status edgevit_preprocess(edgevit_session *session, const edgevit_image *image,
-                                              edgevit_error *error) EDGEVIT_NOEXCEPT;
+EDGEVIT_API edgevit_status edgevit_preprocess(edgevit_session* session, const edgevit_image* image,
+                                              edgevit_error* error) EDGEVIT_NOEXCEPT;
 
 /* Hands the runtime an input tensor that the caller made: edgevit_input_size_bytes() bytes, in the
  * manifest's type and layout. Instead of edgevit_preprocess. */
-EDGEVIT_API edgevit_status edgevit_set_input(edgevit_session *session, const void *tensor,
+EDGEVIT_API edgevit_status edgevit_set_input(edgevit_session* session, const void* tensor,
                                              size_t size_bytes,
-                                             edgevit_error *error) EDGEVIT_NOEXCEPT;
+                                             edgevit_error* error) EDGEVIT_NOEXCEPT;
 
 /* Copies out the tensor that the last edgevit_preprocess made, edgevit_input_size_bytes() bytes. */
-EDGEVIT_API edgevit_status edgevit_read_input(edgevit_session *session, void *tensor,
+EDGEVIT_API edgevit_status edgevit_read_input(edgevit_session* session, void* tensor,
                                               size_t size_bytes,
-                                              edgevit_error *error) EDGEVIT_NOEXCEPT;
+                                              edgevit_error* error) EDGEVIT_NOEXCEPT;
 
 /* One inference on the last input: the runtime's own call and nothing else, so that timing this
  * function times the runtime. */
-EDGEVIT_API edgevit_status edgevit_invoke(edgevit_session *session,
-                                          edgevit_error *error) EDGEVIT_NOEXCEPT;
+EDGEVIT_API edgevit_status edgevit_invoke(edgevit_session* session,
+                                          edgevit_error* error) EDGEVIT_NOEXCEPT;
 
 /* The last inference's answer as real numbers, one a class: `count` must be
  * edgevit_class_count(). EDGEVIT_BAD_INPUT when one is NaN or infinite. */
-EDGEVIT_API edgevit_status edgevit_logits(edgevit_session *session, float *logits, size_t count,
-                                          edgevit_error *error) EDGEVIT_NOEXCEPT;
+EDGEVIT_API edgevit_status edgevit_logits(edgevit_session* session, float* logits, size_t count,
+                                          edgevit_error* error) EDGEVIT_NOEXCEPT;
 
 /* The best classes of the last inference, best first, of equal ones the lower index first.
  * *count is the room in `results`, at least 1, and becomes how many were written: never more than
  * edgevit_class_count(). */
-EDGEVIT_API edgevit_status edgevit_top_k(edgevit_session *session, edgevit_result *results,
-                                         size_t *count, edgevit_error *error) EDGEVIT_NOEXCEPT;
+EDGEVIT_API edgevit_status edgevit_top_k(edgevit_session* session, edgevit_result* results,
+                                         size_t* count, edgevit_error* error) EDGEVIT_NOEXCEPT;
 
 /* Facts of the artifact. They never change while the session is open; 0 or NULL for a NULL session
  * or an index out of range. Texts are owned by the session. */
-EDGEVIT_API size_t edgevit_image_size(const edgevit_session *session) EDGEVIT_NOEXCEPT; /* pixels */
-EDGEVIT_API size_t edgevit_input_size_bytes(const edgevit_session *session) EDGEVIT_NOEXCEPT;
-EDGEVIT_API size_t edgevit_class_count(const edgevit_session *session) EDGEVIT_NOEXCEPT;
-EDGEVIT_API const char *edgevit_label(const edgevit_session *session,
+EDGEVIT_API size_t edgevit_image_size(const edgevit_session* session) EDGEVIT_NOEXCEPT; /* pixels */
+EDGEVIT_API size_t edgevit_input_size_bytes(const edgevit_session* session) EDGEVIT_NOEXCEPT;
+EDGEVIT_API size_t edgevit_class_count(const edgevit_session* session) EDGEVIT_NOEXCEPT;
+EDGEVIT_API const char* edgevit_label(const edgevit_session* session,
                                       size_t class_index) EDGEVIT_NOEXCEPT;
-EDGEVIT_API const char *edgevit_backend(const edgevit_session *session) EDGEVIT_NOEXCEPT;
+EDGEVIT_API const char* edgevit_backend(const edgevit_session* session) EDGEVIT_NOEXCEPT;
 
 #ifdef __cplusplus
 }

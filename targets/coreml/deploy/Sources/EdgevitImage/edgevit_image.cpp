@@ -91,9 +91,8 @@ std::int32_t fail(std::int32_t code, const char* reason, char* message, std::siz
 
 }  // namespace
 
-std::int32_t edgevit_prepare(const edgevit_image* image,
-                             const edgevit_preprocessing* preprocessing, std::uint8_t* rgb,
-                             std::size_t rgb_size_bytes, char* message,
+std::int32_t edgevit_prepare(const edgevit_image* image, const edgevit_preprocessing* preprocessing,
+                             std::uint8_t* rgb, std::size_t rgb_size_bytes, char* message,
                              std::size_t message_size_bytes) {
     const auto failed = [&](std::int32_t code, const char* reason) noexcept {
         return fail(code, reason, message, message_size_bytes);
@@ -111,7 +110,5 @@ std::int32_t edgevit_prepare(const edgevit_image* image,
         return failed(EDGEVIT_IMAGE_REFUSED, error.what());
     } catch (const std::bad_alloc&) {
         return failed(EDGEVIT_OUT_OF_MEMORY, "out of memory");
-    } catch (...) {
-        return failed(EDGEVIT_INTERNAL, "unexpected error");
-    }
+    } catch (...) { return failed(EDGEVIT_INTERNAL, "unexpected error"); }
 }

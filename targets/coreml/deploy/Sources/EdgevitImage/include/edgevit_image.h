@@ -26,7 +26,7 @@ static const int32_t EDGEVIT_INTERNAL = 4;
 
 // Rows from top to bottom, stride_bytes from one to the next; at most 64 million pixels.
 typedef struct {
-    const uint8_t *pixels;
+    const uint8_t* pixels;
     size_t width;
     size_t height;
     size_t stride_bytes;
@@ -45,8 +45,8 @@ typedef struct {
 //
 // Returns EDGEVIT_OK, or another code with `rgb` unspecified and the reason in `message`: text
 // ended by a zero, cut to message_size_bytes. `message` may be null when that is 0.
-int32_t edgevit_prepare(const edgevit_image *image, const edgevit_preprocessing *preprocessing,
-                        uint8_t *rgb, size_t rgb_size_bytes, char *message,
+int32_t edgevit_prepare(const edgevit_image* image, const edgevit_preprocessing* preprocessing,
+                        uint8_t* rgb, size_t rgb_size_bytes, char* message,
                         size_t message_size_bytes);
 
 #ifdef __cplusplus
