@@ -9,6 +9,7 @@ import shutil
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +22,13 @@ from edgevit.data.distributed import Group
 from edgevit.data.images import ImageSet, Preprocessing
 from edgevit.errors import InputError
 from edgevit.files import check_target
-from edgevit.graph.graph import Quantizer
+from edgevit.graph import Graph, trace
+from edgevit.graph.float_run import GraphNet
+from edgevit.graph.passes import swap_gelus
 from edgevit.models.checkpoint import CheckpointInfo, load
 from edgevit.models.fuse import FuseResult, fuse
+from edgevit.ops import Quantizer
 from edgevit.program import Metric, ModelInfo, Program, ProgramInfo, Reference, build_program
-from edgevit.quantize.activation import with_activation
 from edgevit.quantize.distill import load_teacher
 from edgevit.quantize.finetune import FineTuner, History
 from edgevit.quantize.net import QuantizedNet
@@ -91,9 +94,11 @@ class Run:
     def float_net(self) -> nn.Module:
         return self.fused.net
 
-    def student_net(self) -> nn.Module:
-        """A copy of the float net with the activation to be quantized."""
-        return with_activation(self.float_net, self.options.activation)
+    @cached_property
+    def graph(self) -> Graph:
+        """The float net's graph, with the activation to be quantized."""
+        size = self.source.preprocessing.image_size
+        return swap_gelus(trace(self.float_net, (3, size, size)), self.options.activation)
 
 
 def quantize(
@@ -246,8 +251,8 @@ def _post_training(run: Run) -> QuantizedNet:
     tensors, state = read_snapshot(path)
     activations = {name: Quantizer(**q) for name, q in state["activations"].items()}
     scales = {n.removeprefix("scale."): t for n, t in tensors.items() if n.startswith("scale.")}
-    scales = {name: scales[name] for name in state["layers"]}
-    net = QuantizedNet(run.student_net(), activations, scales)
+    scales = {name: scales[name].numpy() for name in state["layers"]}
+    net = QuantizedNet(run.graph, activations, scales)
     net.load_state_dict({n[4:]: t for n, t in tensors.items() if n.startswith("net.")})
     return net.to(run.group.device)
 
@@ -257,9 +262,8 @@ def _make_post_training(run: Run, path: Path) -> None:
     chosen = draw(run.train_part, o.calibration_images, o.seed)
     run.say(f"calibrating with NNCF on {len(chosen)} images ...")
     batch = run.images.batch(chosen)
-    float_net = run.student_net().cpu().requires_grad_(False)
     pieces = [channels_last(piece) for piece in batch.split(CALIBRATION_BATCH)]
-    activations, scales, completed = place(float_net, pieces, o.profile)
+    activations, scales, completed = place(run.graph, pieces, o.profile)
     alone = Group.alone()
     labels = torch.from_numpy(run.report.labels[run.report_part])
 
@@ -269,12 +273,12 @@ def _make_post_training(run: Run, path: Path) -> None:
 
     metrics = {}
     if o.activation != "gelu":
-        metrics["swapped_float_top1"] = top1(float_net, o.activation)
+        metrics["swapped_float_top1"] = top1(GraphNet(run.graph).eval(), o.activation)
         run.say(
             f"{o.activation} in place of GELU: float top-1 "
             f"{100 * metrics['swapped_float_top1']:.2f} % before it is healed"
         )
-    net = QuantizedNet(float_net, activations, scales).eval()
+    net = QuantizedNet(run.graph, activations, scales).eval()
     metrics["ptq_uncorrected_top1"] = top1(net, "PTQ")
     shift = correct_biases(net, batch[:BIAS_IMAGES])
     metrics["ptq_top1"] = top1(net, "PTQ, biases corrected")
@@ -285,7 +289,7 @@ def _make_post_training(run: Run, path: Path) -> None:
     )
     (run.folder / "ptq.json").write_text(json.dumps(metrics))
     tensors = {f"net.{n}": t for n, t in net.state_dict().items()}
-    tensors |= {f"scale.{n}": t for n, t in scales.items()}
+    tensors |= {f"scale.{n}": torch.from_numpy(s) for n, s in scales.items()}
     state = {
         "activations": {name: vars(q) for name, q in activations.items()},
         "layers": list(net.layers),
@@ -325,10 +329,9 @@ def _finish(
 ) -> Result:
     """Build the program, measure it (not the training net) on the report images, gate, write."""
     program = build_program(
-        net.net.cpu().eval().to(memory_format=torch.contiguous_format),
+        net.float_graph(),
         net.activation_quantizers(),
         net.weight_scales(),
-        run.source.preprocessing.image_size,
         _program_info(run, {}, history),
     )
     logits = _measure(run, program.run, "program")
