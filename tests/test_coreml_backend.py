@@ -64,7 +64,7 @@ def complaints(source: Path, flags: list[str]) -> str:
         [
             *[clang, "-x", "objective-c++", "-std=c++17", "-fsyntax-only", "-fobjc-arc"],
             *["-fblocks", *WARNINGS, "-isystem", str(STUBS), "-I", str(BACKEND)],
-            *["-I", str(REPOSITORY / "targets" / "harness")],
+            *["-I", str(REPOSITORY / "targets")],
             *["-I", str(REPOSITORY / "targets" / "libedgevit"), *flags, str(source)],
         ],
         capture_output=True,

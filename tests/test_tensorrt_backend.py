@@ -42,7 +42,7 @@ def complaints(source: Path, major: int, cuda: Path = STUBS / "cuda") -> str:
         [
             *["g++", "-std=c++17", "-fsyntax-only", *WARNINGS, f"-DNV_TENSORRT_MAJOR={major}"],
             *["-isystem", str(STUBS), "-isystem", str(cuda), "-I", str(BACKEND)],
-            *["-I", str(REPOSITORY / "targets" / "harness")],
+            *["-I", str(REPOSITORY / "targets")],
             *["-I", str(REPOSITORY / "targets" / "libedgevit"), str(source)],
         ],
         capture_output=True,

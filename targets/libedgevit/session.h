@@ -12,8 +12,8 @@
 #include "core/bytes.h"
 #include "core/image.h"
 #include "core/manifest.h"
+#include "core/pixels.h"
 #include "core/preprocess.h"
-#include "pixels.h"
 
 namespace edgevit {
 
