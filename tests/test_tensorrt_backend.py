@@ -145,7 +145,7 @@ def images(tmp_path: Path) -> Path:
 def test_where_it_is_not_built_the_way_out_is_named(artifact: Path, images: Path) -> None:
     with pytest.raises(ToolMissing, match=r"-DEDGEVIT_WITH_TENSORRT=ON.*--backend onnxruntime"):
         run_harness(artifact, images)
-    with pytest.raises(InputError, match="the null back-end takes no --plan-cache"):
+    with pytest.raises(InputError, match="the null back-end takes no runtime option 'plan_cache'"):
         run_harness(artifact, images, backend="null", plan_cache=images)
 
 

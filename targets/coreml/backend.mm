@@ -6,6 +6,8 @@
 
 #include <algorithm>
 #include <cstring>
+#include <map>
+#include <string>
 
 #include "buffers.h"
 #include "compute_plan.h"
@@ -75,18 +77,22 @@ class CompiledModel {
     NSURL* url_ = nil;
 };
 
-MLComputeUnits ml_compute_units(ComputeUnits units) {
-    switch (units) {
-        case ComputeUnits::all:
-            return MLComputeUnitsAll;
-        case ComputeUnits::cpu:
-            return MLComputeUnitsCPUOnly;
-        case ComputeUnits::cpu_gpu:
-            return MLComputeUnitsCPUAndGPU;
-        case ComputeUnits::cpu_ane:
-            return MLComputeUnitsCPUAndNeuralEngine;
+// The values of the runtime option compute_units.
+const std::map<std::string, MLComputeUnits>& compute_units() {
+    static const std::map<std::string, MLComputeUnits> units = {
+        {"all", MLComputeUnitsAll},
+        {"cpu", MLComputeUnitsCPUOnly},
+        {"cpu-gpu", MLComputeUnitsCPUAndGPU},
+        {"cpu-ane", MLComputeUnitsCPUAndNeuralEngine}};
+    return units;
+}
+
+RuntimeOption compute_units_option() {
+    RuntimeOption option = {"compute_units", "the parts of the chip to use (default all)"};
+    for (const auto& [name, units] : compute_units()) {
+        option.values.push_back(name);
     }
-    return MLComputeUnitsAll;
+    return option;
 }
 
 std::vector<std::int64_t> shape_of(MLMultiArrayConstraint* constraint) {
@@ -154,7 +160,7 @@ class CoreMlBackend : public Backend {
   public:
     CoreMlBackend(const Manifest& manifest, const BackendOptions& options)
         : manifest_(manifest), compiled_before_(options.runtime_library),
-          units_(options.compute_units.value_or(ComputeUnits::all)),
+          units_(runtime_option(options.runtime_options, "compute_units", "all")),
           compiled_(manifest, compiled_before_), logits_(manifest.output.elements()) {
         guarded("loading the model", [this] { load(); });
         check_tensors(*this, manifest);
@@ -208,7 +214,7 @@ class CoreMlBackend : public Backend {
             facts.library_file = compiled_before_.filename().string();
             facts.library_sha256 = sha256_tree(compiled_before_);
         }
-        facts.accelerator_requested = compute_units_name(units_);
+        facts.accelerator_requested = units_;
         return facts;
     }
 
@@ -220,7 +226,7 @@ class CoreMlBackend : public Backend {
   private:
     void load() {
         configuration_ = [[MLModelConfiguration alloc] init];
-        configuration_.computeUnits = ml_compute_units(units_);
+        configuration_.computeUnits = compute_units().at(units_);
         NSError* error = nil;
         model_ = [MLModel modelWithContentsOfURL:compiled_.url()
                                    configuration:configuration_
@@ -270,7 +276,7 @@ class CoreMlBackend : public Backend {
 
     Manifest manifest_;
     fs::path compiled_before_;  // empty: compiled here
-    ComputeUnits units_;
+    std::string units_;
     bool is_classifier_ = false;
     CompiledModel compiled_;
     std::vector<TensorSpec> inputs_;
@@ -292,7 +298,7 @@ std::unique_ptr<Backend> open_coreml(const Manifest& manifest, const BackendOpti
 }
 
 [[maybe_unused]] const bool registered =
-    register_backend("coreml", open_coreml, {Option::compute_units});
+    register_backend("coreml", open_coreml, {compute_units_option()});
 
 }  // namespace
 }  // namespace edgevit::coreml

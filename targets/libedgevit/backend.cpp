@@ -7,7 +7,7 @@ namespace {
 
 struct Registration {
     BackendFactory open;
-    std::set<Option> takes;
+    std::vector<RuntimeOption> takes;
 };
 
 // Functions' statics, so that they exist before the first back-end registers itself.
@@ -34,18 +34,22 @@ void check_tensor(const std::string& role, const std::vector<TensorSpec>& actual
     }
 }
 
+const Registration& registered(const std::string& name) {
+    const auto found = registry().find(name);
+    if (found == registry().end()) {
+        std::string known;
+        for (const std::string& other : backend_names()) {
+            known += (known.empty() ? "" : ", ") + other;
+        }
+        throw InputError("no back-end is called '" + name + "'; this build has " + known);
+    }
+    return found->second;
+}
+
 }  // namespace
 
-const std::vector<std::string>& compute_units_names() {
-    static const std::vector<std::string> names = {"all", "cpu", "cpu-gpu", "cpu-ane"};
-    return names;
-}
-
-std::string compute_units_name(ComputeUnits units) {
-    return compute_units_names()[static_cast<std::size_t>(units)];
-}
-
-bool register_backend(const std::string& name, BackendFactory open, const std::set<Option>& takes) {
+bool register_backend(const std::string& name, BackendFactory open,
+                      const std::vector<RuntimeOption>& takes) {
     return registry().emplace(name, Registration{open, takes}).second;
 }
 
@@ -61,27 +65,18 @@ std::vector<std::string> backend_names() {
     return names;
 }
 
+const std::vector<RuntimeOption>& runtime_options_of(const std::string& backend) {
+    return registered(backend).takes;
+}
+
 std::unique_ptr<Backend> open_backend(const std::string& name, const Manifest& manifest,
                                       const BackendOptions& options) {
     if (const auto reason = left_out().find(name); reason != left_out().end()) {
         throw ToolMissing(reason->second);
     }
-    const auto found = registry().find(name);
-    if (found == registry().end()) {
-        std::string known;
-        for (const std::string& other : backend_names()) {
-            known += (known.empty() ? "" : ", ") + other;
-        }
-        throw InputError("no back-end is called '" + name + "'; this build has " + known);
-    }
-    const std::set<Option>& takes = found->second.takes;
-    if (options.compute_units && takes.count(Option::compute_units) == 0) {
-        throw InputError("the " + name + " back-end takes no --compute-units");
-    }
-    if (!options.plan_cache.empty() && takes.count(Option::plan_cache) == 0) {
-        throw InputError("the " + name + " back-end takes no --plan-cache");
-    }
-    return found->second.open(manifest, options);
+    const Registration& backend = registered(name);
+    check_runtime_options(name, backend.takes, options.runtime_options);
+    return backend.open(manifest, options);
 }
 
 void check_tensors(const Backend& backend, const Manifest& manifest) {

@@ -2,11 +2,14 @@
 #include "edgevit/edgevit.h"
 
 #include <algorithm>
+#include <cstddef>
 #include <cstring>
 #include <filesystem>
+#include <iterator>
 #include <new>
 #include <stdexcept>
 #include <string>
+#include <utility>
 
 #include "core/errors.h"
 #include "core/manifest.h"
@@ -101,13 +104,43 @@ void require(bool condition, const char* message) {
 
 std::string text_or_empty(const char* text) { return text == nullptr ? "" : text; }
 
-ComputeUnits compute_units_of(const std::string& name) {
-    const std::vector<std::string>& names = compute_units_names();
-    const auto found = std::find(names.begin(), names.end(), name);
-    if (found == names.end()) {
-        throw InputError("compute units '" + name + "'; known are all, cpu, cpu-gpu, cpu-ane");
+// The sizes that edgevit_options has had: a caller that was built with an older header passes less.
+constexpr std::size_t kOptionsSizes[] = {offsetof(edgevit_options, runtime_options),
+                                         sizeof(edgevit_options)};
+constexpr std::size_t kMaxRuntimeOptions = 256;
+
+// The caller's options, and defaults for fields that its header does not have.
+edgevit_options known_options(const edgevit_options* options) {
+    edgevit_options given;
+    edgevit_options_init(&given);
+    if (options != nullptr) {
+        const std::size_t size = options->struct_size_bytes;
+        require(std::find(std::begin(kOptionsSizes), std::end(kOptionsSizes), size) !=
+                    std::end(kOptionsSizes),
+                "options.struct_size_bytes is not of this library or an older one: call "
+                "edgevit_options_init() and load a library as new as the header");
+        std::memcpy(&given, options, size);
     }
-    return static_cast<ComputeUnits>(found - names.begin());
+    return given;
+}
+
+RuntimeOptions runtime_options_of(const edgevit_options& given) {
+    RuntimeOptions options;
+    const std::size_t count = given.runtime_option_count;
+    require(count == 0 || given.runtime_options != nullptr, "options.runtime_options is null");
+    require(count <= kMaxRuntimeOptions, "options.runtime_option_count is over 256");
+    for (std::size_t i = 0; i < count; ++i) {
+        const auto& [name, value] = given.runtime_options[i];
+        require(name != nullptr && value != nullptr, "a runtime option's name or value is null");
+        add_runtime_option(options, name, value);
+    }
+    for (const auto& [name, value] : {std::pair("compute_units", given.compute_units),
+                                      std::pair("plan_cache", given.plan_cache)}) {
+        if (value != nullptr) {
+            add_runtime_option(options, name, value);
+        }
+    }
+    return options;
 }
 
 BackendOptions backend_options(const edgevit_options& given) {
@@ -118,10 +151,7 @@ BackendOptions backend_options(const edgevit_options& given) {
     }
     options.threads = given.threads == 0 ? 1 : given.threads;
     options.runtime_library = text_or_empty(given.runtime_library);
-    if (given.compute_units != nullptr) {
-        options.compute_units = compute_units_of(given.compute_units);
-    }
-    options.plan_cache = text_or_empty(given.plan_cache);
+    options.runtime_options = runtime_options_of(given);
     return options;
 }
 
@@ -194,14 +224,7 @@ edgevit_status edgevit_open(const char* folder, const edgevit_options* options,
     }
     return guarded(error, [&] {
         require(folder != nullptr && session != nullptr, "folder or session is null");
-        edgevit_options given;
-        edgevit_options_init(&given);
-        if (options != nullptr) {
-            require(options->struct_size_bytes == sizeof given,
-                    "options.struct_size_bytes is not this library's: call edgevit_options_init() "
-                    "and build with the header of the library that is loaded");
-            given = *options;
-        }
+        const edgevit_options given = known_options(options);
         *session = new edgevit_session(load_artifact(folder), text_or_empty(given.backend),
                                        backend_options(given));
     });

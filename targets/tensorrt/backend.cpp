@@ -28,11 +28,14 @@ class TensorRtBackend : public Backend {
   public:
     TensorRtBackend(const Manifest& manifest, const BackendOptions& options) : gpu_(find_gpu()) {
         std::optional<PlanCache> cache;
-        if (!options.plan_cache.empty()) {
-            cache.emplace(options.plan_cache);
+        const std::string folder = runtime_option(options.runtime_options, "plan_cache", "");
+        if (!folder.empty()) {
+            cache.emplace(folder);
         }
+        const std::int64_t workspace_mib =
+            runtime_integer(options.runtime_options, "workspace_mib", kDefaultWorkspaceMib);
         plan_ = make_plan(logger_, manifest.artifact_path(), manifest.artifact_sha256, gpu_,
-                          cache ? &*cache : nullptr);
+                          workspace_mib, cache ? &*cache : nullptr);
         session_.emplace(logger_, plan_);
         check_tensors(*this, manifest);  // before buffers are made for one input and one output
         session_->allocate();
@@ -83,8 +86,13 @@ std::unique_ptr<Backend> open_tensorrt(const Manifest& manifest, const BackendOp
     return std::make_unique<TensorRtBackend>(manifest, options);
 }
 
-[[maybe_unused]] const bool registered =
-    register_backend("tensorrt", open_tensorrt, {Option::plan_cache});
+[[maybe_unused]] const bool registered = register_backend(
+    "tensorrt", open_tensorrt,
+    {{"plan_cache", "existing folder, writable by you alone, that keeps compiled plans"},
+     {"workspace_mib",
+      "most GPU memory for a layer's scratch space, MiB (default 1024)",
+      {},
+      {{16, 65536}}}});
 
 }  // namespace
 }  // namespace edgevit::tensorrt

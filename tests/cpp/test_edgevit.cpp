@@ -22,6 +22,7 @@ namespace {
 // A back-end whose answer is the same for every input, and whose invoke() does what a test says.
 std::function<void()> on_invoke;
 Bytes scripted_answer;
+RuntimeOptions scripted_options;
 
 class ScriptedBackend : public Backend {
   public:
@@ -47,11 +48,14 @@ class ScriptedBackend : public Backend {
     TensorSpec output_;
 };
 
-std::unique_ptr<Backend> open_scripted(const Manifest& manifest, const BackendOptions&) {
+std::unique_ptr<Backend> open_scripted(const Manifest& manifest, const BackendOptions& options) {
+    scripted_options = options.runtime_options;
     return std::make_unique<ScriptedBackend>(manifest);
 }
 
-[[maybe_unused]] const bool scripted = register_backend("scripted", open_scripted);
+[[maybe_unused]] const bool scripted = register_backend(
+    "scripted", open_scripted,
+    {{"mode", "how", {"fast", "slow"}}, {"size", "how much", {}, {{-8, 8}}}, {"folder", "where"}});
 
 struct Closer {
     void operator()(edgevit_session* session) const {
@@ -298,10 +302,77 @@ TEST_CASE("bad options are refused") {
         options.struct_size_bytes = size;
         CHECK(status() == EDGEVIT_BAD_CALL);
     }
+    const edgevit_runtime_option null_name[] = {{nullptr, "x"}}, null_value[] = {{"x", nullptr}};
+    for (const edgevit_runtime_option* pair : {null_name, null_value}) {
+        edgevit_options_init(&options);
+        options.runtime_options = pair, options.runtime_option_count = 1;
+        CHECK(status() == EDGEVIT_BAD_CALL);
+    }
+    options.runtime_options = nullptr;
+    CHECK(status() == EDGEVIT_BAD_CALL);
+    options.runtime_options = null_name, options.runtime_option_count = SIZE_MAX;
+    CHECK(status() == EDGEVIT_BAD_CALL);
     CHECK(session == nullptr);
     edgevit_options_init(&options);
     options.threads = 2;
     REQUIRE(status() == EDGEVIT_OK);
+    CHECK(edgevit_close(session, nullptr) == EDGEVIT_OK);
+}
+
+TEST_CASE("runtime options reach the back-end, which says what it takes") {
+    Fixture fixture;
+    write_artifact(fixture.folder.path(), fixture.manifest);
+    const auto status = [&](const std::vector<edgevit_runtime_option>& pairs,
+                            const char* compute_units = nullptr) {
+        edgevit_session* session = nullptr;
+        edgevit_options options;
+        edgevit_options_init(&options);
+        options.backend = "scripted";
+        options.compute_units = compute_units;
+        options.runtime_options = pairs.data();
+        options.runtime_option_count = pairs.size();
+        const edgevit_status code =
+            edgevit_open(fixture.folder.path().c_str(), &options, &session, &fixture.error);
+        edgevit_close(session, nullptr);
+        return code;
+    };
+    REQUIRE(status({{"mode", "fast"}, {"size", "-3"}, {"folder", "any=thing"}}) == EDGEVIT_OK);
+    CHECK(scripted_options ==
+          RuntimeOptions{{"folder", "any=thing"}, {"mode", "fast"}, {"size", "-3"}});
+    CHECK(runtime_integer(scripted_options, "size", 5) == -3);
+    CHECK(runtime_integer({}, "size", 5) == 5);
+    CHECK(runtime_option({}, "mode", "slow") == "slow");
+    REQUIRE(status({}) == EDGEVIT_OK);
+    CHECK(scripted_options.empty());
+    const auto refused = [&](const std::vector<edgevit_runtime_option>& pairs, const char* part) {
+        CHECK(status(pairs) == EDGEVIT_BAD_INPUT);
+        CAPTURE(fixture.error.message);
+        CHECK(contains(fixture.error.message, part));
+    };
+    refused({{"speed", "1"}},
+            "the scripted back-end takes no runtime option 'speed'; it takes mode=fast|slow, "
+            "size=-8..8, folder=TEXT");
+    refused({{"mode", "Fast"}}, "mode is 'Fast'; the scripted back-end takes mode=fast|slow");
+    refused({{"size", "9"}}, "takes size=-8..8");
+    refused({{"size", "1 "}}, "takes size=-8..8");
+    refused({{"size", "+1"}}, "takes size=-8..8");
+    refused({{"folder", ""}}, "takes folder=TEXT");
+    refused({{"mode", "fast"}, {"mode", "fast"}}, "'mode' is given twice");
+    CHECK(status({{"compute_units", "cpu"}}, "cpu") == EDGEVIT_BAD_INPUT);
+    CHECK(contains(fixture.error.message, "'compute_units' is given twice"));
+}
+
+TEST_CASE("the options of a caller with the first header are taken") {
+    Fixture fixture;
+    write_artifact(fixture.folder.path(), fixture.manifest);
+    edgevit_options options;
+    edgevit_options_init(&options);
+    options.struct_size_bytes = offsetof(edgevit_options, runtime_options);
+    options.threads = 3;
+    options.runtime_option_count = 7;  // memory that is not the caller's
+    edgevit_session* session = nullptr;
+    CHECK(edgevit_open(fixture.folder.path().c_str(), &options, &session, &fixture.error) ==
+          EDGEVIT_OK);
     CHECK(edgevit_close(session, nullptr) == EDGEVIT_OK);
 }
 

@@ -53,15 +53,15 @@ class PlacingBackend : public ConstantBackend {
     }
 };
 
-std::optional<ComputeUnits> requested_units;
+RuntimeOptions requested_options;
 
 std::unique_ptr<Backend> open_placing(const Manifest& manifest, const BackendOptions& options) {
-    requested_units = options.compute_units;
+    requested_options = options.runtime_options;
     return std::make_unique<PlacingBackend>(manifest.input, manifest.output, Bytes{1, 2, 3});
 }
 
 [[maybe_unused]] const bool placing =
-    register_backend("placing", open_placing, {Option::compute_units});
+    register_backend("placing", open_placing, {{"compute_units", "what to use", {"all", "cpu"}}});
 [[maybe_unused]] const bool absent = register_left_out("absent", "not built here, use another");
 
 // An artifact folder and an image folder, and the harness run on them.
@@ -291,9 +291,13 @@ TEST_CASE("compute units reach a back-end that takes them, and no other takes th
     CHECK(bench.run({"--compute-units", "cpu"}) == 2);
     CHECK(bench.run({"--backend", "tflite", "--compute-units", "all"}) == 2);
     REQUIRE(bench.run({"--backend", "placing"}) == 0);
-    CHECK_FALSE(requested_units);
-    REQUIRE(bench.run({"--backend", "placing", "--compute-units", "cpu-ane"}) == 0);
-    CHECK(requested_units == ComputeUnits::cpu_ane);
+    CHECK(requested_options.empty());
+    REQUIRE(bench.run({"--backend", "placing", "--compute-units", "cpu"}) == 0);
+    CHECK(requested_options == RuntimeOptions{{"compute_units", "cpu"}});
+    CHECK(bench.run({"--backend", "placing", "--compute-units", "tpu"}) == 2);
+    CHECK(bench.run({"--backend", "placing", "--runtime-option", "compute_units=tpu"}) == 2);
+    REQUIRE(bench.run({"--backend", "placing", "--runtime-option", "compute_units=all"}) == 0);
+    CHECK(requested_options == RuntimeOptions{{"compute_units", "all"}});
 }
 
 TEST_CASE("no back-end but TensorRT's takes a folder for plans") {

@@ -38,7 +38,7 @@ struct Fixture {
         write_text(folder / "artifact/model.onnx", onnx);
         write_text(folder / "artifact/manifest.json", onnx_manifest(onnx, dtype).dump());
         fs::create_directory(folder / "plans");
-        options.plan_cache = folder / "plans";
+        options.runtime_options["plan_cache"] = folder / "plans";
     }
     ~Fixture() {
         CHECK(fake::state().live == 0);
@@ -120,7 +120,7 @@ TEST_CASE("a whole run tells the time on the GPU") {
 
 TEST_CASE("no plan is kept unless a folder is named") {
     Fixture fixture;
-    fixture.options.plan_cache.clear();
+    fixture.options.runtime_options.clear();
     fixture.open();
     fixture.open();
     CHECK(fake::state().builds == 2);
@@ -143,6 +143,18 @@ TEST_CASE("a plan is built once for one GPU, driver and file") {
     fixture.open();
     CHECK(fake::state().builds == 3);
     CHECK(fixture.plans().size() == 3);
+}
+
+TEST_CASE("the workspace is the one asked for, and a plan is kept for one workspace alone") {
+    Fixture fixture;
+    fixture.open();
+    CHECK(fake::state().workspace_bytes == std::size_t{1} << 30);
+    fixture.options.runtime_options["workspace_mib"] = "64";
+    fixture.open();
+    CHECK(fake::state().builds == 2);
+    CHECK(fake::state().workspace_bytes == std::size_t{64} << 20);
+    fixture.open();
+    CHECK(fake::state().builds == 2);
 }
 
 TEST_CASE("a damaged timing cache is the same as none") {
@@ -184,10 +196,17 @@ TEST_CASE("options that mean nothing to TensorRT are refused") {
     fixture.options.runtime_library = "libnvinfer.so";
     CHECK(contains(fixture.refusal<InputError>(), "leave --runtime out"));
     fixture.options = {};
-    fixture.options.compute_units = ComputeUnits::cpu;
-    CHECK(contains(fixture.refusal<InputError>(), "takes no --compute-units"));
-    fixture.options = {};
-    fixture.options.plan_cache = fixture.folder / "nowhere";
+    fixture.options.runtime_options["compute_units"] = "cpu";
+    CHECK(contains(fixture.refusal<InputError>(),
+                   "takes no runtime option 'compute_units'; it takes plan_cache=TEXT, "
+                   "workspace_mib=16..65536"));
+    for (const char* workspace : {"", "15", "65537", "1024x", " 64", "99999999999999999999"}) {
+        fixture.options.runtime_options = {{"workspace_mib", workspace}};
+        CHECK(contains(fixture.refusal<InputError>(), "takes workspace_mib=16..65536"));
+    }
+    fixture.options.runtime_options = {{"plan_cache", ""}};
+    CHECK(contains(fixture.refusal<InputError>(), "plan_cache is ''"));
+    fixture.options.runtime_options = {{"plan_cache", fixture.folder / "nowhere"}};
     CHECK(contains(fixture.refusal<InputError>(), "nowhere: no such folder for plans"));
     CHECK(fake::state().builds == 0);
 }

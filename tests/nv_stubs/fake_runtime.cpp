@@ -73,6 +73,7 @@ struct Config : IBuilderConfig {
     explicit Config(int* parent) : counted("config", parent) {}
     void setMemoryPoolLimit(MemoryPoolType, std::size_t bytes) noexcept override {
         expect(bytes > 0, "a workspace of nothing");
+        state().workspace_bytes = bytes;
     }
     void setProfilingVerbosity(ProfilingVerbosity asked) noexcept override { verbosity = asked; }
     ITimingCache* createTimingCache(void const* blob, std::size_t size) const noexcept override {

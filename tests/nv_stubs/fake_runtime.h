@@ -5,6 +5,7 @@
 // [1, 3, 8, 8], and output i is input i. Work on a stream is done when the stream is waited for.
 #pragma once
 
+#include <cstddef>
 #include <string>
 #include <vector>
 
@@ -15,6 +16,7 @@ struct State {
     int driver = 12060;
     std::string gpu_name = "Fake";
     int builds = 0;
+    std::size_t workspace_bytes = 0;      // of the last build
     int timing_caches_read = 0;           // that held something
     int live = 0;                         // objects of TensorRT's and CUDA's
     std::vector<std::string> violations;  // of the order in which objects have to go, and the like

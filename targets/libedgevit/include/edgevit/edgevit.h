@@ -58,8 +58,16 @@ typedef struct edgevit_error {
     char message[1020];
 } edgevit_error;
 
+/* An option that one back-end takes, by name. A name or value that the back-end does not take is
+ * EDGEVIT_BAD_INPUT, with a message that says what it takes. */
+typedef struct edgevit_runtime_option {
+    const char* name;  /* "compute_units" */
+    const char* value; /* "cpu" */
+} edgevit_runtime_option;
+
 /* How to open. Start from edgevit_options_init(): it sets struct_size_bytes, and every other field
- * to 0 or NULL, which means the default. */
+ * to 0 or NULL, which means the default. Later versions add fields at the end: a library takes the
+ * options of an older header, not those of a newer one. */
 typedef struct edgevit_options {
     size_t struct_size_bytes;    /* sizeof(edgevit_options): tells what the caller knows of it */
     const char* backend;         /* "tflite", "onnxruntime", ...; default: the manifest's target */
@@ -68,9 +76,11 @@ typedef struct edgevit_options {
                                     that the system's loader finds, as in an Android app (for
                                     Core ML the path of a .mlmodelc); default: what the back-end's
                                     environment variable says */
-    const char* compute_units;   /* Core ML only: "all" (default), "cpu", "cpu-gpu", "cpu-ane" */
-    const char* plan_cache;      /* TensorRT only: existing folder, writable by you alone, that
-                                    keeps compiled plans; default: none is kept */
+    const char* compute_units;   /* the runtime option compute_units (Core ML) */
+    const char* plan_cache;      /* the runtime option plan_cache (TensorRT) */
+    /* runtime_option_count options of the back-end; targets/README.md lists them */
+    const edgevit_runtime_option* runtime_options;
+    size_t runtime_option_count;
 } edgevit_options;
 
 /* An opened artifact and all memory that running it takes. */

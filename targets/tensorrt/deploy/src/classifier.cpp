@@ -24,7 +24,7 @@ Classifier::Classifier(const std::filesystem::path& model, const std::filesystem
     : manifest_(load_artifact(model)), plans_(plans),
       session_(logger_,
                tensorrt::make_plan(logger_, manifest_.artifact_path(), manifest_.artifact_sha256,
-                                   tensorrt::find_gpu(), &plans_)),
+                                   tensorrt::find_gpu(), tensorrt::kDefaultWorkspaceMib, &plans_)),
       preprocessor_(manifest_), input_(manifest_.input.size_bytes()),
       output_(manifest_.output.size_bytes()), logits_(manifest_.output.elements()) {
     check(session_.inputs(), manifest_.input);
