@@ -190,7 +190,7 @@ def test_without_core_ml_the_way_out_is_named(package: Path, images: Path) -> No
 
 
 def test_compute_units_are_core_mls_alone(package: Path, images: Path) -> None:
-    with pytest.raises(InputError, match="the null back-end takes no runtime option 'compute_units'"):
+    with pytest.raises(InputError, match="null back-end takes no runtime option 'compute_units'"):
         run_harness(package, images, compute_units="cpu")
     with pytest.raises(InputError, match="compute_units"):
         run_harness(package, images, compute_units="tpu")

@@ -21,17 +21,34 @@ std::map<std::string, std::string>& left_out() {
     return reasons;
 }
 
-void check_tensor(const std::string& role, const std::vector<TensorSpec>& actual,
-                  const TensorSpec& expected, const Manifest& manifest) {
-    const std::string where = manifest.artifact_path().string() + ": ";
-    if (actual.size() != 1) {
-        throw InputError(where + "has " + std::to_string(actual.size()) + " " + role +
-                         "s, one is expected");
+void check_count(const std::string& role, std::size_t actual, std::size_t expected,
+                 const Manifest& manifest) {
+    if (actual != expected) {
+        throw InputError(
+            manifest.artifact_path().string() + ": has " + std::to_string(actual) + " " + role +
+            "s, " + (expected == 1 ? "one is" : std::to_string(expected) + " are") + " expected");
     }
-    if (!same_layout(actual.front(), expected)) {
-        throw InputError(where + "its " + role + " is " + actual.front().describe() +
-                         ", the manifest says " + expected.describe());
+}
+
+void check_tensor(const std::string& role, const TensorSpec& actual, const TensorSpec& expected,
+                  const Manifest& manifest) {
+    if (!same_layout(actual, expected)) {
+        throw InputError(manifest.artifact_path().string() + ": its " + role + " is " +
+                         actual.describe() + ", the manifest says " + expected.describe());
     }
+}
+
+std::size_t index_of(const std::string& name, const std::vector<TensorSpec>& tensors,
+                     const Manifest& manifest) {
+    std::string known;
+    for (std::size_t i = 0; i < tensors.size(); ++i) {
+        if (tensors[i].name == name) {
+            return i;
+        }
+        known += (known.empty() ? "'" : ", '") + tensors[i].name + "'";
+    }
+    throw InputError(manifest.artifact_path().string() + ": has no output '" + name +
+                     "' as the manifest says; it has " + known);
 }
 
 const Registration& registered(const std::string& name) {
@@ -59,6 +76,7 @@ bool register_left_out(const std::string& name, const std::string& reason) {
 
 std::vector<std::string> backend_names() {
     std::vector<std::string> names;
+    names.reserve(registry().size());
     for (const auto& [name, registration] : registry()) {
         names.push_back(name);
     }
@@ -79,9 +97,22 @@ std::unique_ptr<Backend> open_backend(const std::string& name, const Manifest& m
     return backend.open(manifest, options);
 }
 
-void check_tensors(const Backend& backend, const Manifest& manifest) {
-    check_tensor("input", backend.inputs(), manifest.input, manifest);
-    check_tensor("output", backend.outputs(), manifest.output, manifest);
+std::vector<std::size_t> match_tensors(const Backend& backend, const Manifest& manifest) {
+    const std::vector<TensorSpec> inputs = backend.inputs(), outputs = backend.outputs();
+    check_count("input", inputs.size(), 1, manifest);
+    check_tensor("input", inputs.front(), manifest.input, manifest);
+    check_count("output", outputs.size(), manifest.outputs.size(), manifest);
+    if (outputs.size() == 1) {  // whose name may differ between runtimes
+        check_tensor("output", outputs.front(), manifest.outputs.front(), manifest);
+        return {0};
+    }
+    std::vector<std::size_t> indices;
+    indices.reserve(outputs.size());
+    for (const TensorSpec& expected : manifest.outputs) {
+        indices.push_back(index_of(expected.name, outputs, manifest));
+        check_tensor("output '" + expected.name + "'", outputs[indices.back()], expected, manifest);
+    }
+    return indices;
 }
 
 }  // namespace edgevit

@@ -73,11 +73,12 @@ class Backend {
     virtual std::vector<TensorSpec> inputs() const = 0;
     virtual std::vector<TensorSpec> outputs() const = 0;
 
-    // One inference in three steps, so that invoke() can be timed alone. The sizes are those of
-    // the one input and the one output. Each raises Error with the runtime's own message.
+    // One inference in three steps, so that invoke() can be timed alone. `bytes` is the one input,
+    // get_output() copies output `index` of outputs(), which has `size_bytes`. Each raises Error
+    // with the runtime's own message.
     virtual void set_input(ByteView bytes) = 0;
     virtual void invoke() = 0;
-    virtual void get_output(std::uint8_t* out, std::size_t size_bytes) = 0;
+    virtual void get_output(std::size_t index, std::uint8_t* out, std::size_t size_bytes) = 0;
 
     // How long the last invoke() kept the accelerator busy, by its own clock; empty where there is
     // no such clock.
@@ -114,7 +115,9 @@ const std::vector<RuntimeOption>& runtime_options_of(const std::string& backend)
 std::unique_ptr<Backend> open_backend(const std::string& name, const Manifest& manifest,
                                       const BackendOptions& options);
 
-// Raises InputError when the opened artifact's tensors are not those of the manifest.
-void check_tensors(const Backend& backend, const Manifest& manifest);
+// For each output of the manifest its index in backend.outputs(): the one of its name, or, of a
+// single output, the only one. Raises InputError when the opened artifact's tensors are not those
+// of the manifest.
+std::vector<std::size_t> match_tensors(const Backend& backend, const Manifest& manifest);
 
 }  // namespace edgevit

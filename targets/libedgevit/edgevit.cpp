@@ -45,6 +45,11 @@ class Hold {
 
     Session* operator->() const { return &handle_->session; }
 
+    Classification& classification() const {
+        check_classes(handle_->session.manifest());
+        return *handle_->classification;
+    }
+
   private:
     edgevit_session* handle_;
 };
@@ -161,6 +166,35 @@ Pixels pixels_of(const edgevit_image* image) {
             static_cast<PixelFormat>(image->format)};
 }
 
+// What the artifact's tensor is, in as many fields as the caller knows.
+void describe(const TensorSpec& spec, edgevit_tensor* tensor) {
+    require(tensor != nullptr, "the tensor is null");
+    require(tensor->struct_size_bytes == sizeof *tensor,
+            "tensor.struct_size_bytes is not of this library or an older one: set it to "
+            "sizeof(edgevit_tensor) and load a library as new as the header");
+    edgevit_tensor known = {};
+    known.struct_size_bytes = sizeof known;
+    known.name = spec.name.c_str();
+    known.rank = spec.shape.size();
+    std::copy(spec.shape.begin(), spec.shape.end(), known.shape);
+    known.element_count = spec.elements();
+    known.size_bytes = spec.size_bytes();
+    known.dtype = static_cast<edgevit_dtype>(spec.dtype);
+    known.scale = spec.scale.value_or(0.0F);
+    known.zero_point = spec.scale ? spec.zero_point : 0;
+    *tensor = known;
+}
+
+const Manifest& manifest_of(const edgevit_session* session) {
+    require(session != nullptr, "the session is null");
+    return session->session.manifest();
+}
+
+static_assert(static_cast<int>(DType::int8) == EDGEVIT_INT8);
+static_assert(static_cast<int>(DType::uint8) == EDGEVIT_UINT8);
+static_assert(static_cast<int>(DType::float16) == EDGEVIT_FLOAT16);
+static_assert(static_cast<int>(DType::float32) == EDGEVIT_FLOAT32);
+static_assert(kMaxRank == EDGEVIT_MAX_RANK);
 static_assert(static_cast<int>(PixelFormat::rgb) == EDGEVIT_RGB888);
 static_assert(static_cast<int>(PixelFormat::rgba) == EDGEVIT_RGBA8888);
 static_assert(static_cast<int>(PixelFormat::bgra) == EDGEVIT_BGRA8888);
@@ -176,8 +210,8 @@ void check_results(const edgevit_result* results, const std::size_t* count) {
 }
 
 void write_top_k(const Hold& session, edgevit_result* results, std::size_t* count) {
-    const std::vector<float>& logits = session->read_logits();
-    const std::vector<std::size_t>& best = session->top_k(*count);
+    const std::vector<float>& logits = session.classification().read_logits();
+    const std::vector<std::size_t>& best = session.classification().top_k(*count);
     for (std::size_t i = 0; i < best.size(); ++i) {
         results[i] = {static_cast<std::int32_t>(best[i]), logits[best[i]],
                       session->manifest().labels[best[i]].c_str()};
@@ -246,6 +280,7 @@ edgevit_status edgevit_classify(edgevit_session* session, const edgevit_image* i
     return guarded(error, [&] {
         const Hold held(session);
         check_results(results, count);
+        held.classification();
         preprocess(held, image);
         held->invoke();
         write_top_k(held, results, count);
@@ -281,14 +316,48 @@ edgevit_status edgevit_invoke(edgevit_session* session, edgevit_error* error) no
     return guarded(error, [&] { Hold(session)->invoke(); });
 }
 
+edgevit_status edgevit_output(edgevit_session* session, size_t index, float* values, size_t count,
+                              edgevit_error* error) noexcept {
+    return guarded(error, [&] {
+        const Hold held(session);
+        require(values != nullptr, "values is null");
+        const std::vector<float>& output = held->output(index);
+        require(count == output.size(), "count is not the output's element_count");
+        std::copy(output.begin(), output.end(), values);
+    });
+}
+
+edgevit_status edgevit_output_bytes(edgevit_session* session, size_t index, void* bytes,
+                                    size_t size_bytes, edgevit_error* error) noexcept {
+    return guarded(error, [&] {
+        const Hold held(session);
+        require(bytes != nullptr, "bytes is null");
+        const Bytes& output = held->output_bytes(index);
+        require(size_bytes == output.size(), "size_bytes is not the output's");
+        std::memcpy(bytes, output.data(), output.size());
+    });
+}
+
 edgevit_status edgevit_logits(edgevit_session* session, float* logits, size_t count,
                               edgevit_error* error) noexcept {
     return guarded(error, [&] {
         const Hold held(session);
         require(logits != nullptr, "logits is null");
-        const std::vector<float>& answer = held->read_logits();
+        const std::vector<float>& answer = held.classification().read_logits();
         require(count == answer.size(), "count is not edgevit_class_count()");
         std::copy(answer.begin(), answer.end(), logits);
+    });
+}
+
+edgevit_status edgevit_probabilities(edgevit_session* session, float* probabilities, size_t count,
+                                     edgevit_error* error) noexcept {
+    return guarded(error, [&] {
+        const Hold held(session);
+        require(probabilities != nullptr, "probabilities is null");
+        const std::vector<double>& answer = held.classification().probabilities();
+        require(count == answer.size(), "count is not edgevit_class_count()");
+        std::transform(answer.begin(), answer.end(), probabilities,
+                       [](double value) { return static_cast<float>(value); });
     });
 }
 
@@ -311,8 +380,14 @@ size_t edgevit_input_size_bytes(const edgevit_session* session) noexcept {
     return session == nullptr ? 0 : session->session.manifest().input.size_bytes();
 }
 
+size_t edgevit_output_count(const edgevit_session* session) noexcept {
+    return session == nullptr ? 0 : session->session.manifest().outputs.size();
+}
+
 size_t edgevit_class_count(const edgevit_session* session) noexcept {
-    return session == nullptr ? 0 : session->session.manifest().labels.size();
+    return session == nullptr || !session->classification
+               ? 0
+               : session->session.manifest().labels.size();
 }
 
 const char* edgevit_label(const edgevit_session* session, size_t class_index) noexcept {
@@ -323,4 +398,27 @@ const char* edgevit_label(const edgevit_session* session, size_t class_index) no
 
 const char* edgevit_backend(const edgevit_session* session) noexcept {
     return session == nullptr ? nullptr : session->session.backend_name().c_str();
+}
+
+edgevit_status edgevit_input_info(const edgevit_session* session, edgevit_tensor* tensor,
+                                  edgevit_error* error) noexcept {
+    return guarded(error, [&] { describe(manifest_of(session).input, tensor); });
+}
+
+edgevit_status edgevit_output_info(const edgevit_session* session, size_t index,
+                                   edgevit_tensor* tensor, edgevit_error* error) noexcept {
+    return guarded(error, [&] {
+        const Manifest& manifest = manifest_of(session);
+        require(index < manifest.outputs.size(), "index is not below edgevit_output_count()");
+        describe(manifest.outputs[index], tensor);
+    });
+}
+
+edgevit_status edgevit_find_output(const edgevit_session* session, const char* name, size_t* index,
+                                   edgevit_error* error) noexcept {
+    return guarded(error, [&] {
+        require(session != nullptr && name != nullptr && index != nullptr,
+                "session, name or index is null");
+        *index = session->session.output_index(name);
+    });
 }

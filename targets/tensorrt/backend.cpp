@@ -37,7 +37,7 @@ class TensorRtBackend : public Backend {
         plan_ = make_plan(logger_, manifest.artifact_path(), manifest.artifact_sha256, gpu_,
                           workspace_mib, cache ? &*cache : nullptr);
         session_.emplace(logger_, plan_);
-        check_tensors(*this, manifest);  // before buffers are made for one input and one output
+        match_tensors(*this, manifest);  // before buffers are made for one input
         session_->allocate();
     }
 
@@ -46,8 +46,8 @@ class TensorRtBackend : public Backend {
 
     void set_input(ByteView bytes) override { session_->set_input(bytes); }
     void invoke() override { session_->invoke(); }
-    void get_output(std::uint8_t* out, std::size_t size_bytes) override {
-        session_->get_output(out, size_bytes);
+    void get_output(std::size_t index, std::uint8_t* out, std::size_t size_bytes) override {
+        session_->get_output(index, out, size_bytes);
     }
     std::optional<double> last_device_us() const override { return session_->last_device_us(); }
 

@@ -2,10 +2,13 @@
 // calls, its errors and its cache. That it works with NVIDIA's own is not shown here.
 #include <doctest/doctest.h>
 
+#include <numeric>
+
 #include "backend.h"
 #include "core/half.h"
 #include "fake_runtime.h"
 #include "harness.h"
+#include "session.h"
 #include "support.h"
 
 using namespace edgevit;
@@ -75,14 +78,32 @@ TEST_CASE("the input goes through the engine and the output comes back") {
     backend->set_input(input);
     backend->invoke();
     Bytes output(6);
-    backend->get_output(output.data(), output.size());
+    backend->get_output(0, output.data(), output.size());
     CHECK(output == Bytes{1, 2, 3, 4, 5, 6});
     CHECK(backend->last_device_us() == 250.0);
     CHECK(contains(message_of<Error>([&] { backend->set_input({input.data(), 4}); }), "4 bytes"));
-    CHECK(contains(message_of<Error>([&] { backend->get_output(output.data(), 3); }), "3 bytes"));
+    CHECK(
+        contains(message_of<Error>([&] { backend->get_output(0, output.data(), 3); }), "3 bytes"));
     const RuntimeFacts facts = backend->facts();
     CHECK(facts.version == kVersion);
     CHECK(facts.device == "Fake, compute capability 8.7, driver for CUDA 12.6");
+}
+
+TEST_CASE("every output comes back from the GPU") {
+    Fixture fixture("features", "float32");
+    json manifest = json::parse(read_text(fixture.folder / "artifact/manifest.json"));
+    manifest = with_outputs(manifest, {output_json("logits", {1, 3}, "float32"),
+                                       output_json("features", {1, 2, 2, 2}, "float32")});
+    write_text(fixture.folder / "artifact/manifest.json", manifest.dump());
+    Session session(load_artifact(fixture.folder / "artifact"), "", fixture.options);
+    std::vector<float> values(3 * 8 * 8);
+    for (const float start : {0.5F, 100.0F}) {
+        std::iota(values.begin(), values.end(), start);
+        session.set_input({reinterpret_cast<const std::uint8_t*>(values.data()), 4 * 3 * 8 * 8});
+        session.invoke();
+        CHECK(session.output(0) == std::vector<float>(values.begin(), values.begin() + 3));
+        CHECK(session.output(1) == std::vector<float>(values.begin() + 16, values.begin() + 24));
+    }
 }
 
 TEST_CASE("the layers are counted by what they read, and timed") {

@@ -2,7 +2,9 @@
 // headers.
 //
 // The "ONNX" is a text, "fake-onnx DTYPE CLASSES" and words that make something fail; its input is
-// [1, 3, 8, 8], and output i is input i. Work on a stream is done when the stream is waited for.
+// [1, 3, 8, 8], and output i is input i. With the word "features" a second output of that name,
+// [1, 2, 2, 2], comes first, and is input 16 to 23. Work on a stream is done when the stream is
+// waited for.
 #pragma once
 
 #include <cstddef>
