@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -61,7 +60,7 @@ class GraphNet(nn.Module):
 
     def nodes(self) -> list[Layer]:
         """Every layer, in execution order."""
-        return [cast(Layer, layer) for layer in self.children()]
+        return [child for child in self.children() if isinstance(child, Layer)]
 
     def weighted(self) -> dict[str, Layer]:
         """Module path -> layer, of every convolution and linear."""
