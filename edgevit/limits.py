@@ -21,7 +21,7 @@ MAX_LABEL_BYTES = 4096
 MAX_OUTPUTS = 64
 """Outputs of an artifact."""
 
-MAX_RANK = 8
+MAX_TENSOR_RANK = 8
 """Dimensions of an artifact's input or output."""
 
 MAX_TENSOR_ELEMENTS = 2**28

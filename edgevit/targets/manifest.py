@@ -25,8 +25,8 @@ from edgevit.limits import (
     MAX_LABEL_BYTES,
     MAX_MANIFEST_BYTES,
     MAX_OUTPUTS,
-    MAX_RANK,
     MAX_TENSOR_ELEMENTS,
+    MAX_TENSOR_RANK,
 )
 from edgevit.schema import OMIT_DEFAULT, Rule, parse_json, read_json, to_json
 
@@ -160,7 +160,7 @@ class OutputTensor:
     """
 
     name: Text
-    shape: Annotated[tuple[Positive, ...], Rule(min_size=1, max_size=MAX_RANK)]
+    shape: Annotated[tuple[Positive, ...], Rule(min_size=1, max_size=MAX_TENSOR_RANK)]
     dtype: DType
     scale: Scale | None
     zero_point: int | None

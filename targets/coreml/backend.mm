@@ -155,7 +155,7 @@ class CoreMlBackend : public Backend {
     CoreMlBackend(const Manifest& manifest, const BackendOptions& options)
         : manifest_(manifest), compiled_before_(options.runtime_library),
           units_(options.compute_units.value_or(ComputeUnits::all)),
-          compiled_(manifest, compiled_before_), logits_(manifest.output.elements()) {
+          compiled_(manifest, compiled_before_), logits_(manifest.output().elements()) {
         guarded("loading the model", [this] { load(); });
         check_tensors(*this, manifest);
         guarded("making the input buffer",
@@ -240,31 +240,31 @@ class CoreMlBackend : public Backend {
         }
         feature_named(description.inputDescriptionsByName, manifest_.input.name, "input");
         MLFeatureDescription* output =
-            feature_named(description.outputDescriptionsByName, manifest_.output.name, "output");
+            feature_named(description.outputDescriptionsByName, manifest_.output().name, "output");
         is_classifier_ = output.type == MLFeatureTypeDictionary;
         if (!is_classifier_ && output.type != MLFeatureTypeMultiArray) {
-            throw InputError("the model's output '" + manifest_.output.name +
+            throw InputError("the model's output '" + manifest_.output().name +
                              "' is neither an array nor a dictionary of probabilities");
         }
         for (MLFeatureDescription* each in description.outputDescriptionsByName.allValues) {
             // A classifier also answers with the label alone, which says nothing more.
             if (!is_classifier_ || [each.name isEqualToString:output.name]) {
-                outputs_.push_back(describe_output(each, manifest_.output));
+                outputs_.push_back(describe_output(each, manifest_.output()));
             }
         }
     }
 
     void read_answer() {
-        MLFeatureValue* value = [answer_ featureValueForName:ns_string(manifest_.output.name)];
+        MLFeatureValue* value = [answer_ featureValueForName:ns_string(manifest_.output().name)];
         if (value == nil || value.isUndefined) {
-            throw Error("Core ML gave no output '" + manifest_.output.name + "'");
+            throw Error("Core ML gave no output '" + manifest_.output().name + "'");
         }
         if (is_classifier_) {
             read_probabilities(value.dictionaryValue, manifest_.labels, logits_);
         } else if (value.multiArrayValue != nil) {
             read_array(value.multiArrayValue, logits_);
         } else {
-            throw Error("Core ML's output '" + manifest_.output.name + "' is no array");
+            throw Error("Core ML's output '" + manifest_.output().name + "' is no array");
         }
     }
 

@@ -57,7 +57,7 @@ class Evaluator {
     Evaluation run() {
         open_outputs();
         if (reference_ != nullptr) {
-            const float step = manifest_.output.scale.value_or(0.0F);
+            const float step = manifest_.output().scale.value_or(0.0F);
             result_.program.emplace(step);
             if (reference_->float_logits) {
                 result_.float_net.emplace(step);

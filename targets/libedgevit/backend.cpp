@@ -86,7 +86,7 @@ std::unique_ptr<Backend> open_backend(const std::string& name, const Manifest& m
 
 void check_tensors(const Backend& backend, const Manifest& manifest) {
     check_tensor("input", backend.inputs(), manifest.input, manifest);
-    check_tensor("output", backend.outputs(), manifest.output, manifest);
+    check_tensor("output", backend.outputs(), manifest.output(), manifest);
 }
 
 }  // namespace edgevit

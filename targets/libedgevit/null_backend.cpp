@@ -27,7 +27,7 @@ std::uint64_t mix(std::uint64_t value) {
 class NullBackend : public Backend {
   public:
     explicit NullBackend(const Manifest& manifest)
-        : input_(manifest.input), output_(manifest.output) {}
+        : input_(manifest.input), output_(manifest.output()) {}
 
     std::vector<TensorSpec> inputs() const override { return {input_}; }
     std::vector<TensorSpec> outputs() const override { return {output_}; }

@@ -27,8 +27,8 @@ Session::Session(Manifest manifest, const std::string& backend_name,
 void Session::allocate() {
     check_tensors(*backend_, manifest_);
     input_.resize(manifest_.input.size_bytes());
-    output_.resize(manifest_.output.size_bytes());
-    logits_.resize(manifest_.output.elements());
+    output_.resize(manifest_.output().size_bytes());
+    logits_.resize(manifest_.output().elements());
     order_.resize(logits_.size());
     best_.reserve(logits_.size());
 }
@@ -75,7 +75,7 @@ const std::vector<float>& Session::read_logits() {
         throw CallError("there are no logits: the model was not run on the last input");
     }
     backend_->get_output(output_.data(), output_.size());
-    dequantize(manifest_.output, output_.data(), logits_.data());
+    dequantize(manifest_.output(), output_.data(), logits_.data());
     if (!std::all_of(logits_.begin(), logits_.end(), [](float x) { return std::isfinite(x); })) {
         throw InputError(manifest_.artifact_path().string() + ": its logits hold NaN or infinity");
     }

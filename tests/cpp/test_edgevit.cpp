@@ -26,7 +26,7 @@ Bytes scripted_answer;
 class ScriptedBackend : public Backend {
   public:
     explicit ScriptedBackend(const Manifest& manifest)
-        : input_(manifest.input), output_(manifest.output) {}
+        : input_(manifest.input), output_(manifest.output()) {}
     std::vector<TensorSpec> inputs() const override { return {input_}; }
     std::vector<TensorSpec> outputs() const override { return {output_}; }
     void set_input(ByteView bytes) override { CHECK(bytes.size == input_.size_bytes()); }
@@ -427,8 +427,9 @@ TEST_CASE("whatever a runtime throws becomes a code, and the session goes on") {
 
 TEST_CASE("logits that are not finite are an error") {
     Fixture fixture;
-    fixture.manifest["output"]["dtype"] = "float32";
-    fixture.manifest["output"]["scale"] = fixture.manifest["output"]["zero_point"] = nullptr;
+    fixture.manifest["outputs"][0]["dtype"] = "float32";
+    fixture.manifest["outputs"][0]["scale"] = fixture.manifest["outputs"][0]["zero_point"] =
+        nullptr;
     const Opened session = fixture.opened("scripted");
     scripted_answer.assign(28, 0xff);
     CHECK(fixture.classify(session.get()) == EDGEVIT_BAD_INPUT);

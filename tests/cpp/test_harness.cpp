@@ -57,7 +57,7 @@ std::optional<ComputeUnits> requested_units;
 
 std::unique_ptr<Backend> open_placing(const Manifest& manifest, const BackendOptions& options) {
     requested_units = options.compute_units;
-    return std::make_unique<PlacingBackend>(manifest.input, manifest.output, Bytes{1, 2, 3});
+    return std::make_unique<PlacingBackend>(manifest.input, manifest.output(), Bytes{1, 2, 3});
 }
 
 [[maybe_unused]] const bool placing =
@@ -159,8 +159,8 @@ TEST_CASE("its own logits as reference agree everywhere") {
 
 TEST_CASE("probabilities are compared with logits by their order, and no distance is told") {
     Bench bench;
-    bench.manifest["output"]["dtype"] = "float32";
-    bench.manifest["output"]["scale"] = bench.manifest["output"]["zero_point"] = nullptr;
+    bench.manifest["outputs"][0]["dtype"] = "float32";
+    bench.manifest["outputs"][0]["scale"] = bench.manifest["outputs"][0]["zero_point"] = nullptr;
     write_artifact(bench.folder / "artifact", bench.manifest);
     const fs::path logits = bench.folder / "reference.safetensors";
     REQUIRE(bench.run({"--logits", logits.string()}) == 0);
@@ -323,14 +323,14 @@ TEST_CASE("help is no error") {
 
 TEST_CASE("an artifact whose tensors are not the manifest's is refused") {
     const Manifest manifest = parse_manifest(manifest_json(3).dump(), "m");
-    ConstantBackend good(manifest.input, manifest.output, {});
+    ConstantBackend good(manifest.input, manifest.output(), {});
     CHECK_NOTHROW(check_tensors(good, manifest));
     TensorSpec other = manifest.input;
     other.scale = 0.25F;
-    ConstantBackend scaled(other, manifest.output, {});
+    ConstantBackend scaled(other, manifest.output(), {});
     CHECK(contains(message_of<InputError>([&] { check_tensors(scaled, manifest); }),
                    "the manifest says uint8"));
-    other = manifest.output;
+    other = manifest.output();
     other.shape = {1, 4};
     ConstantBackend shaped(manifest.input, other, {});
     CHECK(contains(message_of<InputError>([&] { check_tensors(shaped, manifest); }),
@@ -343,7 +343,7 @@ TEST_CASE("warm-up is not counted, and equal logits go to the first class") {
     const Dataset dataset = Dataset::open(bench.folder / "images", manifest.labels);
     Session session(
         manifest, "constant",
-        std::make_unique<ConstantBackend>(manifest.input, manifest.output, Bytes{7, 7, 7}));
+        std::make_unique<ConstantBackend>(manifest.input, manifest.output(), Bytes{7, 7, 7}));
     EvaluationOptions options;
     options.warmup = 4;
     const Evaluation evaluation = evaluate(session, dataset, nullptr, options);
@@ -359,8 +359,8 @@ TEST_CASE("warm-up is not counted, and equal logits go to the first class") {
 
 TEST_CASE("logits that are not finite are refused") {
     Bench bench;
-    bench.manifest["output"]["dtype"] = "float32";
-    bench.manifest["output"]["scale"] = bench.manifest["output"]["zero_point"] = nullptr;
+    bench.manifest["outputs"][0]["dtype"] = "float32";
+    bench.manifest["outputs"][0]["scale"] = bench.manifest["outputs"][0]["zero_point"] = nullptr;
     write_artifact(bench.folder / "artifact", bench.manifest);
     REQUIRE(bench.run() == 0);
     CHECK(bench.result()["accuracy"]["count"] == 3);
@@ -370,7 +370,7 @@ TEST_CASE("logits that are not finite are refused") {
     const float nan = std::numeric_limits<float>::quiet_NaN();
     std::memcpy(answer.data() + 4, &nan, 4);
     Session session(manifest, "constant",
-                    std::make_unique<ConstantBackend>(manifest.input, manifest.output, answer));
+                    std::make_unique<ConstantBackend>(manifest.input, manifest.output(), answer));
     const std::string message =
         message_of<InputError>([&] { evaluate(session, dataset, nullptr, {}); });
     CHECK(contains(message, "NaN"));

@@ -40,7 +40,7 @@ TEST_CASE("a good manifest is read") {
     CHECK(manifest.target == "null");
     CHECK(manifest.classes == 3);
     CHECK(manifest.input.describe() == "uint8 [1, 8, 8, 3] scale 0.5 zero-point 3");
-    CHECK(manifest.output.describe() == "int8 [1, 3] scale 0.25 zero-point -1");
+    CHECK(manifest.output().describe() == "int8 [1, 3] scale 0.25 zero-point -1");
     CHECK(manifest.table[2][255] == 255);
     CHECK(manifest.preprocessing.resize_size == 8);
     CHECK(manifest.labels == std::vector<std::string>{"c0", "c1", "c2"});
@@ -48,6 +48,49 @@ TEST_CASE("a good manifest is read") {
     CHECK(manifest.options == std::map<std::string, std::string>{{"io", "int8"}});
     REQUIRE(manifest.reference);
     CHECK(manifest.reference->file == "r.safetensors");
+}
+
+TEST_CASE("the golden manifests are taken, or refused for the reason of the table") {
+    int taken = 0;
+    int refused = 0;
+    for (const json& row : json::parse(golden_manifest("table.json"))) {
+        const std::string file = row.at("file");
+        CAPTURE(file);
+        const std::string text = golden_manifest(file);
+        const std::string said =
+            message_of<InputError>([&] { parse_manifest(text, "manifest.json"); });
+        if (row.at("cpp").is_null()) {
+            CHECK(said == "");
+            ++taken;
+        } else {
+            CHECK(contains(said, row.at("cpp").get<std::string>()));
+            ++refused;
+        }
+    }
+    CHECK(taken >= 13);
+    CHECK(refused >= 50);
+}
+
+TEST_CASE("version 1 is read as a classification with one output") {
+    const Manifest manifest =
+        parse_manifest(golden_manifest("good-version-1-tflite-int8.json"), "m");
+    CHECK(manifest.is_classification());
+    REQUIRE(manifest.outputs.size() == 1);
+    CHECK(manifest.output().describe() == "int8 [1, 10] scale 0.0315857 zero-point 0");
+    const Manifest newer = parse_manifest(golden_manifest("good-tflite-int8.json"), "m");
+    CHECK(newer.output().describe() == manifest.output().describe());
+    CHECK(newer.table == manifest.table);
+}
+
+TEST_CASE("outputs are of any number and rank") {
+    const Manifest manifest =
+        parse_manifest(golden_manifest("good-features-without-classes.json"), "m");
+    CHECK(manifest.task == "features");
+    CHECK_FALSE(manifest.is_classification());
+    CHECK(manifest.labels.empty());
+    REQUIRE(manifest.outputs.size() == 3);
+    CHECK(manifest.outputs[2].describe() == "float32 [1, 32, 2, 2]");
+    CHECK(parse_manifest(golden_manifest("good-several-outputs.json"), "m").outputs.size() == 2);
 }
 
 TEST_CASE("every key is needed, and the message names it") {
@@ -69,8 +112,11 @@ TEST_CASE("every key is needed, and the message names it") {
                                 "/input/scale",
                                 "/input/zero_point",
                                 "/input/table",
-                                "/output/dtype",
-                                "/output/scale",
+                                "/task",
+                                "/outputs",
+                                "/outputs/0/name",
+                                "/outputs/0/dtype",
+                                "/outputs/0/scale",
                                 "/preprocessing/image_size",
                                 "/preprocessing/resize_size",
                                 "/preprocessing/interpolation",
@@ -86,8 +132,8 @@ TEST_CASE("every key is needed, and the message names it") {
 }
 
 TEST_CASE("what this program does not know is refused") {
-    CHECK(contains(refusal_with("/schema_version", 2),
-                   "schema_version is 2, this program reads up to 1"));
+    CHECK(contains(refusal_with("/schema_version", 3),
+                   "schema_version is 3, this program reads up to 2"));
     CHECK(contains(refusal_with("/schema_version", "1"), "schema_version must be an integer"));
     CHECK(contains(refusal_with("/kind", "edgevit-result"), "expected 'edgevit-artifact'"));
     CHECK(contains(refusal_with("/input/dtype", "int4"), "input.dtype is 'int4'"));
@@ -107,15 +153,15 @@ TEST_CASE("values out of range are refused") {
     CHECK(contains(refusal_with("/input/scale", 1e-60), "positive float32"));
     CHECK(contains(refusal_with("/input/scale", nullptr), "finite number"));
     CHECK(contains(refusal_with("/input/zero_point", 256), "from 0 to 255"));
-    CHECK(contains(refusal_with("/output/zero_point", 128), "from -128 to 127"));
+    CHECK(contains(refusal_with("/outputs/0/zero_point", 128), "from -128 to 127"));
     CHECK(contains(refusal_with("/input/table/1", json::array({1, 2})), "three arrays of 256"));
     CHECK(contains(refusal_with("/input/table/1/7", 256),
                    "input.table must be an integer from 0 to 255"));
     CHECK(
         contains(refusal_with("/input/table/1/7", 18446744073709551615ULL), "must be an integer"));
     CHECK(contains(refusal_with("/input/shape", {1, 9, 8, 3}), "[1, image_size, image_size, 3]"));
-    CHECK(contains(refusal_with("/output/shape", {1, 4}), "[1, model.classes]"));
-    CHECK(contains(refusal_with("/output/shape", {2, 3}), "must start with 1"));
+    CHECK(contains(refusal_with("/outputs/0/shape", {1, 4}), "[1, model.classes]"));
+    CHECK(contains(refusal_with("/outputs/0/shape", {2, 3}), "must start with 1"));
     CHECK(contains(refusal_with("/labels", {"a", "b"}), "labels must be an array of 3"));
     CHECK(contains(refusal_with("/labels/1", 5), "labels must be strings"));
     CHECK(contains(refusal_with("/labels/1", "c0"), "labels names 'c0' twice"));
@@ -173,8 +219,8 @@ TEST_CASE("an image's pixels have no scale, quantized numbers have one") {
     document["input"]["zero_point"] = 0;
     CHECK(contains(refusal(document), "input.scale must be a finite number"));
     document = manifest_json(3);
-    document["output"]["scale"] = document["output"]["zero_point"] = nullptr;
-    CHECK(contains(refusal(document), "output.scale must be a finite number"));
+    document["outputs"][0]["scale"] = document["outputs"][0]["zero_point"] = nullptr;
+    CHECK(contains(refusal(document), "outputs.0.scale must be a finite number"));
 }
 
 TEST_CASE("text that is no JSON object is refused") {

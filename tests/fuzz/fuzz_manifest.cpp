@@ -14,7 +14,9 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     try {
         const Manifest manifest =
             parse_manifest(std::string(reinterpret_cast<const char*>(data), size), "fuzz");
-        FUZZ_REQUIRE(manifest.labels.size() == manifest.output.elements());
+        FUZZ_REQUIRE(manifest.labels.size() == static_cast<std::size_t>(manifest.classes));
+        FUZZ_REQUIRE(!manifest.is_classification() ||
+                     manifest.labels.size() == manifest.output().elements());
         // Larger ones differ in time and memory only.
         if (manifest.preprocessing.resize_size.value_or(0) <= 512 &&
             manifest.preprocessing.image_size <= 512) {

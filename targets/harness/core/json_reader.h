@@ -36,6 +36,12 @@ class JsonReader {
         return JsonReader(at(key), where_, path_ + key + ".");
     }
 
+    // An object of the array at `key`, which has more than `index` items.
+    JsonReader object(const std::string& key, std::size_t index) const {
+        return JsonReader(at(key).at(index), where_,
+                          path_ + key + "." + std::to_string(index) + ".");
+    }
+
     std::string text(const std::string& key) const {
         const nlohmann::json& value = at(key);
         if (!value.is_string()) {
@@ -81,6 +87,15 @@ class JsonReader {
         const nlohmann::json& value = at(key);
         if (!value.is_array() || value.size() != size) {
             fail(key, "must be an array of " + std::to_string(size));
+        }
+        return value;
+    }
+
+    const nlohmann::json& array(const std::string& key, std::size_t least, std::size_t most) const {
+        const nlohmann::json& value = at(key);
+        if (!value.is_array() || value.size() < least || value.size() > most) {
+            fail(key,
+                 "must be an array of " + std::to_string(least) + " to " + std::to_string(most));
         }
         return value;
     }

@@ -9,20 +9,18 @@
 #include "core/errors.h"
 #include "core/half.h"
 #include "core/json_reader.h"
+#include "core/limits.h"
 #include "core/sha256.h"
 
 namespace edgevit {
 namespace {
 
-constexpr std::int64_t kSchemaVersion = 1;
-constexpr std::int64_t kMaxClasses = 1'000'000;
-constexpr std::int64_t kMaxImageSize = 4096;  // as edgevit.data.images.Preprocessing
-constexpr std::uint64_t kMaxManifestBytes = 64 << 20;
+constexpr auto kMostElements = static_cast<std::uint64_t>(kMaxTensorElements);
 
 std::string plain_file_name(const JsonReader& reader, const std::string& key) {
-    const std::string name = reader.text(key);
-    if (name.empty() || name == "." || name == ".." || name.find('/') != std::string::npos ||
-        name.find('\0') != std::string::npos) {
+    std::string name = reader.text(key);
+    if (name.empty() || name == "." || name == ".." ||
+        name.find_first_of(std::string_view("/\\\0", 3)) != std::string::npos) {
         reader.fail(key, "must be the name of a file in the artifact folder");
     }
     return name;
@@ -55,7 +53,7 @@ void read_quantization(const JsonReader& reader, TensorSpec& spec) {
     }
     // The manifest's number is the double of a float32; rounding back is exact.
     const auto scale = static_cast<float>(reader.number(reader.at("scale"), "scale"));
-    if (!(scale >= std::numeric_limits<float>::min())) {
+    if (!(scale >= std::numeric_limits<float>::min() && std::isfinite(scale))) {
         reader.fail("scale", "must be a positive float32");
     }
     spec.scale = scale;
@@ -64,12 +62,20 @@ void read_quantization(const JsonReader& reader, TensorSpec& spec) {
         static_cast<int>(reader.integer("zero_point", is_signed ? -128 : 0, is_signed ? 127 : 255));
 }
 
-TensorSpec read_tensor(const JsonReader& reader, std::size_t rank) {
+TensorSpec read_tensor(const JsonReader& reader) {
     TensorSpec spec;
     spec.name = reader.text("name");
+    if (spec.name.empty()) {
+        reader.fail("name", "must not be empty");
+    }
     spec.dtype = read_dtype(reader);
-    for (const nlohmann::json& side : reader.array("shape", rank)) {
-        spec.shape.push_back(reader.integer(side, "shape", 1, kMaxClasses));
+    std::uint64_t elements = 1;
+    for (const nlohmann::json& side : reader.array("shape", 1, kMaxTensorRank)) {
+        spec.shape.push_back(reader.integer(side, "shape", 1, kMaxTensorElements));
+        elements *= static_cast<std::uint64_t>(spec.shape.back());
+        if (elements > kMostElements) {
+            reader.fail("shape", "has over " + std::to_string(kMaxTensorElements) + " elements");
+        }
     }
     if (spec.shape.front() != 1) {
         reader.fail("shape", "must start with 1: one image at a time");
@@ -123,7 +129,7 @@ Layout read_layout(const JsonReader& reader) {
 }
 
 void read_input(const JsonReader& reader, Manifest& manifest) {
-    manifest.input = read_tensor(reader, 4);
+    manifest.input = read_tensor(reader);
     manifest.layout = read_layout(reader);
     const int size = manifest.preprocessing.image_size;
     const bool is_nhwc = manifest.layout == Layout::nhwc;
@@ -137,6 +143,28 @@ void read_input(const JsonReader& reader, Manifest& manifest) {
     const nlohmann::json& table = reader.array("table", 3);
     for (std::size_t channel = 0; channel < 3; ++channel) {
         manifest.table[channel] = read_channel_table(reader, table[channel], manifest.input.dtype);
+    }
+}
+
+// Of version 1 the one output.
+void read_outputs(const JsonReader& root, std::int64_t version, Manifest& manifest) {
+    if (version == 1) {
+        manifest.outputs.push_back(read_tensor(root.object("output")));
+    } else {
+        const std::size_t count = root.array("outputs", 1, kMaxOutputs).size();
+        for (std::size_t i = 0; i < count; ++i) {
+            manifest.outputs.push_back(read_tensor(root.object("outputs", i)));
+        }
+    }
+    std::set<std::string> names;
+    for (const TensorSpec& output : manifest.outputs) {
+        if (!names.insert(output.name).second) {
+            root.fail("outputs", "names '" + output.name + "' twice");
+        }
+    }
+    using Shape = std::vector<std::int64_t>;
+    if (manifest.is_classification() && manifest.output().shape != Shape{1, manifest.classes}) {
+        root.fail(version == 1 ? "output.shape" : "outputs.0.shape", "must be [1, model.classes]");
     }
 }
 
@@ -154,7 +182,7 @@ Preprocessing read_preprocessing(const JsonReader& reader) {
     result.image_size = static_cast<int>(reader.integer("image_size", 1, kMaxImageSize));
     if (!reader.is_null("resize_size")) {
         result.resize_size =
-            static_cast<int>(reader.integer("resize_size", result.image_size, 4 * kMaxImageSize));
+            static_cast<int>(reader.integer("resize_size", result.image_size, kMaxResizeSize));
     }
     const std::string interpolation = reader.text("interpolation");
     if (interpolation != "bicubic" && interpolation != "bilinear") {
@@ -174,10 +202,14 @@ void read_labels(const JsonReader& reader, Manifest& manifest) {
         if (!label.is_string()) {
             reader.fail("labels", "must be strings");
         }
-        manifest.labels.push_back(label.get<std::string>());
-        if (manifest.labels.back().find('\0') != std::string::npos) {
+        const auto& text = label.get_ref<const std::string&>();
+        if (text.empty() || text.size() > kMaxLabelBytes) {
+            reader.fail("labels", "must be of 1 to " + std::to_string(kMaxLabelBytes) + " bytes");
+        }
+        if (text.find('\0') != std::string::npos) {
             reader.fail("labels", "must hold no zero byte, which ends a text in C");
         }
+        manifest.labels.push_back(text);
     }
     std::set<std::string> seen;
     for (const std::string& label : manifest.labels) {
@@ -209,17 +241,18 @@ void check_sha256(const Manifest& manifest) {
     }
 }
 
-void check_kind(const JsonReader& root) {
+std::int64_t read_version(const JsonReader& root) {
     if (const std::string kind = root.text("kind"); kind != "edgevit-artifact") {
         root.fail("kind", "is '" + kind + "', expected 'edgevit-artifact'");
     }
     const std::int64_t version =
         root.integer("schema_version", 1, std::numeric_limits<std::int64_t>::max());
-    if (version > kSchemaVersion) {
-        root.fail("schema_version", "is " + std::to_string(version) +
-                                        ", this program reads up to " +
-                                        std::to_string(kSchemaVersion) + ": update edgevit");
+    if (version > kManifestSchemaVersion) {
+        root.fail("schema_version",
+                  "is " + std::to_string(version) + ", this program reads up to " +
+                      std::to_string(kManifestSchemaVersion) + ": update edgevit");
     }
+    return version;
 }
 
 }  // namespace
@@ -232,7 +265,7 @@ Manifest parse_manifest(const std::string& text, const std::string& where) {
         throw InputError(where + ": not valid JSON: " + error.what());
     }
     const JsonReader root(document, where);
-    check_kind(root);
+    const std::int64_t version = read_version(root);
     Manifest manifest;
     manifest.target = root.text("target");
     manifest.artifact_file = plain_file_name(root.object("artifact"), "file");
@@ -241,13 +274,13 @@ Manifest parse_manifest(const std::string& text, const std::string& where) {
     manifest.profile = root.text("profile");
     manifest.options = root.texts("options");
     manifest.variant = root.object("model").text("variant");
-    manifest.classes = static_cast<int>(root.object("model").integer("classes", 1, kMaxClasses));
+    manifest.task = version == 1 ? "classification" : root.text("task");
+    const int least_classes = manifest.is_classification() ? 1 : 0;
+    manifest.classes =
+        static_cast<int>(root.object("model").integer("classes", least_classes, kMaxClasses));
     manifest.preprocessing = read_preprocessing(root.object("preprocessing"));
     read_input(root.object("input"), manifest);
-    manifest.output = read_tensor(root.object("output"), 2);
-    if (manifest.output.shape[1] != manifest.classes) {
-        root.fail("output.shape", "must be [1, model.classes]");
-    }
+    read_outputs(root, version, manifest);
     read_labels(root, manifest);
     read_reference(root, manifest);
     return manifest;

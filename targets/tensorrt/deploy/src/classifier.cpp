@@ -26,9 +26,9 @@ Classifier::Classifier(const std::filesystem::path& model, const std::filesystem
                tensorrt::make_plan(logger_, manifest_.artifact_path(), manifest_.artifact_sha256,
                                    tensorrt::find_gpu(), &plans_)),
       preprocessor_(manifest_), input_(manifest_.input.size_bytes()),
-      output_(manifest_.output.size_bytes()), logits_(manifest_.output.elements()) {
+      output_(manifest_.output().size_bytes()), logits_(manifest_.output().elements()) {
     check(session_.inputs(), manifest_.input);
-    check(session_.outputs(), manifest_.output);
+    check(session_.outputs(), manifest_.output());
     session_.allocate();
 }
 
@@ -37,7 +37,7 @@ std::vector<Score> Classifier::classify(const ImageView& picture, std::size_t co
     session_.set_input(input_);
     session_.invoke();
     session_.get_output(output_.data(), output_.size());
-    dequantize(manifest_.output, output_.data(), logits_.data());
+    dequantize(manifest_.output(), output_.data(), logits_.data());
 
     std::vector<std::size_t> order(logits_.size());
     std::iota(order.begin(), order.end(), std::size_t{0});

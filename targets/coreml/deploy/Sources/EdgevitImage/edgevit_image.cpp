@@ -7,14 +7,11 @@
 #include <string>
 
 #include "core/errors.h"
+#include "core/limits.h"
 #include "core/preprocess.h"
 
 namespace {
 
-constexpr std::size_t kMaxImagePixels = 64'000'000;  // as edgevit.data.images.MAX_IMAGE_PIXELS
-constexpr std::int32_t kMaxImageSize = 4096;         // as edgevit.data.images.Preprocessing
-constexpr std::int32_t kMaxResizeSize = 4 * kMaxImageSize;
-constexpr std::size_t kMaxStrideBytes = std::size_t{1} << 30;
 constexpr std::size_t kChannels = 4;
 
 void require(bool condition, const char* message) {
@@ -29,16 +26,16 @@ void check(const edgevit_image& image, const edgevit_preprocessing& preprocessin
     require(image.order == EDGEVIT_ORDER_RGBA || image.order == EDGEVIT_ORDER_BGRA,
             "order is neither EDGEVIT_ORDER_RGBA nor EDGEVIT_ORDER_BGRA");
     require(image.width > 0 && image.height > 0, "the image has no pixels");
-    if (image.height > kMaxImagePixels / image.width) {
+    if (image.height > edgevit::kMaxImagePixels / image.width) {
         throw edgevit::InputError("the image has " + std::to_string(image.width) + "x" +
                                   std::to_string(image.height) + " pixels, over 64 million");
     }
     require(image.stride_bytes >= image.width * kChannels, "stride_bytes is below width * 4");
-    require(image.stride_bytes <= kMaxStrideBytes, "stride_bytes is over 1 GiB");
+    require(image.stride_bytes <= edgevit::kMaxStrideBytes, "stride_bytes is over 1 GiB");
     const std::int32_t size = preprocessing.image_size;
-    require(size >= 1 && size <= kMaxImageSize, "image_size is not 1 to 4096");
+    require(size >= 1 && size <= edgevit::kMaxImageSize, "image_size is not 1 to 4096");
     const std::int32_t resize = preprocessing.resize_size;
-    require(resize == 0 || (resize >= size && resize <= kMaxResizeSize),
+    require(resize == 0 || (resize >= size && resize <= edgevit::kMaxResizeSize),
             "resize_size is neither 0 nor image_size to 16384");
     require(preprocessing.interpolation == EDGEVIT_BICUBIC ||
                 preprocessing.interpolation == EDGEVIT_BILINEAR,
