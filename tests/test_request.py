@@ -85,7 +85,7 @@ def test_text_is_taken_for_a_path() -> None:
     ],
 )
 def test_a_wrong_value_is_named_by_its_option(wrong: dict[str, Any], message: str) -> None:
-    given = {"artifact": Path("A"), "data": Path("D")} | wrong
+    given: dict[str, Any] = {"artifact": Path("A"), "data": Path("D"), **wrong}
     with pytest.raises(InputError, match=message):
         HarnessRequest(**given)
 
@@ -124,7 +124,7 @@ def test_the_harness_reads_what_the_schema_allows(tmp_path: Path) -> None:
         (b"\xff", "not valid JSON"),
         (b"[]", "the document must be an object"),
         (b'{"kind": "edgevit-request", "kind": "x"}', "the key 'kind' occurs twice"),
-        (b" " * (2**20 + 1), "request.json.*large"),
+        (b" " * (2**20 + 1), "over the limit of 1048576"),
         ({"thread": 2}, "thread is no key of a request"),
         ({"threads": 300}, "threads must be an integer from 1 to 256"),
         ({"warmup": "many"}, "warmup must be an integer"),
@@ -139,7 +139,7 @@ def test_a_hostile_request_is_exit_code_2(tmp_path: Path, text: Any, message: st
     done = ask(path, tmp_path)
     assert done.returncode == 2
     assert done.stderr.startswith("edgevit-harness: error: ") and "request.json" in done.stderr
-    assert message.split(".*")[-1] in done.stderr
+    assert message in done.stderr
     assert list(tmp_path.iterdir()) == [path]
 
 
@@ -194,5 +194,6 @@ def test_files_that_validate_would_replace_are_kept(artifact, images, tmp_path) 
 
 def ask(path: Path, folder: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [build_harness(), "--request", path], capture_output=True, text=True, cwd=folder
-    )
+        [build_harness(), "--request", path], capture_output=True, text=True, errors="replace",
+        cwd=folder,
+    )  # fmt: skip

@@ -186,7 +186,8 @@ TEST_CASE("text that is no request is refused") {
     CHECK(message_of<InputError>([&] { load_request(folder / "none.json"); }) != "");
     CHECK(message_of<InputError>([&] { load_request(folder.path()); }) != "");
     write_text(folder / "large.json", kLeast.dump() + std::string(1 << 20, ' '));
-    CHECK(contains(message_of<InputError>([&] { load_request(folder / "large.json"); }), "large"));
+    CHECK(contains(message_of<InputError>([&] { load_request(folder / "large.json"); }),
+                   "over the limit"));
 }
 
 TEST_CASE("runtime options that no back-end has are refused") {
