@@ -271,6 +271,17 @@ def test_a_crash_is_an_error_with_the_signal(artifact, images, tmp_path, monkeyp
         run_harness(HarnessRequest(artifact, images))
 
 
+def test_a_harness_of_an_older_version_is_named(artifact, images, tmp_path):
+    """Before 2026-11 the harness took flags alone."""
+    old = tmp_path / "old"
+    old.write_text(
+        "#!/bin/sh\necho 'edgevit-harness: error: --artifact is required; see --help' >&2\nexit 2\n"
+    )
+    old.chmod(old.stat().st_mode | stat.S_IXUSR)
+    with pytest.raises(ToolMissing, match="of an older edgevit.*build it again"):
+        run_harness(HarnessRequest(artifact, images), harness=old)
+
+
 def test_a_result_that_does_not_fit_the_schema_is_refused(artifact, images):
     result = run_harness(HarnessRequest(artifact, images))
     for spoil in (

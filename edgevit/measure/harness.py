@@ -34,6 +34,7 @@ ERROR_PREFIX = f"{PROGRAM}: error: "
 _PROGRESS_LINE = re.compile(r"(\d+)/(\d+) (images|s of the long run)(?:,|$)")
 _LOG_LINES_KEPT = 20
 _NOT_RUN = 126  # what a shell exits with
+_KNOWS_NO_REQUEST = "--artifact is required"
 
 
 def build_harness(build_dir: Path | None = None) -> Path:
@@ -214,6 +215,10 @@ class HarnessLog:
             return
         prefix = ERROR_PREFIX
         messages = [line[len(prefix) :] for line in self.lines if line.startswith(prefix)]
+        if messages and messages[-1].startswith(_KNOWS_NO_REQUEST):
+            raise ToolMissing(
+                "the harness is of an older edgevit and reads no request: build it again"
+            )
         if messages:
             errors = {2: InputError, 4: ToolMissing}
             raise errors.get(code, EdgevitError)(messages[-1])
