@@ -11,11 +11,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.numpy import load_file
 
 from edgevit.data.images import ImageSet, Preprocessing
 from edgevit.errors import GateFailed, InputError
 from edgevit.measure.report.page import collect, write_report
-from edgevit.measure.request import HarnessRequest, ValidateOptions
+from edgevit.measure.request import GateLimits, HarnessRequest, ValidateOptions
 from edgevit.measure.validate import validate
 from edgevit.program import Program, Reference
 from edgevit.targets import load_target
@@ -192,6 +193,24 @@ def test_logits_are_compared_image_by_image_not_by_position(artifact: Path, imag
     assert part.agreement.agreement >= 90
     assert whole.result["agreement"]["count"] == 125
     assert np.isfinite(whole.result["agreement"]["mean_abs_logit"])
+
+
+def test_the_requests_files_are_written_and_its_reference_is_gated_on(
+    artifact: Path, images: Path, tmp_path: Path
+) -> None:
+    recorded = artifact / load_manifest(artifact)["reference"]["file"]
+    reference = Path(shutil.copy(recorded, tmp_path / "r.safetensors"))
+    request = HarnessRequest(artifact, images, logits=tmp_path / "l", profile=tmp_path / "p.json")
+    limits = ValidateOptions(max_drop=5.0, min_agreement=95.0)
+    found = validate(request, limits)
+    assert len(load_file(tmp_path / "l")["logits"]) == 125
+    assert json.loads((tmp_path / "p.json").read_text())["kind"] == "edgevit-profile"
+    with pytest.raises(InputError, match="--force"):
+        validate(request, limits, out=tmp_path / "v.json")
+    named = validate(HarnessRequest(artifact, images, reference=reference), limits, force=True)
+    assert (named.accuracy, named.agreement) == (found.accuracy, found.agreement)
+    with pytest.raises(InputError, match="ask for it with early_stop"):
+        validate(HarnessRequest(artifact, images, early_stop=GateLimits(1, 99)), force=True)
 
 
 def test_an_early_stop_says_what_the_whole_run_says(

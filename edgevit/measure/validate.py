@@ -121,9 +121,7 @@ def validate(
     manifest = load_manifest(request.artifact)
     limits = limits_of_target(manifest["target"], options.max_drop, options.min_agreement)
     with tempfile.TemporaryDirectory(prefix="edgevit-") as folder:
-        reference = request.reference or _reference(
-            request, manifest, options.program, Path(folder)
-        )
+        reference, named = _references(request, manifest, options.program, Path(folder))
         if reference is None and options.gate:
             raise InputError(
                 f"{request.artifact} has no recorded logits for the images of {request.data}, so "
@@ -131,10 +129,8 @@ def validate(
                 "with --no-gate"
             )
         logits = request.logits or Path(folder) / "logits.safetensors"
-        # The recorded file is left to the harness to find, which then checks its sha256.
-        given = None if reference and reference.parent == request.artifact else reference
         early_stop = limits if options.early_stop else None
-        asked = replace(request, reference=given, logits=logits, early_stop=early_stop)
+        asked = replace(request, reference=named, logits=logits, early_stop=early_stop)
         if transport is None:
             result = run_harness(asked, options.harness)
         else:
@@ -152,16 +148,22 @@ def validate(
     return found
 
 
-def _reference(
+def _references(
     request: HarnessRequest, manifest: dict[str, Any], program: Path | None, folder: Path
-) -> Path | None:
-    """A reference file for these images: the recorded one, or one made by running the program."""
+) -> tuple[Path | None, Path | None]:
+    """The program's logits for these images, and the file of them to name to the harness.
+
+    They are the request's, or the recorded ones, which the harness finds itself and checks by
+    their sha256, or made in `folder` by running the program; None where there are none.
+    """
+    if request.reference is not None:
+        return request.reference, request.reference
     images = ImageSet.open(request.data, manifest["labels"])
     recorded = manifest["reference"]
     if recorded and recorded["dataset_sha256"] == images.sha256:
-        return request.artifact / recorded["file"]
+        return request.artifact / recorded["file"], None
     if program is None:
-        return None
+        return None, None
     from edgevit.data.batches import PixelSource, logits_of
     from edgevit.data.distributed import Group
     from edgevit.data.images import Preprocessing
@@ -180,7 +182,7 @@ def _reference(
     path = folder / "reference.safetensors"
     names = tuple(name for name, _ in images.entries)
     path.write_bytes(Reference(logits.numpy(), names, images.sha256).to_bytes())
-    return path
+    return path, path
 
 
 def _surely_held(
