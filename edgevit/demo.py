@@ -28,6 +28,7 @@ def run_demo(out: Path, force: bool) -> dict[str, Any]:
     """
     from edgevit.measure.parity import compare
     from edgevit.measure.report.page import write_report
+    from edgevit.measure.request import HarnessRequest, ValidateOptions
     from edgevit.measure.validate import validate
     from edgevit.program import Program
     from edgevit.quantize.options import QuantizeOptions
@@ -54,8 +55,8 @@ def run_demo(out: Path, force: bool) -> dict[str, Any]:
     for target in TARGETS:
         load_target(target).compile_program(program, out / target, force=False)
     _float_artifact(checkpoint, program, out / "tflite-float32")
-    validate(out / "tflite-float32", val, apply_gates=False)
-    validate(out / "tflite", val, max_drop=MAX_DROP)
+    validate(HarnessRequest(out / "tflite-float32", val), ValidateOptions(gate=False))
+    validate(HarnessRequest(out / "tflite", val), ValidateOptions(max_drop=MAX_DROP))
     for target in TARGETS:
         compare(out / target, val, layer_images=LAYER_IMAGES)
     report = write_report(out)

@@ -26,7 +26,7 @@ TOOLKITS = {
 # Strictly downwards: a module may import only from layers above its own line.
 LAYERS = [
     ["errors", "limits"],
-    ["files", "progress", "schema"],
+    ["files", "options", "progress", "schema"],
     ["data"],
     ["ops"],
     ["graph"],

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgevit import limits
+from edgevit.measure.request import request_schema
 from edgevit.schema import json_schema
 from edgevit.targets.manifest import Manifest
 
@@ -80,8 +81,9 @@ def swift_text() -> str:
 def generated() -> dict[Path, str]:
     """Path below the repository -> contents of every generated file."""
     files = {CPP_FILE: cpp_text(), SWIFT_FILE: swift_text()}
-    for name, (cls, title) in SCHEMAS.items():
-        text = json.dumps(json_schema(cls, title), indent=2, ensure_ascii=False)
+    schemas = {name: json_schema(cls, title) for name, (cls, title) in SCHEMAS.items()}
+    for name, schema in (schemas | {"request": request_schema()}).items():
+        text = json.dumps(schema, indent=2, ensure_ascii=False)
         files[Path(f"edgevit/schemas/{name}.schema.json")] = text + "\n"
     return files
 
