@@ -25,7 +25,7 @@ TOOLKITS = {
 
 # Strictly downwards: a module may import only from layers above its own line.
 LAYERS = [
-    ["errors"],
+    ["choices", "errors"],
     ["files", "options", "progress"],
     ["data"],
     ["ops"],

@@ -17,19 +17,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from edgevit.choices import INTERPOLATIONS
+from edgevit.data.options import PreprocessingOptions
 from edgevit.errors import InputError
 
 if TYPE_CHECKING:
     import torch
 
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png"})
 MAX_IMAGE_BYTES = 64 * 2**20
 MAX_IMAGE_PIXELS = 64 * 10**6
 # 16-bit greys are left out: Pillow would clip them to white.
 RGB_MODES = frozenset({"1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr"})
-INTERPOLATIONS = ("bicubic", "bilinear")
 
 
 @dataclass(frozen=True)
@@ -43,9 +42,9 @@ class Preprocessing:
 
     image_size: int
     resize_size: int | None = None
-    interpolation: str = "bicubic"
-    mean: tuple[float, float, float] = IMAGENET_MEAN
-    std: tuple[float, float, float] = IMAGENET_STD
+    interpolation: str = PreprocessingOptions.interpolation
+    mean: tuple[float, float, float] = PreprocessingOptions.mean
+    std: tuple[float, float, float] = PreprocessingOptions.std
 
     def __post_init__(self) -> None:
         if not 1 <= self.image_size <= 4096:
@@ -64,6 +63,13 @@ class Preprocessing:
             object.__setattr__(self, name, values)
         if min(self.std) <= 0:
             raise InputError(f"std must be positive, not {self.std}")
+
+    @classmethod
+    def from_options(cls, options: PreprocessingOptions) -> Preprocessing:
+        """What the options ask for: without `resize` the shorter side becomes `image_size`."""
+        size = options.image_size
+        resize_size = size if options.resize is None else options.resize
+        return cls(size, resize_size, options.interpolation, options.mean, options.std)
 
     def to_json(self) -> dict[str, Any]:
         return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from edgevit.choices import PROFILES
 from edgevit.errors import InputError
 from edgevit.graph.graph import (
     INT8_MAX,
@@ -26,8 +27,6 @@ from edgevit.program.reading import bias_on_grid, bias_value, graph_from_calls
 
 if TYPE_CHECKING:
     import torch
-
-PROFILES = ("portable", "asymmetric")
 
 
 def trace_graph(net: torch.nn.Module, image_size: int) -> Graph:

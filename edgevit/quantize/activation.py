@@ -17,6 +17,7 @@ import copy
 import torch
 from torch import nn
 
+from edgevit.choices import Activation
 from edgevit.errors import InputError
 from edgevit.models.layers import Silu
 from edgevit.quantize.net import Step, trace
@@ -24,12 +25,11 @@ from edgevit.quantize.net import Step, trace
 GAIN = 1.702
 """The paper's constant: x * sigmoid(GAIN * x) is within 0.021 of GELU everywhere."""
 
-_LAYERS = {"hard-swish": nn.Hardswish, "quick-gelu": Silu}
-ACTIVATIONS: tuple[str, ...] = ("gelu", *_LAYERS)
+_LAYERS: dict[Activation, type[nn.Module]] = {"hard-swish": nn.Hardswish, "quick-gelu": Silu}
 
 
-def with_activation(net: nn.Module, activation: str) -> nn.Module:
-    """A copy of a fused net with `activation` (one of ACTIVATIONS) for every GELU.
+def with_activation(net: nn.Module, activation: Activation) -> nn.Module:
+    """A copy of a fused net with `activation` for every GELU.
 
     Raises InputError, naming the GELU, where it does not stand between convolutions alone, so that
     the factor has nowhere to go.

@@ -15,17 +15,15 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
+from edgevit.choices import Profile
 from edgevit.errors import EdgevitError
 from edgevit.graph.graph import SIGMOID_SCALE, SIGMOID_ZERO_POINT, Quantizer
 from edgevit.quantize.net import INPUT, QUANT_MAX, QUANT_MIN, WEIGHT_MAX, Step, run_float, trace
 
-Profile = Literal["portable", "asymmetric"]
-PROFILES: tuple[str, ...] = ("portable", "asymmetric")
 # Dead channels: a smaller weight scale would overflow the int32 bias.
 MIN_WEIGHT_RANGE = WEIGHT_MAX * 2.0**-14
 MIN_ACTIVATION_SCALE = 2.0**-14

@@ -81,16 +81,6 @@ def tool_versions(*packages: str) -> dict[str, str]:
     return {"edgevit": __version__} | {name: metadata.version(name) for name in packages}
 
 
-def check_choices(options: Any, choices: Mapping[str, tuple[str, ...]], target: str) -> None:
-    """Raises InputError for a field of `options` that is not among its choices."""
-    for name, known in choices.items():
-        if (value := getattr(options, name)) not in known:
-            raise InputError(
-                f"--{name.replace('_', '-')} {value!r} is not one of {', '.join(known)} for "
-                f"{target}"
-            )
-
-
 def size_bytes(data: ArtifactData) -> int:
     """The size of an artifact, in bytes; of a folder, of all its files."""
     return sum(map(len, data.values())) if isinstance(data, Mapping) else len(data)
