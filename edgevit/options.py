@@ -140,18 +140,19 @@ class OptionField:
 
     def _range_words(self) -> str:
         o = self.option
-        has_low = o.minimum is not None or o.above is not None
-        if o.maximum is not None:
-            high = f"to {_plain(o.maximum)}" if has_low else f"of at most {_plain(o.maximum)}"
-        else:
-            high = (
-                "" if o.below is None else ("to " if has_low else "") + f"below {_plain(o.below)}"
-            )
-        if o.minimum is not None:
-            words = f"from {_plain(o.minimum)}" if high else f"of {_plain(o.minimum)} or more"
-        else:
-            words = "" if o.above is None else f"above {_plain(o.above)}"
-        return "".join(f" {part}" for part in (words, high) if part)
+        closed_low, open_low, closed_high, open_high = (
+            None if bound is None else _plain(bound)
+            for bound in (o.minimum, o.above, o.maximum, o.below)
+        )
+        low = (closed_low and f" from {closed_low}") or (open_low and f" above {open_low}")
+        high = (closed_high and f" to {closed_high}") or (open_high and f" to below {open_high}")
+        if low and high:
+            return low + high
+        if closed_low:
+            return f" of {closed_low} or more"
+        if closed_high:
+            return f" of at most {closed_high}"
+        return low or (f" below {open_high}" if open_high else "")
 
 
 def option(
