@@ -87,7 +87,7 @@ def main() -> None:
     given = parser.parse_args()
     if not given.only_latency and None in (given.train, given.val, given.checkpoint):
         parser.error("give --train, --val and --checkpoint, or --only-latency")
-    from edgevit.quantize.activation import ACTIVATIONS
+    from edgevit.choices import ACTIVATIONS
 
     before = machine()
     figures: dict[str, Any] = {}

@@ -24,12 +24,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, Field, dataclass, field, fields
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from edgevit.errors import InputError
 
 Form = Literal["one", "tuple", "list", "mapping"]
-T = TypeVar("T")
 
 _METADATA_KEY = "edgevit.option"
 _INTEGER_LIMIT = 2**63
@@ -121,6 +120,8 @@ class OptionField:
         return dict(value)
 
     def _error(self, value: Any) -> InputError:
+        if self.form == "one" and self.option.choices:
+            return InputError(f"{self.flag} {_shown(value)} is not {self.rule}")
         return InputError(f"{self.flag} is {_shown(value)}, it must be {self.rule}")
 
     @property
@@ -139,18 +140,19 @@ class OptionField:
 
     def _range_words(self) -> str:
         o = self.option
-        has_low = o.minimum is not None or o.above is not None
-        if o.maximum is not None:
-            high = f"to {_plain(o.maximum)}" if has_low else f"of at most {_plain(o.maximum)}"
-        else:
-            high = (
-                "" if o.below is None else ("to " if has_low else "") + f"below {_plain(o.below)}"
-            )
-        if o.minimum is not None:
-            words = f"from {_plain(o.minimum)}" if high else f"of {_plain(o.minimum)} or more"
-        else:
-            words = "" if o.above is None else f"above {_plain(o.above)}"
-        return "".join(f" {part}" for part in (words, high) if part)
+        closed_low, open_low, closed_high, open_high = (
+            None if bound is None else _plain(bound)
+            for bound in (o.minimum, o.above, o.maximum, o.below)
+        )
+        low = (closed_low and f" from {closed_low}") or (open_low and f" above {open_low}")
+        high = (closed_high and f" to {closed_high}") or (open_high and f" to below {open_high}")
+        if low and high:
+            return low + high
+        if closed_low:
+            return f" of {closed_low} or more"
+        if closed_high:
+            return f" of at most {closed_high}"
+        return low or (f" below {open_high}" if open_high else "")
 
 
 def option(
@@ -188,6 +190,11 @@ def option(
     return field(default=default, metadata=metadata)
 
 
+@dataclass(frozen=True)
+class NoOptions:
+    """The options of something that has none."""
+
+
 @cache
 def option_fields(cls: type) -> tuple[OptionField, ...]:
     """The options of a dataclass, in order. Raises TypeError for a type that no option can have."""
@@ -209,17 +216,6 @@ def check(options: Any) -> None:
     for each in option_fields(type(options)):
         value = each.checked(getattr(options, each.name))
         object.__setattr__(options, each.name, value)
-
-
-def make_options(cls: type[T], given: Mapping[str, Any], owner: str) -> T:
-    """`cls(**given)`, with InputError for a name that `owner` ("the tflite target") lacks."""
-    known = {each.name: each.flag for each in option_fields(cls)}
-    for name in given:
-        if name not in known:
-            flag = f"--{name.replace('_', '-')}"
-            has = ", ".join(known.values()) or "none"
-            raise InputError(f"{flag} is not an option of {owner}, whose options are: {has}")
-    return cls(**given)
 
 
 def _option_field(found: Field[Any], stored: Option, hint: Any) -> OptionField:
@@ -286,9 +282,8 @@ def _shown(value: Any) -> str:
     """A value for people, cut to a line; Python refuses to print the digits of a huge integer."""
     if isinstance(value, int) and abs(value) >= _INTEGER_LIMIT:
         return f"an integer of {value.bit_length()} bits"
-    plain = isinstance(value, str) and value.isprintable() and value.strip() == value != ""
     try:
-        text = str(value) if plain else repr(value)
+        text = repr(value)
     except ValueError:
         text = f"a {type(value).__name__} of huge numbers"
     return text if len(text) <= _SHOWN_CHARACTERS else text[:_SHOWN_CHARACTERS] + "..."

@@ -25,7 +25,7 @@ TOOLKITS = {
 
 # Strictly downwards: a module may import only from layers above its own line.
 LAYERS = [
-    ["errors", "limits"],
+    ["choices", "errors", "limits"],
     ["files", "options", "progress", "schema"],
     ["data"],
     ["ops"],

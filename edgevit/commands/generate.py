@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import MISSING
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from edgevit.options import OptionField, option_fields
+
+if TYPE_CHECKING:
+    from click.types import OptionHelpExtra
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 T = TypeVar("T")
@@ -71,6 +74,18 @@ def collect_given(owners: Mapping[str, type], given: Mapping[str, Any]) -> dict[
     return {name: given[name] for name in names if given.get(name) is not None}
 
 
+class _Option(click.Option):
+    """An option whose --help shows `default_text` for a default that is not a value."""
+
+    def __init__(self, *arguments: Any, default_text: str | None = None, **more: Any) -> None:
+        super().__init__(*arguments, **more)
+        self.default_text = default_text
+
+    def get_help_extra(self, ctx: click.Context) -> OptionHelpExtra:
+        extra = super().get_help_extra(ctx)
+        return extra if self.default_text is None else {**extra, "default": self.default_text}
+
+
 def _click_option(each: OptionField) -> Callable[[Command], Command]:
     o = each.option
     names = [name for name in (o.short, each.flag) if name]
@@ -86,7 +101,7 @@ def _click_option(each: OptionField) -> Callable[[Command], Command]:
     elif each.form in ("list", "mapping"):
         more |= {"default": _words(each), "show_default": bool(each.default)}
     else:
-        more |= {"default": each.default, "show_default": o.default_text or True}
+        more |= {"default": each.default, "show_default": True, "default_text": o.default_text}
     if each.form == "tuple":
         more["nargs"] = each.length
     if each.form in ("list", "mapping"):
@@ -95,7 +110,9 @@ def _click_option(each: OptionField) -> Callable[[Command], Command]:
         more["callback"] = _as_mapping
     metavar = o.metavar or ("KEY=VALUE" if each.form == "mapping" else None)
     kind = _click_type(each)
-    return click.option(*names, each.name, type=kind, metavar=metavar, help=o.help, **more)
+    return click.option(
+        *names, each.name, cls=_Option, type=kind, metavar=metavar, help=o.help, **more
+    )
 
 
 def _shared_option(users: Mapping[str, OptionField]) -> Callable[[Command], Command]:
@@ -110,21 +127,30 @@ def _shared_option(users: Mapping[str, OptionField]) -> Callable[[Command], Comm
     if not choices and len(users) > 1:
         kind = first.kind  # ranges may differ: each class checks its own
     return click.option(
-        first.flag, first.name, type=kind, metavar=first.option.metavar, help=_shared_help(users)
+        first.flag,
+        first.name,
+        cls=_Option,
+        type=kind,
+        metavar=first.option.metavar,
+        help=_shared_help(users),
+        default_text=_shared_default(users),
     )
 
 
 def _shared_help(users: Mapping[str, OptionField]) -> str:
-    texts = dict.fromkeys(each.option.help for each in users.values())
-    defaults = dict.fromkeys(str(each.default) for each in users.values())
-    if len(texts) == 1:
-        text = f"{next(iter(texts))} For {', '.join(users)}."
-    else:
-        text = " ".join(f"{name}: {each.option.help}" for name, each in users.items())
-    if len(defaults) == 1:
-        return f"{text}  [default: {next(iter(defaults))}]"
-    each_default = ", ".join(f"{each.default} for {name}" for name, each in users.items())
-    return f"{text}  [default: {each_default}]"
+    if len({each.option.help for each in users.values()}) == 1:
+        return f"{next(iter(users.values())).option.help} For {', '.join(users)}."
+    return " ".join(f"{name}: {each.option.help}" for name, each in users.items())
+
+
+def _shared_default(users: Mapping[str, OptionField]) -> str:
+    defaults = {
+        name: str(each.default) if each.default is not None else each.option.default_text or "none"
+        for name, each in users.items()
+    }
+    if len(set(defaults.values())) == 1:
+        return next(iter(defaults.values()))
+    return ", ".join(f"{default} for {name}" for name, default in defaults.items())
 
 
 def _click_type(each: OptionField) -> Any:

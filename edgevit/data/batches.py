@@ -13,7 +13,6 @@ from edgevit.data.distributed import Group
 from edgevit.data.images import ImageSet, Preprocessing
 from edgevit.progress import Progress
 
-AUGMENTATIONS: tuple[str, ...] = ("none", "flip", "dihedral")
 CACHE_BYTES = 2**30
 PREFETCH = 3
 

@@ -10,18 +10,20 @@ import numpy as np
 from edgevit.data.images import Preprocessing, decode_rgb
 from edgevit.errors import InputError
 from edgevit.limits import MAX_IMAGE_BYTES
+from edgevit.measure.options import ClassifyOptions
 from edgevit.measure.parity import open_artifact
 from edgevit.targets.artifact import load_artifact
 
 
 def classify(
-    folder: Path, images: list[Path], top_k: int, **options: str
+    folder: Path, images: list[Path], top_k: int = ClassifyOptions.top_k, **options: str
 ) -> tuple[str, list[list[dict[str, Any]]]]:
     """What ran the artifact, and for each image its `top_k` classes, the likeliest first.
 
     A class is {"label", "probability"}; equal scores go to the lower class. Raises InputError for
     an artifact or image that cannot be read, and for options the target does not have.
     """
+    top_k = ClassifyOptions(top_k=top_k).top_k
     artifact = load_artifact(folder)
     rules = artifact.manifest.preprocessing
     pixels = np.stack([_pixels(path, rules) for path in images])

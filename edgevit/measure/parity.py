@@ -19,10 +19,11 @@ import numpy as np
 from edgevit.data.images import ImageSet, Preprocessing
 from edgevit.errors import GateFailed, InputError
 from edgevit.files import atomic_path, check_target, sha256_file
+from edgevit.measure.options import ParityOptions
 from edgevit.ops import Quantizer
 from edgevit.program import Program
 from edgevit.progress import Progress
-from edgevit.targets import Runner, load_target
+from edgevit.targets import Runner, load_target, make_options
 from edgevit.targets.artifact import Artifact, load_artifact
 
 SCHEMA_VERSION, KIND, FILE_NAME = 1, "edgevit-parity", "parity.json"
@@ -80,8 +81,8 @@ def compare(
     data: Path,
     *,
     program: Path | None = None,
-    layer_images: int = 32,
-    images: int | None = None,
+    layer_images: int = ParityOptions.layer_images,
+    images: int | None = ParityOptions.images,
     out: Path | None = None,
     force: bool = False,
     **options: str,
@@ -92,10 +93,11 @@ def compare(
                   `layer_images` of them compared layer by layer
     program       the .evq; default: the file of that name near the folder
     out           default: FOLDER/parity.json
-    options       of the target's runner (`RUN_OPTIONS`)
+    options       of the target's runner (its `RunOptions`)
     Raises InputError for an artifact that is not its manifest's or not this program's, and for
     options the target does not have.
     """
+    chosen = ParityOptions(layer_images=layer_images, images=images)
     out = folder / FILE_NAME if out is None else out
     check_target(out, force)
     artifact = load_artifact(folder)
@@ -103,8 +105,8 @@ def compare(
     loaded = Program.load(find_program(artifact, program))
     rules = artifact.manifest.preprocessing
     dataset = ImageSet.open(data, artifact.manifest.labels)
-    layers = _layers(runner, loaded, dataset, rules, _spread(len(dataset), layer_images))
-    order = _spread(len(dataset), images)
+    layers = _layers(runner, loaded, dataset, rules, _spread(len(dataset), chosen.layer_images))
+    order = _spread(len(dataset), chosen.images)
     expected, found = _predictions(runner, loaded, dataset, rules, order, artifact.folder.name)
     labels = dataset.labels[order]
     result = Parity(
@@ -114,7 +116,7 @@ def compare(
         program_sha256=loaded.sha256,
         dataset_sha256=dataset.sha256,
         layers=tuple(layers),
-        layer_images=min(layer_images, len(dataset)),
+        layer_images=min(chosen.layer_images, len(dataset)),
         first_departure=next((row.name for row in layers if row.max_steps), None),
         images=len(order),
         agreement_percent=_percent(found == expected),
@@ -139,14 +141,10 @@ def check_agreement(found: dict[str, Parity], min_agreement: float | None) -> No
 
 def open_artifact(artifact: Artifact, **options: str) -> Runner:
     """The runner of an artifact's target. Raises InputError for options it does not have."""
-    target = load_target(artifact.manifest.target)
-    for name, value in options.items():
-        choices = target.RUN_OPTIONS.get(name)
-        if choices is None:
-            raise InputError(f"--{name} is not an option of {target.NAME} artifacts")
-        if value not in choices:
-            raise InputError(f"--{name} {value!r} is not one of {', '.join(choices)}")
-    return target.open_runner(artifact, **options)
+    name = artifact.manifest.target
+    target = load_target(name)
+    chosen = make_options(name, target.RunOptions, options, "RunOptions")
+    return target.open_runner(artifact, **vars(chosen))
 
 
 def find_program(artifact: Artifact, given: Path | None) -> Path:

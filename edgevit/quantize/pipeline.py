@@ -32,7 +32,7 @@ from edgevit.program import Metric, ModelInfo, Program, ProgramInfo, Reference, 
 from edgevit.quantize.distill import load_teacher
 from edgevit.quantize.finetune import FineTuner, History
 from edgevit.quantize.net import QuantizedNet
-from edgevit.quantize.options import QuantizeOptions, run_key
+from edgevit.quantize.options import MachineOptions, QuantizeOptions, run_key
 from edgevit.quantize.place import place
 from edgevit.quantize.ptq import correct_biases
 from edgevit.quantize.snapshot import read_snapshot, remove_leftovers, write_snapshot
@@ -108,8 +108,8 @@ def quantize(
     *,
     force: bool = False,
     fresh: bool = False,
-    device: str = "cpu",
-    snapshot_interval_s: float = 60.0,
+    device: str = MachineOptions.device,
+    snapshot_interval_s: float = MachineOptions.snapshot_interval_s,
     say: Callable[[str], None] = lambda text: print(text, file=sys.stderr, flush=True),
 ) -> Result:
     """Quantize a checkpoint and write the program (.evq) to `out`.
