@@ -17,6 +17,7 @@ from edgevit.files import atomic_path, check_target
 from edgevit.measure.devices import open_device, run_on_device
 from edgevit.measure.harness import SOURCES, measuring_options, run_harness
 from edgevit.targets.artifact import load_manifest
+from edgevit.tasks.classification import TASK
 from edgevit.tasks.gate import GateResult, gate
 
 SCHEMA_VERSION = 1
@@ -174,18 +175,24 @@ def _reference(
         return artifact / recorded["file"]
     if program is None:
         return None
-    from edgevit.data.batches import PixelSource, logits_of
+    from edgevit.data.batches import outputs_of
     from edgevit.data.distributed import Group
     from edgevit.data.images import Preprocessing
+    from edgevit.data.source import ImageFolder
     from edgevit.files import sha256_file
     from edgevit.program import Program, Reference
 
     if sha256_file(program) != manifest["program"]["sha256"]:
         raise InputError(f"{artifact} was not compiled from {program}: its sha256 is another")
-    source = PixelSource(images, Preprocessing.from_json(manifest["preprocessing"]))
-    everything = range(len(images))
-    logits = logits_of(
-        Program.load(program).run, source, everything, Group.alone(), "program on the images"
+    rules = Preprocessing.from_json(manifest["preprocessing"])
+    source = ImageFolder(data, classes=manifest["labels"], like=rules)
+    logits = outputs_of(
+        Program.load(program).run,
+        TASK.kept,
+        source,
+        range(len(source)),
+        Group.alone(),
+        "program on the images",
     )
     path = folder / "reference.safetensors"
     names = tuple(name for name, _ in images.entries)

@@ -16,9 +16,10 @@ import torch
 from torch import Tensor, nn
 
 import edgevit
-from edgevit.data.batches import PixelSource, channels_last, draw, logits_of, split
+from edgevit.data.batches import batch_of, channels_last, draw, outputs_of, split
 from edgevit.data.distributed import Group
-from edgevit.data.images import ImageSet, Preprocessing
+from edgevit.data.images import Preprocessing
+from edgevit.data.source import ImageFolder
 from edgevit.errors import InputError
 from edgevit.files import check_target
 from edgevit.graph.graph import Quantizer
@@ -33,7 +34,8 @@ from edgevit.quantize.options import QuantizeOptions, run_key
 from edgevit.quantize.place import place
 from edgevit.quantize.ptq import correct_biases
 from edgevit.quantize.snapshot import read_snapshot, remove_leftovers, write_snapshot
-from edgevit.tasks.gate import GateResult, gate
+from edgevit.tasks.classification import TASK
+from edgevit.tasks.gate import GateResult
 
 CALIBRATION_BATCH = 16
 BIAS_IMAGES = 256
@@ -80,8 +82,8 @@ class Run:
     folder: Path
     info: CheckpointInfo
     fused: FuseResult
-    images: PixelSource
-    report: PixelSource
+    images: ImageFolder
+    report: ImageFolder
     train_part: list[int]
     holdout_part: list[int]
     report_part: list[int]
@@ -143,8 +145,8 @@ def _open(
     loaded = load(
         source.checkpoint, variant=source.variant, weights=source.weights, image_size=size
     )
-    images = PixelSource(ImageSet.open(source.data, source.labels), source.preprocessing)
-    classes = images.images.classes
+    images = ImageFolder(source.data, classes=source.labels, like=source.preprocessing)
+    classes = images.classes
     if len(classes) != loaded.info.num_classes:
         raise InputError(
             f"{source.data} has {len(classes)} class folders, the checkpoint {source.checkpoint} "
@@ -154,9 +156,9 @@ def _open(
     rest, report_part = list(range(every)), list(range(every))
     report = images
     if source.eval_data is not None:
-        report = PixelSource(ImageSet.open(source.eval_data, classes), source.preprocessing)
+        report = ImageFolder(source.eval_data, like=images)
         report_part = list(range(len(report.labels)))
-        if report.images.sha256 == images.images.sha256:
+        if report.sha256 == images.sha256:
             raise InputError(
                 f"--eval-data {source.eval_data} holds the images of --data: accuracy must be "
                 "reported on images that the fine-tuning never saw"
@@ -166,7 +168,7 @@ def _open(
     train, chosen = split(len(rest), options.holdout, options.seed)
     fused = fuse(
         loaded.model,
-        images.batch(draw(rest, PROOF_IMAGES, options.seed)),
+        batch_of(images, draw(rest, PROOF_IMAGES, options.seed)),
         images_source=f"{min(PROOF_IMAGES, len(rest))} images of {source.data.name}",
         original=loaded.info.proof,
     )
@@ -175,8 +177,8 @@ def _open(
         options,
         checkpoint=loaded.info.sha256,
         weights=source.weights,
-        data=images.images.sha256,
-        report=report.images.sha256,
+        data=images.sha256,
+        report=report.sha256,
         preprocessing=source.preprocessing.to_json(),
         labels=classes,
         teacher=source.teacher,
@@ -234,7 +236,12 @@ def _stored_key(marker: Path) -> str | None:
 
 
 def _measure(run: Run, net: Callable[[Tensor], Tensor], title: str) -> Tensor:
-    return logits_of(net, run.report, run.report_part, run.group, f"{title} on report images")
+    return _outputs(run, net, title, run.group)
+
+
+def _outputs(run: Run, net: Callable[[Tensor], Tensor], title: str, group: Group) -> Tensor:
+    title = f"{title} on report images"
+    return outputs_of(net, TASK.kept, run.report, run.report_part, group, title)
 
 
 def _post_training(run: Run) -> QuantizedNet:
@@ -256,7 +263,7 @@ def _make_post_training(run: Run, path: Path) -> None:
     o = run.options
     chosen = draw(run.train_part, o.calibration_images, o.seed)
     run.say(f"calibrating with NNCF on {len(chosen)} images ...")
-    batch = run.images.batch(chosen)
+    batch = batch_of(run.images, chosen)
     float_net = run.student_net().cpu().requires_grad_(False)
     pieces = [channels_last(piece) for piece in batch.split(CALIBRATION_BATCH)]
     activations, scales, completed = place(float_net, pieces, o.profile)
@@ -264,8 +271,7 @@ def _make_post_training(run: Run, path: Path) -> None:
     labels = torch.from_numpy(run.report.labels[run.report_part])
 
     def top1(net: nn.Module, title: str) -> float:
-        logits = logits_of(net, run.report, run.report_part, alone, f"{title} on report images")
-        return float((logits.argmax(1) == labels).double().mean())
+        return TASK.score(_outputs(run, net, title, alone), labels)
 
     metrics = {}
     if o.activation != "gelu":
@@ -297,6 +303,7 @@ def _fine_tune(run: Run, net: QuantizedNet, snapshot_interval_s: float) -> Histo
     tuner = FineTuner(
         net,
         load_teacher(run.source.teacher, copy.deepcopy(run.float_net), run.group.device),
+        TASK,
         run.images,
         run.train_part,
         run.holdout_part,
@@ -333,8 +340,7 @@ def _finish(
     )
     logits = _measure(run, program.run, "program")
     labels = run.report.labels[run.report_part]
-    float_classes, classes = float_logits.argmax(1).numpy(), logits.argmax(1).numpy()
-    result = gate(float_classes, classes, labels, run.options.max_drop)
+    result = TASK.gate(float_logits.numpy(), logits.numpy(), labels, run.options.max_drop)
     metrics = {
         "float_top1": result.reference_top1 / 100,
         **metrics,
@@ -343,11 +349,11 @@ def _finish(
     }
     run.say(str(result))
     result.require()
-    entries = run.report.images.entries
+    names = run.report.names
     reference = Reference(
         logits.numpy(),
-        tuple(entries[i][0] for i in run.report_part),
-        run.report.images.sha256,
+        tuple(names[i] for i in run.report_part),
+        run.report.sha256,
         float_logits.numpy(),
     )
     program = program.with_info(_program_info(run, metrics, history), reference)
@@ -359,8 +365,8 @@ def _finish(
 
 
 def _program_info(run: Run, metrics: dict[str, float], history: History) -> ProgramInfo:
-    classes = tuple(run.images.images.classes)
-    sha256, count = run.report.images.sha256, len(run.report_part)
+    classes = tuple(run.images.classes)
+    sha256, count = run.report.sha256, len(run.report_part)
     options = run.options
     return ProgramInfo(
         model=ModelInfo(run.info.variant, len(classes), run.source.preprocessing.image_size),
@@ -370,7 +376,7 @@ def _program_info(run: Run, metrics: dict[str, float], history: History) -> Prog
         metrics=tuple(Metric(name, value, count, sha256) for name, value in metrics.items()),
         provenance={
             "checkpoint": {"file": run.source.checkpoint.name, "sha256": run.info.sha256},
-            "data": {"file": run.source.data.name, "sha256": run.images.images.sha256},
+            "data": {"file": run.source.data.name, "sha256": run.images.sha256},
             "report_data": {
                 "file": (run.source.eval_data or run.source.data).name,
                 "sha256": sha256,
