@@ -184,6 +184,28 @@ def _triple(name: str, values: Sequence[float]) -> tuple[float, float, float]:
     return red, green, blue
 
 
+def check_same_input(
+    source: ImageSource, preprocessing: Preprocessing, classes: Sequence[str]
+) -> None:
+    """Raises InputError when a source's pixels or classes are not those a program was made for."""
+    asked, found = preprocessing.to_json(), source.preprocessing.to_json()
+    other = [
+        f"{name} {found[name]} instead of {asked[name]}"
+        for name in asked
+        if found[name] != asked[name]
+    ]
+    if other:
+        raise InputError(
+            f"{source.title} is pre-processed otherwise than the program: {', '.join(other)}; open "
+            "it with like=program.info.preprocessing"
+        )
+    if list(source.classes) != list(classes):
+        raise InputError(
+            f"{source.title} has other classes ({', '.join(source.classes[:5])}, ...) than the "
+            f"program ({', '.join(classes[:5])}, ...); give classes=program.info.labels"
+        )
+
+
 def check_source(source: Any) -> None:
     """Raises InputError when a source of the user's own lacks a part of `ImageSource`."""
     missing = [name for name in _PARTS if not hasattr(source, name)]

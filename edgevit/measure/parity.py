@@ -16,7 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from edgevit.data.images import ImageSet, Preprocessing
+from edgevit.data.images import Preprocessing
+from edgevit.data.source import ImageFolder, ImageSource, check_same_input
 from edgevit.errors import GateFailed, InputError
 from edgevit.files import atomic_path, check_target, sha256_file
 from edgevit.graph.graph import Quantizer
@@ -99,31 +100,51 @@ def compare(
     out = folder / FILE_NAME if out is None else out
     check_target(out, force)
     artifact = load_artifact(folder)
-    runner = open_artifact(artifact, **options)
     loaded = Program.load(find_program(artifact, program))
     rules = Preprocessing.from_json(artifact.manifest["preprocessing"])
-    dataset = ImageSet.open(data, artifact.manifest["labels"])
-    layers = _layers(runner, loaded, dataset, rules, _spread(len(dataset), layer_images))
-    order = _spread(len(dataset), images)
-    expected, found = _predictions(runner, loaded, dataset, rules, order, artifact.folder.name)
-    labels = dataset.labels[order]
-    result = Parity(
+    source = ImageFolder(data, classes=artifact.manifest["labels"], like=rules)
+    result = parity_of(
+        artifact, loaded, source, layer_images=layer_images, images=images, **options
+    )
+    with atomic_path(out, force) as temporary:
+        temporary.write_text(json.dumps(result.to_json(), indent=1, allow_nan=False) + "\n")
+    return result
+
+
+def parity_of(
+    artifact: Artifact,
+    program: Program,
+    source: ImageSource,
+    *,
+    layer_images: int = 32,
+    images: int | None = None,
+    **options: str,
+) -> Parity:
+    """Compare an artifact with the program it was compiled from; see `compare`.
+
+    Raises InputError for a source that is pre-processed or labelled otherwise than the program,
+    and for options the target does not have.
+    """
+    check_same_input(source, program.info.preprocessing, program.info.labels)
+    runner = open_artifact(artifact, **options)
+    layers = _layers(runner, program, source, _spread(len(source), layer_images))
+    order = _spread(len(source), images)
+    expected, found = _predictions(runner, program, source, order, artifact.folder.name)
+    labels = source.labels[order]
+    return Parity(
         target=artifact.manifest["target"],
         engine=runner.engine,
         artifact_sha256=artifact.manifest["artifact"]["sha256"],
-        program_sha256=loaded.sha256,
-        dataset_sha256=dataset.sha256,
+        program_sha256=program.sha256,
+        dataset_sha256=source.sha256,
         layers=tuple(layers),
-        layer_images=min(layer_images, len(dataset)),
+        layer_images=min(layer_images, len(source)),
         first_departure=next((row.name for row in layers if row.max_steps), None),
         images=len(order),
         agreement_percent=_percent(found == expected),
         top1_percent=_percent(found == labels),
         program_top1_percent=_percent(expected == labels),
     )
-    with atomic_path(out, force) as temporary:
-        temporary.write_text(json.dumps(result.to_json(), indent=1, allow_nan=False) + "\n")
-    return result
 
 
 def check_agreement(found: dict[str, Parity], min_agreement: float | None) -> None:
@@ -171,14 +192,12 @@ def find_program(artifact: Artifact, given: Path | None) -> Path:
     )
 
 
-def _layers(
-    runner: Runner, program: Program, dataset: ImageSet, rules: Preprocessing, order: list[int]
-) -> list[Layer]:
+def _layers(runner: Runner, program: Program, source: ImageSource, order: list[int]) -> list[Layer]:
     totals: dict[str, _Difference] = {}
     with Progress(f"layers of {runner.engine}", len(order), "images") as progress:
         for chunk in _chunks(order):
-            pixels = dataset.pixels(chunk, rules)
-            expected = dict(program.tensors(rules.normalise(pixels)))
+            pixels = source.pixels(chunk)
+            expected = dict(program.tensors(source.preprocessing.normalise(pixels)))
             for name, values in runner.tensors(pixels, program):
                 total = totals.setdefault(name, _Difference(program.graph().quantizer(name)))
                 total.add(values, expected.pop(name).numpy())
@@ -223,8 +242,7 @@ class _Difference:
 def _predictions(
     runner: Runner,
     program: Program,
-    dataset: ImageSet,
-    rules: Preprocessing,
+    source: ImageSource,
     order: list[int],
     title: str,
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -232,8 +250,8 @@ def _predictions(
     expected, found = [], []
     with Progress(title, len(order), "images") as progress:
         for chunk in _chunks(order):
-            pixels = dataset.pixels(chunk, rules)
-            expected.append(program.run(rules.normalise(pixels)).numpy().argmax(1))
+            pixels = source.pixels(chunk)
+            expected.append(program.run(source.preprocessing.normalise(pixels)).numpy().argmax(1))
             found.append(runner.scores(pixels).argmax(1))
             progress.update(progress.done + len(chunk))
     return np.concatenate(expected), np.concatenate(found)
