@@ -185,7 +185,11 @@ def from_sequence(
     return ImageSequence(items, rules, classes, title or f"a {type(dataset).__name__}")
 
 
-def as_source(images: Images, like: ImageSource | None = None) -> ImageSource:
+def as_source(
+    images: Images,
+    like: ImageSource | Preprocessing | None = None,
+    classes: Sequence[str] | None = None,
+) -> ImageSource:
     """The images as an `ImageSource`, pre-processed as `like` is where they are not one yet.
 
     Raises InputError when they cannot be one.
@@ -194,8 +198,8 @@ def as_source(images: Images, like: ImageSource | None = None) -> ImageSource:
         check_source(images)
         return images
     if isinstance(images, str | os.PathLike):
-        return ImageFolder(images, like=like)
-    return from_sequence(images, like=like)
+        return ImageFolder(images, like=like, classes=classes)
+    return from_sequence(images, like=like, classes=classes)
 
 
 def _first(images: Any) -> Any:
