@@ -310,12 +310,12 @@ def print_table(found: dict[str, Parity], every: bool = False, worst: int = 12) 
     for name in found:
         for heading, _ in COLUMNS:
             table.add_column(f"{name}\n{heading}", justify="right", no_wrap=True)
-    for layer in chosen:
+    for tensor in chosen:
         cells = [
-            text(rows[layer][name]) if name in rows[layer] else ""
+            text(rows[tensor][name]) if name in rows[tensor] else ""
             for name in found for _, text in COLUMNS
         ]  # fmt: skip
-        table.add_row(layer, *cells)
+        table.add_row(tensor, *cells)
     # Without a terminal there is no width to fit into: columns must not be cut.
     Console(width=max(console.width, 60 + 40 * len(found))).print(table)
 
