@@ -19,7 +19,8 @@ from click.testing import CliRunner
 from edgevit.commands.compile import compile_command
 from edgevit.errors import EdgevitError, InputError
 from edgevit.files import read_tree
-from edgevit.graph.graph import INT8_MIN, float_graph
+from edgevit.graph import float_graph
+from edgevit.ops import INT8_MIN
 from edgevit.program import Program
 from edgevit.program.torch_program import graph_module
 from edgevit.targets.artifact import load_artifact

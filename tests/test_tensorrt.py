@@ -17,7 +17,7 @@ from click.testing import CliRunner
 from edgevit.commands.compile import compile_command
 from edgevit.commands.lint import lint_command
 from edgevit.errors import EdgevitError, InputError, ToolMissing
-from edgevit.graph.graph import float_graph
+from edgevit.graph import float_graph
 from edgevit.program import Program
 from edgevit.program.torch_program import graph_module
 from edgevit.targets import tensorrt

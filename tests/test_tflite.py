@@ -20,12 +20,12 @@ import numpy as np
 import pytest
 import torch
 from ai_edge_litert import schema_py_generated as schema
+from edgevit.program.executor import Executor
 
 from edgevit.data.images import Preprocessing
 from edgevit.errors import EdgevitError, InputError
-from edgevit.graph.graph import Quantizer
+from edgevit.ops import Quantizer
 from edgevit.program import Program
-from edgevit.program.executor import Executor
 from edgevit.targets import load_target
 from edgevit.targets.pixels import quantized_pixels
 from edgevit.targets.tflite import IO_TYPES, tflite_bytes

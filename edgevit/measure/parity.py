@@ -20,7 +20,7 @@ from edgevit.data.images import Preprocessing
 from edgevit.data.source import ImageFolder, ImageSource, check_same_input
 from edgevit.errors import GateFailed, InputError
 from edgevit.files import atomic_path, check_target, sha256_file
-from edgevit.graph.graph import Quantizer
+from edgevit.ops import Quantizer
 from edgevit.program import Program
 from edgevit.progress import Progress
 from edgevit.targets import Runner, load_target
@@ -203,7 +203,7 @@ def _layers(runner: Runner, program: Program, source: ImageSource, order: list[i
                 total.add(values, expected.pop(name).numpy())
             progress.update(progress.done + len(chunk))
     graph = program.graph()
-    ops = {node.name: node.op for node in graph.nodes} | {graph.input_name: "input"}
+    ops = {node.name: node.kind for node in graph.nodes} | {graph.input_name: "input"}
     return [totals[name].layer(name, ops[name]) for name in graph.activations() if name in totals]
 
 

@@ -9,8 +9,8 @@ from typing import Any
 
 from edgevit.data.batches import AUGMENTATIONS
 from edgevit.errors import InputError
-from edgevit.quantize.activation import ACTIVATIONS
-from edgevit.quantize.place import PROFILES
+from edgevit.graph import PROFILES
+from edgevit.graph.passes import ACTIVATIONS
 
 
 @dataclass(frozen=True)

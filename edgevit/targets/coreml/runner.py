@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 
 from edgevit.errors import InputError
-from edgevit.graph.graph import INT8_MIN
+from edgevit.ops import INT8_MIN
 from edgevit.program import Program
 from edgevit.targets.artifact import Artifact, table_of
 from edgevit.targets.coreml.lower import INPUT_NAME

@@ -1,6 +1,7 @@
-"""The ATen calls a quantized program may hold: the allow-list, with every argument's type.
+"""The ATen calls a version 1 program may hold: the allow-list, with every argument's type.
 
-Whatever is not here cannot be in a program: neither traced into one nor read from a file.
+Whatever is not here cannot be in such a file. The list is closed: later operations exist in
+version 2 only.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from edgevit.errors import InputError
+from edgevit.ops import Ref
 
 QUANTIZE = "quantized_decomposed.quantize_per_tensor.default"
 DEQUANTIZE = "quantized_decomposed.dequantize_per_tensor.default"
@@ -34,13 +36,6 @@ OP_TARGETS = {
 
 FUNCTIONAL_OPS = ("add", "mul", "mean", "flatten")
 """Ops called in a module's forward; the others are leaf modules and their tensor is the module."""
-
-
-@dataclass(frozen=True)
-class Ref:
-    """An argument that is another call's result, a weight, or the input, by its graph name."""
-
-    name: str
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ torch.export.load is not safe for a file from elsewhere: it unpickles sample inp
 (with a fall-back to weights_only=False), hands symbolic expressions to sympy, and imports
 whatever operators and classes the file names. So the archive is read here, with the standard
 library only: an exact list of members, JSON with exactly the known keys, raw little-endian
-weights, and an allow-list of operations (`edgevit.program.aten`). torch builds its own program
+weights, and an allow-list of operations (`edgevit.program.v1.aten`). torch builds its own program
 from the Graph that results; `exported_program` makes an equal ExportedProgram.
 """
 
@@ -17,10 +17,10 @@ from typing import Any
 import numpy as np
 
 from edgevit.errors import InputError
-from edgevit.graph.graph import Graph
-from edgevit.program.aten import Call, Ref
+from edgevit.graph import Graph
 from edgevit.program.container import fields, parse_json, read_zip
-from edgevit.program.reading import graph_from_calls
+from edgevit.program.v1.aten import Call, Ref
+from edgevit.program.v1.reading import graph_from_calls
 
 SCHEMA_MAJOR = 8
 """torch.export's serialization schema this reader knows (torch 2.13 writes 8.20)."""
@@ -195,7 +195,7 @@ def _graph(model: Any, weights: dict[str, np.ndarray]) -> Graph:
     read = {arg.name for call in calls for arg in call.args.values() if isinstance(arg, Ref)}
     if ignored := sorted(set(tensors) - read):
         raise InputError(f"{buffers[ignored[0]]}: no operation reads this weight")
-    return graph_from_calls(calls, tensors, source, shapes[source], output, quantized=True)
+    return graph_from_calls(calls, tensors, source, shapes[source], output)
 
 
 def _signature(signature: Any) -> tuple[dict[str, str], str, str]:
