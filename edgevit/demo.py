@@ -47,8 +47,8 @@ def run_demo(out: Path, force: bool) -> dict[str, Any]:
     from edgevit.measure.request import HarnessRequest, ValidateOptions
     from edgevit.measure.validate import validate
     from edgevit.program import Program
+    from edgevit.quantize.from_files import Source, quantize_files
     from edgevit.quantize.options import QuantizeOptions
-    from edgevit.quantize.pipeline import Source, quantize
     from edgevit.targets import load_target
 
     if not EMBEDDED.is_dir():
@@ -67,7 +67,7 @@ def run_demo(out: Path, force: bool) -> dict[str, Any]:
     preprocessing = Preprocessing.from_options(PreprocessingOptions(image_size=IMAGE_SIZE))
     source = Source(checkpoint, EMBEDDED / "train.tar", preprocessing, val)
     options = QuantizeOptions(epochs=EPOCHS, augment="dihedral", max_drop=MAX_DROP)
-    result = quantize(source, out / "model.evq", options)
+    result = quantize_files(source, out / "model.evq", options)
     program = Program.load(out / "model.evq")
     for target in TARGETS:
         load_target(target).compile_program(program, out / target, force=False)

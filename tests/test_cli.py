@@ -36,7 +36,7 @@ LAYERS = [
     ["quantize"],
     ["targets"],
     ["measure"],
-    ["apps", "doctor"],
+    ["api", "apps", "doctor"],
     ["demo"],
     ["commands"],
     ["cli"],

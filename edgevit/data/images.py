@@ -94,7 +94,10 @@ class Preprocessing:
             raise InputError(
                 f"preprocessing has the keys {sorted(value)}, expected {sorted(known)}"
             )
-        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in value.items()})
+        given: dict[str, Any] = {
+            k: tuple(v) if isinstance(v, list) else v for k, v in value.items()
+        }
+        return cls(**given)
 
     def crop(self, image: Any) -> np.ndarray:
         """Resize and crop a PIL RGB image: uint8, (image_size, image_size, 3).
@@ -184,7 +187,7 @@ class ImageSet:
         """
         path = Path(path)
         if path.is_dir():
-            members = list(_walk_folder(path))
+            members: list[tuple[str, Any, int]] = list(_walk_folder(path))
         elif path.is_file():
             members = list(_walk_tar(path))
         else:

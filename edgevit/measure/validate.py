@@ -18,6 +18,7 @@ from edgevit.measure.devices import open_device, run_on_device
 from edgevit.measure.harness import SOURCES, run_harness
 from edgevit.measure.request import GateLimits, HarnessRequest, ValidateOptions
 from edgevit.targets.manifest import Manifest
+from edgevit.tasks import load_task
 from edgevit.tasks.gate import GateResult, gate
 
 SCHEMA_VERSION = 1
@@ -164,8 +165,9 @@ def _references(
         return request.artifact / recorded.file, None
     if program is None:
         return None, None
-    from edgevit.data.batches import PixelSource, logits_of
+    from edgevit.data.batches import outputs_of
     from edgevit.data.distributed import Group
+    from edgevit.data.source import ImageFolder
     from edgevit.files import sha256_file
     from edgevit.program import Program, Reference
 
@@ -173,10 +175,14 @@ def _references(
         raise InputError(
             f"{request.artifact} was not compiled from {program}: its sha256 is another"
         )
-    source = PixelSource(images, manifest.preprocessing)
-    everything = range(len(images))
-    logits = logits_of(
-        Program.load(program).run, source, everything, Group.alone(), "program on the images"
+    source = ImageFolder(request.data, classes=manifest.labels, like=manifest.preprocessing)
+    logits = outputs_of(
+        Program.load(program).run,
+        load_task(manifest.task).kept,
+        source,
+        range(len(source)),
+        Group.alone(),
+        "program on the images",
     )
     path = folder / "reference.safetensors"
     names = tuple(name for name, _ in images.entries)

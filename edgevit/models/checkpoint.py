@@ -107,7 +107,9 @@ def load(
     check_names_and_shapes(file.path, match, shapes)
     config, proof = _read_metadata(file, match)
     model = _filled(file, match, config)
-    return Loaded(model, _describe(file, match, model, image_size, proof))
+    info = _describe(file, match, model, image_size, proof)
+    model.checkpoint_info = info
+    return Loaded(model, info)
 
 
 def inspect(
