@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from edgevit.commands.generate import collect, options_of
+from edgevit.commands.options import force_option, json_option
 from edgevit.measure.request import HarnessRequest, ValidateOptions
 
 
@@ -27,10 +28,10 @@ from edgevit.measure.request import HarnessRequest, ValidateOptions
     "--output",
     metavar="JSON",
     type=click.Path(path_type=Path),
-    help="[default: ARTIFACT/validation.json]",
+    help="File to write the figures to.  [default: ARTIFACT/validation.json]",
 )
-@click.option("--force", is_flag=True, help="Replace the files written when they exist.")
-@click.option("--json", "as_json", is_flag=True, help="Print the JSON as well.")
+@force_option("each file written")
+@json_option
 def validate_command(
     artifact: Path, output: Path | None, force: bool, as_json: bool, plan_cache: str | None,
     **given: Any,
