@@ -13,6 +13,7 @@ from edgevit.ops.base import (
     TENSOR,
     TENSORS,
     Node,
+    Ref,
     Shape,
     Signature,
     Step,
@@ -85,6 +86,8 @@ class Concat(Unchanged):
 
     @classmethod
     def attributes(cls, args: Mapping[str, Any], shapes: Sequence[Shape]) -> dict[str, Any]:
+        if not all(isinstance(item, Ref) for item in args["tensors"]):
+            raise UnsupportedError("a concatenation with a stored tensor")
         if args["dim"] % len(shapes[0]) != 1:
             raise UnsupportedError(f"a concatenation along axis {args['dim']}; channels are known")
         return {}
