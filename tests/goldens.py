@@ -92,9 +92,7 @@ def artifacts(program: Program) -> dict[str, bytes | Mapping[str, bytes]]:
     found: dict[str, bytes | Mapping[str, bytes]] = {}
     for options in TFLITE:
         found[f"tflite {options}"] = tflite_bytes(program, **options)
-    silu = any(
-        node.kind == "mul" and node.name.endswith("act1.mul") for node in program.graph().nodes
-    )
+    silu = any(node.name.endswith("act1.mul") for node in program.graph().nodes)
     # A float package of a quick-GELU program cannot be made yet: coremltools writes silu for it.
     for options in COREML[: 2 if silu else 3]:
         found[f"coreml {options}"] = coreml_files(program, CoremlOptions(**options))

@@ -220,7 +220,7 @@ def test_a_missing_or_wrong_library_is_named(
 
 
 def test_it_is_a_runtime_and_no_target(tmp_path: Path, images: Path) -> None:
-    with pytest.raises(InputError, match="takes no --plan-cache"):
+    with pytest.raises(InputError, match="takes no runtime option 'plan_cache'"):
         artifact = write_onnx_artifact(
             tmp_path / "artifact", tiny_onnx("float32", np.random.default_rng(1)), "float32"
         )

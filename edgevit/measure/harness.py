@@ -206,7 +206,7 @@ def _is_current(program: Path) -> bool:
         return False
     built = program.stat().st_mtime
     sources = [SOURCES / "CMakeLists.txt", *(SOURCES / "targets").rglob("*")]
-    kinds = {".cpp", ".h", ".mm", ".txt", ".cmake"}
+    kinds = {".cpp", ".h", ".in", ".mm", ".txt", ".cmake"}
     return all(s.stat().st_mtime <= built for s in sources if s.suffix in kinds)
 
 

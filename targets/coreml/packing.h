@@ -10,10 +10,9 @@
 #include <cstdint>
 
 #include "core/bytes.h"
+#include "core/tensor.h"
 
 namespace edgevit::coreml {
-
-constexpr std::size_t kMaxRank = 8;
 
 enum class Element { float16, float32, float64 };
 

@@ -4,6 +4,9 @@
 #include <algorithm>
 #include <functional>
 #include <memory>
+#include <string>
+#include <utility>
+#include <vector>
 
 #include "core/errors.h"
 
@@ -31,9 +34,40 @@ std::string known_backends() {
     return text;
 }
 
-ComputeUnits compute_units_from_name(const std::string& name) {
-    const std::vector<std::string>& names = compute_units_names();
-    return static_cast<ComputeUnits>(std::find(names.begin(), names.end(), name) - names.begin());
+// A line for each option of each back-end in this build.
+std::string known_runtime_options() {
+    std::string text;
+    for (const std::string& name : backend_names()) {
+        for (const RuntimeOption& option : runtime_options_of(name)) {
+            text += "\n" + name + ": " + option.usage() + ", " + option.help;
+        }
+    }
+    return text;
+}
+
+// Returns what gathers the parsed values in Arguments; raises InputError for one given twice.
+std::function<void()> add_runtime_options(CLI::App& app, Arguments& a) {
+    auto words = std::make_shared<std::vector<std::string>>();
+    auto compute_units = std::make_shared<std::string>();
+    auto plan_cache = std::make_shared<std::string>();
+    app.add_option(
+           "--runtime-option", *words,
+           "NAME=VALUE, an option of the back-end; may be repeated" + known_runtime_options())
+        ->expected(1)
+        ->take_all();
+    app.add_option("--compute-units", *compute_units, "the runtime option compute_units (Core ML)");
+    app.add_option("--plan-cache", *plan_cache, "the runtime option plan_cache (TensorRT)");
+    return [=, &a] {
+        for (const std::string& word : *words) {
+            add_runtime_option(a.runtime_options, word);
+        }
+        for (const auto& [name, value] :
+             {std::pair("compute_units", *compute_units), std::pair("plan_cache", *plan_cache)}) {
+            if (!value.empty()) {
+                add_runtime_option(a.runtime_options, name, value);
+            }
+        }
+    };
 }
 
 // CLI::Range lets NaN pass.
@@ -110,11 +144,7 @@ Command parse_command_line(int argc, const char* const* argv) {
     app.add_option("--runtime", a.runtime_library,
                    "the runtime's shared library: a path with a '/', or a bare name that the "
                    "system's loader finds; for Core ML a compiled model (.mlmodelc)");
-    std::string compute_units;
-    app.add_option("--compute-units", compute_units, "what Core ML may use (default all)")
-        ->check(CLI::IsMember(compute_units_names()));
-    app.add_option("--plan-cache", a.plan_cache,
-                   "existing folder, writable by you alone, that keeps TensorRT's plans");
+    const auto apply_runtime_options = add_runtime_options(app, a);
     app.add_option("--reference", a.reference,
                    "the program's logits (.safetensors); default: the manifest's");
     app.add_option("--logits", a.logits,
@@ -138,10 +168,8 @@ Command parse_command_line(int argc, const char* const* argv) {
     } catch (const CLI::ParseError& error) {
         throw InputError(std::string(error.what()) + "; see --help");
     }
+    apply_runtime_options();
     apply_long_run();
-    if (!compute_units.empty()) {
-        a.compute_units = compute_units_from_name(compute_units);
-    }
     return command;
 }
 

@@ -18,8 +18,7 @@ struct Arguments {
     std::filesystem::path out;
     std::string backend;  // empty: the manifest's target
     std::string runtime_library;
-    std::optional<ComputeUnits> compute_units;
-    std::filesystem::path plan_cache;   // empty: no plan is kept
+    RuntimeOptions runtime_options;
     std::filesystem::path reference;    // empty: the manifest's, if it names one
     std::filesystem::path logits;       // empty: not written
     std::filesystem::path dump_inputs;  // empty: not written

@@ -152,8 +152,7 @@ void run(const Arguments& arguments) {
     std::string reason;
     const auto reference = find_reference(arguments, manifest, dataset, reason);
     Session session(std::move(manifest), arguments.backend,
-                    {arguments.threads, arguments.runtime_library, arguments.compute_units,
-                     arguments.plan_cache});
+                    {arguments.threads, arguments.runtime_library, arguments.runtime_options});
     Run run{arguments,
             session.manifest(),
             dataset,

@@ -31,26 +31,27 @@ TEST_CASE("options and their defaults") {
                              .run;
     CHECK(b.threads == 4);
     CHECK(b.limit == 7);
-    CHECK(b.plan_cache == "P");
-    CHECK(a.plan_cache.empty());
+    CHECK(b.runtime_options == RuntimeOptions{{"plan_cache", "P"}});
+    CHECK(a.runtime_options.empty());
 }
 
-TEST_CASE("compute units are one of four, or not given") {
-    const auto units = [](const char* name) {
-        return *parse({"--artifact", "A", "--data", "D", "--out", "O", "--compute-units", name})
-                    .run->compute_units;
+TEST_CASE("a runtime option is a name and a value, once") {
+    const auto with = [](std::vector<const char*> extra) {
+        extra.insert(extra.begin(), {"--artifact", "A", "--data", "D", "--out", "O"});
+        return extra;
     };
-    CHECK_FALSE(parse({"--artifact", "A", "--data", "D", "--out", "O"}).run->compute_units);
-    CHECK(units("all") == ComputeUnits::all);
-    CHECK(units("cpu") == ComputeUnits::cpu);
-    CHECK(units("cpu-gpu") == ComputeUnits::cpu_gpu);
-    CHECK(units("cpu-ane") == ComputeUnits::cpu_ane);
-    for (const std::string& name : compute_units_names()) {
-        CHECK(compute_units_name(units(name.c_str())) == name);
-    }
-    CHECK(contains(
-        refusal({"--artifact", "A", "--data", "D", "--out", "O", "--compute-units", "gpu"}),
-        "--compute-units"));
+    CHECK(parse(with({"--compute-units", "cpu"})).run->runtime_options ==
+          RuntimeOptions{{"compute_units", "cpu"}});
+    CHECK(parse(with({"--runtime-option", "a=1", "--runtime-option", "b=x=y", "--quiet"}))
+              .run->runtime_options == RuntimeOptions{{"a", "1"}, {"b", "x=y"}});
+    CHECK(contains(refusal(with({"--runtime-option", "a"})), "'a' must be NAME=VALUE"));
+    CHECK(contains(refusal(with({"--runtime-option", "=1"})), "'=1' must be NAME=VALUE"));
+    CHECK(contains(refusal(with({"--runtime-option", "a=1", "--runtime-option", "a=2"})),
+                   "'a' is given twice"));
+    CHECK(
+        contains(refusal(with({"--compute-units", "cpu", "--runtime-option", "compute_units=all"})),
+                 "'compute_units' is given twice"));
+    CHECK(contains(parse({"--help"}).text, "--runtime-option"));
 }
 
 TEST_CASE("wrong usage is refused, never guessed at") {

@@ -1,4 +1,4 @@
-#include "pixels.h"
+#include "core/pixels.h"
 
 #include <limits>
 #include <string>

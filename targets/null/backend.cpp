@@ -27,35 +27,25 @@ std::uint64_t mix(std::uint64_t value) {
 class NullBackend : public Backend {
   public:
     explicit NullBackend(const Manifest& manifest)
-        : input_(manifest.input), output_(manifest.output) {}
+        : input_(manifest.input), outputs_(manifest.outputs), answers_(outputs_.size()) {}
 
     std::vector<TensorSpec> inputs() const override { return {input_}; }
-    std::vector<TensorSpec> outputs() const override { return {output_}; }
+    std::vector<TensorSpec> outputs() const override { return outputs_; }
 
     void set_input(ByteView bytes) override { input_hash_ = hash_of(bytes); }
 
-    // Logit i is the low byte of mix(hash + i), as a signed step where the output is a float.
+    // Of each output another hash, of the first the input's own.
     void invoke() override {
-        answer_.resize(output_.size_bytes());
-        for (std::size_t i = 0; i < output_.elements(); ++i) {
-            const auto byte = static_cast<std::uint8_t>(mix(input_hash_ + i));
-            const auto real = static_cast<float>(static_cast<std::int8_t>(byte));
-            if (output_.dtype == DType::float32) {
-                std::memcpy(answer_.data() + 4 * i, &real, 4);
-            } else if (output_.dtype == DType::float16) {
-                const std::uint16_t half = float_to_half(real);
-                std::memcpy(answer_.data() + 2 * i, &half, 2);
-            } else {
-                answer_[i] = byte;
-            }
+        for (std::size_t k = 0; k < outputs_.size(); ++k) {
+            fill(outputs_[k], k == 0 ? input_hash_ : mix(input_hash_ ^ k), answers_[k]);
         }
     }
 
-    void get_output(std::uint8_t* out, std::size_t size_bytes) override {
-        if (size_bytes != answer_.size()) {
+    void get_output(std::size_t index, std::uint8_t* out, std::size_t size_bytes) override {
+        if (size_bytes != answers_.at(index).size()) {
             throw Error("null back-end: get_output() before invoke(), or of another size");
         }
-        std::memcpy(out, answer_.data(), size_bytes);
+        std::memcpy(out, answers_[index].data(), size_bytes);
     }
 
     RuntimeFacts facts() const override {
@@ -72,10 +62,27 @@ class NullBackend : public Backend {
     }
 
   private:
+    // Element i is the low byte of mix(hash + i), as a signed step where the output is a float.
+    static void fill(const TensorSpec& spec, std::uint64_t hash, Bytes& answer) {
+        answer.resize(spec.size_bytes());
+        for (std::size_t i = 0; i < spec.elements(); ++i) {
+            const auto byte = static_cast<std::uint8_t>(mix(hash + i));
+            const auto real = static_cast<float>(static_cast<std::int8_t>(byte));
+            if (spec.dtype == DType::float32) {
+                std::memcpy(answer.data() + 4 * i, &real, 4);
+            } else if (spec.dtype == DType::float16) {
+                const std::uint16_t half = float_to_half(real);
+                std::memcpy(answer.data() + 2 * i, &half, 2);
+            } else {
+                answer[i] = byte;
+            }
+        }
+    }
+
     TensorSpec input_;
-    TensorSpec output_;
+    std::vector<TensorSpec> outputs_;
     std::uint64_t input_hash_ = 0;
-    Bytes answer_;
+    std::vector<Bytes> answers_;
 };
 
 std::unique_ptr<Backend> open_null(const Manifest& manifest, const BackendOptions&) {

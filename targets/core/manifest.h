@@ -1,4 +1,4 @@
-// manifest.json of an artifact folder: what the artifact is, what it eats and what it answers.
+// manifest.json of an artifact folder: what the artifact is, its input and its outputs.
 #pragma once
 
 #include <array>
@@ -42,10 +42,11 @@ struct Manifest {
     std::string profile;
     std::map<std::string, std::string> options;  // what `edgevit compile` was asked for
     std::string variant;
-    int classes = 0;
+    int classes = 0;   // 0: the net has none
     TensorSpec input;  // [1, H, W, 3], or [1, 3, H, W] for Layout::nchw
     Layout layout = Layout::nhwc;
-    TensorSpec output;  // [1, classes]
+    std::vector<TensorSpec> outputs;  // one or more, of any rank, each with a name of its own
+    std::string task = "classification";
     // For each channel, what the input tensor holds for the pixel values 0 to 255:
     // 256 elements of input.dtype, in the machine's byte order.
     std::array<Bytes, 3> table;
@@ -54,6 +55,9 @@ struct Manifest {
     std::optional<Reference> reference;
 
     std::filesystem::path artifact_path() const { return folder / artifact_file; }
+    // A classification's first output has one number a class: its shape is [1, classes].
+    bool is_classification() const { return task == "classification"; }
+    const TensorSpec& logits() const { return outputs.front(); }
     // A Core ML classifier answers with probabilities, which keep the order of the logits alone.
     bool answers_probabilities() const {
         const auto found = options.find("output_type");

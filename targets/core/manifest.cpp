@@ -14,13 +14,15 @@
 namespace edgevit {
 namespace {
 
-constexpr std::int64_t kSchemaVersion = 1;
+constexpr std::int64_t kSchemaVersion = 2;
 constexpr std::int64_t kMaxClasses = 1'000'000;
 constexpr std::int64_t kMaxImageSize = 4096;  // as edgevit.data.images.Preprocessing
+constexpr std::size_t kMaxOutputs = 64;
+constexpr std::int64_t kMaxElements = std::int64_t{1} << 28;
 constexpr std::uint64_t kMaxManifestBytes = 64 << 20;
 
 std::string plain_file_name(const JsonReader& reader, const std::string& key) {
-    const std::string name = reader.text(key);
+    std::string name = reader.text(key);
     if (name.empty() || name == "." || name == ".." || name.find('/') != std::string::npos ||
         name.find('\0') != std::string::npos) {
         reader.fail(key, "must be the name of a file in the artifact folder");
@@ -64,12 +66,21 @@ void read_quantization(const JsonReader& reader, TensorSpec& spec) {
         static_cast<int>(reader.integer("zero_point", is_signed ? -128 : 0, is_signed ? 127 : 255));
 }
 
-TensorSpec read_tensor(const JsonReader& reader, std::size_t rank) {
+TensorSpec read_tensor(const JsonReader& reader) {
     TensorSpec spec;
     spec.name = reader.text("name");
     spec.dtype = read_dtype(reader);
-    for (const nlohmann::json& side : reader.array("shape", rank)) {
-        spec.shape.push_back(reader.integer(side, "shape", 1, kMaxClasses));
+    const nlohmann::json& shape = reader.at("shape");
+    if (!shape.is_array() || shape.empty() || shape.size() > kMaxRank) {
+        reader.fail("shape", "must be an array of 1 to " + std::to_string(kMaxRank));
+    }
+    std::int64_t elements = 1;
+    for (const nlohmann::json& side : shape) {
+        spec.shape.push_back(reader.integer(side, "shape", 1, kMaxElements));
+        if (spec.shape.back() > kMaxElements / elements) {
+            reader.fail("shape", "has over " + std::to_string(kMaxElements) + " elements");
+        }
+        elements *= spec.shape.back();
     }
     if (spec.shape.front() != 1) {
         reader.fail("shape", "must start with 1: one image at a time");
@@ -123,7 +134,7 @@ Layout read_layout(const JsonReader& reader) {
 }
 
 void read_input(const JsonReader& reader, Manifest& manifest) {
-    manifest.input = read_tensor(reader, 4);
+    manifest.input = read_tensor(reader);
     manifest.layout = read_layout(reader);
     const int size = manifest.preprocessing.image_size;
     const bool is_nhwc = manifest.layout == Layout::nhwc;
@@ -165,6 +176,25 @@ Preprocessing read_preprocessing(const JsonReader& reader) {
     result.mean = read_triple(reader, "mean");
     result.std = read_triple(reader, "std");
     return result;
+}
+
+// Version 1 had one output, `output`, and no task.
+void read_outputs(const JsonReader& root, std::int64_t version, Manifest& manifest) {
+    const std::vector<JsonReader> readers = version < 2
+                                                ? std::vector<JsonReader>{root.object("output")}
+                                                : root.objects("outputs", 1, kMaxOutputs);
+    std::set<std::string> names;
+    for (const JsonReader& reader : readers) {
+        manifest.outputs.push_back(read_tensor(reader));
+        if (!names.insert(manifest.outputs.back().name).second) {
+            reader.fail("name", "'" + manifest.outputs.back().name + "' is an earlier output's");
+        }
+    }
+    manifest.task = version < 2 ? manifest.task : root.text("task");
+    if (manifest.is_classification() &&
+        manifest.logits().shape != std::vector<std::int64_t>{1, manifest.classes}) {
+        readers.front().fail("shape", "must be [1, model.classes]");
+    }
 }
 
 void read_labels(const JsonReader& reader, Manifest& manifest) {
@@ -209,7 +239,8 @@ void check_sha256(const Manifest& manifest) {
     }
 }
 
-void check_kind(const JsonReader& root) {
+// The schema version.
+std::int64_t check_kind(const JsonReader& root) {
     if (const std::string kind = root.text("kind"); kind != "edgevit-artifact") {
         root.fail("kind", "is '" + kind + "', expected 'edgevit-artifact'");
     }
@@ -220,6 +251,7 @@ void check_kind(const JsonReader& root) {
                                         ", this program reads up to " +
                                         std::to_string(kSchemaVersion) + ": update edgevit");
     }
+    return version;
 }
 
 }  // namespace
@@ -232,7 +264,7 @@ Manifest parse_manifest(const std::string& text, const std::string& where) {
         throw InputError(where + ": not valid JSON: " + error.what());
     }
     const JsonReader root(document, where);
-    check_kind(root);
+    const std::int64_t version = check_kind(root);
     Manifest manifest;
     manifest.target = root.text("target");
     manifest.artifact_file = plain_file_name(root.object("artifact"), "file");
@@ -241,13 +273,11 @@ Manifest parse_manifest(const std::string& text, const std::string& where) {
     manifest.profile = root.text("profile");
     manifest.options = root.texts("options");
     manifest.variant = root.object("model").text("variant");
-    manifest.classes = static_cast<int>(root.object("model").integer("classes", 1, kMaxClasses));
+    manifest.classes =
+        static_cast<int>(root.object("model").integer("classes", version < 2 ? 1 : 0, kMaxClasses));
     manifest.preprocessing = read_preprocessing(root.object("preprocessing"));
     read_input(root.object("input"), manifest);
-    manifest.output = read_tensor(root.object("output"), 2);
-    if (manifest.output.shape[1] != manifest.classes) {
-        root.fail("output.shape", "must be [1, model.classes]");
-    }
+    read_outputs(root, version, manifest);
     read_labels(root, manifest);
     read_reference(root, manifest);
     return manifest;
