@@ -19,6 +19,10 @@ from edgevit.errors import InputError
 
 MAX_FILE_BYTES = 2**30
 MAX_MEMBERS = 4096
+MAX_DEPTH = 64
+"""Of JSON: no reader or writer of it meets Python's recursion limit later."""
+MAX_SHOWN = 200
+"""Characters of a file's own text in an error."""
 FIXED_TIME = (1980, 1, 1, 0, 0, 0)
 """Every member gets this time, so that the same program is the same bytes."""
 
@@ -82,7 +86,11 @@ def write_zip(target: BinaryIO, members: Mapping[str, bytes]) -> None:
 
 
 def parse_json(data: bytes, what: str) -> Any:
-    """JSON as the standard has it: UTF-8, no NaN or Infinity, no key twice in an object."""
+    """JSON as the standard has it: UTF-8, no NaN or Infinity, no key twice in an object.
+
+    Raises InputError for anything else, for half a surrogate pair, which no file name or terminal
+    takes, and for more than MAX_DEPTH levels.
+    """
 
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         keys = dict(pairs)
@@ -95,14 +103,33 @@ def parse_json(data: bytes, what: str) -> Any:
 
     try:
         text = data.decode("utf-8")
-        return json.loads(text, object_pairs_hook=unique, parse_constant=refuse)
+        value = json.loads(text, object_pairs_hook=unique, parse_constant=refuse)
+        _check_text_and_depth(value)
+        return value
     except (ValueError, RecursionError) as error:
         raise InputError(f"{what} is not valid JSON: {error}") from error
+
+
+def _check_text_and_depth(value: Any) -> None:
+    level = [value]
+    for _ in range(MAX_DEPTH):
+        inner: list[Any] = []
+        for item in level:
+            if isinstance(item, dict):
+                inner += (*item, *item.values())
+            elif isinstance(item, list):
+                inner += item
+            elif isinstance(item, str) and not item.isascii():
+                item.encode()
+        if not inner:
+            return
+        level = inner
+    raise ValueError(f"it is nested more than {MAX_DEPTH} levels deep")
 
 
 def fields(value: Any, what: str, names: tuple[str, ...]) -> tuple[Any, ...]:
     """The values of a JSON object that has exactly these keys, in this order."""
     if not isinstance(value, dict) or set(value) != set(names):
-        found = sorted(value) if isinstance(value, dict) else type(value).__name__
-        raise InputError(f"{what}: expected the keys {sorted(names)}, found {found}")
+        found = str(sorted(value)) if isinstance(value, dict) else type(value).__name__
+        raise InputError(f"{what}: expected the keys {sorted(names)}, found {found[:MAX_SHOWN]}")
     return tuple(value[name] for name in names)
