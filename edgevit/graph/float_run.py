@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -50,7 +49,9 @@ class GraphNet(nn.Module):
     def __init__(self, graph: Graph) -> None:
         super().__init__()
         self.graph = graph
-        self.layers = nn.ModuleList(Layer(node) for node in graph.nodes)
+        # Direct children, not a ModuleList: NNCF names a call by the modules that were called.
+        for place, node in enumerate(graph.nodes):
+            self.add_module(f"layer_{place}", Layer(node))
         self._last_uses = graph.last_uses()
 
     def layer(self, name: str) -> Layer:
@@ -59,7 +60,7 @@ class GraphNet(nn.Module):
 
     def nodes(self) -> list[Layer]:
         """Every layer, in execution order."""
-        return [cast(Layer, layer) for layer in self.layers]
+        return [child for child in self.children() if isinstance(child, Layer)]
 
     def weighted(self) -> dict[str, Layer]:
         """Module path -> layer, of every convolution and linear."""
