@@ -15,6 +15,7 @@ import click
 
 from edgevit import __version__
 from edgevit.errors import EdgevitError
+from edgevit.progress import to_standard_error
 
 COMMANDS = (
     "inspect", "fuse", "quantize", "compile", "run", "parity", "validate", "report", "package",
@@ -50,6 +51,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit with its code."""
     # A polite kill cleans up as Ctrl-C does.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    to_standard_error()
     try:
         cli.main(arguments, prog_name="edgevit", standalone_mode=False)
     except EdgevitError as error:

@@ -44,10 +44,11 @@ def run_demo(out: Path, force: bool) -> dict[str, Any]:
     """
     from edgevit.measure.parity import compare
     from edgevit.measure.report.page import write_report
+    from edgevit.measure.request import HarnessRequest, ValidateOptions
     from edgevit.measure.validate import validate
     from edgevit.program import Program
+    from edgevit.quantize.from_files import Source, quantize_files
     from edgevit.quantize.options import QuantizeOptions
-    from edgevit.quantize.pipeline import Source, quantize
     from edgevit.targets import load_target
 
     if not EMBEDDED.is_dir():
@@ -66,13 +67,13 @@ def run_demo(out: Path, force: bool) -> dict[str, Any]:
     preprocessing = Preprocessing.from_options(PreprocessingOptions(image_size=IMAGE_SIZE))
     source = Source(checkpoint, EMBEDDED / "train.tar", preprocessing, val)
     options = QuantizeOptions(epochs=EPOCHS, augment="dihedral", max_drop=MAX_DROP)
-    result = quantize(source, out / "model.evq", options)
+    result = quantize_files(source, out / "model.evq", options)
     program = Program.load(out / "model.evq")
     for target in TARGETS:
         load_target(target).compile_program(program, out / target, force=False)
     _float_artifact(checkpoint, program, out / "tflite-float32")
-    validate(out / "tflite-float32", val, apply_gates=False)
-    validate(out / "tflite", val, max_drop=MAX_DROP)
+    validate(HarnessRequest(out / "tflite-float32", val), ValidateOptions(gate=False))
+    validate(HarnessRequest(out / "tflite", val), ValidateOptions(max_drop=MAX_DROP))
     for target in TARGETS:
         compare(out / target, val, layer_images=LAYER_IMAGES)
     report = write_report(out)

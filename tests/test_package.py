@@ -17,6 +17,7 @@ from edgevit.apps import MARKER_FILE, read_template, template_names, write_packa
 from edgevit.commands.package import package_command
 from edgevit.data.images import Preprocessing
 from edgevit.errors import InputError, ToolMissing
+from tests.manifests import null_manifest
 
 ROOT = Path(__file__).resolve().parent.parent
 MODEL = {
@@ -25,7 +26,7 @@ MODEL = {
     "Data/com.apple.CoreML/model.mlmodel": b"stand-in for a model",
     "Data/com.apple.CoreML/weights/weight.bin": bytes(range(256)) * 16,
 }
-LABELS = ["crop", "forest", "river"]
+LABELS = ("crop", "forest", "river")
 
 
 def tree_sha256(files: dict[str, bytes]) -> str:
@@ -42,37 +43,18 @@ def write_standin_artifact(build: Path, **changes: Any) -> Path:
         path = folder / "model.mlpackage" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(data)
-    manifest = {
-        "schema_version": 1,
-        "kind": "edgevit-artifact",
-        "target": "coreml",
-        "artifact": {
-            "file": "model.mlpackage", "sha256": tree_sha256(MODEL),
-            "size_bytes": sum(map(len, MODEL.values())),
-        },
-        "program": {"file": "m.evq", "sha256": "1" * 64},
-        "profile": "portable",
-        "model": {"variant": "repvit_m0_9", "classes": len(LABELS)},
-        "tools": {},
-        "options": {
+    manifest = null_manifest(
+        LABELS,
+        Preprocessing(64, 72),
+        tree_sha256(MODEL),
+        sum(map(len, MODEL.values())),
+        target="coreml",
+        options={
             "deployment_target": "iOS17", "precision": "int8", "compute_precision": "float16",
             "input_type": "image", "output_type": "logits",
         },
-        "input": {
-            "name": "image", "shape": [1, 64, 64, 3], "layout": "NHWC", "dtype": "uint8",
-            "scale": 1.0, "zero_point": 0, "table": [list(range(256))] * 3,
-        },
-        "output": {
-            "name": "logits", "shape": [1, len(LABELS)], "dtype": "float32", "scale": None,
-            "zero_point": None,
-        },
-        "preprocessing": Preprocessing(64, 72).to_json(),
-        "labels": LABELS,
-        "drops": [],
-        "ops": {},
-        "audit": None,
-        "reference": None,
-    }  # fmt: skip
+    ).to_json()  # fmt: skip
+    manifest["artifact"]["file"] = "model.mlpackage"
     (folder / "manifest.json").write_text(json.dumps(manifest | changes))
     return folder
 
@@ -324,6 +306,9 @@ def test_another_target_needs_only_its_folder(stone: Path, tmp_path: Path) -> No
         ('"Lib/core.h"', '"."', r"must be relative, inside"),
         ('"Lib/core.h"', '"README.md"', "two files in the same place"),
         ('"core.h"', '"gone.h"', "gone.h is missing"),
+        ('"core.h"', '"core/"', "both or neither end in /"),
+        ('"core.h" = "Lib/core.h"', '"empty/" = "Lib/"', "the folder empty/ holds no .h or .cpp"),
+        ('"core.h" = "Lib/core.h"', '"../" = "Lib/"', r"must be relative, inside"),
         ("[sources]", "[other]", "deploy.toml: top level"),
         ('name = "Lib"', "name = 3", "deploy.toml: name"),
         ('name = "Lib"', "name = ", "cannot be read"),
@@ -337,6 +322,21 @@ def test_a_bad_description_is_refused(
     with pytest.raises(InputError, match=message):
         write_package("stone", tmp_path / "build")
     assert os.listdir(tmp_path / "build") == ["stone"]
+
+
+def test_a_folder_of_sources_stands_for_its_cpp_files(stone: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "sources/native"
+    (folder / "below").mkdir(parents=True)
+    for name in ("a.cpp", "a.h", "CMakeLists.txt", "made.cpp.in", "below/b.cpp"):
+        (folder / name).write_text(name)
+    text = DEPLOY.replace('"core.h" = "Lib/core.h"', '"native/" = "Lib/native/"')
+    (stone / "deploy.toml").write_text(text)
+    write_package("stone", tmp_path / "build", tmp_path / "out", name="Pebble")
+    found = files_of(tmp_path / "out")
+    assert {name for name in found if name.startswith("Pebble/")} == {
+        "Pebble/native/a.cpp",
+        "Pebble/native/a.h",
+    }
 
 
 def test_a_link_in_a_template_is_refused(stone: Path, tmp_path: Path) -> None:

@@ -16,9 +16,9 @@ from edgevit.commands.parity import parity_command
 from edgevit.commands.run import run_command
 from edgevit.data.images import ImageSet
 from edgevit.errors import GateFailed, InputError
-from edgevit.graph.graph import Quantizer
 from edgevit.measure.parity import _Difference, check_agreement, compare
 from edgevit.measure.report.page import collect
+from edgevit.ops import Quantizer
 from edgevit.program import Program
 from edgevit.targets import load_target
 from tests.image_sets import subset

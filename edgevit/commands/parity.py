@@ -83,10 +83,10 @@ def _own_options(folders: list[Path], given: dict[str, Any]) -> dict[Path, dict[
 
     Raises InputError for a folder that is no artifact and an option that none of them has.
     """
-    from edgevit.targets.artifact import load_manifest
+    from edgevit.targets.manifest import Manifest
 
     asked = collect_given(option_classes("RunOptions"), given)
-    targets = {folder: load_manifest(folder)["target"] for folder in folders}
+    targets = {folder: Manifest.load(folder).target for folder in folders}
     known = {
         folder: {each.name for each in option_fields(load_target(target).RunOptions)}
         for folder, target in targets.items()

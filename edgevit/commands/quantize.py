@@ -16,7 +16,8 @@ from edgevit.models.options import CheckpointOptions
 from edgevit.quantize.options import MachineOptions, QuantizeOptions
 
 if TYPE_CHECKING:
-    from edgevit.quantize.pipeline import Result, Source
+    from edgevit.quantize.from_files import Source
+    from edgevit.quantize.pipeline import Result
 
 
 @click.command("quantize")
@@ -83,10 +84,10 @@ def quantize_command(**given: Any) -> None:
 
     import torch
 
-    from edgevit.quantize.pipeline import quantize
+    from edgevit.quantize.from_files import quantize_files
 
     torch.set_num_threads(machine.threads or os.cpu_count() or 1)
-    result = quantize(
+    result = quantize_files(
         _source(preprocessing, given),
         given["output"],
         options,
@@ -96,12 +97,12 @@ def quantize_command(**given: Any) -> None:
         snapshot_interval_s=machine.snapshot_interval_s,
     )
     if os.environ.get("RANK", "0") == "0":
-        _print(result, given["as_json"])
+        _print(result, given["output"], given["as_json"])
 
 
 def _source(preprocessing: PreprocessingOptions, given: dict[str, Any]) -> Source:
     from edgevit.data.images import Preprocessing
-    from edgevit.quantize.pipeline import Source
+    from edgevit.quantize.from_files import Source
 
     return Source(
         checkpoint=given["checkpoint"],

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from edgevit.choices import Interpolation
 from edgevit.errors import InputError
+from edgevit.limits import MAX_IMAGE_SIZE, MAX_RESIZE_SIZE
 from edgevit.options import check, option
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -25,13 +26,14 @@ class PreprocessingOptions:
         224,
         "Side of the network's square input; use that of the training.",
         minimum=1,
-        maximum=4096,
+        maximum=MAX_IMAGE_SIZE,
         metavar="PX",
     )
     resize: int | None = option(
         None,
         "Length the shorter side is resized to before the centre crop.",
         minimum=1,
+        maximum=MAX_RESIZE_SIZE,
         metavar="PX",
         default_text="the image size",
     )

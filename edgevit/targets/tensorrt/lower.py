@@ -18,7 +18,8 @@ from typing import Any
 import numpy as np
 
 from edgevit.errors import InputError, ToolMissing
-from edgevit.graph.graph import Node, float_graph
+from edgevit.graph import float_graph
+from edgevit.ops import Linear, Node
 from edgevit.program import Program
 from edgevit.targets.tensorrt.options import TensorrtOptions
 from edgevit.targets.tensorrt.place import dropped
@@ -81,12 +82,12 @@ class _Lowering:
         helper, graph = self.onnx.helper, self.graph
         self._quantize(graph.input_name, graph.input_name, self.outer, self.inner)
         for node in graph.nodes:
-            emit = self.emitters.get(node.op)
+            emit = self.emitters.get(node.kind)
             if emit is None:
-                raise InputError(f"{node.name}: the TensorRT target does not know {node.op!r}")
+                raise InputError(f"{node.name}: the TensorRT target does not know {node.kind!r}")
             value = emit(node)
             last = node.name == graph.output_name
-            if node.op == "flatten":
+            if not node.requantizes:
                 self.values[node.name] = value
             else:
                 self._quantize(node.name, value, self.inner, self.outer if last else self.inner)
@@ -126,7 +127,7 @@ class _Lowering:
         weight = self._dequantized_weight(node)
         bias = self._constant(f"{path}.bias", node.bias.astype(self.inner))
         inputs = [self._read(node), weight, bias]
-        if node.op == "linear":
+        if isinstance(node, Linear):
             value = self._node("Gemm", inputs, path, transB=1)
         else:
             value = self._node(
@@ -134,7 +135,7 @@ class _Lowering:
                 kernel_shape=node.weight.shape[2:], strides=node.stride,
                 pads=(*node.padding, *node.padding), group=node.groups,
             )  # fmt: skip
-        return self._node("Relu", [value], node.name) if node.relu else value
+        return self._node("Relu", [value], node.name) if node.activation else value
 
     def _dequantized_weight(self, node: Node) -> str:
         name = f"{node.module}.weight"
@@ -149,7 +150,7 @@ class _Lowering:
 
     def _simple(self, node: Node) -> str:
         inputs = [self.values[name] for name in node.inputs]
-        return self._node(_SIMPLE[node.op], inputs, node.name)
+        return self._node(_SIMPLE[node.kind], inputs, node.name)
 
     def _mean(self, node: Node) -> str:
         axes = self._constant("mean.axes", np.array([2, 3], np.int64))

@@ -8,13 +8,11 @@ import EdgevitImage
 struct PixelPreparation {
     let preprocessing: Manifest.Preprocessing
 
-    private static let maxImagePixels = 64_000_000
-
     /// The image's pixels in sRGB, as stored: no orientation is applied. Transparent pixels are
     /// blended with black.
     func input(from image: CGImage) throws -> CVPixelBuffer {
         let (width, height) = (image.width, image.height)
-        guard width > 0, height > 0, height <= Self.maxImagePixels / width else {
+        guard width > 0, height > 0, height <= Limits.maxImagePixels / width else {
             throw RepViTClassifierError.image("\(width)x\(height) pixels, over 64 million or none")
         }
         let layout =
@@ -33,7 +31,7 @@ struct PixelPreparation {
         context.draw(image, in: CGRect(x: 0, y: 0, width: width, height: height))
         return try withExtendedLifetime(context) {
             try prepare(
-                edgevit_image(
+                edgevit_pixels(
                     pixels: UnsafePointer(pixels.assumingMemoryBound(to: UInt8.self)),
                     width: width, height: height, stride_bytes: context.bytesPerRow,
                     order: EDGEVIT_ORDER_RGBA))
@@ -47,14 +45,14 @@ struct PixelPreparation {
         }
         return try withBytes(of: frame, .readOnly) { pixels, strideBytes in
             try prepare(
-                edgevit_image(
+                edgevit_pixels(
                     pixels: UnsafePointer(pixels),
                     width: CVPixelBufferGetWidth(frame), height: CVPixelBufferGetHeight(frame),
                     stride_bytes: strideBytes, order: EDGEVIT_ORDER_BGRA))
         }
     }
 
-    private func prepare(_ image: edgevit_image) throws -> CVPixelBuffer {
+    private func prepare(_ image: edgevit_pixels) throws -> CVPixelBuffer {
         let side = preprocessing.imageSize
         var image = image
         var settings = edgevit_preprocessing(
