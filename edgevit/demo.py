@@ -30,8 +30,8 @@ def run_demo(out: Path, force: bool) -> dict[str, Any]:
     from edgevit.measure.report.page import write_report
     from edgevit.measure.validate import validate
     from edgevit.program import Program
+    from edgevit.quantize.from_files import Source, quantize_files
     from edgevit.quantize.options import QuantizeOptions
-    from edgevit.quantize.pipeline import Source, quantize
     from edgevit.targets import load_target
 
     if not EMBEDDED.is_dir():
@@ -49,7 +49,7 @@ def run_demo(out: Path, force: bool) -> dict[str, Any]:
     val = EMBEDDED / "val.tar"
     source = Source(checkpoint, EMBEDDED / "train.tar", Preprocessing(64), val)
     options = QuantizeOptions(epochs=EPOCHS, augment="dihedral", max_drop=MAX_DROP)
-    result = quantize(source, out / "model.evq", options)
+    result = quantize_files(source, out / "model.evq", options)
     program = Program.load(out / "model.evq")
     for target in TARGETS:
         load_target(target).compile_program(program, out / target, force=False)

@@ -139,8 +139,8 @@ def quantize_command(**given: Any) -> None:
     import torch
 
     from edgevit.data.images import Preprocessing
+    from edgevit.quantize.from_files import Source, quantize_files
     from edgevit.quantize.options import QuantizeOptions
-    from edgevit.quantize.pipeline import Source, quantize
 
     torch.set_num_threads(given["threads"] or os.cpu_count() or 1)
     size = given["image_size"]
@@ -161,7 +161,7 @@ def quantize_command(**given: Any) -> None:
     )
     names = {field.name for field in fields(QuantizeOptions)}
     options = QuantizeOptions(**{k: v for k, v in given.items() if k in names})
-    result = quantize(
+    result = quantize_files(
         source,
         given["output"],
         options,
@@ -171,7 +171,7 @@ def quantize_command(**given: Any) -> None:
         snapshot_interval_s=given["snapshot_interval_s"],
     )
     if os.environ.get("RANK", "0") == "0":
-        _print(result, given["as_json"])
+        _print(result, given["output"], given["as_json"])
 
 
 def read_labels(path: Path | None) -> tuple[str, ...] | None:
@@ -191,11 +191,11 @@ def read_labels(path: Path | None) -> tuple[str, ...] | None:
     return labels
 
 
-def _print(result: Result, as_json: bool) -> None:
+def _print(result: Result, path: Path, as_json: bool) -> None:
     if as_json:
         found = {
             "schema_version": 1,
-            "program": str(result.path),
+            "program": str(path),
             "sha256": result.program.sha256,
             "metrics": result.metrics,
             "gate": result.gate.to_json(),
@@ -204,4 +204,4 @@ def _print(result: Result, as_json: bool) -> None:
         click.echo(json.dumps(found, indent=2, allow_nan=False))
         return
     click.echo(str(result.gate))
-    click.echo(f"wrote {result.path} ({result.path.stat().st_size / 1e6:.1f} MB)")
+    click.echo(f"wrote {path} ({path.stat().st_size / 1e6:.1f} MB)")

@@ -133,8 +133,11 @@ class Weighted(Node):
 
     def compute(self, inputs: Sequence[Tensor], weights: Sequence[Tensor] = ()) -> Tensor:
         weight, bias = weights
-        value = self.sum_products(inputs[0], weight, bias)
-        return self.activation.clamped(value) if self.activation else value
+        return self.activated(self.sum_products(inputs[0], weight, bias))
+
+    def activated(self, sums: Tensor) -> Tensor:
+        """What `sum_products` gave, with the activation that is fused behind it."""
+        return self.activation.clamped(sums) if self.activation else sums
 
     def exact(self, inputs: Sequence[Quantizer], output: Quantizer) -> Step:
         """Integer sums, then one multiplication by input scale * weight scale and one rounding.
@@ -159,9 +162,7 @@ class Weighted(Node):
         def step(x: Tensor) -> Tensor:
             device = x.device
             total = self.sum_products(x.to(kind), weight.to(device), bias.to(device))
-            total = total.mul_(scale.to(device))
-            if self.activation:
-                total = self.activation.clamped(total)
+            total = self.activated(total.mul_(scale.to(device)))
             return quantize(total.float(), output)
 
         return step

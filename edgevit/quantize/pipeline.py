@@ -31,7 +31,7 @@ from edgevit.quantize.deterministic import deterministic
 from edgevit.quantize.distill import Teacher, load_teacher
 from edgevit.quantize.finetune import FineTuner, History
 from edgevit.quantize.net import QuantizedNet
-from edgevit.quantize.options import MachineOptions, QuantizeOptions, run_key
+from edgevit.quantize.options import QuantizeOptions, run_key
 from edgevit.quantize.place import place
 from edgevit.quantize.ptq import correct_biases
 from edgevit.quantize.run_folder import run_folder
@@ -114,8 +114,8 @@ def quantize(
     license: str | None = None,
     run_dir: str | os.PathLike[str] | None = None,
     fresh: bool = False,
-    device: str = MachineOptions.device,
-    snapshot_interval_s: float = MachineOptions.snapshot_interval_s,
+    device: str = "cpu",
+    snapshot_interval_s: float = 60.0,
     **changed: Any,
 ) -> Result:
     """Quantize a trained net to INT8 with learned scales, gated on accuracy.
@@ -279,7 +279,8 @@ def _post_training(run: Run) -> QuantizedNet:
 
 
 def _make_post_training(run: Run, path: Path) -> None:
-    o, parts, score_name = run.options, run.parts, run.task.score_name
+    o, parts = run.options, run.parts
+    score_name, score_title = run.task.score_name, run.task.score_title
     chosen = draw(parts.train, o.calibration_images, o.seed)
     run.say(f"calibrating with NNCF on {len(chosen)} images ...")
     batch = batch_of(parts.images, chosen)
@@ -296,7 +297,7 @@ def _make_post_training(run: Run, path: Path) -> None:
         swapped = score(GraphNet(run.graph).eval(), o.activation)
         metrics[f"swapped_float_{score_name}"] = swapped
         run.say(
-            f"{o.activation} in place of GELU: float {score_name} {100 * swapped:.2f} % before it "
+            f"{o.activation} in place of GELU: float {score_title} {100 * swapped:.2f} % before it "
             "is healed"
         )
     net = QuantizedNet(run.graph, activations, scales).eval()
@@ -305,7 +306,7 @@ def _make_post_training(run: Run, path: Path) -> None:
     after = metrics[f"ptq_{score_name}"] = score(net, "PTQ, biases corrected")
     run.say(
         f"NNCF and the completion pass: {len(activations)} activation quantizers, {len(completed)} "
-        f"of all quantizers added; {score_name} {100 * before:.2f} %, with bias correction "
+        f"of all quantizers added; {score_title} {100 * before:.2f} %, with bias correction "
         f"{100 * after:.2f} % (largest shift {shift:.3g})"
     )
     (run.folder / "ptq.json").write_text(json.dumps(metrics))
