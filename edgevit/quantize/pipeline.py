@@ -149,25 +149,27 @@ def quantize(
     images = as_source(train)
     report = images if val is None else as_source(val, images.preprocessing, images.classes)
     module = module_of(model, images.preprocessing.image_size)
-    key = _key(module, images, report, options, teacher, task, group)
-    folder = None if run_dir is None else Path(run_dir)
-    with deterministic(), run_folder(folder, key, fresh, group) as state:
+    with deterministic():
         parts = _divide(images, report, options)
         subject = _subject(module, parts, options, name, group)
         shapes = [subject.graph.shape(output) for output in subject.graph.outputs]
         chosen_task.check(shapes, len(images.classes))
-        run = Run(
-            subject=subject,
-            task=chosen_task,
-            parts=parts,
-            options=options,
-            teacher=load_teacher(teacher, copy.deepcopy(subject.net), group.device),
-            group=group,
-            folder=state,
-            graph=swap_gelus(subject.graph, options.activation),
-            about={k: v for k, v in (("author", author), ("license", license)) if v},
-        )
-        return _run(run, snapshot_interval_s, _teacher_name(teacher))
+        taught = load_teacher(teacher, copy.deepcopy(subject.net), group.device)
+        key = _key(subject, parts, options, teacher, task, group)
+        # Last: what is refused before leaves no folder behind.
+        with run_folder(None if run_dir is None else Path(run_dir), key, fresh, group) as folder:
+            run = Run(
+                subject=subject,
+                task=chosen_task,
+                parts=parts,
+                options=options,
+                teacher=taught,
+                group=group,
+                folder=folder,
+                graph=swap_gelus(subject.graph, options.activation),
+                about={k: v for k, v in (("author", author), ("license", license)) if v},
+            )
+            return _run(run, snapshot_interval_s, _teacher_name(teacher))
 
 
 def _run(run: Run, snapshot_interval_s: float, teacher_name: str) -> Result:
@@ -199,9 +201,8 @@ def _options(given: QuantizeOptions | None, changed: dict[str, Any]) -> Quantize
 
 
 def _key(
-    model: nn.Module,
-    images: ImageSource,
-    report: ImageSource,
+    subject: Subject,
+    parts: Parts,
     options: QuantizeOptions,
     teacher: nn.Module | Teacher | str | None,
     task: str,
@@ -209,12 +210,12 @@ def _key(
 ) -> str:
     return run_key(
         options,
-        model=key_of(model),
+        model=subject.key,
         task=task,
-        data=images.sha256,
-        report=report.sha256,
-        preprocessing=images.preprocessing.to_json(),
-        labels=list(images.classes),
+        data=parts.images.sha256,
+        report=parts.report.sha256,
+        preprocessing=parts.images.preprocessing.to_json(),
+        labels=list(parts.images.classes),
         teacher=key_of(teacher) if isinstance(teacher, nn.Module) else _teacher_name(teacher),
         threads=torch.get_num_threads(),
         processes=group.size,
