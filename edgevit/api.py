@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, overload
 from edgevit.data.images import Preprocessing
 from edgevit.data.sequence import Images, as_source
 from edgevit.errors import InputError
+from edgevit.measure.options import ClassifyOptions, ParityOptions
 from edgevit.program import Program
 from edgevit.targets import artifact as artifacts
 from edgevit.targets import load_target
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from edgevit.measure.classify import Classifier, Prediction
     from edgevit.measure.parity import Parity
     from edgevit.models.repvit import RepViT
+    from edgevit.targets.manifest import Manifest
 
 PathLike = str | os.PathLike[str]
 
@@ -81,26 +83,26 @@ class Artifact:
         return self._artifact.folder
 
     @property
-    def manifest(self) -> dict[str, Any]:
+    def manifest(self) -> Manifest:
         """manifest.json, checked."""
         return self._artifact.manifest
 
     @property
     def preprocessing(self) -> Preprocessing:
-        return Preprocessing.from_json(self.manifest["preprocessing"])
+        return self.manifest.preprocessing
 
     @property
     def labels(self) -> list[str]:
         """Class names in the order of the logits."""
-        return list(self.manifest["labels"])
+        return list(self.manifest.labels)
 
     def parity(
         self,
         images: Images,
         *,
         program: Program | PathLike | None = None,
-        layer_images: int = 32,
-        limit: int | None = None,
+        layer_images: int = ParityOptions.layer_images,
+        limit: int | None = ParityOptions.images,
         **options: str,
     ) -> Parity:
         """Compare the artifact with its program, layer by layer and by predictions.
@@ -124,12 +126,14 @@ class Artifact:
         )
 
     @overload
-    def classify(self, images: PathLike, top_k: int = 3, **options: str) -> list[Prediction]: ...
+    def classify(
+        self, images: PathLike, top_k: int = ClassifyOptions.top_k, **options: str
+    ) -> list[Prediction]: ...
     @overload
     def classify(
-        self, images: Sequence[Any], top_k: int = 3, **options: str
+        self, images: Sequence[Any], top_k: int = ClassifyOptions.top_k, **options: str
     ) -> list[list[Prediction]]: ...
-    def classify(self, images: Any, top_k: int = 3, **options: str) -> Any:
+    def classify(self, images: Any, top_k: int = ClassifyOptions.top_k, **options: str) -> Any:
         """The `top_k` likeliest classes of an image, or of each of several, best first.
 
         An image is the path of a JPEG or PNG, a PIL image, or uint8 (H, W, 3) RGB. Raises
@@ -161,11 +165,11 @@ class Artifact:
         if given is None and self._program is not None:
             return self._program
         if isinstance(given, Program):
-            if given.sha256 != self.manifest["program"]["sha256"]:
+            if given.sha256 != self.manifest.program.sha256:
                 raise InputError(f"{self.folder} was not compiled from this program")
             return given
         path = None if given is None else Path(given)
         return Program.load(find_program(self._artifact, path))
 
     def __repr__(self) -> str:
-        return f"<edgevit.Artifact {self.manifest['target']} in {self.folder}>"
+        return f"<edgevit.Artifact {self.manifest.target} in {self.folder}>"

@@ -14,7 +14,6 @@ from edgevit.data.distributed import Group
 from edgevit.data.source import ImageSource
 from edgevit.progress import Progress
 
-AUGMENTATIONS: tuple[str, ...] = ("none", "flip", "dihedral")
 PREFETCH = 3
 
 

@@ -18,12 +18,12 @@ import numpy as np
 
 from edgevit.data.images import (
     IMAGE_SUFFIXES,
-    MAX_IMAGE_BYTES,
     RGB_MODES,
     Preprocessing,
     decode_rgb,
 )
 from edgevit.errors import InputError
+from edgevit.limits import MAX_IMAGE_BYTES
 
 GRID_TOLERANCE = 0.02
 """Of a pixel step; float32 rounding moves a normalised pixel by 1e-4 at most."""

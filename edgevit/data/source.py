@@ -13,7 +13,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from edgevit.data.images import IMAGENET_MEAN, IMAGENET_STD, ImageSet, Preprocessing
+from edgevit.data.images import ImageSet, Preprocessing
+from edgevit.data.options import IMAGENET_MEAN, IMAGENET_STD
 from edgevit.errors import InputError
 
 CACHE_BYTES = 2**30

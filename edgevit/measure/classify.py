@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from edgevit.data.given import GivenImage, understood
-from edgevit.data.images import Preprocessing
 from edgevit.errors import InputError
+from edgevit.measure.options import ClassifyOptions
 from edgevit.measure.parity import open_artifact
 from edgevit.targets.artifact import Artifact, load_artifact
 
@@ -29,8 +29,8 @@ class Classifier:
 
     def __init__(self, artifact: Artifact, **options: str) -> None:
         """Raises InputError for options that the artifact's target does not have."""
-        self.preprocessing = Preprocessing.from_json(artifact.manifest["preprocessing"])
-        self.labels: Sequence[str] = artifact.manifest["labels"]
+        self.preprocessing = artifact.manifest.preprocessing
+        self.labels = artifact.manifest.labels
         self._runner = open_artifact(artifact, **options)
 
     @property
@@ -44,8 +44,7 @@ class Classifier:
         An image is the path of a JPEG or PNG, a PIL image, or uint8 (H, W, 3). Raises InputError
         for one that cannot be read.
         """
-        if top_k < 1:
-            raise InputError(f"top_k is {top_k}, it must be 1 or more")
+        top_k = ClassifyOptions(top_k=top_k).top_k
         pixels = np.stack([self._pixels(image) for image in images])
         scores = self._runner.scores(pixels).astype(np.float64)
         if not self._runner.probabilities:
@@ -68,7 +67,7 @@ class Classifier:
 
 
 def classify(
-    folder: Path, images: list[Path], top_k: int, **options: str
+    folder: Path, images: list[Path], top_k: int = ClassifyOptions.top_k, **options: str
 ) -> tuple[str, list[list[dict[str, Any]]]]:
     """What ran the artifact, and for each image its `top_k` classes, the likeliest first.
 

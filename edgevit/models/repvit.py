@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor, nn
 
+from edgevit.data.options import PreprocessingOptions
 from edgevit.errors import InputError
 from edgevit.models.layers import (
     BATCH_NORMS,
@@ -262,7 +263,7 @@ def count_parameters(model: nn.Module) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
 
 
-def count_macs(model: RepViT, image_size: int = 224) -> int:
+def count_macs(model: RepViT, image_size: int = PreprocessingOptions.image_size) -> int:
     """Multiply-accumulates of convolutions and linear layers for one square image, in pixels.
 
     Counted on the model as it is now; the figures that papers print are the fused net's.

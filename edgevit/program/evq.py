@@ -22,10 +22,11 @@ from typing import Any
 
 from edgevit.errors import InputError
 from edgevit.graph import Graph, check_quantized
-from edgevit.program.container import MAX_FILE_BYTES, parse_json, read_zip, write_zip
+from edgevit.program.container import MAX_FILE_BYTES, read_zip, write_zip
 from edgevit.program.graph_file import GRAPH, WEIGHTS, graph_members, read_graph
 from edgevit.program.info import ProgramInfo, Reference
 from edgevit.program.v1 import unpack_v1
+from edgevit.schema import check_json, parse_json
 
 __all__ = ["MAX_FILE_BYTES", "check_info", "check_reference", "pack", "unpack"]
 
@@ -45,17 +46,6 @@ def schema() -> dict[str, Any]:
     """JSON Schema (draft 2020-12) of evq.json."""
     path = Path(__file__).parent.parent / "schemas" / "evq.schema.json"
     return json.loads(path.read_text(encoding="utf-8"))
-
-
-def check_json(value: Any, what: str, rules: dict[str, Any]) -> None:
-    """Raises InputError, saying where, when `value` does not fit a JSON Schema."""
-    from jsonschema import Draft202012Validator
-
-    validator = Draft202012Validator(rules)
-    error = next(iter(validator.iter_errors(value)), None)
-    if error is not None:
-        where = "/".join(str(step) for step in error.absolute_path) or "top level"
-        raise InputError(f"{what}: {where}: {error.message[:200]}")
 
 
 def pack(

@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
+from edgevit.choices import PROFILES
 from edgevit.data.images import Preprocessing
 from edgevit.errors import InputError
-from edgevit.graph import PROFILES
 from edgevit.program.tensors import read_tensors, tensor_bytes
 
 SHA256 = re.compile(r"[0-9a-f]{64}")

@@ -11,7 +11,7 @@ from edgevit.data.images import Preprocessing
 from edgevit.data.source import ImageFolder
 from edgevit.files import check_target
 from edgevit.models.checkpoint import load
-from edgevit.quantize.options import QuantizeOptions
+from edgevit.quantize.options import MachineOptions, QuantizeOptions
 from edgevit.quantize.pipeline import Result, quantize
 
 
@@ -48,8 +48,8 @@ def quantize_files(
     *,
     force: bool = False,
     fresh: bool = False,
-    device: str = "cpu",
-    snapshot_interval_s: float = 60.0,
+    device: str = MachineOptions.device,
+    snapshot_interval_s: float = MachineOptions.snapshot_interval_s,
 ) -> Result:
     """Quantize a checkpoint and write the program (.evq) to `out`.
 

@@ -31,7 +31,7 @@ from edgevit.quantize.deterministic import deterministic
 from edgevit.quantize.distill import Teacher, load_teacher
 from edgevit.quantize.finetune import FineTuner, History
 from edgevit.quantize.net import QuantizedNet
-from edgevit.quantize.options import QuantizeOptions, run_key
+from edgevit.quantize.options import MachineOptions, QuantizeOptions, run_key
 from edgevit.quantize.place import place
 from edgevit.quantize.ptq import correct_biases
 from edgevit.quantize.run_folder import run_folder
@@ -114,8 +114,8 @@ def quantize(
     license: str | None = None,
     run_dir: str | os.PathLike[str] | None = None,
     fresh: bool = False,
-    device: str = "cpu",
-    snapshot_interval_s: float = 60.0,
+    device: str = MachineOptions.device,
+    snapshot_interval_s: float = MachineOptions.snapshot_interval_s,
     **changed: Any,
 ) -> Result:
     """Quantize a trained net to INT8 with learned scales, gated on accuracy.
