@@ -51,10 +51,9 @@ class GraphNet(nn.Module):
     def __init__(self, graph: Graph) -> None:
         super().__init__()
         self.graph = graph
-        # Each a child by its place, not in a ModuleList: NNCF names an operation by the modules
-        # that are called, and a list is not.
+        # Direct children, not a ModuleList: NNCF names a call by the modules that were called.
         for place, node in enumerate(graph.nodes):
-            self.add_module(str(place), Layer(node))
+            self.add_module(f"layer_{place}", Layer(node))
         self._last_uses = graph.last_uses()
 
     def layer(self, name: str) -> Layer:
