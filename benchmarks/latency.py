@@ -28,12 +28,12 @@ IMAGES = 40
 def make_program(size: int, activation: str = "gelu") -> tuple[Any, Any]:
     """The fused net and its program."""
     import torch
+    from edgevit.quantize.activation import with_activation
 
     from edgevit.data.images import ImageSet, Preprocessing
     from edgevit.demo import EMBEDDED
     from edgevit.models.checkpoint import load
     from edgevit.program import ModelInfo, ProgramInfo, build_program
-    from edgevit.quantize.activation import with_activation
     from edgevit.quantize.net import QuantizedNet
 
     torch.manual_seed(0)

@@ -13,15 +13,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from edgevit.program.executor import Executor
+from edgevit.quantize.activation import _LAYERS, GAIN, with_activation
 from torch import nn
 
 from edgevit.choices import ACTIVATIONS
 from edgevit.commands.quantize import quantize_command
 from edgevit.errors import EdgevitError, InputError
 from edgevit.program import Program
-from edgevit.program.executor import Executor
 from edgevit.program.torch_program import graph_module
-from edgevit.quantize.activation import _LAYERS, GAIN, with_activation
 from edgevit.quantize.net import QuantizedNet
 from edgevit.quantize.options import QuantizeOptions
 from edgevit.quantize.place import place

@@ -18,7 +18,7 @@ from edgevit.ops import FloatWeights, Int8Weights, Node, Quantizer, Weighted
 
 
 @dataclass(frozen=True)
-class Compared:
+class Equal:
     """How much was compared, all of it equal; 0 and 0 of a float artifact."""
 
     activations: int
@@ -48,7 +48,7 @@ def compare(
     dropped: Collection[str] = (),
     stored: Stored | None = None,
     spelled: Callable[[str], str] = str,
-) -> Compared:
+) -> Equal:
     """Compares a graph that was read with the program's.
 
     expected  the program's, or its `float_graph` for a float artifact
@@ -77,7 +77,7 @@ class _Comparison:
         self.expected, self.found, self.quantizers = expected, found, quantizers
         self.dropped, self.stored, self.spelled = dropped, stored, spelled
 
-    def run(self) -> Compared:
+    def run(self) -> Equal:
         expected, found = self.expected, self.found
         if tuple(found.input_shape) != tuple(expected.input_shape):
             name = expected.input_name
@@ -96,7 +96,7 @@ class _Comparison:
             raise differs(expected.outputs[0], f"the outputs are {found.outputs}, not {outputs}")
         activations = self._quantizers()
         quantized = [node for node in expected.weighted() if isinstance(node.weights, Int8Weights)]
-        return Compared(activations, sum(node.channels for node in quantized))
+        return Equal(activations, sum(node.channels for node in quantized))
 
     def _node(self, node: Node, found: Node) -> None:
         if type(found) is not type(node):

@@ -151,11 +151,15 @@ def nncf_quantizers(
             node = _node_of(graph, operation)
             low, high = (t.detach().flatten() for t in quantizer.get_input_low_input_high())
             if kind == "pre_hooks" and port == 1 and isinstance(node, Weighted):
-                largest = high.numpy() / np.float32(WEIGHT_MAX)
-                weights[node.module] = np.maximum(largest, np.float32(MIN_WEIGHT_SCALE))
-            elif kind == "post_hooks" and low.numel() == 1:
-                name = node.name if node is not None else graph.input_name
-                activations[name] = (float(low), float(high))
+                if high.numel() == node.channels:
+                    largest = high.numpy() / np.float32(WEIGHT_MAX)
+                    weights[node.module] = np.maximum(largest, np.float32(MIN_WEIGHT_SCALE))
+            elif low.numel() == 1:
+                # In front of an operation: of the tensor that it reads there.
+                made = node.name if node is not None else graph.input_name
+                name = node.inputs[port] if node and kind == "pre_hooks" else made
+                least, most = activations.get(name, (float("inf"), float("-inf")))
+                activations[name] = (min(least, float(low)), max(most, float(high)))
             else:
                 raise EdgevitError(f"NNCF placed a quantizer that INT8 runtimes lack: {hook_name}")
     return activations, weights

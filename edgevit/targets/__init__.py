@@ -24,7 +24,6 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from collections.abc import Iterator, Mapping
-from types import ModuleType
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 
 from edgevit.errors import InputError
@@ -54,6 +53,10 @@ class Runner(Protocol):
         """uint8 (N, H, W, 3), cropped to the input's size, to float32 (N, classes)."""
         ...
 
+    def outputs(self, pixels: np.ndarray) -> dict[str, np.ndarray]:
+        """Every output by its name in the manifest, dequantized: float32 (N, ...)."""
+        ...
+
     def tensors(self, pixels: np.ndarray, program: Program) -> Iterator[tuple[str, np.ndarray]]:
         """Canonical name and values of the program's tensors, in the program's shapes.
 
@@ -68,11 +71,12 @@ def target_names() -> list[str]:
     return sorted(m.name for m in pkgutil.iter_modules(__path__) if m.name not in _SHARED)
 
 
-def load_target(name: str) -> ModuleType:
-    """The target's module. Raises InputError, listing what there is, for an unknown name."""
+def load_target(name: str) -> Any:
+    """The target (see `base.Target`). InputError, listing what there is, for an unknown name."""
     if name not in target_names():
         raise InputError(f"target {name!r} is not one of {', '.join(target_names())}")
-    return importlib.import_module(f"{__name__}.{name}")
+    module = importlib.import_module(f"{__name__}.{name}")
+    return getattr(module, "TARGET", module)
 
 
 def option_classes(kind: OptionKind = "Options") -> dict[str, type]:
