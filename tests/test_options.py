@@ -270,8 +270,6 @@ def test_option_classes_need_neither_torch_nor_click() -> None:
 # -- the commands ------------------------------------------------------------------------------
 
 COMMAND_FILES = Path(__file__).resolve().parent.parent / "edgevit" / "commands"
-BY_HAND = {"validate"}
-"""Commands whose options are not made from a class yet."""
 
 
 def options(name: str) -> Iterator[click.Option]:
@@ -289,7 +287,7 @@ def help_of(each: click.Option) -> str:
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_option_has_a_help_text(name: str) -> None:
     for each in options(name):
-        assert (each.help and not each.help.startswith("[")) or name in BY_HAND, each.opts
+        assert each.help and not each.help.startswith("["), each.opts
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -301,13 +299,11 @@ def test_help_shows_every_default(name: str) -> None:
         if isinstance(value, bool):
             value = each.opts[0].removeprefix("--")
         shown = ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)
-        assert f"[default: {shown}" in help_of(each) or name in BY_HAND, each.opts
+        assert f"[default: {shown}" in help_of(each), each.opts
 
 
 @pytest.mark.parametrize("path", sorted(COMMAND_FILES.glob("*.py")), ids=lambda path: path.stem)
 def test_no_default_is_written_in_a_command(path: Path) -> None:
-    if path.stem in BY_HAND:
-        pytest.skip("its options are not made from a class yet")
     for node in ast.walk(ast.parse(path.read_text())):
         if not isinstance(node, ast.Call):
             continue

@@ -1,4 +1,4 @@
-"""`edgevit validate`: the artifact on labelled images, by the C++ harness, with gates."""
+"""`edgevit validate`: the C++ harness runs an artifact on labelled images, with gates."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from edgevit.commands.generate import collect, options_of
+from edgevit.commands.options import force_option, json_option
 from edgevit.measure.request import HarnessRequest, ValidateOptions
 
 
@@ -18,7 +19,7 @@ from edgevit.measure.request import HarnessRequest, ValidateOptions
 @click.option(
     "--plan-cache",
     metavar="DIR",
-    help="TensorRT: existing folder, writable by you alone, that keeps plans; the same as "
+    help="TensorRT: existing folder that keeps plans, writable only by you; the same as "
     "-O plan_cache=DIR.  [default: none]",
 )
 @options_of(ValidateOptions)
@@ -27,18 +28,18 @@ from edgevit.measure.request import HarnessRequest, ValidateOptions
     "--output",
     metavar="JSON",
     type=click.Path(path_type=Path),
-    help="[default: ARTIFACT/validation.json]",
+    help="JSON file to write.  [default: ARTIFACT/validation.json]",
 )
-@click.option("--force", is_flag=True, help="Replace the files written when they exist.")
-@click.option("--json", "as_json", is_flag=True, help="Print the JSON as well.")
+@force_option("each file to write")
+@json_option
 def validate_command(
     artifact: Path, output: Path | None, force: bool, as_json: bool, plan_cache: str | None,
     **given: Any,
 ) -> None:  # fmt: skip
     """Run an artifact on labelled images and gate its accuracy.
 
-    The harness is built first when needed. Exit code 3: a gate does not hold (the JSON is
-    written all the same).
+    The harness is built first if needed. Exit code 3: a gate does not hold; the JSON is written
+    all the same.
 
     \b
     Example:
@@ -71,7 +72,7 @@ def validate_command(
 
 
 def _more(result: dict[str, Any]) -> list[str]:
-    """What a long run and an early stop have to say."""
+    """Sentences about a long run and an early stop."""
     from edgevit.measure.report.long_run import sentences
 
     lines = [] if result["long_run"] is None else sentences(result["long_run"])
