@@ -293,7 +293,8 @@ def test_every_option_has_a_help_text(name: str) -> None:
 @pytest.mark.parametrize("name", COMMANDS)
 def test_help_shows_every_default(name: str) -> None:
     for each in options(name):
-        if each.default in (None, False, ()) or each.required or "UNSET" in str(each.default):
+        unset = each.default is None or each.default is False or each.default in ((), [])
+        if unset or each.required or "UNSET" in str(each.default):
             continue
         value = each.default
         if isinstance(value, bool):
