@@ -1,4 +1,4 @@
-"""`edgevit validate`: the C++ harness runs an artifact on labelled images, with gates."""
+"""`edgevit validate`: the artifact on labelled images, by the C++ harness, with gates."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from edgevit.measure.request import HarnessRequest, ValidateOptions
 @click.option(
     "--plan-cache",
     metavar="DIR",
-    help="TensorRT: existing folder that keeps plans, writable only by you; the same as "
+    help="TensorRT: existing folder, writable by you alone, that keeps plans; the same as "
     "-O plan_cache=DIR.  [default: none]",
 )
 @options_of(ValidateOptions)
@@ -28,9 +28,9 @@ from edgevit.measure.request import HarnessRequest, ValidateOptions
     "--output",
     metavar="JSON",
     type=click.Path(path_type=Path),
-    help="JSON file to write.  [default: ARTIFACT/validation.json]",
+    help="File to write the figures to.  [default: ARTIFACT/validation.json]",
 )
-@force_option("each file to write")
+@force_option("each file written")
 @json_option
 def validate_command(
     artifact: Path, output: Path | None, force: bool, as_json: bool, plan_cache: str | None,
@@ -38,8 +38,8 @@ def validate_command(
 ) -> None:  # fmt: skip
     """Run an artifact on labelled images and gate its accuracy.
 
-    The harness is built first if needed. Exit code 3: a gate does not hold; the JSON is written
-    all the same.
+    The harness is built first when needed. Exit code 3: a gate does not hold (the JSON is
+    written all the same).
 
     \b
     Example:
@@ -72,7 +72,7 @@ def validate_command(
 
 
 def _more(result: dict[str, Any]) -> list[str]:
-    """Sentences about a long run and an early stop."""
+    """What a long run and an early stop have to say."""
     from edgevit.measure.report.long_run import sentences
 
     lines = [] if result["long_run"] is None else sentences(result["long_run"])

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from types import MappingProxyType
 
 from edgevit.errors import InputError
 from edgevit.ops import Fixed, FloatWeights, Node, Quantizer, SameAs, Shape, Weighted
@@ -37,10 +36,14 @@ class Graph:
     quantizers: Mapping[str, Quantizer] = field(default_factory=dict)
     input_name: str = INPUT
 
+    def __deepcopy__(self, memo: dict[int, object]) -> Graph:
+        """Itself: a graph does not change, and nets that hold one are copied."""
+        return self
+
     def __post_init__(self) -> None:
         object.__setattr__(self, "nodes", tuple(self.nodes))
         object.__setattr__(self, "outputs", tuple(self.outputs))
-        object.__setattr__(self, "quantizers", MappingProxyType(dict(self.quantizers)))
+        object.__setattr__(self, "quantizers", dict(self.quantizers))
         read = {name for node in self.nodes for name in node.inputs}
         shapes = self._shapes  # checks names, order and shapes
         if not self.outputs or len(set(self.outputs)) != len(self.outputs):

@@ -162,14 +162,14 @@ def nncf_quantizers(
 
 
 def _node_of(graph: Graph, operation: str) -> Node | None:
-    """The node that NNCF calls "layers/12/conv2d/0"; None for the net's input.
+    """The node that NNCF calls "layer_12/conv2d/0"; None for the net's input.
 
     `GraphNet` runs each node in a module of its own, so that the number is the node's place.
     """
     if "/" not in operation:  # the net's only input goes by the name of its argument
         return None
-    _, place, *_ = operation.strip("/").split("/")
-    return graph.nodes[int(place)]
+    layer, *_ = operation.strip("/").split("/")
+    return graph.nodes[int(layer.removeprefix("layer_"))]
 
 
 @contextlib.contextmanager

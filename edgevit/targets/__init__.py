@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 OptionKind = Literal["Options", "RunOptions"]
 
-_SHARED = ("artifact", "manifest", "pixels")
+_SHARED = ("artifact", "base", "manifest", "pixels")
 """Modules of this package that are no target."""
 
 
