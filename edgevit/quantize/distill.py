@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from edgevit.data.batches import weights_channels_last
 from edgevit.errors import InputError
 
 Teacher = Callable[[Tensor], Tensor]
@@ -52,5 +53,4 @@ def load_teacher(
 
 
 def _frozen(model: nn.Module, device: torch.device | str) -> nn.Module:
-    frozen = model.eval().requires_grad_(False).to(device)
-    return frozen.to(memory_format=torch.channels_last)
+    return weights_channels_last(model.eval().requires_grad_(False).to(device))

@@ -17,7 +17,14 @@ import torch
 from torch import Tensor, nn
 
 import edgevit
-from edgevit.data.batches import batch_of, channels_last, draw, outputs_of, split
+from edgevit.data.batches import (
+    batch_of,
+    channels_last,
+    draw,
+    outputs_of,
+    split,
+    weights_channels_last,
+)
 from edgevit.data.distributed import Group
 from edgevit.data.sequence import Images, as_source
 from edgevit.data.source import ImageSource
@@ -260,7 +267,7 @@ def _subject(
     chosen = draw(sorted(parts.train + parts.holdout), PROOF_IMAGES, options.seed)
     source = f"{len(chosen)} images of {parts.images.title}"
     subject = subject_of(model, batch_of(parts.images, chosen), source, name)
-    subject.net.to(memory_format=torch.channels_last).to(group.device)
+    weights_channels_last(subject.net).to(group.device)
     return subject
 
 
