@@ -17,6 +17,7 @@ from edgevit.apps import MARKER_FILE, read_template, template_names, write_packa
 from edgevit.commands.package import package_command
 from edgevit.data.images import Preprocessing
 from edgevit.errors import InputError, ToolMissing
+from edgevit.targets.manifest import ProgramFile
 from tests.manifests import null_manifest
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -49,6 +50,7 @@ def write_standin_artifact(build: Path, **changes: Any) -> Path:
         tree_sha256(MODEL),
         sum(map(len, MODEL.values())),
         target="coreml",
+        program=ProgramFile("m.evq", "1" * 64),
         options={
             "deployment_target": "iOS17", "precision": "int8", "compute_precision": "float16",
             "input_type": "image", "output_type": "logits",
@@ -127,7 +129,7 @@ def test_a_name_that_is_none_or_taken_is_refused(build: Path, name: str) -> None
             {"options": {"input_type": "image", "deployment_target": "iOS18"}},
             "options.deployment_target is 'iOS18', the package needs 'iOS16' or 'iOS17'",
         ),
-        ({"schema_version": 2}, "schema_version"),
+        ({"schema_version": 3}, "schema_version"),
         ({"kind": "edgevit-report"}, "kind"),
         ({"labels": []}, "labels"),
         (
