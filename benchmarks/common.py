@@ -38,7 +38,7 @@ def observed_quantizers(net: Any, images: list[Any]) -> tuple[dict[str, Any], di
 
     For timing only: nothing is tuned.
     """
-    from edgevit.graph.graph import SIGMOID_SCALE, SIGMOID_ZERO_POINT, Quantizer
+    from edgevit.ops import SIGMOID_SCALE, SIGMOID_ZERO_POINT, Quantizer
     from edgevit.quantize.net import INPUT, trace
     from edgevit.quantize.place import activation_quantizer, observe, weight_scale
 

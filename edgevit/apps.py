@@ -8,7 +8,8 @@ goes where; no target is named here. Every path is relative and stays inside its
     compile = "edgevit compile ..."     makes an artifact for this template; "-o DIR" is added
 
     [artifact]                  the artifact (a file or folder), files beside it = where they go
-    [sources]                   file of this repository = where it goes
+    [sources]                   file of this repository = where it goes; "folder/" = "place/" stands
+                                for the C++ files (.h, .cpp) in that folder, not below it
     [[requires]]                the artifact is refused unless the manifest's value is among these
     key = "options.input"
     values = ["image"]
@@ -36,6 +37,7 @@ from edgevit.targets.artifact import Artifact, load_artifact
 
 SCHEMA_VERSION, KIND = 1, "edgevit-package"
 MARKER_FILE, DESCRIPTION_FILE = "edgevit-package.json", "deploy.toml"
+_CPP = (".cpp", ".h")
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}")
 
 
@@ -50,7 +52,7 @@ class Requirement:
 
 @dataclass(frozen=True)
 class Template:
-    """A deploy.toml, checked. `artifact` and `sources` map where from to where to."""
+    """A deploy.toml, checked. `artifact` and `sources` map each file to where it goes."""
 
     folder: Path
     name: str
@@ -89,6 +91,7 @@ def read_template(target: str) -> Template:
     for section in ("artifact", "sources"):
         for each in (*value[section], *value[section].values()):
             _check_inside(each, f"{path}: {section}")
+    value["sources"] = _expand(value["sources"], path)
     requires = tuple(
         Requirement(row["key"], tuple(row["values"]), row["reason"])
         for row in value.pop("requires", ())
@@ -150,6 +153,22 @@ def write_package(
                 _copy(folder / source, to)
         (temporary / MARKER_FILE).write_text(json.dumps(marker, indent=1) + "\n", encoding="utf-8")
     return marker
+
+
+def _expand(sources: Mapping[str, str], path: Path) -> dict[str, str]:
+    """`sources` with each folder replaced by the C++ files in it."""
+    files: dict[str, str] = {}
+    for source, place in sources.items():
+        if source.endswith("/") != place.endswith("/"):
+            raise InputError(f"{path}: sources: {source!r} and {place!r}: both or neither end in /")
+        if not source.endswith("/"):
+            files[source] = place
+            continue
+        found = [each for each in sorted((SOURCES / source).glob("*")) if each.suffix in _CPP]
+        if not found:
+            raise InputError(f"{path}: sources: the folder {source} holds no .h or .cpp file")
+        files |= {source + each.name: place + each.name for each in found}
+    return files
 
 
 def _check_inside(path: str, where: str) -> None:

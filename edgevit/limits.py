@@ -1,6 +1,6 @@
 """The limits that several files or languages keep, each written once.
 
-tools/generate.py makes targets/harness/core/limits.h and the Swift package's Limits.swift of this
+tools/generate.py makes targets/core/limits.h and the Swift package's Limits.swift of this
 file: run it after a change. A limit that one parser alone needs stands in that parser.
 """
 

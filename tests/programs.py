@@ -15,12 +15,13 @@ import numpy as np
 import torch
 
 from edgevit.data.images import ImageSet, Preprocessing
-from edgevit.graph.graph import SIGMOID_SCALE, SIGMOID_ZERO_POINT, Graph, Node, Quantizer
+from edgevit.graph import Graph, trace
+from edgevit.graph.passes import swap_gelus
+from edgevit.graph.ties import tie_free, to_fp16_grid
 from edgevit.models.repvit import RepViT, RepViTConfig
+from edgevit.ops import Quantizer
 from edgevit.program import ModelInfo, Program, ProgramInfo, build_program
-from edgevit.program.build import trace_graph
-from edgevit.quantize.activation import with_activation
-from edgevit.quantize.snap import Operation, tie_free
+from edgevit.quantize.place import observe
 
 SMALL = RepViTConfig("repvit_m0_9", (8, 16, 24, 32), (2, 1, 1, 1), num_classes=10)
 """Every operation of a RepViT in a fraction of the time."""
@@ -61,49 +62,14 @@ def seeded_pixels(count: int, image_size: int = 64, seed: int = 2) -> np.ndarray
     return (images * 50 + 120).clamp(0, 255).byte().permute(0, 2, 3, 1).contiguous().numpy()
 
 
-def snap(scale: np.ndarray | float) -> np.ndarray:
-    """The nearest float16 value, as float32; never 0."""
-    return np.maximum(np.asarray(scale, np.float32).astype(np.float16), 2.0**-14).astype(np.float32)
-
-
-@torch.no_grad()
-def observe(graph: Graph, images: torch.Tensor) -> dict[str, tuple[float, float]]:
-    """Smallest and largest value of every tensor of a float graph, by canonical name."""
-    values = {graph.input_name: images}
-    for node in graph.nodes:
-        values[node.name] = _operation(node, [values[name] for name in node.inputs])
-    return {name: (float(v.min()), float(v.max())) for name, v in values.items()}
-
-
-def _operation(node: Node, inputs: list[torch.Tensor]) -> torch.Tensor:
-    functional, x = torch.nn.functional, inputs[0]
-    if node.op == "conv2d":
-        weight, bias = torch.tensor(node.weight), torch.tensor(node.bias)
-        value = functional.conv2d(x, weight, bias, node.stride, node.padding, 1, node.groups)
-        return value.relu() if node.relu else value
-    return {
-        "linear": lambda: functional.linear(x, torch.tensor(node.weight), torch.tensor(node.bias)),
-        "add": lambda: x + inputs[1],
-        "mul": lambda: x * inputs[1],
-        "gelu": lambda: functional.gelu(x),
-        "hard_swish": lambda: functional.hardswish(x),
-        "relu": x.relu,
-        "sigmoid": x.sigmoid,
-        "mean": lambda: x.mean((2, 3), keepdim=True),
-        "flatten": lambda: x.flatten(1),
-    }[node.op]()
-
-
 def quantizers(graph: Graph, images: torch.Tensor, profile: str) -> dict[str, Quantizer]:
-    """Every tensor's quantizer from its observed range; the sigmoids' is the fixed one."""
+    """Every tensor's quantizer from its observed range, snapped as in `quantize`."""
     found: dict[str, Quantizer] = {}
-    ops = {node.name: node.op for node in graph.nodes}
-    for name, (low, high) in observe(graph, images).items():
-        op = ops.get(name)
-        if op == "flatten":
+    for name, (low, high) in observe(graph, [images]).items():
+        if graph.owner(name) != name:
             continue
-        if op == "sigmoid":
-            found[name] = Quantizer(SIGMOID_SCALE, SIGMOID_ZERO_POINT, how="fixed")
+        if (fixed := graph.fixed(name)) is not None:
+            found[name] = fixed
         elif profile == "portable":
             scale = max(abs(low), abs(high)) / 127
             found[name] = Quantizer(scale, 0, how="calibrated")
@@ -112,16 +78,14 @@ def quantizers(graph: Graph, images: torch.Tensor, profile: str) -> dict[str, Qu
             scale = (high - low) / 255
             zero_point = int(np.clip(round(-128 - low / scale), -128, 127))
             found[name] = Quantizer(scale, zero_point, how="calibrated")
-    fixed = [name for name, q in found.items() if q.how == "fixed"]
-    operations = [Operation(node.op, tuple(node.inputs), node.name) for node in graph.nodes]
-    scales = tie_free({name: q.scale for name, q in found.items()}, fixed, operations)
+    scales = tie_free(graph, {name: q.scale for name, q in found.items()})
     return {name: replace(q, scale=scales[name]) for name, q in found.items()}
 
 
 def weight_scales(graph: Graph) -> dict[str, np.ndarray]:
     """Largest magnitude of each output channel over 127, snapped to float16."""
     return {
-        node.module: snap(np.abs(node.weight).reshape(len(node.weight), -1).max(1) / 127)
+        node.module: to_fp16_grid(np.abs(node.by_channel(node.weight)).max(1) / 127)
         for node in graph.weighted()
     }
 
@@ -145,13 +109,21 @@ def make_program(
     activation: str = "gelu",
 ) -> Program:
     """A whole program of a seeded net; the same arguments give the same object."""
-    net = with_activation(seeded_net(config, seed), activation)
-    graph = trace_graph(net, image_size)
+    graph = seeded_graph(image_size, config, seed, activation)
     activations = quantizers(graph, seeded_images(8, image_size), profile)
     info = make_info(config, image_size, profile)
-    return build_program(
-        net, activations, weight_scales(graph), image_size, info, weight_how="calibrated"
-    )
+    return build_program(graph, activations, weight_scales(graph), info, weight_how="calibrated")
+
+
+def seeded_graph(
+    image_size: int = 64,
+    config: RepViTConfig = SMALL,
+    seed: int = 0,
+    activation: str = "gelu",
+) -> Graph:
+    """The float graph of a seeded net."""
+    net = seeded_net(config, seed)
+    return swap_gelus(trace(net, (3, image_size, image_size)), activation)
 
 
 def m0_9(num_classes: int = 10) -> RepViTConfig:
@@ -174,12 +146,12 @@ def trained_program(
     """The trained M0.9 with max-abs scales over `images`."""
     from edgevit.models.checkpoint import load
 
-    net = with_activation(load(checkpoint).model.eval().fuse(), activation)
     image_size = images.shape[-1]
-    graph = trace_graph(net, image_size)
+    net = load(checkpoint).model.eval().fuse()
+    graph = swap_gelus(trace(net, (3, image_size, image_size)), activation)
     activations = quantizers(graph, images, profile)
     info = make_info(m0_9(), image_size, profile)
-    return build_program(net, activations, weight_scales(graph), image_size, info)
+    return build_program(graph, activations, weight_scales(graph), info)
 
 
 def with_graph(program: Program, graph: Graph) -> Program:

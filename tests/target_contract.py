@@ -27,6 +27,7 @@ from edgevit.commands.compile import compile_command
 from edgevit.errors import EdgevitError, InputError
 from edgevit.files import read_tree, write_tree
 from edgevit.graph import graph as graph_module
+from edgevit.options import option_fields
 from edgevit.program import Program, Reference
 from edgevit.schema import check_json, json_schema
 from edgevit.targets import load_target, target_names
@@ -87,8 +88,18 @@ class TargetContract:
 
     def test_the_target_is_found_by_its_name(self) -> None:
         assert self.target in target_names() and self.target == self.module.NAME
-        for name, choices in self.module.OPTIONS.items():
-            assert name.isidentifier() and choices
+        for each in option_fields(self.module.Options):
+            assert each.option.choices and each.option.help
+
+    def test_a_bad_option_is_an_input_error(self, tmp_path: Path) -> None:
+        program = make_program()
+        for each in option_fields(self.module.Options):
+            with pytest.raises(InputError, match=f"{each.flag} 'abacus' is not one of"):
+                self.compile(program, tmp_path / "out", **{each.name: "abacus"})
+        match = f"--abacus is not an option of {self.target}; no target has it"
+        with pytest.raises(InputError, match=match):
+            self.compile(program, tmp_path / "out", abacus="on")
+        assert list(tmp_path.iterdir()) == []
 
     def test_the_audit_is_exact_and_counts_everything(self, tmp_path: Path) -> None:
         for index, (program, options) in enumerate(self.cases()):
@@ -112,7 +123,8 @@ class TargetContract:
             assert manifest["artifact"]["size_bytes"] == size_bytes(data)
             assert manifest["artifact"]["sha256"] == sha256_of(data)
             assert manifest["options"] == {
-                name: options.get(name, choices[0]) for name, choices in self.module.OPTIONS.items()
+                each.name: options.get(each.name, each.default)
+                for each in option_fields(self.module.Options)
             }
             assert manifest["program"]["sha256"] == program.sha256
             assert manifest["labels"] == list(program.info.labels)

@@ -20,7 +20,8 @@ os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
 
 import numpy as np
 
-from edgevit.graph.graph import INT8_MAX, INT8_MIN, WEIGHT_MAX, Graph, Node, Quantizer
+from edgevit.graph import Graph
+from edgevit.ops import INT8_MAX, INT8_MIN, WEIGHT_MAX, Node, Quantizer
 from edgevit.program import Program
 
 

@@ -30,6 +30,7 @@ from edgevit.apps import write_package
 from edgevit.data.images import ImageSet
 from edgevit.errors import InputError, ToolMissing
 from edgevit.measure.harness import find_runtime, run_harness
+from edgevit.measure.request import HarnessRequest
 from edgevit.targets import load_target
 from tests.manifests import goldens
 from tests.programs import make_program, real_images, trained_program
@@ -226,7 +227,7 @@ def answers(lines: list[list[str]], way: str) -> list[Answers]:
 def test_the_logits_are_those_of_the_harness(
     jvm: Jvm, packaged: Path, artifact: Path, images: Path, pictures: Path, tmp_path: Path
 ) -> None:
-    result = run_harness(artifact, images, logits=tmp_path / "logits.safetensors")
+    result = run_harness(HarnessRequest(artifact, images, logits=tmp_path / "logits.safetensors"))
     expected = load_file(tmp_path / "logits.safetensors")
     assert result["accuracy"]["count"] == len(expected["logits"]) == 40
     assert len(set(expected["predictions"].tolist())) >= 8, "a net that says little proves little"
@@ -493,23 +494,25 @@ def test_a_bare_runtime_name_is_left_to_the_systems_loader(
     runtime = find_runtime("tflite")
     assert runtime is not None
     monkeypatch.chdir(tmp_path)
-    by_path = run_harness(artifact, images, limit=1)
+    by_path = run_harness(HarnessRequest(artifact, images, limit=1))
     with pytest.raises(ToolMissing, match=r"cannot load LiteRT: libLiteRt\.so: "):
-        run_harness(artifact, images, limit=1, runtime="libLiteRt.so")
+        run_harness(HarnessRequest(artifact, images, limit=1, runtime="libLiteRt.so"))
     monkeypatch.setenv("LD_LIBRARY_PATH", str(runtime.parent))
-    by_name = run_harness(artifact, images, limit=1, runtime="libLiteRt.so")
+    by_name = run_harness(HarnessRequest(artifact, images, limit=1, runtime="libLiteRt.so"))
     assert by_name["runtime"] == by_path["runtime"]
     assert by_name["runtime"]["library_sha256"] == hashlib.sha256(runtime.read_bytes()).hexdigest()
     monkeypatch.delenv("LD_LIBRARY_PATH")
     monkeypatch.setenv("EDGEVIT_LITERT_LIB", "libLiteRt.so")
     with pytest.raises(ToolMissing, match=r"cannot load LiteRT: libLiteRt\.so: "):
-        run_harness(artifact, images, limit=1)
+        run_harness(HarnessRequest(artifact, images, limit=1))
     # A file of that name in the working folder is named with a folder, as to the shell.
     (tmp_path / "libLiteRt.so").symlink_to(runtime)
     monkeypatch.setenv("EDGEVIT_LITERT_LIB", "./libLiteRt.so")
-    assert run_harness(artifact, images, limit=1)["runtime"]["name"] == "LiteRT"
+    assert run_harness(HarnessRequest(artifact, images, limit=1))["runtime"]["name"] == "LiteRT"
     # Python knows files from names.
-    assert run_harness(artifact, images, limit=1, runtime="libLiteRt.so")["runtime"]["name"]
+    assert run_harness(HarnessRequest(artifact, images, limit=1, runtime="libLiteRt.so"))[
+        "runtime"
+    ]["name"]
 
 
 def test_every_stand_in_says_that_it_is_one() -> None:

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from edgevit.errors import InputError
-from edgevit.graph.graph import Graph, Node, Quantizer, is_float16_exact
+from edgevit.graph import Graph
+from edgevit.ops import Node, Quantizer, is_float16_exact
 from tests.programs import make_program, replace_node
 
 ONE = Quantizer(0.5, 0)

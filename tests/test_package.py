@@ -308,6 +308,9 @@ def test_another_target_needs_only_its_folder(stone: Path, tmp_path: Path) -> No
         ('"Lib/core.h"', '"."', r"must be relative, inside"),
         ('"Lib/core.h"', '"README.md"', "two files in the same place"),
         ('"core.h"', '"gone.h"', "gone.h is missing"),
+        ('"core.h"', '"core/"', "both or neither end in /"),
+        ('"core.h" = "Lib/core.h"', '"empty/" = "Lib/"', "the folder empty/ holds no .h or .cpp"),
+        ('"core.h" = "Lib/core.h"', '"../" = "Lib/"', r"must be relative, inside"),
         ("[sources]", "[other]", "deploy.toml: top level"),
         ('name = "Lib"', "name = 3", "deploy.toml: name"),
         ('name = "Lib"', "name = ", "cannot be read"),
@@ -321,6 +324,21 @@ def test_a_bad_description_is_refused(
     with pytest.raises(InputError, match=message):
         write_package("stone", tmp_path / "build")
     assert os.listdir(tmp_path / "build") == ["stone"]
+
+
+def test_a_folder_of_sources_stands_for_its_cpp_files(stone: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "sources/native"
+    (folder / "below").mkdir(parents=True)
+    for name in ("a.cpp", "a.h", "CMakeLists.txt", "made.cpp.in", "below/b.cpp"):
+        (folder / name).write_text(name)
+    text = DEPLOY.replace('"core.h" = "Lib/core.h"', '"native/" = "Lib/native/"')
+    (stone / "deploy.toml").write_text(text)
+    write_package("stone", tmp_path / "build", tmp_path / "out", name="Pebble")
+    found = files_of(tmp_path / "out")
+    assert {name for name in found if name.startswith("Pebble/")} == {
+        "Pebble/native/a.cpp",
+        "Pebble/native/a.h",
+    }
 
 
 def test_a_link_in_a_template_is_refused(stone: Path, tmp_path: Path) -> None:

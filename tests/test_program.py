@@ -13,16 +13,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from edgevit.program.build import quantize_graph, trace_graph
+from edgevit.program.executor import Executor
+from edgevit.program.reading import bias_on_grid, bias_value
 from torch import fx
 
 from edgevit.errors import InputError
-from edgevit.graph.graph import Graph, Quantizer
+from edgevit.graph import Graph
 from edgevit.models.repvit import RepViT
+from edgevit.ops import Quantizer
 from edgevit.program import Metric, Program, ProgramInfo, Reference, build_program
-from edgevit.program.build import quantize_graph, trace_graph
 from edgevit.program.evq import check_json, schema, tensor_table
-from edgevit.program.executor import Executor
-from edgevit.program.reading import bias_on_grid, bias_value
 from edgevit.program.torch_program import graph_module
 from tests.programs import (
     SMALL,

@@ -24,13 +24,13 @@ from edgevit.data.images import ImageSet, Preprocessing
 from edgevit.errors import InputError
 from tests.test_package import write_standin_artifact
 
-OK, BAD_ARGUMENT, IMAGE_REFUSED = 0, 1, 2
+OK, BAD_ARGUMENT, IMAGE_REFUSED, NOT_FINITE = 0, 1, 2, 5
 RGBA, BGRA = 0, 1
 INTERPOLATIONS = {"bicubic": 0, "bilinear": 1}
 
 
 class CImage(ctypes.Structure):
-    """`edgevit_image` of edgevit_image.h."""
+    """`edgevit_pixels` of edgevit_image.h."""
 
     _fields_ = (
         ("pixels", ctypes.c_void_p),
@@ -69,6 +69,7 @@ def library(packaged: Path, tmp_path_factory: pytest.TempPathFactory) -> ctypes.
     out = tmp_path_factory.mktemp("library") / "edgevit_image.so"
     # core_exact.cpp says FP_CONTRACT OFF to clang, which is Apple's; g++ takes it as a flag.
     flags = "-std=c++17 -O2 -fPIC -shared -ffp-contract=off -Wall -Wextra -Wconversion -Werror"
+    flags += " -Wl,--no-undefined"  # core_exact.cpp includes all that is called
     sources = sorted(str(path) for path in folder.glob("*.cpp"))
     command = [compiler, *flags.split(), f"-I{folder}", f"-I{folder}/include", *sources]
     subprocess.run([*command, "-o", str(out)], check=True)
@@ -78,6 +79,11 @@ def library(packaged: Path, tmp_path_factory: pytest.TempPathFactory) -> ctypes.
         ctypes.c_size_t, ctypes.c_char_p, ctypes.c_size_t,
     ]  # fmt: skip
     loaded.edgevit_prepare.restype = ctypes.c_int32
+    loaded.edgevit_best.argtypes = [
+        ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int32, ctypes.c_size_t, ctypes.c_void_p,
+        ctypes.c_void_p, ctypes.c_char_p, ctypes.c_size_t,
+    ]  # fmt: skip
+    loaded.edgevit_best.restype = ctypes.c_int32
     return loaded
 
 
@@ -174,16 +180,16 @@ HUGE = 2**64 - 1
 @pytest.mark.parametrize(
     ("changes", "status", "reason"),
     [
-        ({"pixels": None}, BAD_ARGUMENT, "pixels is null"),
+        ({"pixels": None}, BAD_ARGUMENT, "pixels are null"),
         ({"width": 0}, BAD_ARGUMENT, "no pixels"),
         ({"height": 0}, BAD_ARGUMENT, "no pixels"),
-        ({"width": HUGE}, IMAGE_REFUSED, "over 64 million"),
-        ({"height": HUGE}, IMAGE_REFUSED, "over 64 million"),
-        ({"width": 2**32, "height": 2**32}, IMAGE_REFUSED, "over 64 million"),
-        ({"width": 8001, "height": 8000}, IMAGE_REFUSED, "over 64 million"),
-        ({"stride_bytes": 31}, BAD_ARGUMENT, "stride_bytes is below"),
-        ({"stride_bytes": 0}, BAD_ARGUMENT, "stride_bytes is below"),
-        ({"stride_bytes": HUGE}, BAD_ARGUMENT, "stride_bytes is over"),
+        ({"width": HUGE}, IMAGE_REFUSED, "1 to 64 million can be used"),
+        ({"height": HUGE}, IMAGE_REFUSED, "1 to 64 million can be used"),
+        ({"width": 2**32, "height": 2**32}, IMAGE_REFUSED, "1 to 64 million can be used"),
+        ({"width": 8001, "height": 8000}, IMAGE_REFUSED, "1 to 64 million can be used"),
+        ({"stride_bytes": 31}, BAD_ARGUMENT, "stride is 31 bytes, a row"),
+        ({"stride_bytes": 0}, BAD_ARGUMENT, "stride is 0 bytes, a row"),
+        ({"stride_bytes": HUGE}, BAD_ARGUMENT, "up to 1 GiB"),
         ({"order": 2}, BAD_ARGUMENT, "order"),
         ({"order": -1}, BAD_ARGUMENT, "order"),
         ({"image_size": 0}, BAD_ARGUMENT, "image_size"),
@@ -238,6 +244,52 @@ def test_null_structures_and_a_short_message_are_survived(library: ctypes.CDLL) 
         assert message.raw == text + b"#" * (15 - size) + b"\0"
 
 
+def best(
+    library: ctypes.CDLL, scores: np.ndarray, count: int, are_logits: bool = True
+) -> tuple[int, np.ndarray, np.ndarray, str]:
+    """Status, int32 (count) classes, float64 (count) probabilities and message."""
+    indices, probabilities = np.full(count, -1, np.int32), np.full(count, -1.0)
+    message = ctypes.create_string_buffer(256)
+    status = library.edgevit_best(
+        scores.ctypes.data, len(scores), int(are_logits), count, indices.ctypes.data,
+        probabilities.ctypes.data, message, len(message),
+    )  # fmt: skip
+    return status, indices, probabilities, message.value.decode()
+
+
+def test_the_best_classes_are_those_of_numpy(library: ctypes.CDLL) -> None:
+    rng = np.random.default_rng(5)
+    for classes, count in ((1, 1), (2, 2), (10, 3), (1000, 5), (1000, 1000), (7, 0)):
+        # Quantized logits: many of them are equal.
+        scores = (rng.integers(-20, 20, classes) * 0.25).astype(np.float32)
+        status, indices, probabilities, message = best(library, scores, count)
+        assert (status, message) == (OK, "")
+        np.testing.assert_array_equal(indices, np.argsort(-scores, kind="stable")[:count])
+        weights = np.exp(scores.astype(np.float64) - scores.max())
+        np.testing.assert_allclose(probabilities, (weights / weights.sum())[indices], rtol=1e-12)
+        _, _, as_they_are, _ = best(library, scores, count, are_logits=False)
+        np.testing.assert_array_equal(as_they_are, scores[indices])
+    large = np.array([1e38, -1e38, 3e38], np.float32)
+    np.testing.assert_array_equal(best(library, large, 3)[2], [1, 0, 0])
+
+
+def test_an_answer_that_is_not_finite_or_absurd_is_refused(library: ctypes.CDLL) -> None:
+    for wrong in (np.nan, np.inf, -np.inf):
+        status, indices, _, message = best(library, np.array([1, wrong, 2], np.float32), 2)
+        assert status == NOT_FINITE and "not finite" in message
+        assert (indices == -1).all()
+    scores, out = np.zeros(3, np.float32), np.zeros(3)
+    for place, value, reason in (
+        (0, None, "null"), (4, None, "null"), (5, None, "null"), (1, 0, "classes is not"),
+        (1, HUGE, "classes is not"), (3, 4, "count is over"), (3, HUGE, "count is over"),
+    ):  # fmt: skip
+        message = ctypes.create_string_buffer(256)
+        arguments = [scores.ctypes.data, 3, 1, 2, out.ctypes.data, out.ctypes.data, message, 256]
+        arguments[place] = value
+        assert library.edgevit_best(*arguments) == BAD_ARGUMENT
+        assert reason in message.value.decode()
+
+
 def test_the_header_is_plain_c(packaged: Path) -> None:
     include = packaged / "Sources/EdgevitImage/include"
     subprocess.run(
@@ -283,5 +335,6 @@ def test_the_swift_package_names_what_is_there(packaged: Path) -> None:
     assert 'exclude: ["core"]' in text
     exact = (packaged / "Sources/EdgevitImage/core_exact.cpp").read_text()
     core = {path.name for path in (packaged / "Sources/EdgevitImage/core").glob("*.cpp")}
-    assert core == {line.split("/")[1][:-1] for line in exact.splitlines() if "#include" in line}
+    included = [line.split("/")[1][:-1] for line in exact.splitlines() if "#include" in line]
+    assert set(included) < core and len(included) == len(set(included))
     assert exact.index("FP_CONTRACT OFF") < exact.index("#include")

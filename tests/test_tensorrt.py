@@ -17,22 +17,22 @@ from click.testing import CliRunner
 from edgevit.commands.compile import compile_command
 from edgevit.commands.lint import lint_command
 from edgevit.errors import EdgevitError, InputError, ToolMissing
-from edgevit.graph.graph import float_graph
+from edgevit.graph import float_graph
 from edgevit.program import Program
 from edgevit.program.torch_program import graph_module
 from edgevit.targets import tensorrt
 from edgevit.targets.artifact import load_artifact
 from edgevit.targets.tensorrt.lint import lint
-from edgevit.targets.tensorrt.lower import Options
+from edgevit.targets.tensorrt.options import TensorrtOptions
 from edgevit.targets.tensorrt.place import BEFORE_ACTIVATION, GATE, RESIDUAL, dropped
 from tests.programs import make_program, real_images, replace_node, seeded_pixels, trained_program
 from tests.target_contract import TargetContract
 
-EXACT = Options(io="float32", compute_precision="float32")
+EXACT = TensorrtOptions(io="float32", compute_precision="float32")
 
 
-def model_of(options: Options | None = None) -> onnx.ModelProto:
-    data = tensorrt.onnx_bytes(make_program(), options or Options())
+def model_of(options: TensorrtOptions | None = None) -> onnx.ModelProto:
+    data = tensorrt.onnx_bytes(make_program(), options or TensorrtOptions())
     return onnx.load_model_from_string(data)
 
 
@@ -104,7 +104,7 @@ def test_the_pairs_left_out_are_those_of_the_rules() -> None:
 
 
 def test_every_artifact_passes_the_strict_lint() -> None:
-    for options in (Options(), EXACT, Options(io="float32")):
+    for options in (TensorrtOptions(), EXACT, TensorrtOptions(io="float32")):
         assert lint(model_of(options), strict=True) == []
 
 

@@ -23,6 +23,7 @@ from edgevit.apps import write_package
 from edgevit.data.images import Preprocessing
 from edgevit.errors import InputError, ToolMissing
 from edgevit.measure.harness import check_result, run_harness
+from edgevit.measure.request import HarnessRequest
 from tests.test_harness import LABELS, edit_manifest, picture, write_artifact
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -42,7 +43,7 @@ def complaints(source: Path, major: int, cuda: Path = STUBS / "cuda") -> str:
         [
             *["g++", "-std=c++17", "-fsyntax-only", *WARNINGS, f"-DNV_TENSORRT_MAJOR={major}"],
             *["-isystem", str(STUBS), "-isystem", str(cuda), "-I", str(BACKEND)],
-            *["-I", str(REPOSITORY / "targets" / "harness")],
+            *["-I", str(REPOSITORY / "targets")],
             *["-I", str(REPOSITORY / "targets" / "libedgevit"), str(source)],
         ],
         capture_output=True,
@@ -144,9 +145,13 @@ def images(tmp_path: Path) -> Path:
 
 def test_where_it_is_not_built_the_way_out_is_named(artifact: Path, images: Path) -> None:
     with pytest.raises(ToolMissing, match=r"-DEDGEVIT_WITH_TENSORRT=ON.*--backend onnxruntime"):
-        run_harness(artifact, images)
-    with pytest.raises(InputError, match="the null back-end takes no --plan-cache"):
-        run_harness(artifact, images, backend="null", plan_cache=images)
+        run_harness(HarnessRequest(artifact, images))
+    with pytest.raises(InputError, match="the null back-end takes no runtime option 'plan_cache'"):
+        run_harness(
+            HarnessRequest(
+                artifact, images, backend="null", runtime_options={"plan_cache": str(images)}
+            )
+        )
 
 
 FIND_CUDA = """

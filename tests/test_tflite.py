@@ -20,18 +20,19 @@ import numpy as np
 import pytest
 import torch
 from ai_edge_litert import schema_py_generated as schema
+from edgevit.program.executor import Executor
 
 from edgevit.data.images import Preprocessing
 from edgevit.errors import EdgevitError, InputError
-from edgevit.graph.graph import Quantizer
+from edgevit.ops import Quantizer
 from edgevit.program import Program
-from edgevit.program.executor import Executor
 from edgevit.schema import to_json
 from edgevit.targets import load_target
 from edgevit.targets.pixels import quantized_pixels
-from edgevit.targets.tflite import IO_TYPES, tflite_bytes
+from edgevit.targets.tflite import tflite_bytes
 from edgevit.targets.tflite.audit import audit
 from edgevit.targets.tflite.baseline import float_tflite
+from edgevit.targets.tflite.options import IO_TYPES
 from edgevit.targets.tflite.pixels import pixel_input
 from tests.programs import (
     SMALL,

@@ -16,12 +16,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgevit import limits
+from edgevit.measure.request import request_schema
 from edgevit.schema import json_schema
 from edgevit.targets.manifest import Manifest
 
 ROOT = Path(__file__).resolve().parent.parent
 SCHEMAS = {"manifest": (Manifest, "manifest.json of an edgevit artifact folder")}
-CPP_FILE = Path("targets/harness/core/limits.h")
+CPP_FILE = Path("targets/core/limits.h")
 SWIFT_FILE = Path("targets/coreml/deploy/Sources/RepViTClassifier/Limits.swift")
 SWIFT_NAMES = (
     "MANIFEST_SCHEMA_VERSION", "MAX_MANIFEST_BYTES", "MAX_IMAGE_SIZE", "MAX_RESIZE_SIZE",
@@ -56,7 +57,7 @@ def grouped(value: int, mark: str) -> str:
 
 
 def cpp_text() -> str:
-    """targets/harness/core/limits.h"""
+    """targets/core/limits.h"""
     lines = [NOTICE, "#pragma once", "", "#include <cstdint>", "", "namespace edgevit {", ""]
     for limit in read_limits():
         name = "k" + "".join(word.capitalize() for word in limit.name.split("_"))
@@ -80,8 +81,9 @@ def swift_text() -> str:
 def generated() -> dict[Path, str]:
     """Path below the repository -> contents of every generated file."""
     files = {CPP_FILE: cpp_text(), SWIFT_FILE: swift_text()}
-    for name, (cls, title) in SCHEMAS.items():
-        text = json.dumps(json_schema(cls, title), indent=2, ensure_ascii=False)
+    schemas = {name: json_schema(cls, title) for name, (cls, title) in SCHEMAS.items()}
+    for name, schema in (schemas | {"request": request_schema()}).items():
+        text = json.dumps(schema, indent=2, ensure_ascii=False)
         files[Path(f"edgevit/schemas/{name}.schema.json")] = text + "\n"
     return files
 

@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 
+from edgevit.choices import INTERPOLATIONS
+from edgevit.data.options import PreprocessingOptions
 from edgevit.errors import InputError
 from edgevit.limits import (
     MAX_IMAGE_BYTES,
@@ -30,12 +32,9 @@ from edgevit.schema import Rule
 if TYPE_CHECKING:
     import torch
 
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png"})
 # 16-bit greys are left out: Pillow would clip them to white.
 RGB_MODES = frozenset({"1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr"})
-INTERPOLATIONS = ("bicubic", "bilinear")
 
 
 @dataclass(frozen=True)
@@ -49,9 +48,9 @@ class Preprocessing:
 
     image_size: Annotated[int, Rule(minimum=1, maximum=MAX_IMAGE_SIZE)]
     resize_size: Annotated[int, Rule(minimum=1, maximum=MAX_RESIZE_SIZE)] | None = None
-    interpolation: Annotated[str, Rule(choices=INTERPOLATIONS)] = "bicubic"
-    mean: tuple[float, float, float] = IMAGENET_MEAN
-    std: tuple[float, float, float] = IMAGENET_STD
+    interpolation: Annotated[str, Rule(choices=INTERPOLATIONS)] = PreprocessingOptions.interpolation
+    mean: tuple[float, float, float] = PreprocessingOptions.mean
+    std: tuple[float, float, float] = PreprocessingOptions.std
 
     def __post_init__(self) -> None:
         if not 1 <= self.image_size <= MAX_IMAGE_SIZE:
@@ -77,6 +76,13 @@ class Preprocessing:
         if min(self.std) <= 0:
             raise InputError(f"std must be positive, not {self.std}")
 
+    @classmethod
+    def from_options(cls, options: PreprocessingOptions) -> Preprocessing:
+        """What the options ask for: without `resize` the shorter side becomes `image_size`."""
+        size = options.image_size
+        resize_size = size if options.resize is None else options.resize
+        return cls(size, resize_size, options.interpolation, options.mean, options.std)
+
     def to_json(self) -> dict[str, Any]:
         return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
 
@@ -88,7 +94,10 @@ class Preprocessing:
             raise InputError(
                 f"preprocessing has the keys {sorted(value)}, expected {sorted(known)}"
             )
-        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in value.items()})
+        given: dict[str, Any] = {
+            k: tuple(v) if isinstance(v, list) else v for k, v in value.items()
+        }
+        return cls(**given)
 
     def crop(self, image: Any) -> np.ndarray:
         """Resize and crop a PIL RGB image: uint8, (image_size, image_size, 3).
@@ -178,7 +187,7 @@ class ImageSet:
         """
         path = Path(path)
         if path.is_dir():
-            members = list(_walk_folder(path))
+            members: list[tuple[str, Any, int]] = list(_walk_folder(path))
         elif path.is_file():
             members = list(_walk_tar(path))
         else:

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from edgevit.data.options import PreprocessingOptions
 from edgevit.errors import InputError
 from edgevit.files import sha256_file
 from edgevit.limits import MAX_IMAGE_SIZE
@@ -81,7 +82,7 @@ def load(
     *,
     variant: str | None = None,
     weights: str | None = None,
-    image_size: int = 224,
+    image_size: int = PreprocessingOptions.image_size,
 ) -> Loaded:
     """Load a RepViT checkpoint (.pth, .pt or .safetensors; float16 to float64).
 
@@ -106,7 +107,9 @@ def load(
     check_names_and_shapes(file.path, match, shapes)
     config, proof = _read_metadata(file, match)
     model = _filled(file, match, config)
-    return Loaded(model, _describe(file, match, model, image_size, proof))
+    info = _describe(file, match, model, image_size, proof)
+    model.checkpoint_info = info
+    return Loaded(model, info)
 
 
 def inspect(
@@ -114,7 +117,7 @@ def inspect(
     *,
     variant: str | None = None,
     weights: str | None = None,
-    image_size: int = 224,
+    image_size: int = PreprocessingOptions.image_size,
 ) -> CheckpointInfo:
     """What the checkpoint is; it is checked as `load` checks it, and raises the same."""
     return load(path, variant=variant, weights=weights, image_size=image_size).info

@@ -15,7 +15,6 @@ from collections.abc import Mapping
 from typing import Any, BinaryIO
 
 from edgevit.errors import InputError
-from edgevit.schema import parse_json as parse_json
 
 MAX_FILE_BYTES = 2**30
 MAX_MEMBERS = 4096

@@ -1,7 +1,13 @@
-"""The .evq file: a stored zip of evq.json, program.pt2 and, optionally, reference.safetensors.
+"""The .evq file: a stored zip, written so that the same program is the same bytes.
 
-program.pt2 is the source of truth. evq.json repeats its scales as a table that people and other
-tools can read, and a reader MUST refuse a file where the two differ.
+evq.json               what the program says about itself, and the sha256 of every other member
+graph.json             MUST be there: the graph with its activation scales (see `graph_file`)
+weights.safetensors    MUST be there: int8 weights with their scales, int32 biases
+reference.safetensors  MAY be there: the program's answers on known images
+program.pt2            MAY be there: `Program.export("pt2")`, which nothing reads back
+
+A reader MUST refuse other members and unknown keys, and runs nothing of what the file holds.
+Version 1, which held its graph as program.pt2, is still read (`v1`).
 """
 
 from __future__ import annotations
@@ -9,24 +15,30 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from dataclasses import replace
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from edgevit.errors import InputError
-from edgevit.graph.graph import HOW, INT8_MAX, INT8_MIN, WEIGHT_MAX, Graph
-from edgevit.program.build import check_quantized
-from edgevit.program.container import MAX_FILE_BYTES, parse_json, read_zip, write_zip
+from edgevit.graph import Graph, check_quantized
+from edgevit.program.container import MAX_FILE_BYTES, read_zip, write_zip
+from edgevit.program.graph_file import GRAPH, WEIGHTS, graph_members, read_graph
 from edgevit.program.info import ProgramInfo, Reference
-from edgevit.program.pt2_reader import read_pt2
-from edgevit.schema import check_json as check_json
+from edgevit.program.v1 import unpack_v1
+from edgevit.schema import check_json, parse_json
 
-__all__ = ["MAX_FILE_BYTES", "check_info", "check_reference", "pack", "tensor_table", "unpack"]
+__all__ = ["MAX_FILE_BYTES", "check_info", "check_reference", "pack", "unpack"]
 
-FORMAT, SCHEMA_VERSION = "edgevit-program", 1
-MANIFEST, PROGRAM, REFERENCE = "evq.json", "program.pt2", "reference.safetensors"
-_LIMITS = {r"evq\.json": 2**25, r"program\.pt2": 2**29, r"reference\.safetensors": 2**29}
+FORMAT, SCHEMA_VERSION = "edgevit-program", 2
+MANIFEST, PT2, REFERENCE = "evq.json", "program.pt2", "reference.safetensors"
+_LIMITS = {
+    r"evq\.json": 2**25,
+    r"graph\.json": 2**25,
+    r"weights\.safetensors": 2**29,
+    r"program\.pt2": 2**29,
+    r"reference\.safetensors": 2**29,
+}
 
 
 @cache
@@ -36,19 +48,20 @@ def schema() -> dict[str, Any]:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
-def pack(pt2: bytes, graph: Graph, info: ProgramInfo, reference: Reference | None) -> bytes:
+def pack(
+    graph: Graph, info: ProgramInfo, reference: Reference | None, more: Mapping[str, bytes] = {}
+) -> bytes:
     """The bytes of the .evq file; the same program gives the same bytes.
 
-    pt2     program.pt2, of this graph
+    more  derived members by name, such as program.pt2
     """
-    members = {PROGRAM: pt2}
+    members = {**graph_members(graph), **more}
     if reference is not None:
         members[REFERENCE] = reference.to_bytes()
     manifest = {
         "format": FORMAT,
         "schema_version": SCHEMA_VERSION,
         **info.to_json(),
-        "tensors": tensor_table(graph),
         "members": {name: hashlib.sha256(data).hexdigest() for name, data in members.items()},
     }
     check_json(manifest, MANIFEST, schema())
@@ -58,7 +71,7 @@ def pack(pt2: bytes, graph: Graph, info: ProgramInfo, reference: Reference | Non
     return buffer.getvalue()
 
 
-Unpacked = tuple[bytes, Graph, ProgramInfo, Reference | None]
+Unpacked = tuple[Graph, ProgramInfo, Reference | None]
 
 
 def unpack(data: bytes, what: str) -> Unpacked:
@@ -74,32 +87,41 @@ def unpack(data: bytes, what: str) -> Unpacked:
 
 def _unpack(data: bytes) -> Unpacked:
     members = read_zip(data, "the file", _LIMITS)
-    for name in (MANIFEST, PROGRAM):
-        if name not in members:
-            raise InputError(f"it has no {name}")
+    if MANIFEST not in members:
+        raise InputError(f"it has no {MANIFEST}")
     manifest = parse_json(members[MANIFEST], MANIFEST)
-    _check_version(manifest)
-    # The table is compared with the program's own below, which is stricter, and much faster.
-    check_json(manifest | {"tensors": []}, MANIFEST, schema())
+    version = _version(manifest)
     stored = {name: data for name, data in members.items() if name != MANIFEST}
+    _check_manifest(manifest, version)
     if set(manifest["members"]) != set(stored):
         raise InputError(f"{MANIFEST} lists {sorted(manifest['members'])}, not {sorted(stored)}")
     for name, sha256 in manifest["members"].items():
         if hashlib.sha256(stored[name]).hexdigest() != sha256:
             raise InputError(f"{name} is not the one {MANIFEST} was written with (sha256 differs)")
     info = ProgramInfo.from_json(manifest)
-    table = manifest.get("tensors")
-    graph = _with_how(read_pt2(stored[PROGRAM]), table)
+    graph = unpack_v1(manifest, stored) if version == 1 else read_graph(stored)
     check_quantized(graph, info.profile)
-    _check_table(tensor_table(graph), table)
     check_info(graph, info)
     reference = Reference.from_bytes(stored[REFERENCE]) if REFERENCE in stored else None
     check_reference(info, reference)
-    return stored[PROGRAM], graph, info, reference
+    return graph, info, reference
 
 
-def _check_version(manifest: Any) -> None:
-    """Before the schema, so that a newer file is called newer and not malformed."""
+def _check_manifest(manifest: dict[str, Any], version: int) -> None:
+    """evq.json against its schema. Version 1 has other members, and a table that `v1` checks."""
+    if version == 1:
+        if not isinstance(manifest.get("members"), dict) or "tensors" not in manifest:
+            raise InputError(f"{MANIFEST}: members or tensors are missing")
+        if any(not isinstance(sha256, str) for sha256 in manifest["members"].values()):
+            raise InputError(f"{MANIFEST}: a member's sha256 is not text")
+        blank = {name: "0" * 64 for name in (GRAPH, WEIGHTS)}
+        manifest = {key: value for key, value in manifest.items() if key != "tensors"}
+        manifest |= {"schema_version": SCHEMA_VERSION, "members": blank}
+    check_json(manifest, MANIFEST, schema())
+
+
+def _version(manifest: Any) -> int:
+    """The schema version, read before the schema, so that a newer file is called newer."""
     if not isinstance(manifest, dict):
         raise InputError(f"{MANIFEST} is not a JSON object")
     version = manifest.get("schema_version")
@@ -107,6 +129,7 @@ def _check_version(manifest: Any) -> None:
         raise InputError(
             f"it has schema version {version}, newer than {SCHEMA_VERSION}; upgrade edgevit"
         )
+    return 1 if version == 1 else SCHEMA_VERSION
 
 
 def check_info(graph: Graph, info: ProgramInfo) -> None:
@@ -125,53 +148,3 @@ def check_reference(info: ProgramInfo, reference: Reference | None) -> None:
         raise InputError(
             f"the reference has {reference.logits.shape[1]} classes, not {info.model.classes}"
         )
-
-
-def tensor_table(graph: Graph) -> list[dict[str, Any]]:
-    """One row a quantized tensor: activations in execution order, then weights.
-
-    low and high are the real values at the ends of an activation's range.
-    """
-    rows: list[dict[str, Any]] = []
-    for name, quantizer in graph.activations().items():
-        rows.append({
-            "name": name, "kind": "activation", "shape": list(graph.shape(name)),
-            "scale": quantizer.scale, "zero_point": quantizer.zero_point,
-            "quant_min": INT8_MIN, "quant_max": INT8_MAX,
-            "low": quantizer.low, "high": quantizer.high, "how": quantizer.how,
-        })  # fmt: skip
-    for node in graph.weighted():
-        rows.append({
-            "name": f"{node.module}.weight", "kind": "weight", "shape": list(node.weight.shape),
-            "scales": [float(scale) for scale in node.weight_scale], "zero_point": 0,
-            "quant_min": -WEIGHT_MAX, "quant_max": WEIGHT_MAX, "how": node.weight_how,
-        })  # fmt: skip
-    return rows
-
-
-def _with_how(graph: Graph, table: Any) -> Graph:
-    """`how` is the one thing that only the table knows."""
-    if not isinstance(table, list) or not all(isinstance(row, dict) for row in table):
-        raise InputError(f"{MANIFEST}: tensors is not a list of objects")
-    how = {str(row.get("name")): row.get("how") for row in table}
-    if any(value not in HOW for value in how.values()):
-        raise InputError(f"{MANIFEST}: a tensor's how is not one of {', '.join(HOW)}")
-    nodes = []
-    for node in graph.nodes:
-        if node.quantizer is not None:
-            quantizer = replace(node.quantizer, how=how.get(node.name, "learned"))
-            node = replace(node, quantizer=quantizer)
-        if node.weight is not None:
-            node = replace(node, weight_how=how.get(f"{node.module}.weight", "learned"))
-        nodes.append(node)
-    source = replace(graph.input_quantizer, how=how.get(graph.input_name, "learned"))
-    return replace(graph, input_quantizer=source, nodes=tuple(nodes))
-
-
-def _check_table(expected: list[dict[str, Any]], found: list[dict[str, Any]]) -> None:
-    if [row.get("name") for row in found] != [row["name"] for row in expected]:
-        raise InputError(f"{MANIFEST}: its tensors are not the program's")
-    for want, have in zip(expected, found, strict=True):
-        if want != have:
-            key = next((k for k in (*want, *have) if want.get(k) != have.get(k)), "an entry")
-            raise InputError(f"{MANIFEST}: {key} of {want['name']} is not the program's")

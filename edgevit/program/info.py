@@ -11,9 +11,10 @@ from typing import Any
 
 import numpy as np
 
+from edgevit.choices import PROFILES
 from edgevit.data.images import Preprocessing
 from edgevit.errors import InputError
-from edgevit.program.build import PROFILES
+from edgevit.program.tensors import read_tensors, tensor_bytes
 
 SHA256 = re.compile(r"[0-9a-f]{64}")
 
@@ -145,43 +146,23 @@ class Reference:
     def to_bytes(self) -> bytes:
         """The safetensors file of the contract: logits, float_logits, paths as bytes."""
         text = np.frombuffer("\n".join(self.paths).encode(), np.uint8)
-        tensors = {"logits": ("F32", self.logits.astype("<f4")), "paths": ("U8", text)}
+        tensors = {"logits": self.logits, "paths": text}
         if self.float_logits is not None:
-            tensors["float_logits"] = ("F32", self.float_logits.astype("<f4"))
-        # Not by the safetensors package: it orders metadata by chance, and the same reference
-        # must be the same bytes.
-        header: dict[str, Any] = {
-            "__metadata__": {"schema_version": "1", "dataset_sha256": self.dataset_sha256}
-        }
-        offset = 0
-        for name, (kind, values) in tensors.items():
-            end = offset + values.nbytes
-            shape = list(values.shape)
-            header[name] = {"dtype": kind, "shape": shape, "data_offsets": [offset, end]}
-            offset = end
-        head = json.dumps(header).encode()
-        head += b" " * (-len(head) % 8)
-        body = b"".join(values.tobytes() for _, values in tensors.values())
-        return len(head).to_bytes(8, "little") + head + body
+            tensors["float_logits"] = self.float_logits
+        return tensor_bytes(tensors, {"schema_version": "1", "dataset_sha256": self.dataset_sha256})
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Reference:
         """The inverse of `to_bytes`. Raises InputError for any other file."""
-        from safetensors import SafetensorError
-        from safetensors.numpy import load
-
+        tensors, metadata = read_tensors(data, "reference.safetensors")
+        known = {"logits", "float_logits", "paths"}
+        if metadata.get("schema_version") != "1" or not set(tensors) <= known:
+            raise InputError("reference.safetensors has another schema version or tensors")
         try:
-            tensors = load(data)  # checks every size and offset of the header
-            header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
-            metadata = header["__metadata__"]
-            if metadata["schema_version"] != "1" or not set(tensors) <= {
-                "logits", "float_logits", "paths"
-            }:  # fmt: skip
-                raise InputError("reference.safetensors has another schema version or tensors")
             text = tensors["paths"].tobytes().decode()
             paths = tuple(text.split("\n")) if text else ()
             return cls(
                 tensors["logits"], paths, metadata["dataset_sha256"], tensors.get("float_logits")
             )
-        except (SafetensorError, KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError) as error:
             raise InputError(f"reference.safetensors is damaged: {error}") from error

@@ -1,8 +1,8 @@
 """The program in torch's own forms: a module to run, an ExportedProgram, the bytes of program.pt2.
 
-`graph_module` writes the graph out as the ATen calls it stands for, which is what is exported and
-stored: weights are int8 buffers behind dequantize_per_channel, and every tensor passes
-quantize_per_tensor and dequantize_per_tensor. `executor` runs the same program exactly.
+`graph_module` writes the graph out as torch calls, each operation by its own `compute`: weights are
+int8 buffers behind dequantize_per_channel, and every tensor passes quantize_per_tensor and
+dequantize_per_tensor. `graph.execute` runs the same program exactly.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgevit.errors import EdgevitError
-from edgevit.graph.graph import INT8_MAX, INT8_MIN, WEIGHT_MAX, Graph, Node
+from edgevit.graph import Graph
+from edgevit.ops import INT8_MAX, INT8_MIN, WEIGHT_MAX, Int8Weights, Node, Weighted
 from edgevit.program.container import write_zip
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ EXAMPLE_BATCH = 1
 
 
 def graph_module(graph: Graph) -> torch.fx.GraphModule:
-    """A graph as a module: float32 (N, 3, H, W) to float32 logits (N, classes).
+    """A graph as a module: float32 (N, C, H, W) to its float32 output, or a tuple of several.
 
     No operation knows the batch size, so any N works. A float graph (see `float_graph`) comes out
     without quantize and dequantize.
@@ -46,9 +47,9 @@ class _Writer:
         # Registers the quantized_decomposed operators with torch.
         from torch.ao.quantization.fx import _decomposed  # noqa: F401
 
-        self.aten, self.quantized = torch.ops.aten, torch.ops.quantized_decomposed
-        self.int8 = torch.int8
+        self.quantized, self.int8 = torch.ops.quantized_decomposed, torch.int8
         self.graph, self.fx = graph, fx.Graph()
+        self.tracer = fx.proxy.GraphAppendingTracer(self.fx)
         self.root = torch.nn.Module()
         self.values: dict[str, fx.Node] = {}
 
@@ -58,54 +59,47 @@ class _Writer:
         self.values[name] = self._quantize(source, name)
         for node in self.graph.nodes:
             value = self._operation(node)
-            if node.op != "flatten":
+            if node.requantizes:
                 value = self._quantize(value, node.name)
             self.values[node.name] = value
-        self.fx.output(self.values[self.graph.output_name])
+        outputs = tuple(self.values[name] for name in self.graph.outputs)
+        self.fx.output(outputs[0] if len(outputs) == 1 else outputs)
         return self.fx
 
     def _operation(self, node: Node) -> torch.fx.Node:
-        inputs = tuple(self.values[name] for name in node.inputs)
-        if node.op in ("conv2d", "linear"):
-            return self._weighted(node, inputs[0])
-        target, extra = {
-            "add": (self.aten.add.Tensor, ()),
-            "mul": (self.aten.mul.Tensor, ()),
-            "gelu": (self.aten.gelu.default, ()),
-            "hard_swish": (self.aten.hardswish.default, ()),
-            "relu": (self.aten.relu.default, ()),
-            "sigmoid": (self.aten.sigmoid.default, ()),
-            "mean": (self.aten.mean.dim, ([2, 3], True)),
-            "flatten": (self.aten.flatten.using_ints, (1,)),
-        }[node.op]
-        return self._call(target, (*inputs, *extra), node.name, _module_of(node))
+        """The calls of the operation's own computation, named after what they make."""
+        inputs = [self._proxy(self.values[name]) for name in node.inputs]
+        weights = self._weights(node) if isinstance(node, Weighted) else []
+        before = len(self.fx.nodes)
+        result = node.compute(inputs, weights).node
+        calls = list(self.fx.nodes)[before:]
+        path = _module_of(node)
+        for call in calls[:-1]:  # a convolution in front of its ReLU
+            inner = node.module if isinstance(node, Weighted) else f"{node.name}_{call.name}"
+            self._name(call, inner, inner)
+        self._name(result, node.name, path)
+        return result
 
-    def _weighted(self, node: Node, source: torch.fx.Node) -> torch.fx.Node:
+    def _weights(self, node: Weighted) -> list[Any]:
         path = node.module
-        bias = self._buffer(f"{path}.bias", node.bias)
-        args: tuple[Any, ...] = (source, self._weight(node), bias)
-        target = self.aten.linear.default
-        if node.op == "conv2d":
-            args += (list(node.stride), list(node.padding), [1, 1], node.groups)
-            target = self.aten.conv2d.default
-        value = self._call(target, args, path, path)
-        if node.relu:
-            value = self._call(self.aten.relu.default, (value,), node.name, node.name)
-        return value
+        if isinstance(node.weights, Int8Weights):
+            zero_points = np.zeros(node.channels, np.int64)
+            args = (
+                self._buffer(f"{path}.weight", node.weight),
+                self._buffer(f"{path}.weight_scale", node.weight_scale),
+                self._buffer(f"{path}.weight_zero_point", zero_points),
+                node.channel_axis, -WEIGHT_MAX, WEIGHT_MAX, self.int8,
+            )  # fmt: skip
+            target = self.quantized.dequantize_per_channel.default
+            weight = self._call(target, args, f"{path}.weight_dq", path)
+        else:
+            weight = self._buffer(f"{path}.weight", node.weight)
+        return [self._proxy(weight), self._proxy(self._buffer(f"{path}.bias", node.bias))]
 
-    def _weight(self, node: Node) -> torch.fx.Node:
-        path = node.module
-        if not self.graph.quantized:
-            return self._buffer(f"{path}.weight", node.weight)
-        zero_points = np.zeros(len(node.weight_scale), np.int64)
-        args = (
-            self._buffer(f"{path}.weight", node.weight),
-            self._buffer(f"{path}.weight_scale", node.weight_scale),
-            self._buffer(f"{path}.weight_zero_point", zero_points),
-            0, -WEIGHT_MAX, WEIGHT_MAX, self.int8,
-        )  # fmt: skip
-        target = self.quantized.dequantize_per_channel.default
-        return self._call(target, args, f"{path}.weight_dq", path)
+    def _proxy(self, node: torch.fx.Node) -> Any:
+        from torch import fx
+
+        return fx.Proxy(node, self.tracer)
 
     def _quantize(self, value: torch.fx.Node, name: str) -> torch.fx.Node:
         if not self.graph.quantized:
@@ -117,9 +111,13 @@ class _Writer:
         return self._call(ops.dequantize_per_tensor.default, (value, *args), f"{name}.dq", name)
 
     def _call(self, target: Any, args: tuple[Any, ...], name: str, path: str) -> torch.fx.Node:
-        node = self.fx.create_node("call_function", target, args, {}, name.replace(".", "_"))
-        node.meta["module_path"] = path
+        node = self.fx.create_node("call_function", target, args, {})
+        self._name(node, name, path)
         return node
+
+    def _name(self, node: torch.fx.Node, name: str, path: str) -> None:
+        node._rename(name.replace(".", "_"))
+        node.meta["module_path"] = path
 
     def _buffer(self, path: str, values: np.ndarray) -> torch.fx.Node:
         import torch
@@ -135,10 +133,9 @@ class _Writer:
 
 
 def _module_of(node: Node) -> str:
-    """Module path a functional operation is written in; a leaf's own path otherwise."""
-    if node.op in ("add", "mul", "mean", "flatten"):
-        return node.name.rpartition(".")[0]
-    return node.name
+    """Module path that the operation is written in: a leaf's own, else that of its owner."""
+    owner, _, last = node.name.rpartition(".")
+    return owner if last == node.kind else node.name
 
 
 def exported_program(graph: Graph) -> torch.export.ExportedProgram:
@@ -153,9 +150,9 @@ def exported_program(graph: Graph) -> torch.export.ExportedProgram:
     with torch.no_grad():
         example = torch.zeros(EXAMPLE_BATCH, *graph.input_shape[1:])
         exported = torch.export.export(module, (example,))
-    written = [node for node in module.graph.nodes if node.op == "call_function"]
-    traced = [node for node in exported.graph.nodes if node.op == "call_function"]
-    if [n.target for n in written] != [n.target for n in traced]:
+    written = _calls(module.graph)
+    traced = _calls(exported.graph)
+    if len(written) != len(traced):
         raise EdgevitError("torch.export changed the operations of the program")
     for before, after in zip(written, traced, strict=True):
         after._rename(before.name)
@@ -165,11 +162,21 @@ def exported_program(graph: Graph) -> torch.export.ExportedProgram:
             stack[f"L__self___{path}"] = (path, "torch.nn.Module")
         # Everything else that torch noted (stack traces with file paths) is dropped.
         after.meta = {"val": after.meta["val"], "nn_module_stack": stack}
-    exported.graph_signature.output_specs[0].arg.name = traced[-1].name
+    for spec, made in zip(exported.graph_signature.output_specs, _results(exported.graph)):
+        spec.arg.name = made.name
     exported.example_inputs = None  # they would be stored as a pickle
     # Which submodules exist is no use to anybody here; the first entry is the program's own.
     del exported.module_call_graph[1:]
     return exported
+
+
+def _calls(graph: torch.fx.Graph) -> list[torch.fx.Node]:
+    return [node for node in graph.nodes if node.op in ("call_function", "call_method")]
+
+
+def _results(graph: torch.fx.Graph) -> list[torch.fx.Node]:
+    (results,) = graph.output_node().args
+    return list(results) if isinstance(results, tuple | list) else [results]
 
 
 def pt2_bytes(exported: torch.export.ExportedProgram) -> bytes:

@@ -8,103 +8,106 @@ pass gives every one of those tensors a quantizer with the range seen on the sam
 from __future__ import annotations
 
 import contextlib
-import copy
 import io
 import logging
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Literal
 
+import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from edgevit.choices import Profile
 from edgevit.errors import EdgevitError
-from edgevit.graph.graph import SIGMOID_SCALE, SIGMOID_ZERO_POINT, Quantizer
-from edgevit.quantize.net import INPUT, QUANT_MAX, QUANT_MIN, WEIGHT_MAX, Step, run_float, trace
+from edgevit.graph import Graph
+from edgevit.graph.float_run import GraphNet
+from edgevit.ops import INT8_MAX, INT8_MIN, WEIGHT_MAX, Clamp, Node, Quantizer, Weighted
 
-Profile = Literal["portable", "asymmetric"]
-PROFILES: tuple[str, ...] = ("portable", "asymmetric")
 # Dead channels: a smaller weight scale would overflow the int32 bias.
-MIN_WEIGHT_RANGE = WEIGHT_MAX * 2.0**-14
+MIN_WEIGHT_SCALE = 2.0**-14
 MIN_ACTIVATION_SCALE = 2.0**-14
+Ranges = dict[str, tuple[float, float]]
 
 
 def place(
-    net: nn.Module, images: list[Tensor], profile: Profile
-) -> tuple[dict[str, Quantizer], dict[str, Tensor], list[str]]:
-    """Activation quantizers by name, weight scales (O,) by layer, and the completed names.
+    graph: Graph, images: Sequence[Tensor], profile: Profile
+) -> tuple[dict[str, Quantizer], dict[str, np.ndarray], list[str]]:
+    """Activation quantizers by owner, weight scales [O] by module, and the completed names.
 
-    `net` is the fused float net in eval mode, left unchanged; `images` are float32 (1, 3, H, W)
-    or larger batches. Raises EdgevitError when NNCF placed a quantizer that INT8 runtimes cannot
-    run (per-channel activations).
+    `graph` is the float graph; `images` are float32 (1, C, H, W) or larger batches. Raises
+    EdgevitError when NNCF placed a quantizer that INT8 runtimes cannot run (per-channel
+    activations).
     """
-    steps = trace(net)
-    names = [INPUT, *(s.name for s in steps if s.quantized)]
-    ranges = observe(net, steps, images)
-    placed, weight_scales = nncf_quantizers(net, images, profile)
-    activations: dict[str, Quantizer] = {}
-    completed = []
-    sigmoids = {s.name for s in steps if s.op == "sigmoid"}
-    relus = {s.name for s in steps if s.op == "relu"}
-    for name in names:
-        if name in sigmoids:
-            activations[name] = Quantizer(
-                SIGMOID_SCALE, SIGMOID_ZERO_POINT, QUANT_MIN, QUANT_MAX, "fixed"
-            )
-            continue
-        low, high = placed.get(name, ranges[name])
-        if name not in placed:
-            completed.append(name)
-        # A ReLU's output has no negative values; a learned range below 0 would be lost on it.
-        activations[name] = activation_quantizer(0.0 if name in relus else low, high, profile)
-    for step in steps:
-        if step.layer is not None and step.name not in weight_scales:
-            weight_scales[step.name] = weight_scale(step.layer.weight)
-            completed.append(f"{step.name}.weight")
+    placed, weight_scales = nncf_quantizers(graph, images, profile)
+    observed = observe(graph, images)
+    activations = quantizers_from_ranges(graph, observed | placed, profile)
+    completed = [name for name in graph.owners() if name not in placed and not graph.fixed(name)]
+    for node in graph.weighted():
+        if node.module not in weight_scales:
+            weight_scales[node.module] = weight_scale(node)
+            completed.append(f"{node.module}.weight")
     return activations, weight_scales, completed
+
+
+def quantizers_from_ranges(graph: Graph, ranges: Ranges, profile: Profile) -> dict[str, Quantizer]:
+    """The quantizer of every owner from the (low, high) of its tensors; fixed ones as they are."""
+    found: dict[str, Quantizer] = {}
+    for owner in graph.owners():
+        fixed = graph.fixed(owner)
+        if fixed is not None:
+            found[owner] = fixed
+            continue
+        sources = graph.sources(owner)
+        low = min(_lowest(graph.makes(name), ranges[name][0]) for name in sources)
+        found[owner] = activation_quantizer(low, max(ranges[n][1] for n in sources), profile)
+    return found
+
+
+def _lowest(node: Node | None, low: float) -> float:
+    # A ReLU's output has no negative values; a learned range below 0 would be lost on it.
+    clamps = isinstance(node, Clamp) or (isinstance(node, Weighted) and node.activation)
+    return 0.0 if clamps else low
 
 
 def activation_quantizer(low: float, high: float, profile: Profile) -> Quantizer:
     """The int8 quantizer that covers low...high and represents 0 exactly."""
     low, high = min(low, 0.0), max(high, 0.0)
     if profile == "portable":
-        scale = max(high / QUANT_MAX, low / QUANT_MIN, MIN_ACTIVATION_SCALE)
-        return Quantizer(scale, 0, QUANT_MIN, QUANT_MAX, "learned")
-    scale = max((high - low) / (QUANT_MAX - QUANT_MIN), MIN_ACTIVATION_SCALE)
-    zero_point = min(max(round(QUANT_MIN - low / scale), QUANT_MIN), QUANT_MAX)
-    return Quantizer(scale, zero_point, QUANT_MIN, QUANT_MAX, "learned")
+        return Quantizer(max(high / INT8_MAX, low / INT8_MIN, MIN_ACTIVATION_SCALE), 0)
+    scale = max((high - low) / (INT8_MAX - INT8_MIN), MIN_ACTIVATION_SCALE)
+    zero_point = min(max(round(INT8_MIN - low / scale), INT8_MIN), INT8_MAX)
+    return Quantizer(scale, zero_point)
 
 
-def weight_scale(weight: Tensor) -> Tensor:
-    """float32 (O,): symmetric, from the largest magnitude of each output channel."""
-    largest = weight.detach().abs().flatten(1).amax(1)
-    return largest.clamp_min(MIN_WEIGHT_RANGE) / WEIGHT_MAX
+def weight_scale(node: Weighted) -> np.ndarray:
+    """float32 [O]: symmetric, from the largest magnitude of each output channel."""
+    largest = np.abs(node.by_channel(node.weight)).max(1)
+    return np.maximum(largest / np.float32(WEIGHT_MAX), np.float32(MIN_WEIGHT_SCALE))
 
 
 @torch.no_grad()
-def observe(
-    net: nn.Module, steps: list[Step], images: list[Tensor]
-) -> dict[str, tuple[float, float]]:
+def observe(graph: Graph, images: Sequence[Tensor]) -> Ranges:
     """The smallest and largest value of every tensor over the images, by canonical name."""
-    ranges: dict[str, tuple[float, float]] = {}
+    net = GraphNet(graph)
+    ranges: Ranges = {}
 
     def see(name: str, value: Tensor) -> None:
         low, high = ranges.get(name, (float("inf"), float("-inf")))
         ranges[name] = (min(low, float(value.min())), max(high, float(value.max())))
 
     for batch in images:
-        see(INPUT, batch)
-        for name, value in run_float(steps, batch):
+        see(graph.input_name, batch)
+        for name, value in net.run(batch):
             see(name, value)
     return ranges
 
 
 def nncf_quantizers(
-    net: nn.Module, images: list[Tensor], profile: Profile
-) -> tuple[dict[str, tuple[float, float]], dict[str, Tensor]]:
-    """Activation ranges and weight scales (O,) as `nncf.quantize` places and calibrates them."""
+    graph: Graph, images: Sequence[Tensor], profile: Profile
+) -> tuple[Ranges, dict[str, np.ndarray]]:
+    """Activation ranges and weight scales [O] as `nncf.quantize` places and calibrates them."""
     with _quiet_nncf():
         import nncf
         from nncf.common.quantization.structs import QuantizationScheme
@@ -135,37 +138,38 @@ def nncf_quantizers(
             ),
         )
         quantized = nncf.quantize(
-            copy.deepcopy(net),
+            GraphNet(graph).eval(),
             nncf.Dataset(images),
             subset_size=len(images),
             preset=nncf.QuantizationPreset.MIXED,
             advanced_parameters=advanced,
         )
-        activations: dict[str, tuple[float, float]] = {}
-        weights: dict[str, Tensor] = {}
-        leaves = {name for name, module in net.named_modules() if not list(module.children())}
+        activations: Ranges = {}
+        weights: dict[str, np.ndarray] = {}
         for hook_name, quantizer in get_hook_storage(quantized).named_hooks():
             kind, operation, port = decode_hook_name(hook_name)
-            name = _canonical(operation, leaves)
+            node = _node_of(graph, operation)
             low, high = (t.detach().flatten() for t in quantizer.get_input_low_input_high())
-            if kind == "pre_hooks" and port == 1:
-                weights[name] = high.clamp_min(MIN_WEIGHT_RANGE) / WEIGHT_MAX
+            if kind == "pre_hooks" and port == 1 and isinstance(node, Weighted):
+                largest = high.numpy() / np.float32(WEIGHT_MAX)
+                weights[node.module] = np.maximum(largest, np.float32(MIN_WEIGHT_SCALE))
             elif kind == "post_hooks" and low.numel() == 1:
+                name = node.name if node is not None else graph.input_name
                 activations[name] = (float(low), float(high))
             else:
                 raise EdgevitError(f"NNCF placed a quantizer that INT8 runtimes lack: {hook_name}")
     return activations, weights
 
 
-def _canonical(operation: str, leaves: set[str]) -> str:
-    """NNCF's "stages/0/blocks/0/se/mean/0" as "stages.0.blocks.0.se.mean"."""
+def _node_of(graph: Graph, operation: str) -> Node | None:
+    """The node that NNCF calls "layer_12/conv2d/0"; None for the net's input.
+
+    `GraphNet` runs each node in a module of its own, so that the number is the node's place.
+    """
     if "/" not in operation:  # the net's only input goes by the name of its argument
-        return INPUT
-    *path, function, _call = operation.strip("/").split("/")
-    module = ".".join(path)
-    if module in leaves:
-        return module
-    return ".".join([*path, function.strip("_")])
+        return None
+    layer, *_ = operation.strip("/").split("/")
+    return graph.nodes[int(layer.removeprefix("layer_"))]
 
 
 @contextlib.contextmanager

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 from edgevit import __version__
 from edgevit.errors import InputError
@@ -39,16 +39,6 @@ ArtifactData = bytes | Mapping[str, bytes]
 def tool_versions(*packages: str) -> dict[str, str]:
     """edgevit's version and those of the installed packages a target is written with."""
     return {"edgevit": __version__} | {name: metadata.version(name) for name in packages}
-
-
-def check_choices(options: Any, choices: Mapping[str, tuple[str, ...]], target: str) -> None:
-    """Raises InputError for a field of `options` that is not among its choices."""
-    for name, known in choices.items():
-        if (value := getattr(options, name)) not in known:
-            raise InputError(
-                f"--{name.replace('_', '-')} {value!r} is not one of {', '.join(known)} for "
-                f"{target}"
-            )
 
 
 def size_bytes(data: ArtifactData) -> int:

@@ -1,7 +1,7 @@
 """manifest.json of an artifact folder: what the artifact is, what it takes and what it answers.
 
 The classes here are the definition. schemas/manifest.schema.json is generated of them
-(tools/generate.py), and targets/harness/core/manifest.h is the same in C++; both are held to the
+(tools/generate.py), and targets/core/manifest.h is the same in C++; both are held to the
 files in tests/manifests.
 """
 

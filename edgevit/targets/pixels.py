@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from edgevit.data.images import Preprocessing
-from edgevit.graph.graph import INT8_MAX, INT8_MIN, Quantizer
+from edgevit.ops import INT8_MAX, INT8_MIN, Quantizer
 
 
 def quantized_pixels(preprocessing: Preprocessing, quantizer: Quantizer) -> np.ndarray:

@@ -6,6 +6,9 @@
 
 #include <algorithm>
 #include <cstring>
+#include <map>
+#include <set>
+#include <string>
 
 #include "buffers.h"
 #include "compute_plan.h"
@@ -75,18 +78,22 @@ class CompiledModel {
     NSURL* url_ = nil;
 };
 
-MLComputeUnits ml_compute_units(ComputeUnits units) {
-    switch (units) {
-        case ComputeUnits::all:
-            return MLComputeUnitsAll;
-        case ComputeUnits::cpu:
-            return MLComputeUnitsCPUOnly;
-        case ComputeUnits::cpu_gpu:
-            return MLComputeUnitsCPUAndGPU;
-        case ComputeUnits::cpu_ane:
-            return MLComputeUnitsCPUAndNeuralEngine;
+// The values of the runtime option compute_units.
+const std::map<std::string, MLComputeUnits>& compute_units() {
+    static const std::map<std::string, MLComputeUnits> units = {
+        {"all", MLComputeUnitsAll},
+        {"cpu", MLComputeUnitsCPUOnly},
+        {"cpu-gpu", MLComputeUnitsCPUAndGPU},
+        {"cpu-ane", MLComputeUnitsCPUAndNeuralEngine}};
+    return units;
+}
+
+RuntimeOption compute_units_option() {
+    RuntimeOption option = {"compute_units", "the parts of the chip to use (default all)"};
+    for (const auto& [name, units] : compute_units()) {
+        option.values.push_back(name);
     }
-    return MLComputeUnitsAll;
+    return option;
 }
 
 std::vector<std::int64_t> shape_of(MLMultiArrayConstraint* constraint) {
@@ -154,10 +161,10 @@ class CoreMlBackend : public Backend {
   public:
     CoreMlBackend(const Manifest& manifest, const BackendOptions& options)
         : manifest_(manifest), compiled_before_(options.runtime_library),
-          units_(options.compute_units.value_or(ComputeUnits::all)),
-          compiled_(manifest, compiled_before_), logits_(manifest.output().elements()) {
+          units_(runtime_option(options.runtime_options, "compute_units", "all")),
+          compiled_(manifest, compiled_before_) {
         guarded("loading the model", [this] { load(); });
-        check_tensors(*this, manifest);
+        match_tensors(*this, manifest);
         guarded("making the input buffer",
                 [this] { buffer_ = make_input_buffer(manifest_.input); });
     }
@@ -190,12 +197,13 @@ class CoreMlBackend : public Backend {
         });
     }
 
-    void get_output(std::uint8_t* out, std::size_t size_bytes) override {
-        if (size_bytes != logits_.size() * sizeof(float)) {
+    void get_output(std::size_t index, std::uint8_t* out, std::size_t size_bytes) override {
+        std::vector<float>& values = values_.at(index);
+        if (size_bytes != values.size() * sizeof(float)) {
             throw Error("Core ML: get_output() of another size than the manifest's");
         }
-        guarded("reading the output", [this] { read_answer(); });
-        std::memcpy(out, logits_.data(), size_bytes);
+        guarded("reading the output", [&] { read_answer(manifest_.outputs[index].name, values); });
+        std::memcpy(out, values.data(), size_bytes);
     }
 
     RuntimeFacts facts() const override {
@@ -208,7 +216,7 @@ class CoreMlBackend : public Backend {
             facts.library_file = compiled_before_.filename().string();
             facts.library_sha256 = sha256_tree(compiled_before_);
         }
-        facts.accelerator_requested = compute_units_name(units_);
+        facts.accelerator_requested = units_;
         return facts;
     }
 
@@ -220,7 +228,7 @@ class CoreMlBackend : public Backend {
   private:
     void load() {
         configuration_ = [[MLModelConfiguration alloc] init];
-        configuration_.computeUnits = ml_compute_units(units_);
+        configuration_.computeUnits = compute_units().at(units_);
         NSError* error = nil;
         model_ = [MLModel modelWithContentsOfURL:compiled_.url()
                                    configuration:configuration_
@@ -239,43 +247,54 @@ class CoreMlBackend : public Backend {
             inputs_.push_back(describe_input(input, manifest_.input));
         }
         feature_named(description.inputDescriptionsByName, manifest_.input.name, "input");
-        MLFeatureDescription* output =
-            feature_named(description.outputDescriptionsByName, manifest_.output().name, "output");
-        is_classifier_ = output.type == MLFeatureTypeDictionary;
-        if (!is_classifier_ && output.type != MLFeatureTypeMultiArray) {
-            throw InputError("the model's output '" + manifest_.output().name +
-                             "' is neither an array nor a dictionary of probabilities");
+        describe_outputs(description.outputDescriptionsByName);
+    }
+
+    // The manifest's, in its order, then what the model has beyond them.
+    void describe_outputs(NSDictionary<NSString*, MLFeatureDescription*>* features) {
+        std::set<std::string> known;
+        for (const TensorSpec& expected : manifest_.outputs) {
+            MLFeatureDescription* output = feature_named(features, expected.name, "output");
+            const bool is_dictionary = output.type == MLFeatureTypeDictionary;
+            if (!is_dictionary && output.type != MLFeatureTypeMultiArray) {
+                throw InputError("the model's output '" + expected.name +
+                                 "' is neither an array nor a dictionary of probabilities");
+            }
+            is_classifier_ = is_classifier_ || is_dictionary;
+            outputs_.push_back(describe_output(output, expected));
+            values_.emplace_back(expected.elements());
+            known.insert(expected.name);
         }
-        for (MLFeatureDescription* each in description.outputDescriptionsByName.allValues) {
+        for (MLFeatureDescription* each in features.allValues) {
             // A classifier also answers with the label alone, which says nothing more.
-            if (!is_classifier_ || [each.name isEqualToString:output.name]) {
-                outputs_.push_back(describe_output(each, manifest_.output()));
+            if (!is_classifier_ && known.count(text(each.name)) == 0) {
+                outputs_.push_back(describe_output(each, {}));
             }
         }
     }
 
-    void read_answer() {
-        MLFeatureValue* value = [answer_ featureValueForName:ns_string(manifest_.output().name)];
+    void read_answer(const std::string& name, std::vector<float>& values) {
+        MLFeatureValue* value = [answer_ featureValueForName:ns_string(name)];
         if (value == nil || value.isUndefined) {
-            throw Error("Core ML gave no output '" + manifest_.output().name + "'");
+            throw Error("Core ML gave no output '" + name + "'");
         }
-        if (is_classifier_) {
-            read_probabilities(value.dictionaryValue, manifest_.labels, logits_);
-        } else if (value.multiArrayValue != nil) {
-            read_array(value.multiArrayValue, logits_);
+        if (value.multiArrayValue != nil) {
+            read_array(value.multiArrayValue, values);
+        } else if (is_classifier_) {
+            read_probabilities(value.dictionaryValue, manifest_.labels, values);
         } else {
-            throw Error("Core ML's output '" + manifest_.output().name + "' is no array");
+            throw Error("Core ML's output '" + name + "' is no array");
         }
     }
 
     Manifest manifest_;
     fs::path compiled_before_;  // empty: compiled here
-    ComputeUnits units_;
+    std::string units_;
     bool is_classifier_ = false;
     CompiledModel compiled_;
     std::vector<TensorSpec> inputs_;
     std::vector<TensorSpec> outputs_;
-    std::vector<float> logits_;
+    std::vector<std::vector<float>> values_;  // of the manifest's outputs
     MLModelConfiguration* configuration_ = nil;
     MLModel* model_ = nil;
     MLPredictionOptions* options_ = nil;
@@ -292,7 +311,7 @@ std::unique_ptr<Backend> open_coreml(const Manifest& manifest, const BackendOpti
 }
 
 [[maybe_unused]] const bool registered =
-    register_backend("coreml", open_coreml, {Option::compute_units});
+    register_backend("coreml", open_coreml, {compute_units_option()});
 
 }  // namespace
 }  // namespace edgevit::coreml

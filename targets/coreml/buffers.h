@@ -29,13 +29,13 @@ class InputBuffer {
 // A CVPixelBuffer for a uint8 input [1, H, W, 3], an MLMultiArray for a float32 one.
 std::unique_ptr<InputBuffer> make_input_buffer(const TensorSpec& spec);
 
-// Copies an array of float16, float32 or float64, of any strides, to `logits`. Raises Error when it
+// Copies an array of float16, float32 or float64, of any strides, to `values`. Raises Error when it
 // has another number of elements or another type.
-void read_array(MLMultiArray* array, std::vector<float>& logits);
+void read_array(MLMultiArray* array, std::vector<float>& values);
 
 // Copies a classifier's probabilities in the order of `labels`. Raises Error naming a label that
 // is not among them.
 void read_probabilities(NSDictionary<id, NSNumber*>* probabilities,
-                        const std::vector<std::string>& labels, std::vector<float>& logits);
+                        const std::vector<std::string>& labels, std::vector<float>& values);
 
 }  // namespace edgevit::coreml

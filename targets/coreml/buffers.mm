@@ -58,7 +58,7 @@ class ImageBuffer : public InputBuffer {
 // not throw.
 Extents extents_of(NSArray<NSNumber*>* shape, NSArray<NSNumber*>* strides) noexcept {
     Extents extents;
-    if (shape.count > kMaxRank || strides.count != shape.count) {
+    if (shape.count > kMaxTensorRank || strides.count != shape.count) {
         return extents;
     }
     extents.rank = shape.count;
@@ -135,18 +135,18 @@ std::unique_ptr<InputBuffer> make_input_buffer(const TensorSpec& spec) {
     return std::make_unique<ArrayBuffer>(spec);
 }
 
-void read_array(MLMultiArray* array, std::vector<float>& logits) {
+void read_array(MLMultiArray* array, std::vector<float>& values) {
     const std::optional<Element> element = element_of(array);
     if (!element) {
         throw Error("Core ML's output array holds neither float16 nor float32 nor float64");
     }
     const Extents extents = extents_of(array.shape, array.strides);
-    if (extents.elements() != logits.size()) {
+    if (extents.elements() != values.size()) {
         throw Error("Core ML's output array has " + std::to_string(array.count) +
-                    " elements, the manifest says " + std::to_string(logits.size()));
+                    " elements, the manifest says " + std::to_string(values.size()));
     }
     const Element type = *element;
-    float* out = logits.data();
+    float* out = values.data();
     __block bool copied = false;
     [array getBytesWithHandler:^(const void* memory, NSInteger size) {
       copied = gather(memory, static_cast<std::size_t>(size), type, extents, out);
@@ -157,14 +157,14 @@ void read_array(MLMultiArray* array, std::vector<float>& logits) {
 }
 
 void read_probabilities(NSDictionary<id, NSNumber*>* probabilities,
-                        const std::vector<std::string>& labels, std::vector<float>& logits) {
+                        const std::vector<std::string>& labels, std::vector<float>& values) {
     for (std::size_t i = 0; i < labels.size(); ++i) {
         NSNumber* probability = probabilities[ns_string(labels[i])];
         if (probability == nil) {
             throw Error("Core ML's answer has no class '" + labels[i] +
                         "': its classes are not those of the manifest");
         }
-        logits[i] = probability.floatValue;
+        values[i] = probability.floatValue;
     }
 }
 

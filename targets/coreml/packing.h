@@ -10,18 +10,17 @@
 #include <cstdint>
 
 #include "core/bytes.h"
+#include "core/limits.h"
 
 namespace edgevit::coreml {
-
-constexpr std::size_t kMaxRank = 8;
 
 enum class Element { float16, float32, float64 };
 
 // Shape and strides of an array, both in elements, outermost axis first.
 struct Extents {
     std::size_t rank = 0;
-    std::array<std::int64_t, kMaxRank> shape = {};
-    std::array<std::int64_t, kMaxRank> strides = {};
+    std::array<std::int64_t, kMaxTensorRank> shape = {};
+    std::array<std::int64_t, kMaxTensorRank> strides = {};
 
     std::size_t elements() const noexcept;
 

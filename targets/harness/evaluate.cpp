@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <chrono>
 
+#include "classification.h"
 #include "core/errors.h"
 #include "decode.h"
 #include "machine.h"
@@ -49,15 +50,15 @@ class Evaluator {
   public:
     Evaluator(Session& session, const Dataset& dataset, const ReferenceLogits* reference,
               const EvaluationOptions& options)
-        : session_(session), manifest_(session.manifest()), dataset_(dataset),
-          reference_(reference), options_(options),
+        : session_(session), classification_(session), manifest_(session.manifest()),
+          dataset_(dataset), reference_(reference), options_(options),
           indices_(spread(dataset.entries().size(), options.limit)),
           classes_(static_cast<std::size_t>(manifest_.classes)) {}
 
     Evaluation run() {
         open_outputs();
         if (reference_ != nullptr) {
-            const float step = manifest_.output().scale.value_or(0.0F);
+            const float step = manifest_.logits().scale.value_or(0.0F);
             result_.program.emplace(step);
             if (reference_->float_logits) {
                 result_.float_net.emplace(step);
@@ -165,7 +166,7 @@ class Evaluator {
         for (int i = 0; i < options_.warmup; ++i) {
             session_.set_input(session_.input());
             session_.invoke();
-            naming(entry, [this] { session_.read_logits(); });
+            naming(entry, [this] { classification_.read_logits(); });
         }
     }
 
@@ -179,7 +180,7 @@ class Evaluator {
         if (const std::optional<double> device_us = session_.backend().last_device_us()) {
             result_.device_us.push_back(*device_us);
         }
-        naming(entry, [this] { session_.read_logits(); });
+        naming(entry, [this] { classification_.read_logits(); });
         result_.invoke_us.push_back(microseconds(before, after));
         const Clock::time_point end = Clock::now();
         result_.end_to_end_us.push_back(microseconds(start, end));
@@ -189,13 +190,13 @@ class Evaluator {
     }
 
     void count(const Dataset::Entry& entry) {
-        const std::vector<std::size_t>& best = session_.top_k(5);
+        const std::vector<std::size_t>& best = classification_.top_k(5);
         const auto found = std::find(best.begin(), best.end(), entry.label);
         ++result_.count;
         const bool is_right = found == best.begin();
         result_.top1 += is_right ? 1 : 0;
         result_.top5 += found != best.end() ? 1 : 0;
-        const std::vector<float>& logits = session_.read_logits();
+        const std::vector<float>& logits = classification_.read_logits();
         compare(entry, logits, best.front(), is_right);
         if (logits_writer_) {
             logits_writer_->append(logits.data(), logits.size() * sizeof(float));
@@ -281,6 +282,7 @@ class Evaluator {
     }
 
     Session& session_;
+    Classification classification_;
     const Manifest& manifest_;
     const Dataset& dataset_;
     const ReferenceLogits* reference_;

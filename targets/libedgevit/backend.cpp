@@ -7,7 +7,7 @@ namespace {
 
 struct Registration {
     BackendFactory open;
-    std::set<Option> takes;
+    std::vector<RuntimeOption> takes;
 };
 
 // Functions' statics, so that they exist before the first back-end registers itself.
@@ -21,31 +21,52 @@ std::map<std::string, std::string>& left_out() {
     return reasons;
 }
 
-void check_tensor(const std::string& role, const std::vector<TensorSpec>& actual,
-                  const TensorSpec& expected, const Manifest& manifest) {
-    const std::string where = manifest.artifact_path().string() + ": ";
-    if (actual.size() != 1) {
-        throw InputError(where + "has " + std::to_string(actual.size()) + " " + role +
-                         "s, one is expected");
+void check_count(const std::string& role, std::size_t actual, std::size_t expected,
+                 const Manifest& manifest) {
+    if (actual != expected) {
+        throw InputError(
+            manifest.artifact_path().string() + ": has " + std::to_string(actual) + " " + role +
+            "s, " + (expected == 1 ? "one is" : std::to_string(expected) + " are") + " expected");
     }
-    if (!same_layout(actual.front(), expected)) {
-        throw InputError(where + "its " + role + " is " + actual.front().describe() +
-                         ", the manifest says " + expected.describe());
+}
+
+void check_tensor(const std::string& role, const TensorSpec& actual, const TensorSpec& expected,
+                  const Manifest& manifest) {
+    if (!same_layout(actual, expected)) {
+        throw InputError(manifest.artifact_path().string() + ": its " + role + " is " +
+                         actual.describe() + ", the manifest says " + expected.describe());
     }
+}
+
+std::size_t index_of(const std::string& name, const std::vector<TensorSpec>& tensors,
+                     const Manifest& manifest) {
+    std::string known;
+    for (std::size_t i = 0; i < tensors.size(); ++i) {
+        if (tensors[i].name == name) {
+            return i;
+        }
+        known += (known.empty() ? "'" : ", '") + tensors[i].name + "'";
+    }
+    throw InputError(manifest.artifact_path().string() + ": has no output '" + name +
+                     "' as the manifest says; it has " + known);
+}
+
+const Registration& registered(const std::string& name) {
+    const auto found = registry().find(name);
+    if (found == registry().end()) {
+        std::string known;
+        for (const std::string& other : backend_names()) {
+            known += (known.empty() ? "" : ", ") + other;
+        }
+        throw InputError("no back-end is called '" + name + "'; this build has " + known);
+    }
+    return found->second;
 }
 
 }  // namespace
 
-const std::vector<std::string>& compute_units_names() {
-    static const std::vector<std::string> names = {"all", "cpu", "cpu-gpu", "cpu-ane"};
-    return names;
-}
-
-std::string compute_units_name(ComputeUnits units) {
-    return compute_units_names()[static_cast<std::size_t>(units)];
-}
-
-bool register_backend(const std::string& name, BackendFactory open, const std::set<Option>& takes) {
+bool register_backend(const std::string& name, BackendFactory open,
+                      const std::vector<RuntimeOption>& takes) {
     return registry().emplace(name, Registration{open, takes}).second;
 }
 
@@ -55,10 +76,15 @@ bool register_left_out(const std::string& name, const std::string& reason) {
 
 std::vector<std::string> backend_names() {
     std::vector<std::string> names;
+    names.reserve(registry().size());
     for (const auto& [name, registration] : registry()) {
         names.push_back(name);
     }
     return names;
+}
+
+const std::vector<RuntimeOption>& runtime_options_of(const std::string& backend) {
+    return registered(backend).takes;
 }
 
 std::unique_ptr<Backend> open_backend(const std::string& name, const Manifest& manifest,
@@ -66,27 +92,27 @@ std::unique_ptr<Backend> open_backend(const std::string& name, const Manifest& m
     if (const auto reason = left_out().find(name); reason != left_out().end()) {
         throw ToolMissing(reason->second);
     }
-    const auto found = registry().find(name);
-    if (found == registry().end()) {
-        std::string known;
-        for (const std::string& other : backend_names()) {
-            known += (known.empty() ? "" : ", ") + other;
-        }
-        throw InputError("no back-end is called '" + name + "'; this build has " + known);
-    }
-    const std::set<Option>& takes = found->second.takes;
-    if (options.compute_units && takes.count(Option::compute_units) == 0) {
-        throw InputError("the " + name + " back-end takes no --compute-units");
-    }
-    if (!options.plan_cache.empty() && takes.count(Option::plan_cache) == 0) {
-        throw InputError("the " + name + " back-end takes no --plan-cache");
-    }
-    return found->second.open(manifest, options);
+    const Registration& backend = registered(name);
+    check_runtime_options(name, backend.takes, options.runtime_options);
+    return backend.open(manifest, options);
 }
 
-void check_tensors(const Backend& backend, const Manifest& manifest) {
-    check_tensor("input", backend.inputs(), manifest.input, manifest);
-    check_tensor("output", backend.outputs(), manifest.output(), manifest);
+std::vector<std::size_t> match_tensors(const Backend& backend, const Manifest& manifest) {
+    const std::vector<TensorSpec> inputs = backend.inputs(), outputs = backend.outputs();
+    check_count("input", inputs.size(), 1, manifest);
+    check_tensor("input", inputs.front(), manifest.input, manifest);
+    check_count("output", outputs.size(), manifest.outputs.size(), manifest);
+    if (outputs.size() == 1) {  // whose name may differ between runtimes
+        check_tensor("output", outputs.front(), manifest.outputs.front(), manifest);
+        return {0};
+    }
+    std::vector<std::size_t> indices;
+    indices.reserve(outputs.size());
+    for (const TensorSpec& expected : manifest.outputs) {
+        indices.push_back(index_of(expected.name, outputs, manifest));
+        check_tensor("output '" + expected.name + "'", outputs[indices.back()], expected, manifest);
+    }
+    return indices;
 }
 
 }  // namespace edgevit

@@ -1,4 +1,4 @@
-// What a back-end is: one artifact, opened, that eats one input tensor and gives one output tensor.
+// A back-end runs one opened artifact: one input tensor in, output tensors out.
 //
 // A back-end lives in one folder under targets/ and registers itself: no list names it.
 #pragma once
@@ -8,31 +8,20 @@
 #include <map>
 #include <memory>
 #include <optional>
-#include <set>
 #include <string>
 #include <vector>
 
 #include "core/bytes.h"
 #include "core/manifest.h"
+#include "runtime_options.h"
 
 namespace edgevit {
-
-// The parts of a chip that a runtime may use, where it takes such a wish (Core ML does).
-enum class ComputeUnits { all, cpu, cpu_gpu, cpu_ane };
-
-// "all", "cpu", "cpu-gpu", "cpu-ane", in order: how command line, C API and result spell them.
-const std::vector<std::string>& compute_units_names();
-std::string compute_units_name(ComputeUnits units);
 
 struct BackendOptions {
     int threads = 1;
     std::string runtime_library;  // what --runtime named, e.g. a shared library; empty: not given
-    std::optional<ComputeUnits> compute_units = {};  // absent: not given
-    std::filesystem::path plan_cache = {};           // folder for compiled plans; empty: none kept
+    RuntimeOptions runtime_options = {};  // what this back-end alone takes
 };
-
-// Options that only some back-ends take; each says which when it registers itself.
-enum class Option { compute_units, plan_cache };
 
 // Facts about the runtime, each as it reports it; what it cannot tell stays empty.
 struct RuntimeFacts {
@@ -84,11 +73,12 @@ class Backend {
     virtual std::vector<TensorSpec> inputs() const = 0;
     virtual std::vector<TensorSpec> outputs() const = 0;
 
-    // One inference in three steps, so that invoke() can be timed alone. The sizes are those of
-    // the one input and the one output. Each raises Error with the runtime's own message.
+    // One inference in three steps, so that invoke() can be timed alone. `bytes` is the one input,
+    // get_output() copies output `index` of outputs(), which has `size_bytes`. Each raises Error
+    // with the runtime's own message.
     virtual void set_input(ByteView bytes) = 0;
     virtual void invoke() = 0;
-    virtual void get_output(std::uint8_t* out, std::size_t size_bytes) = 0;
+    virtual void get_output(std::size_t index, std::uint8_t* out, std::size_t size_bytes) = 0;
 
     // How long the last invoke() kept the accelerator busy, by its own clock; empty where there is
     // no such clock.
@@ -105,9 +95,10 @@ using BackendFactory = std::unique_ptr<Backend> (*)(const Manifest&, const Backe
 
 // Called while the program starts, from the back-end's own file:
 //     const bool registered = edgevit::register_backend("name", open_function);
-// `takes` lists the options that may be given. Always true.
+// `takes` lists the runtime options that may be given; those that reach `open` were checked
+// against it. Always true.
 bool register_backend(const std::string& name, BackendFactory open,
-                      const std::set<Option>& takes = {});
+                      const std::vector<RuntimeOption>& takes = {});
 
 // The same for a target whose back-end this build lacks: opening it raises ToolMissing with the
 // reason. CMake's edgevit_leave_out_backend() writes the call. Always true.
@@ -115,13 +106,18 @@ bool register_left_out(const std::string& name, const std::string& reason);
 
 std::vector<std::string> backend_names();
 
+// What the back-end was registered with. Raises InputError for an unknown name.
+const std::vector<RuntimeOption>& runtime_options_of(const std::string& backend);
+
 // Opens the artifact. Raises InputError for an unknown name, an option that the back-end does not
 // take or an artifact that the runtime refuses, ToolMissing when the runtime's library is not there
 // or the back-end was left out of this build.
 std::unique_ptr<Backend> open_backend(const std::string& name, const Manifest& manifest,
                                       const BackendOptions& options);
 
-// Raises InputError when the opened artifact's tensors are not those of the manifest.
-void check_tensors(const Backend& backend, const Manifest& manifest);
+// For each output of the manifest its index in backend.outputs(): the one of its name, or, of a
+// single output, the only one. Raises InputError when the opened artifact's tensors are not those
+// of the manifest.
+std::vector<std::size_t> match_tensors(const Backend& backend, const Manifest& manifest);
 
 }  // namespace edgevit

@@ -8,6 +8,7 @@
 #include <stdexcept>
 #include <string>
 
+#include "c_structs.h"
 #include "core/errors.h"
 #include "core/manifest.h"
 #include "handle.h"
@@ -41,6 +42,11 @@ class Hold {
     void forget() { handle_ = nullptr; }
 
     Session* operator->() const { return &handle_->session; }
+
+    Classification& classification() const {
+        check_classes(handle_->session.manifest());
+        return *handle_->classification;
+    }
 
   private:
     edgevit_session* handle_;
@@ -93,47 +99,10 @@ edgevit_status guarded(edgevit_error* error, const Action& action) noexcept {
     } catch (...) { return fill(error, EDGEVIT_FAILED, "an unknown exception"); }
 }
 
-void require(bool condition, const char* message) {
-    if (!condition) {
-        throw CallError(message);
-    }
+const Manifest& manifest_of(const edgevit_session* session) {
+    require(session != nullptr, "the session is null");
+    return session->session.manifest();
 }
-
-std::string text_or_empty(const char* text) { return text == nullptr ? "" : text; }
-
-ComputeUnits compute_units_of(const std::string& name) {
-    const std::vector<std::string>& names = compute_units_names();
-    const auto found = std::find(names.begin(), names.end(), name);
-    if (found == names.end()) {
-        throw InputError("compute units '" + name + "'; known are all, cpu, cpu-gpu, cpu-ane");
-    }
-    return static_cast<ComputeUnits>(found - names.begin());
-}
-
-BackendOptions backend_options(const edgevit_options& given) {
-    BackendOptions options;
-    if (given.threads < 0 || given.threads > 256) {
-        throw InputError("options.threads is " + std::to_string(given.threads) +
-                         "; 1 to 256, or 0 for the default, can be used");
-    }
-    options.threads = given.threads == 0 ? 1 : given.threads;
-    options.runtime_library = text_or_empty(given.runtime_library);
-    if (given.compute_units != nullptr) {
-        options.compute_units = compute_units_of(given.compute_units);
-    }
-    options.plan_cache = text_or_empty(given.plan_cache);
-    return options;
-}
-
-Pixels pixels_of(const edgevit_image* image) {
-    require(image != nullptr, "the image is null");
-    return {image->pixels, image->width, image->height, image->stride_bytes,
-            static_cast<PixelFormat>(image->format)};
-}
-
-static_assert(static_cast<int>(PixelFormat::rgb) == EDGEVIT_RGB888);
-static_assert(static_cast<int>(PixelFormat::rgba) == EDGEVIT_RGBA8888);
-static_assert(static_cast<int>(PixelFormat::bgra) == EDGEVIT_BGRA8888);
 
 void preprocess(const Hold& session, const edgevit_image* image) {
     session->preprocess(pixels_of(image));
@@ -146,8 +115,8 @@ void check_results(const edgevit_result* results, const std::size_t* count) {
 }
 
 void write_top_k(const Hold& session, edgevit_result* results, std::size_t* count) {
-    const std::vector<float>& logits = session->read_logits();
-    const std::vector<std::size_t>& best = session->top_k(*count);
+    const std::vector<float>& logits = session.classification().read_logits();
+    const std::vector<std::size_t>& best = session.classification().top_k(*count);
     for (std::size_t i = 0; i < best.size(); ++i) {
         results[i] = {static_cast<std::int32_t>(best[i]), logits[best[i]],
                       session->manifest().labels[best[i]].c_str()};
@@ -194,15 +163,9 @@ edgevit_status edgevit_open(const char* folder, const edgevit_options* options,
     }
     return guarded(error, [&] {
         require(folder != nullptr && session != nullptr, "folder or session is null");
-        edgevit_options given;
-        edgevit_options_init(&given);
-        if (options != nullptr) {
-            require(options->struct_size_bytes == sizeof given,
-                    "options.struct_size_bytes is not this library's: call edgevit_options_init() "
-                    "and build with the header of the library that is loaded");
-            given = *options;
-        }
-        *session = new edgevit_session(load_artifact(folder), text_or_empty(given.backend),
+        const edgevit_options given = known_options(options);
+        *session = new edgevit_session(load_artifact(folder),
+                                       given.backend == nullptr ? "" : given.backend,
                                        backend_options(given));
     });
 }
@@ -223,6 +186,7 @@ edgevit_status edgevit_classify(edgevit_session* session, const edgevit_image* i
     return guarded(error, [&] {
         const Hold held(session);
         check_results(results, count);
+        held.classification();
         preprocess(held, image);
         held->invoke();
         write_top_k(held, results, count);
@@ -258,14 +222,48 @@ edgevit_status edgevit_invoke(edgevit_session* session, edgevit_error* error) no
     return guarded(error, [&] { Hold(session)->invoke(); });
 }
 
+edgevit_status edgevit_output(edgevit_session* session, size_t index, float* values, size_t count,
+                              edgevit_error* error) noexcept {
+    return guarded(error, [&] {
+        const Hold held(session);
+        require(values != nullptr, "values is null");
+        const std::vector<float>& output = held->output(index);
+        require(count == output.size(), "count is not the output's element_count");
+        std::copy(output.begin(), output.end(), values);
+    });
+}
+
+edgevit_status edgevit_output_bytes(edgevit_session* session, size_t index, void* bytes,
+                                    size_t size_bytes, edgevit_error* error) noexcept {
+    return guarded(error, [&] {
+        const Hold held(session);
+        require(bytes != nullptr, "bytes is null");
+        const Bytes& output = held->output_bytes(index);
+        require(size_bytes == output.size(), "size_bytes is not the output's");
+        std::memcpy(bytes, output.data(), output.size());
+    });
+}
+
 edgevit_status edgevit_logits(edgevit_session* session, float* logits, size_t count,
                               edgevit_error* error) noexcept {
     return guarded(error, [&] {
         const Hold held(session);
         require(logits != nullptr, "logits is null");
-        const std::vector<float>& answer = held->read_logits();
+        const std::vector<float>& answer = held.classification().read_logits();
         require(count == answer.size(), "count is not edgevit_class_count()");
         std::copy(answer.begin(), answer.end(), logits);
+    });
+}
+
+edgevit_status edgevit_probabilities(edgevit_session* session, float* probabilities, size_t count,
+                                     edgevit_error* error) noexcept {
+    return guarded(error, [&] {
+        const Hold held(session);
+        require(probabilities != nullptr, "probabilities is null");
+        const std::vector<double>& answer = held.classification().probabilities();
+        require(count == answer.size(), "count is not edgevit_class_count()");
+        std::transform(answer.begin(), answer.end(), probabilities,
+                       [](double value) { return static_cast<float>(value); });
     });
 }
 
@@ -288,8 +286,14 @@ size_t edgevit_input_size_bytes(const edgevit_session* session) noexcept {
     return session == nullptr ? 0 : session->session.manifest().input.size_bytes();
 }
 
+size_t edgevit_output_count(const edgevit_session* session) noexcept {
+    return session == nullptr ? 0 : session->session.manifest().outputs.size();
+}
+
 size_t edgevit_class_count(const edgevit_session* session) noexcept {
-    return session == nullptr ? 0 : session->session.manifest().labels.size();
+    return session == nullptr || !session->classification
+               ? 0
+               : session->session.manifest().labels.size();
 }
 
 const char* edgevit_label(const edgevit_session* session, size_t class_index) noexcept {
@@ -300,4 +304,27 @@ const char* edgevit_label(const edgevit_session* session, size_t class_index) no
 
 const char* edgevit_backend(const edgevit_session* session) noexcept {
     return session == nullptr ? nullptr : session->session.backend_name().c_str();
+}
+
+edgevit_status edgevit_input_info(const edgevit_session* session, edgevit_tensor* tensor,
+                                  edgevit_error* error) noexcept {
+    return guarded(error, [&] { describe(manifest_of(session).input, tensor); });
+}
+
+edgevit_status edgevit_output_info(const edgevit_session* session, size_t index,
+                                   edgevit_tensor* tensor, edgevit_error* error) noexcept {
+    return guarded(error, [&] {
+        const Manifest& manifest = manifest_of(session);
+        require(index < manifest.outputs.size(), "index is not below edgevit_output_count()");
+        describe(manifest.outputs[index], tensor);
+    });
+}
+
+edgevit_status edgevit_find_output(const edgevit_session* session, const char* name, size_t* index,
+                                   edgevit_error* error) noexcept {
+    return guarded(error, [&] {
+        require(session != nullptr && name != nullptr && index != nullptr,
+                "session, name or index is null");
+        *index = session->session.output_index(name);
+    });
 }

@@ -1,8 +1,5 @@
 #include "session.h"
 
-#include <algorithm>
-#include <cmath>
-#include <numeric>
 #include <utility>
 
 #include "core/errors.h"
@@ -25,12 +22,15 @@ Session::Session(Manifest manifest, const std::string& backend_name,
 }
 
 void Session::allocate() {
-    check_tensors(*backend_, manifest_);
+    const std::vector<std::size_t> indices = match_tensors(*backend_, manifest_);
     input_.resize(manifest_.input.size_bytes());
-    output_.resize(manifest_.output().size_bytes());
-    logits_.resize(manifest_.output().elements());
-    order_.resize(logits_.size());
-    best_.reserve(logits_.size());
+    outputs_.resize(indices.size());
+    for (std::size_t i = 0; i < indices.size(); ++i) {
+        const TensorSpec& spec = manifest_.outputs[i];
+        outputs_[i].backend_index = indices[i];
+        outputs_[i].bytes.resize(spec.size_bytes());
+        outputs_[i].real.resize(spec.elements());
+    }
 }
 
 void Session::preprocess(const Pixels& pixels) {
@@ -63,36 +63,50 @@ void Session::invoke() {
         throw CallError("there is nothing to run: no input was set");
     }
     state_ = State::ready;
+    for (Output& output : outputs_) {
+        output.is_fetched = output.is_real = false;
+    }
     backend_->invoke();
     state_ = State::invoked;
 }
 
-const std::vector<float>& Session::read_logits() {
-    if (state_ == State::answered) {
-        return logits_;
+Session::Output& Session::fetched(std::size_t index) {
+    if (index >= outputs_.size()) {
+        throw CallError("output " + std::to_string(index) + " is asked for, the model has " +
+                        std::to_string(outputs_.size()));
     }
     if (state_ != State::invoked) {
-        throw CallError("there are no logits: the model was not run on the last input");
+        throw CallError("there is no output: the model was not run on the last input");
     }
-    backend_->get_output(output_.data(), output_.size());
-    dequantize(manifest_.output(), output_.data(), logits_.data());
-    if (!std::all_of(logits_.begin(), logits_.end(), [](float x) { return std::isfinite(x); })) {
-        throw InputError(manifest_.artifact_path().string() + ": its logits hold NaN or infinity");
+    Output& output = outputs_[index];
+    if (!output.is_fetched) {
+        backend_->get_output(output.backend_index, output.bytes.data(), output.bytes.size());
+        output.is_fetched = true;
     }
-    state_ = State::answered;
-    return logits_;
+    return output;
 }
 
-const std::vector<std::size_t>& Session::top_k(std::size_t count) {
-    const std::vector<float>& logits = read_logits();
-    const auto comes_first = [&logits](std::size_t a, std::size_t b) {
-        return logits[a] > logits[b] || (logits[a] == logits[b] && a < b);
-    };
-    std::iota(order_.begin(), order_.end(), std::size_t{0});
-    const auto end = order_.begin() + static_cast<std::ptrdiff_t>(std::min(count, order_.size()));
-    std::partial_sort(order_.begin(), end, order_.end(), comes_first);
-    best_.assign(order_.begin(), end);
-    return best_;
+const Bytes& Session::output_bytes(std::size_t index) { return fetched(index).bytes; }
+
+const std::vector<float>& Session::output(std::size_t index) {
+    Output& output = fetched(index);
+    if (!output.is_real) {
+        dequantize(manifest_.outputs[index], output.bytes.data(), output.real.data());
+        output.is_real = true;
+    }
+    return output.real;
+}
+
+std::size_t Session::output_index(const std::string& name) const {
+    std::string known;
+    for (std::size_t i = 0; i < manifest_.outputs.size(); ++i) {
+        if (manifest_.outputs[i].name == name) {
+            return i;
+        }
+        known += (known.empty() ? "'" : ", '") + manifest_.outputs[i].name + "'";
+    }
+    throw InputError(manifest_.artifact_path().string() + ": has no output '" + name +
+                     "'; it has " + known);
 }
 
 }  // namespace edgevit

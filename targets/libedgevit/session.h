@@ -1,9 +1,8 @@
-// An opened artifact and the way of a picture through it. The C API and the harness run this one:
-// what is validated is what ships.
+// An opened artifact: from a picture to its outputs. The C API, the harness and the app templates
+// run this one: what is validated is what ships.
 #pragma once
 
 #include <cstddef>
-#include <filesystem>
 #include <memory>
 #include <string>
 #include <vector>
@@ -12,8 +11,8 @@
 #include "core/bytes.h"
 #include "core/image.h"
 #include "core/manifest.h"
+#include "core/pixels.h"
 #include "core/preprocess.h"
-#include "pixels.h"
 
 namespace edgevit {
 
@@ -48,18 +47,27 @@ class Session {
     // The runtime's call and nothing else, for the clock's sake.
     void invoke();
 
-    // Fetches the output as real numbers, one a class. Raises InputError when one is NaN
-    // or infinite.
-    const std::vector<float>& read_logits();
+    // Output `index` of manifest().outputs, as the artifact stores it or as real numbers. Each is
+    // fetched once an inference, and valid until the next. Raises CallError for another index.
+    const Bytes& output_bytes(std::size_t index);
+    const std::vector<float>& output(std::size_t index);
 
-    // The `count` best classes of the last read_logits(), best first, of equal ones the lower index
-    // first; all classes where there are fewer. Valid until the next call.
-    const std::vector<std::size_t>& top_k(std::size_t count);
+    // The index of the output of that name. Raises InputError naming those there are.
+    std::size_t output_index(const std::string& name) const;
 
   private:
-    void allocate();
+    enum class State { empty, ready, invoked };
 
-    enum class State { empty, ready, invoked, answered };
+    struct Output {
+        std::size_t backend_index = 0;
+        bool is_fetched = false;
+        bool is_real = false;
+        Bytes bytes;
+        std::vector<float> real;
+    };
+
+    void allocate();
+    Output& fetched(std::size_t index);
 
     Manifest manifest_;
     std::string backend_name_;
@@ -69,10 +77,7 @@ class Session {
     bool preprocessed_ = false;
     Image rgb_;
     Bytes input_;
-    Bytes output_;
-    std::vector<float> logits_;
-    std::vector<std::size_t> order_;
-    std::vector<std::size_t> best_;
+    std::vector<Output> outputs_;  // in the manifest's order
 };
 
 }  // namespace edgevit

@@ -3,6 +3,7 @@
 #include "backend.h"
 
 #include <stdlib.h>
+#include <unistd.h>  // where Darwin declares mkdtemp
 
 #include <cstdlib>
 #include <system_error>
@@ -66,7 +67,7 @@ class OnnxRuntimeBackend : public Backend {
     OnnxRuntimeBackend(const Manifest& manifest, const BackendOptions& options)
         : model_(onnx_file(manifest)), path_(library_path(options)), threads_(options.threads),
           library_(load_library(path_)), session_(library_, model_, threads_, "") {
-        check_tensors(*this, manifest);  // before buffers are made for one input and one output
+        match_tensors(*this, manifest);  // before buffers are made for one input
         session_.allocate();
     }
 
@@ -75,8 +76,8 @@ class OnnxRuntimeBackend : public Backend {
 
     void set_input(ByteView bytes) override { session_.set_input(bytes); }
     void invoke() override { session_.invoke(); }
-    void get_output(std::uint8_t* out, std::size_t size_bytes) override {
-        session_.get_output(out, size_bytes);
+    void get_output(std::size_t index, std::uint8_t* out, std::size_t size_bytes) override {
+        session_.get_output(index, out, size_bytes);
     }
 
     RuntimeFacts facts() const override {

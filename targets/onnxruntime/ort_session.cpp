@@ -72,8 +72,7 @@ Session::Session(const Library& library, const std::filesystem::path& file, int 
                  const std::string& profile_prefix)
     : library_(library), file_(file.string()), environment_(nullptr, library.api.ReleaseEnv),
       memory_info_(nullptr, library.api.ReleaseMemoryInfo),
-      session_(nullptr, library.api.ReleaseSession), input_(nullptr, library.api.ReleaseValue),
-      output_(nullptr, library.api.ReleaseValue) {
+      session_(nullptr, library.api.ReleaseSession), input_(nullptr, library.api.ReleaseValue) {
     const Api& api = library_.api;
     Handle environment = nullptr, memory_info = nullptr, session = nullptr;
     library_.check(api.CreateEnv(kLogErrors, "edgevit", &environment), "creating the environment");
@@ -91,6 +90,7 @@ Session::Session(const Library& library, const std::filesystem::path& file, int 
     std::size_t inputs = 0, outputs = 0;
     library_.check(api.SessionGetInputCount(session, &inputs), "counting inputs");
     library_.check(api.SessionGetOutputCount(session, &outputs), "counting outputs");
+    inputs_.reserve(inputs), outputs_.reserve(outputs);
     for (std::size_t i = 0; i < inputs; ++i) {
         inputs_.push_back(describe(i, true));
     }
@@ -151,7 +151,12 @@ std::string Session::take_text(char* text) const {
 
 void Session::allocate() {
     input_ = make_value(inputs_.front(), input_memory_);
-    output_ = make_value(outputs_.front(), output_memory_);
+    output_memories_.resize(outputs_.size());
+    for (std::size_t i = 0; i < outputs_.size(); ++i) {
+        output_values_.push_back(make_value(outputs_[i], output_memories_[i]));
+        output_names_.push_back(outputs_[i].name.c_str());
+        output_handles_.push_back(output_values_.back().get());
+    }
 }
 
 Owned Session::make_value(const TensorSpec& spec, Bytes& memory) const {
@@ -178,20 +183,20 @@ void Session::set_input(ByteView bytes) {
 
 void Session::invoke() {
     const char* input_name = inputs_.front().name.c_str();
-    const char* output_name = outputs_.front().name.c_str();
     const ConstHandle input = input_.get();
-    Handle output = output_.get();  // given, so that ONNX Runtime writes into it
     library_.check(
-        library_.api.Run(session_.get(), nullptr, &input_name, &input, 1, &output_name, 1, &output),
+        library_.api.Run(session_.get(), nullptr, &input_name, &input, 1, output_names_.data(),
+                         output_names_.size(), output_handles_.data()),
         "running the model");
 }
 
-void Session::get_output(std::uint8_t* out, std::size_t size_bytes) const {
-    if (size_bytes != output_memory_.size()) {
-        throw Error("ONNX Runtime: an output of " + std::to_string(output_memory_.size()) +
+void Session::get_output(std::size_t index, std::uint8_t* out, std::size_t size_bytes) const {
+    const Bytes& memory = output_memories_.at(index);
+    if (size_bytes != memory.size()) {
+        throw Error("ONNX Runtime: an output of " + std::to_string(memory.size()) +
                     " bytes, expected " + std::to_string(size_bytes));
     }
-    std::memcpy(out, output_memory_.data(), size_bytes);
+    std::memcpy(out, memory.data(), size_bytes);
 }
 
 std::filesystem::path Session::end_profiling() {

@@ -42,12 +42,12 @@ class Session {
     const std::vector<TensorSpec>& inputs() const { return inputs_; }
     const std::vector<TensorSpec>& outputs() const { return outputs_; }
 
-    // Makes the buffers; needs one input and one output, without open sides.
+    // Makes the buffers; needs one input, and no open sides.
     void allocate();
 
     void set_input(ByteView bytes);
     void invoke();
-    void get_output(std::uint8_t* out, std::size_t size_bytes) const;
+    void get_output(std::size_t index, std::uint8_t* out, std::size_t size_bytes) const;
 
     // Stops profiling and returns the file it wrote.
     std::filesystem::path end_profiling();
@@ -67,9 +67,12 @@ class Session {
     std::vector<TensorSpec> inputs_;
     std::vector<TensorSpec> outputs_;
     Bytes input_memory_;
-    Bytes output_memory_;
+    std::vector<Bytes> output_memories_;
     Owned input_;  // values of the memory above
-    Owned output_;
+    std::vector<Owned> output_values_;
+    // The outputs as ONNX Runtime takes them: their names, and values that it writes into.
+    std::vector<const char*> output_names_;
+    std::vector<Handle> output_handles_;
 };
 
 }  // namespace edgevit::onnxruntime

@@ -28,13 +28,16 @@ class TensorRtBackend : public Backend {
   public:
     TensorRtBackend(const Manifest& manifest, const BackendOptions& options) : gpu_(find_gpu()) {
         std::optional<PlanCache> cache;
-        if (!options.plan_cache.empty()) {
-            cache.emplace(options.plan_cache);
+        const std::string folder = runtime_option(options.runtime_options, "plan_cache", "");
+        if (!folder.empty()) {
+            cache.emplace(folder);
         }
+        const std::int64_t workspace_mib =
+            runtime_integer(options.runtime_options, "workspace_mib", kDefaultWorkspaceMib);
         plan_ = make_plan(logger_, manifest.artifact_path(), manifest.artifact_sha256, gpu_,
-                          cache ? &*cache : nullptr);
+                          workspace_mib, cache ? &*cache : nullptr);
         session_.emplace(logger_, plan_);
-        check_tensors(*this, manifest);  // before buffers are made for one input and one output
+        match_tensors(*this, manifest);  // before buffers are made for one input
         session_->allocate();
     }
 
@@ -43,8 +46,8 @@ class TensorRtBackend : public Backend {
 
     void set_input(ByteView bytes) override { session_->set_input(bytes); }
     void invoke() override { session_->invoke(); }
-    void get_output(std::uint8_t* out, std::size_t size_bytes) override {
-        session_->get_output(out, size_bytes);
+    void get_output(std::size_t index, std::uint8_t* out, std::size_t size_bytes) override {
+        session_->get_output(index, out, size_bytes);
     }
     std::optional<double> last_device_us() const override { return session_->last_device_us(); }
 
@@ -83,8 +86,13 @@ std::unique_ptr<Backend> open_tensorrt(const Manifest& manifest, const BackendOp
     return std::make_unique<TensorRtBackend>(manifest, options);
 }
 
-[[maybe_unused]] const bool registered =
-    register_backend("tensorrt", open_tensorrt, {Option::plan_cache});
+[[maybe_unused]] const bool registered = register_backend(
+    "tensorrt", open_tensorrt,
+    {{"plan_cache", "existing folder, writable by you alone, that keeps compiled plans"},
+     {"workspace_mib",
+      "most GPU memory for a layer's scratch space, MiB (default 1024)",
+      {},
+      {{16, 65536}}}});
 
 }  // namespace
 }  // namespace edgevit::tensorrt

@@ -17,9 +17,12 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr std::uint64_t kMaxOnnxBytes = 2147483647;  // protobuf's own limit
-constexpr std::size_t kWorkspaceBytes = std::size_t{1} << 30;
-// Part of a kept plan's key: change it with anything that the builder is told below.
-constexpr const char* kSettings = "strongly typed, workspace 1 GiB, detailed verbosity";
+
+// Part of a kept plan's key: change it with anything that build() tells the builder.
+std::string settings_of(std::int64_t workspace_mib) {
+    return "strongly typed, workspace " + std::to_string(workspace_mib) +
+           " MiB, detailed verbosity";
+}
 
 std::string dotted(int value, int high, int low) {
     return std::to_string(value / high) + "." + std::to_string(value % high / low);
@@ -89,7 +92,8 @@ std::uint32_t network_flags() {
 #endif
 }
 
-Bytes build(Logger& logger, const fs::path& path, const Bytes& onnx, const PlanCache* cache) {
+Bytes build(Logger& logger, const fs::path& path, const Bytes& onnx, std::int64_t workspace_mib,
+            const PlanCache* cache) {
     // In this order, so that what was made of another is destroyed before it.
     const std::unique_ptr<nvinfer1::IBuilder> builder(nvinfer1::createInferBuilder(logger));
     if (builder == nullptr) {
@@ -110,7 +114,8 @@ Bytes build(Logger& logger, const fs::path& path, const Bytes& onnx, const PlanC
         throw InputError(path.string() + ": TensorRT " + tensorrt_version() +
                          " cannot read it: " + parser_errors(*parser));
     }
-    config->setMemoryPoolLimit(nvinfer1::MemoryPoolType::kWORKSPACE, kWorkspaceBytes);
+    config->setMemoryPoolLimit(nvinfer1::MemoryPoolType::kWORKSPACE,
+                               static_cast<std::size_t>(workspace_mib) << 20);
     config->setProfilingVerbosity(nvinfer1::ProfilingVerbosity::kDETAILED);
     std::optional<TimingCache> timings;
     if (cache != nullptr) {
@@ -153,15 +158,15 @@ std::string tensorrt_version() {
 }
 
 Bytes make_plan(Logger& logger, const fs::path& onnx, const std::string& onnx_sha256,
-                const Gpu& gpu, const PlanCache* cache) {
+                const Gpu& gpu, std::int64_t workspace_mib, const PlanCache* cache) {
     const PlanKey key = {onnx_sha256,        gpu.name,        gpu.compute_capability,
-                         tensorrt_version(), gpu.cuda_driver, kSettings};
+                         tensorrt_version(), gpu.cuda_driver, settings_of(workspace_mib)};
     if (cache != nullptr) {
         if (std::optional<Bytes> kept = cache->find(key)) {
             return std::move(*kept);
         }
     }
-    Bytes plan = build(logger, onnx, read_onnx(onnx, onnx_sha256), cache);
+    Bytes plan = build(logger, onnx, read_onnx(onnx, onnx_sha256), workspace_mib, cache);
     if (cache != nullptr) {
         cache->store(key, plan);
     }

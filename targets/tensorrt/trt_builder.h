@@ -1,6 +1,7 @@
 // From the ONNX file to a plan for this GPU, or the plan kept from an earlier time.
 #pragma once
 
+#include <cstdint>
 #include <filesystem>
 #include <string>
 
@@ -23,10 +24,13 @@ Gpu find_gpu();
 // The version of the TensorRT library that is loaded: "10.3.0".
 std::string tensorrt_version();
 
-// A plan for `gpu`, taken from `cache` (null: none) where it has one, else built and kept there.
-// Takes seconds to minutes. Raises InputError when the file is not the one with that sha256 or
-// TensorRT refuses it, Error when it cannot build it.
+constexpr std::int64_t kDefaultWorkspaceMib = 1024;
+
+// A plan for `gpu` whose layers use at most `workspace_mib` MiB of scratch memory, taken from
+// `cache` (null: none) where it has one, else built and kept there. Takes seconds to minutes.
+// Raises InputError when the file is not the one with that sha256 or TensorRT refuses it, Error
+// when it cannot build it.
 Bytes make_plan(Logger& logger, const std::filesystem::path& onnx, const std::string& onnx_sha256,
-                const Gpu& gpu, const PlanCache* cache);
+                const Gpu& gpu, std::int64_t workspace_mib, const PlanCache* cache);
 
 }  // namespace edgevit::tensorrt

@@ -73,7 +73,9 @@ Session::Session(Logger& logger, ByteView plan)
 
 void Session::allocate() {
     input_ = bind(inputs_.front());
-    output_ = bind(outputs_.front());
+    for (const TensorSpec& output : outputs_) {
+        output_buffers_.push_back(bind(output));
+    }
 }
 
 Session::Buffer Session::bind(const TensorSpec& spec) {
@@ -101,9 +103,11 @@ void Session::invoke() {
         throw Error("TensorRT: cannot run the plan: " + logger_.take_errors());
     }
     check_cuda(cudaEventRecord(stopped_.get(), stream_.get()), "recording an event");
-    check_cuda(cudaMemcpyAsync(output_.host.get(), output_.device.get(), output_.size_bytes,
-                               cudaMemcpyDeviceToHost, stream_.get()),
-               "copying the output");
+    for (const Buffer& output : output_buffers_) {
+        check_cuda(cudaMemcpyAsync(output.host.get(), output.device.get(), output.size_bytes,
+                                   cudaMemcpyDeviceToHost, stream_.get()),
+                   "copying an output");
+    }
     check_cuda(cudaStreamSynchronize(stream_.get()), "running the plan");
     float milliseconds = 0;
     check_cuda(cudaEventElapsedTime(&milliseconds, started_.get(), stopped_.get()),
@@ -111,9 +115,10 @@ void Session::invoke() {
     last_device_us_ = 1000.0 * static_cast<double>(milliseconds);
 }
 
-void Session::get_output(std::uint8_t* out, std::size_t size_bytes) const {
-    check_size(size_bytes, output_.size_bytes, "an output");
-    std::memcpy(out, output_.host.get(), size_bytes);
+void Session::get_output(std::size_t index, std::uint8_t* out, std::size_t size_bytes) const {
+    const Buffer& output = output_buffers_.at(index);
+    check_size(size_bytes, output.size_bytes, "an output");
+    std::memcpy(out, output.host.get(), size_bytes);
 }
 
 void Session::time_layers(LayerTimer& timer) { context_->setProfiler(&timer); }

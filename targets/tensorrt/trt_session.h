@@ -1,4 +1,4 @@
-// A plan, opened on the GPU, that eats one input tensor and gives one output tensor.
+// A plan, opened on the GPU: one input tensor in, output tensors out.
 #pragma once
 
 #include <NvInfer.h>
@@ -32,13 +32,13 @@ class Session {
     const std::vector<TensorSpec>& inputs() const { return inputs_; }
     const std::vector<TensorSpec>& outputs() const { return outputs_; }
 
-    // Makes the buffers; needs one input and one output.
+    // Makes the buffers; needs one input.
     void allocate();
 
     void set_input(ByteView bytes);
-    // Copies the input to the GPU, runs, copies the output back, waits.
+    // Copies the input to the GPU, runs, copies the outputs back, waits.
     void invoke();
-    void get_output(std::uint8_t* out, std::size_t size_bytes) const;
+    void get_output(std::size_t index, std::uint8_t* out, std::size_t size_bytes) const;
 
     // How long the last invoke() ran on the GPU, without the copies.
     double last_device_us() const { return last_device_us_; }
@@ -69,7 +69,7 @@ class Session {
     Event started_;
     Event stopped_;
     Buffer input_;
-    Buffer output_;
+    std::vector<Buffer> output_buffers_;
     double last_device_us_ = 0;
 };
 

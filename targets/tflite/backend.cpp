@@ -50,7 +50,7 @@ class LiteRtBackend : public Backend {
     LiteRtBackend(const Manifest& manifest, const BackendOptions& options)
         : library_(library_path(options)), threads_(options.threads), api_(load_library(library_)),
           model_(api_, manifest.artifact_path()) {
-        check_tensors(*this, manifest);  // before a session assumes one input and one output
+        match_tensors(*this, manifest);  // before a session assumes one input
         session_.emplace(api_, model_, threads_, false);
     }
 
@@ -59,8 +59,8 @@ class LiteRtBackend : public Backend {
 
     void set_input(ByteView bytes) override { session_->set_input(bytes); }
     void invoke() override { session_->invoke(); }
-    void get_output(std::uint8_t* out, std::size_t size_bytes) override {
-        session_->get_output(out, size_bytes);
+    void get_output(std::size_t index, std::uint8_t* out, std::size_t size_bytes) override {
+        session_->get_output(index, out, size_bytes);
     }
 
     RuntimeFacts facts() const override {

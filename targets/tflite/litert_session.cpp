@@ -146,8 +146,7 @@ void Model::describe(Handle tensor, std::vector<TensorSpec>& specs,
 
 Session::Session(const Api& api, const Model& model, int threads, bool profiling)
     : api_(api), options_(nullptr, api.DestroyOptions),
-      compiled_(nullptr, api.DestroyCompiledModel), input_(nullptr, api.DestroyTensorBuffer),
-      output_(nullptr, api.DestroyTensorBuffer) {
+      compiled_(nullptr, api.DestroyCompiledModel), input_(nullptr, api.DestroyTensorBuffer) {
     Handle options = nullptr, compiled = nullptr;
     check(api_.CreateOptions(&options), "creating options");
     options_.reset(options);
@@ -159,8 +158,11 @@ Session::Session(const Api& api, const Model& model, int threads, bool profiling
     check(api_.CreateCompiledModel(model.environment(), model.model(), options, &compiled),
           "compiling the model");
     compiled_.reset(compiled);
-    input_ = make_buffer(model, true);
-    output_ = make_buffer(model, false);
+    input_ = make_input(model);
+    for (std::size_t i = 0; i < model.outputs().size(); ++i) {
+        outputs_.push_back(make_output(model, i));
+        output_handles_.push_back(outputs_.back().get());
+    }
 }
 
 // Options travel as a TOML text under an identifier.
@@ -174,12 +176,23 @@ void Session::add_options(Handle options, const char* identifier, const std::str
     static_cast<void>(owner.release());
 }
 
-Owned Session::make_buffer(const Model& model, bool is_input) const {
-    Handle requirements = nullptr, buffer = nullptr;
-    const auto look_up = is_input ? api_.GetCompiledModelInputBufferRequirements
-                                  : api_.GetCompiledModelOutputBufferRequirements;
-    check(look_up(compiled_.get(), 0, 0, &requirements), "reading buffer requirements");
-    const RankedTensorType& type = is_input ? model.input_type() : model.output_type();
+Owned Session::make_input(const Model& model) const {
+    Handle requirements = nullptr;
+    check(api_.GetCompiledModelInputBufferRequirements(compiled_.get(), 0, 0, &requirements),
+          "reading buffer requirements");
+    return make_buffer(model, model.input_types().front(), requirements);
+}
+
+Owned Session::make_output(const Model& model, std::size_t index) const {
+    Handle requirements = nullptr;
+    check(api_.GetCompiledModelOutputBufferRequirements(compiled_.get(), 0, index, &requirements),
+          "reading buffer requirements");
+    return make_buffer(model, model.output_types()[index], requirements);
+}
+
+Owned Session::make_buffer(const Model& model, const RankedTensorType& type,
+                           Handle requirements) const {
+    Handle buffer = nullptr;
     check(api_.CreateManagedTensorBufferFromRequirements(model.environment(), &type, requirements,
                                                          &buffer),
           "creating a tensor buffer");
@@ -192,12 +205,14 @@ void Session::set_input(ByteView bytes) {
 }
 
 void Session::invoke() {
-    Handle input = input_.get(), output = output_.get();
-    check(api_.RunCompiledModel(compiled_.get(), 0, 1, &input, 1, &output), "running the model");
+    Handle input = input_.get();
+    check(api_.RunCompiledModel(compiled_.get(), 0, 1, &input, output_handles_.size(),
+                                output_handles_.data()),
+          "running the model");
 }
 
-void Session::get_output(std::uint8_t* out, std::size_t size_bytes) {
-    const Lock lock(api_, output_.get(), kRead, size_bytes);
+void Session::get_output(std::size_t index, std::uint8_t* out, std::size_t size_bytes) {
+    const Lock lock(api_, outputs_.at(index).get(), kRead, size_bytes);
     std::memcpy(out, lock.memory(), size_bytes);
 }
 

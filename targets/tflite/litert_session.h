@@ -33,8 +33,8 @@ class Model {
     std::size_t ops() const { return ops_; }  // in the signature's graph, as in the file
     const std::vector<TensorSpec>& inputs() const { return inputs_; }
     const std::vector<TensorSpec>& outputs() const { return outputs_; }
-    const RankedTensorType& input_type() const { return input_types_.front(); }
-    const RankedTensorType& output_type() const { return output_types_.front(); }
+    const std::vector<RankedTensorType>& input_types() const { return input_types_; }
+    const std::vector<RankedTensorType>& output_types() const { return output_types_; }
 
   private:
     void describe(Handle tensor, std::vector<TensorSpec>& specs,
@@ -51,14 +51,14 @@ class Model {
     std::vector<RankedTensorType> output_types_;
 };
 
-// A model with one input and one output, compiled for the CPU.
+// A model with one input, compiled for the CPU.
 class Session {
   public:
     Session(const Api& api, const Model& model, int threads, bool profiling);
 
     void set_input(ByteView bytes);
     void invoke();
-    void get_output(std::uint8_t* out, std::size_t size_bytes);
+    void get_output(std::size_t index, std::uint8_t* out, std::size_t size_bytes);
 
     bool fully_accelerated() const;
     bool non_cpu_fully_accelerated() const;
@@ -74,13 +74,16 @@ class Session {
 
   private:
     void add_options(Handle options, const char* identifier, const std::string& toml) const;
-    Owned make_buffer(const Model& model, bool is_input) const;
+    Owned make_input(const Model& model) const;
+    Owned make_output(const Model& model, std::size_t index) const;
+    Owned make_buffer(const Model& model, const RankedTensorType& type, Handle requirements) const;
 
     const Api& api_;
     Owned options_;
     Owned compiled_;
     Owned input_;
-    Owned output_;
+    std::vector<Owned> outputs_;
+    std::vector<Handle> output_handles_;  // of outputs_, as LiteRT takes them
 };
 
 }  // namespace edgevit::litert

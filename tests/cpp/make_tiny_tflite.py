@@ -1,12 +1,13 @@
-"""Write `data/tiny.tflite`, the small INT8 classifier that the LiteRT tests run.
+"""Write `data/tiny.tflite` and `data/outputs.tflite`, small INT8 nets that the LiteRT tests run.
 
     python tests/cpp/make_tiny_tflite.py
 
 Seven ops over an 8x8 image: CONV_2D, GELU, CONV_2D, ADD, MEAN, CONV_2D, RESHAPE. The GELU is there
 because XNNPACK has no int8 GELU: the graph must come out as two delegated partitions and one op
-left to the built-in kernels, which is what the test of the op counts asserts. Weights are drawn
-from a fixed seed, so the file is the same each time; it is committed (3.3 KB), and this script
-only says how it came to be.
+left to the built-in kernels, which is what the test of the op counts asserts. outputs.tflite is the
+same net with three more outputs, of rank 1, 4 and 5. Weights are drawn from a fixed seed, so the
+files are the same each time; they are committed (3.3 and 4.0 KB), and this script only says how
+they came to be.
 """
 
 from __future__ import annotations
@@ -122,18 +123,26 @@ class TinyModel:
         """Return the flatbuffer with one signature, `serving_default`."""
         signature = schema.SignatureDefT()
         signature.signatureKey, signature.subgraphIndex = "serving_default", 0
-        for field, index in (("inputs", self.graph.inputs[0]), ("outputs", self.graph.outputs[0])):
-            entry = schema.TensorMapT()
-            entry.name, entry.tensorIndex = self.graph.tensors[index].name, index
-            setattr(signature, field, [entry])
+        signature.inputs = [self._named(index) for index in self.graph.inputs]
+        signature.outputs = [self._named(index) for index in self.graph.outputs]
         self.model.signatureDefs = [signature]
         builder = flatbuffers.Builder(4096)
         builder.Finish(self.model.Pack(builder), b"TFL3")
         return bytes(builder.Output())
 
+    def _named(self, index: int) -> schema.TensorMapT:
+        entry = schema.TensorMapT()
+        entry.name, entry.tensorIndex = self.graph.tensors[index].name, index
+        return entry
 
-def build() -> bytes:
-    """Return the model's bytes."""
+
+def build(several_outputs: bool = False) -> bytes:
+    """Return the model's bytes.
+
+    With `several_outputs` the model answers, in this order, "best" int8 [1], "map" float32
+    [1, 4, 4, 8], "logits" int8 [1, 4] and "grid" int8 [1, 2, 2, 4, 8]: the mean of the logits, and
+    twice what the mean is taken of.
+    """
     rng = np.random.default_rng(7)
     tiny, int8 = TinyModel(), schema.TensorType.INT8
     half = SIDE // 2
@@ -180,11 +189,51 @@ def build() -> bytes:
         reshape,
     )
     tiny.graph.inputs, tiny.graph.outputs = [image], [logits]
+    if several_outputs:
+        add_outputs(tiny, logits, add)
     return tiny.pack()
 
 
+def add_outputs(tiny: TinyModel, logits: int, features: int) -> None:
+    """Give the model three outputs beside the logits."""
+    int8, half = schema.TensorType.INT8, SIDE // 2
+    axis = tiny.tensor("axis", [1], schema.TensorType.INT32, data=np.array([1], np.int32))
+    best = tiny.op(
+        schema.BuiltinOperator.MEAN,
+        [logits, axis],
+        tiny.tensor("best", [1], int8, [0.00390625]),
+        schema.BuiltinOptions.ReducerOptions,
+        schema.ReducerOptionsT(),
+        version=2,
+    )
+    reals = tiny.op(
+        schema.BuiltinOperator.DEQUANTIZE,
+        [features],
+        tiny.tensor("map", [1, half, half, CHANNELS], schema.TensorType.FLOAT32),
+        schema.BuiltinOptions.DequantizeOptions,
+        schema.DequantizeOptionsT(),
+        version=2,
+    )
+    sides = [1, half // 2, 2, half, CHANNELS]
+    shape = tiny.tensor(
+        "grid.shape", [len(sides)], schema.TensorType.INT32, data=np.array(sides, np.int32)
+    )
+    reshape = schema.ReshapeOptionsT()
+    reshape.newShape = sides
+    grid = tiny.op(
+        schema.BuiltinOperator.RESHAPE,
+        [features, shape],
+        tiny.tensor("grid", sides, int8, [0.0625]),
+        schema.BuiltinOptions.ReshapeOptions,
+        reshape,
+    )
+    tiny.graph.outputs = [best, reals, logits, grid]
+
+
 if __name__ == "__main__":
-    path = Path(__file__).parent / "data" / "tiny.tflite"
-    path.parent.mkdir(exist_ok=True)
-    path.write_bytes(build())
-    print(f"{path.name}: {path.stat().st_size} bytes")
+    folder = Path(__file__).parent / "data"
+    folder.mkdir(exist_ok=True)
+    for name, several_outputs in (("tiny.tflite", False), ("outputs.tflite", True)):
+        path = folder / name
+        path.write_bytes(build(several_outputs))
+        print(f"{path.name}: {path.stat().st_size} bytes")

@@ -128,6 +128,25 @@ inline json manifest_json(int classes, const std::string& artifact = "artifact")
     return manifest;
 }
 
+// The same as schema version 2, with these outputs: {name, shape, dtype, scale, zero_point} each.
+inline json with_outputs(json manifest, const std::vector<json>& outputs) {
+    manifest.erase("output");
+    manifest["schema_version"] = 2;
+    manifest["task"] = "classification";
+    manifest["outputs"] = outputs;
+    return manifest;
+}
+
+inline json output_json(const std::string& name, const std::vector<std::int64_t>& shape,
+                        const std::string& dtype, const json& scale = nullptr,
+                        const json& zero_point = nullptr) {
+    return {{"name", name},
+            {"shape", shape},
+            {"dtype", dtype},
+            {"scale", scale},
+            {"zero_point", zero_point}};
+}
+
 inline void write_artifact(const fs::path& folder, const json& manifest,
                            const std::string& artifact = "artifact") {
     write_text(folder / "model.bin", artifact);

@@ -3,7 +3,9 @@
 
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <atomic>
+#include <cmath>
 #include <condition_variable>
 #include <mutex>
 #include <new>
@@ -11,6 +13,7 @@
 #include <thread>
 
 #include "backend.h"
+#include "core/half.h"
 #include "core/preprocess.h"
 #include "support.h"
 
@@ -22,20 +25,28 @@ namespace {
 // A back-end whose answer is the same for every input, and whose invoke() does what a test says.
 std::function<void()> on_invoke;
 Bytes scripted_answer;
+RuntimeOptions scripted_options;
+int outputs_read = 0;
 
 class ScriptedBackend : public Backend {
   public:
     explicit ScriptedBackend(const Manifest& manifest)
-        : input_(manifest.input), output_(manifest.output()) {}
+        : input_(manifest.input), outputs_(manifest.outputs.rbegin(), manifest.outputs.rend()) {}
     std::vector<TensorSpec> inputs() const override { return {input_}; }
-    std::vector<TensorSpec> outputs() const override { return {output_}; }
+    std::vector<TensorSpec> outputs() const override { return outputs_; }
     void set_input(ByteView bytes) override { CHECK(bytes.size == input_.size_bytes()); }
     void invoke() override {
         if (on_invoke) {
             on_invoke();
         }
     }
-    void get_output(std::uint8_t* out, std::size_t size_bytes) override {
+    // The last output is the scripted answer; of the others every byte is the index.
+    void get_output(std::size_t index, std::uint8_t* out, std::size_t size_bytes) override {
+        ++outputs_read;
+        if (index + 1 < outputs_.size()) {
+            std::fill_n(out, size_bytes, static_cast<std::uint8_t>(index));
+            return;
+        }
         REQUIRE(size_bytes == scripted_answer.size());
         std::memcpy(out, scripted_answer.data(), size_bytes);
     }
@@ -44,14 +55,17 @@ class ScriptedBackend : public Backend {
 
   private:
     TensorSpec input_;
-    TensorSpec output_;
+    std::vector<TensorSpec> outputs_;  // in another order than the manifest's
 };
 
-std::unique_ptr<Backend> open_scripted(const Manifest& manifest, const BackendOptions&) {
+std::unique_ptr<Backend> open_scripted(const Manifest& manifest, const BackendOptions& options) {
+    scripted_options = options.runtime_options;
     return std::make_unique<ScriptedBackend>(manifest);
 }
 
-[[maybe_unused]] const bool scripted = register_backend("scripted", open_scripted);
+[[maybe_unused]] const bool scripted = register_backend(
+    "scripted", open_scripted,
+    {{"mode", "how", {"fast", "slow"}}, {"size", "how much", {}, {{-8, 8}}}, {"folder", "where"}});
 
 struct Closer {
     void operator()(edgevit_session* session) const {
@@ -298,10 +312,77 @@ TEST_CASE("bad options are refused") {
         options.struct_size_bytes = size;
         CHECK(status() == EDGEVIT_BAD_CALL);
     }
+    const edgevit_runtime_option null_name[] = {{nullptr, "x"}}, null_value[] = {{"x", nullptr}};
+    for (const edgevit_runtime_option* pair : {null_name, null_value}) {
+        edgevit_options_init(&options);
+        options.runtime_options = pair, options.runtime_option_count = 1;
+        CHECK(status() == EDGEVIT_BAD_CALL);
+    }
+    options.runtime_options = nullptr;
+    CHECK(status() == EDGEVIT_BAD_CALL);
+    options.runtime_options = null_name, options.runtime_option_count = SIZE_MAX;
+    CHECK(status() == EDGEVIT_BAD_CALL);
     CHECK(session == nullptr);
     edgevit_options_init(&options);
     options.threads = 2;
     REQUIRE(status() == EDGEVIT_OK);
+    CHECK(edgevit_close(session, nullptr) == EDGEVIT_OK);
+}
+
+TEST_CASE("runtime options reach the back-end, which says what it takes") {
+    Fixture fixture;
+    write_artifact(fixture.folder.path(), fixture.manifest);
+    const auto status = [&](const std::vector<edgevit_runtime_option>& pairs,
+                            const char* compute_units = nullptr) {
+        edgevit_session* session = nullptr;
+        edgevit_options options;
+        edgevit_options_init(&options);
+        options.backend = "scripted";
+        options.compute_units = compute_units;
+        options.runtime_options = pairs.data();
+        options.runtime_option_count = pairs.size();
+        const edgevit_status code =
+            edgevit_open(fixture.folder.path().c_str(), &options, &session, &fixture.error);
+        edgevit_close(session, nullptr);
+        return code;
+    };
+    REQUIRE(status({{"mode", "fast"}, {"size", "-3"}, {"folder", "any=thing"}}) == EDGEVIT_OK);
+    CHECK(scripted_options ==
+          RuntimeOptions{{"folder", "any=thing"}, {"mode", "fast"}, {"size", "-3"}});
+    CHECK(runtime_integer(scripted_options, "size", 5) == -3);
+    CHECK(runtime_integer({}, "size", 5) == 5);
+    CHECK(runtime_option({}, "mode", "slow") == "slow");
+    REQUIRE(status({}) == EDGEVIT_OK);
+    CHECK(scripted_options.empty());
+    const auto refused = [&](const std::vector<edgevit_runtime_option>& pairs, const char* part) {
+        CHECK(status(pairs) == EDGEVIT_BAD_INPUT);
+        CAPTURE(fixture.error.message);
+        CHECK(contains(fixture.error.message, part));
+    };
+    refused({{"speed", "1"}},
+            "the scripted back-end takes no runtime option 'speed'; it takes mode=fast|slow, "
+            "size=-8..8, folder=TEXT");
+    refused({{"mode", "Fast"}}, "mode is 'Fast'; the scripted back-end takes mode=fast|slow");
+    refused({{"size", "9"}}, "takes size=-8..8");
+    refused({{"size", "1 "}}, "takes size=-8..8");
+    refused({{"size", "+1"}}, "takes size=-8..8");
+    refused({{"folder", ""}}, "takes folder=TEXT");
+    refused({{"mode", "fast"}, {"mode", "fast"}}, "'mode' is given twice");
+    CHECK(status({{"compute_units", "cpu"}}, "cpu") == EDGEVIT_BAD_INPUT);
+    CHECK(contains(fixture.error.message, "'compute_units' is given twice"));
+}
+
+TEST_CASE("the options of a caller with the first header are taken") {
+    Fixture fixture;
+    write_artifact(fixture.folder.path(), fixture.manifest);
+    edgevit_options options;
+    edgevit_options_init(&options);
+    options.struct_size_bytes = offsetof(edgevit_options, runtime_options);
+    options.threads = 3;
+    options.runtime_option_count = 7;  // memory that is not the caller's
+    edgevit_session* session = nullptr;
+    CHECK(edgevit_open(fixture.folder.path().c_str(), &options, &session, &fixture.error) ==
+          EDGEVIT_OK);
     CHECK(edgevit_close(session, nullptr) == EDGEVIT_OK);
 }
 
@@ -472,7 +553,13 @@ TEST_CASE("a second thread on a session in use gets BUSY, in every function") {
     CHECK(edgevit_logits(held, logits, 7, nullptr) == EDGEVIT_BUSY);
     CHECK(edgevit_top_k(held, &result, &count, nullptr) == EDGEVIT_BUSY);
     CHECK(edgevit_close(held, nullptr) == EDGEVIT_BUSY);
+    CHECK(edgevit_output(held, 0, logits, 7, nullptr) == EDGEVIT_BUSY);
+    CHECK(edgevit_output_bytes(held, 0, tensor.data(), 7, nullptr) == EDGEVIT_BUSY);
+    CHECK(edgevit_probabilities(held, logits, 7, nullptr) == EDGEVIT_BUSY);
     CHECK(edgevit_class_count(held) == 7);  // facts may be read at any time
+    edgevit_tensor info = {};
+    info.struct_size_bytes = sizeof info;
+    CHECK(edgevit_output_info(held, 0, &info, nullptr) == EDGEVIT_OK);
     {
         const std::lock_guard<std::mutex> lock(mutex);
         may_leave = true;
@@ -509,6 +596,135 @@ TEST_CASE("threads that fight for a session get whole answers or BUSY") {
     CHECK(ok + busy == 4000);
     CHECK(ok > 0);
     CHECK(wrong == 0);
+}
+
+TEST_CASE("every output is handed over, by index and by name") {
+    Fixture fixture;
+    fixture.manifest =
+        with_outputs(fixture.manifest, {output_json("logits", {1, 7}, "int8", 0.25, -1),
+                                        output_json("map", {1, 2, 3}, "float16"),
+                                        output_json("step", {1}, "uint8", 0.5, 3)});
+    const Opened session = fixture.opened("scripted");
+    edgevit_session* const open = session.get();
+    edgevit_error* const error = &fixture.error;
+    CHECK(edgevit_output_count(open) == 3);
+    CHECK(edgevit_class_count(open) == 7);
+    edgevit_tensor tensor = {};
+    tensor.struct_size_bytes = sizeof tensor;
+    REQUIRE(edgevit_output_info(open, 1, &tensor, error) == EDGEVIT_OK);
+    CHECK(std::string(tensor.name) == "map");
+    CHECK(tensor.rank == 3);
+    CHECK((tensor.shape[0] == 1 && tensor.shape[1] == 2 && tensor.shape[2] == 3));
+    CHECK(tensor.shape[3] == 0);
+    CHECK(tensor.element_count == 6);
+    CHECK(tensor.size_bytes == 12);
+    CHECK(tensor.dtype == EDGEVIT_FLOAT16);
+    CHECK((tensor.scale == 0 && tensor.zero_point == 0));
+    REQUIRE(edgevit_output_info(open, 2, &tensor, error) == EDGEVIT_OK);
+    CHECK(tensor.rank == 1);
+    CHECK((tensor.scale == 0.5F && tensor.zero_point == 3));
+    REQUIRE(edgevit_input_info(open, &tensor, error) == EDGEVIT_OK);
+    CHECK(std::string(tensor.name) == "input");
+    CHECK(tensor.size_bytes == edgevit_input_size_bytes(open));
+    size_t index = 9;
+    REQUIRE(edgevit_find_output(open, "step", &index, error) == EDGEVIT_OK);
+    CHECK(index == 2);
+    CHECK(edgevit_find_output(open, "stop", &index, error) == EDGEVIT_BAD_INPUT);
+    CHECK(contains(error->message, "has no output 'stop'; it has 'logits', 'map', 'step'"));
+
+    float reals[7];
+    std::uint8_t bytes[12];
+    CHECK(edgevit_output(open, 0, reals, 7, error) == EDGEVIT_BAD_CALL);  // not run yet
+    REQUIRE(edgevit_preprocess(open, &fixture.image, error) == EDGEVIT_OK);
+    CHECK(edgevit_output(open, 0, reals, 7, error) == EDGEVIT_BAD_CALL);
+    REQUIRE(edgevit_invoke(open, error) == EDGEVIT_OK);
+    outputs_read = 0;
+    REQUIRE(edgevit_output(open, 0, reals, 7, error) == EDGEVIT_OK);
+    CHECK((reals[0] == 0.5F && reals[1] == 2.5F && reals[4] == 0.25F));
+    REQUIRE(edgevit_output(open, 0, reals, 7, error) == EDGEVIT_OK);
+    CHECK(logits_of(open).front() == 0.5F);
+    CHECK(outputs_read == 1);  // each is fetched once, and only when it is asked for
+    REQUIRE(edgevit_output_bytes(open, 1, bytes, 12, error) == EDGEVIT_OK);
+    CHECK((bytes[0] == 1 && bytes[11] == 1));
+    REQUIRE(edgevit_output(open, 1, reals, 6, error) == EDGEVIT_OK);
+    CHECK(reals[5] == half_to_float(0x0101));
+    REQUIRE(edgevit_output(open, 2, reals, 1, error) == EDGEVIT_OK);
+    CHECK(reals[0] == -1.5F);  // (0 - 3) * 0.5
+    CHECK(outputs_read == 3);
+
+    for (const size_t wrong : {size_t{0}, size_t{6}, size_t{8}, SIZE_MAX}) {
+        CHECK(edgevit_output(open, 0, reals, wrong, error) == EDGEVIT_BAD_CALL);
+        CHECK(edgevit_output_bytes(open, 0, bytes, wrong, error) == EDGEVIT_BAD_CALL);
+        tensor.struct_size_bytes = wrong;
+        CHECK(edgevit_output_info(open, 0, &tensor, error) == EDGEVIT_BAD_CALL);
+        CHECK(edgevit_input_info(open, &tensor, error) == EDGEVIT_BAD_CALL);
+    }
+    tensor.struct_size_bytes = sizeof tensor;
+    for (const size_t none : {size_t{3}, SIZE_MAX}) {
+        CHECK(edgevit_output(open, none, reals, 7, error) == EDGEVIT_BAD_CALL);
+        CHECK(edgevit_output_bytes(open, none, bytes, 7, error) == EDGEVIT_BAD_CALL);
+        CHECK(edgevit_output_info(open, none, &tensor, error) == EDGEVIT_BAD_CALL);
+    }
+    CHECK(edgevit_output(open, 0, nullptr, 7, error) == EDGEVIT_BAD_CALL);
+    CHECK(edgevit_output_bytes(open, 0, nullptr, 7, error) == EDGEVIT_BAD_CALL);
+    CHECK(edgevit_output_info(open, 0, nullptr, error) == EDGEVIT_BAD_CALL);
+    CHECK(edgevit_find_output(open, nullptr, &index, error) == EDGEVIT_BAD_CALL);
+    CHECK(edgevit_find_output(open, "map", nullptr, error) == EDGEVIT_BAD_CALL);
+    CHECK(edgevit_output(nullptr, 0, reals, 7, error) == EDGEVIT_BAD_CALL);
+    CHECK(edgevit_output_bytes(nullptr, 0, bytes, 7, error) == EDGEVIT_BAD_CALL);
+    CHECK(edgevit_output_info(nullptr, 0, &tensor, error) == EDGEVIT_BAD_CALL);
+    CHECK(edgevit_input_info(nullptr, &tensor, error) == EDGEVIT_BAD_CALL);
+    CHECK(edgevit_find_output(nullptr, "map", &index, error) == EDGEVIT_BAD_CALL);
+    CHECK(edgevit_output_count(nullptr) == 0);
+}
+
+TEST_CASE("an artifact of another task has outputs and no classes") {
+    Fixture fixture;
+    fixture.manifest = with_outputs(fixture.manifest, {output_json("boxes", {1, 5, 4}, "float32")});
+    fixture.manifest["task"] = "detection";
+    const Opened session = fixture.opened();
+    edgevit_session* const open = session.get();
+    CHECK(edgevit_class_count(open) == 0);
+    CHECK(edgevit_label(open, 0) == nullptr);
+    CHECK(fixture.classify(open) == EDGEVIT_BAD_INPUT);
+    CHECK(contains(fixture.error.message, "its task is 'detection', which has no classes"));
+    edgevit_result result;
+    size_t count = 1;
+    float reals[20];
+    CHECK(edgevit_top_k(open, &result, &count, nullptr) == EDGEVIT_BAD_INPUT);
+    CHECK(edgevit_logits(open, reals, 20, nullptr) == EDGEVIT_BAD_INPUT);
+    CHECK(edgevit_probabilities(open, reals, 20, nullptr) == EDGEVIT_BAD_INPUT);
+    REQUIRE(edgevit_preprocess(open, &fixture.image, nullptr) == EDGEVIT_OK);
+    REQUIRE(edgevit_invoke(open, nullptr) == EDGEVIT_OK);
+    CHECK(edgevit_output(open, 0, reals, 20, nullptr) == EDGEVIT_OK);
+}
+
+TEST_CASE("probabilities are the softmax of the logits, and a classifier's own as they are") {
+    Fixture fixture;
+    float found[7];
+    {
+        const Opened session = fixture.opened("scripted");
+        REQUIRE(fixture.classify(session.get()) == EDGEVIT_OK);
+        REQUIRE(edgevit_probabilities(session.get(), found, 7, nullptr) == EDGEVIT_OK);
+        const std::vector<float> logits = logits_of(session.get());
+        double total = 0;
+        for (const float logit : logits) {
+            total += std::exp(static_cast<double>(logit));
+        }
+        for (std::size_t i = 0; i < 7; ++i) {
+            const auto expected =
+                static_cast<float>(std::exp(static_cast<double>(logits[i])) / total);
+            CHECK(found[i] == doctest::Approx(expected));
+        }
+        CHECK(edgevit_probabilities(session.get(), found, 6, nullptr) == EDGEVIT_BAD_CALL);
+        CHECK(edgevit_probabilities(session.get(), nullptr, 7, nullptr) == EDGEVIT_BAD_CALL);
+        CHECK(edgevit_probabilities(nullptr, found, 7, nullptr) == EDGEVIT_BAD_CALL);
+    }
+    fixture.manifest["options"] = {{"output_type", "classifier"}};
+    const Opened session = fixture.opened("scripted");
+    REQUIRE(fixture.classify(session.get()) == EDGEVIT_OK);
+    REQUIRE(edgevit_probabilities(session.get(), found, 7, nullptr) == EDGEVIT_OK);
+    CHECK(found[1] == 2.5F);
 }
 
 TEST_CASE("version and status have names") {

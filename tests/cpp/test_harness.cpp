@@ -24,7 +24,8 @@ class ConstantBackend : public Backend {
     std::vector<TensorSpec> outputs() const override { return {output_}; }
     void set_input(ByteView bytes) override { CHECK(bytes.size == input_.size_bytes()); }
     void invoke() override { ++invocations; }
-    void get_output(std::uint8_t* out, std::size_t size_bytes) override {
+    void get_output(std::size_t index, std::uint8_t* out, std::size_t size_bytes) override {
+        CHECK(index == 0);
         CHECK(size_bytes == answer_.size());
         std::memcpy(out, answer_.data(), answer_.size());
     }
@@ -37,6 +38,17 @@ class ConstantBackend : public Backend {
     TensorSpec input_;
     TensorSpec output_;
     Bytes answer_;
+};
+
+// Has these outputs, and runs nothing.
+class ManyOutputs : public ConstantBackend {
+  public:
+    ManyOutputs(TensorSpec input, std::vector<TensorSpec> outputs)
+        : ConstantBackend(std::move(input), {}, {}), outputs_(std::move(outputs)) {}
+    std::vector<TensorSpec> outputs() const override { return outputs_; }
+
+  private:
+    std::vector<TensorSpec> outputs_;
 };
 
 // Takes compute units and reports ops by device, untimed: what Core ML's back-end reports.
@@ -53,15 +65,15 @@ class PlacingBackend : public ConstantBackend {
     }
 };
 
-std::optional<ComputeUnits> requested_units;
+RuntimeOptions requested_options;
 
 std::unique_ptr<Backend> open_placing(const Manifest& manifest, const BackendOptions& options) {
-    requested_units = options.compute_units;
-    return std::make_unique<PlacingBackend>(manifest.input, manifest.output(), Bytes{1, 2, 3});
+    requested_options = options.runtime_options;
+    return std::make_unique<PlacingBackend>(manifest.input, manifest.logits(), Bytes{1, 2, 3});
 }
 
 [[maybe_unused]] const bool placing =
-    register_backend("placing", open_placing, {Option::compute_units});
+    register_backend("placing", open_placing, {{"compute_units", "what to use", {"all", "cpu"}}});
 [[maybe_unused]] const bool absent = register_left_out("absent", "not built here, use another");
 
 // An artifact folder and an image folder, and the harness run on them.
@@ -114,6 +126,41 @@ TEST_CASE("a run with the null back-end writes a whole result, twice the same") 
     CHECK(first["peak_memory_bytes"] > 100000);
     REQUIRE(bench.run() == 0);
     CHECK(bench.result()["accuracy"] == first["accuracy"]);
+}
+
+TEST_CASE("a request file asks for the run that the flags ask for") {
+    const Bench bench;
+    const fs::path file = bench.folder / "run.json";
+    const auto run = [&](json changes) {
+        json request = {{"schema_version", 1},
+                        {"kind", "edgevit-request"},
+                        {"artifact", (bench.folder / "artifact").string()},
+                        {"data", (bench.folder / "images").string()},
+                        {"out", (bench.folder / "r.json").string()}};
+        request.update(changes);
+        write_text(file, request.dump());
+        const std::string name = file.string();
+        const char* argv[] = {"edgevit-harness", "--request", name.c_str(), "--quiet"};
+        return run_command_line(4, argv);
+    };
+    REQUIRE(run({{"backend", "placing"}, {"runtime_options", {{"compute_units", "cpu"}}}}) == 0);
+    CHECK(requested_options == RuntimeOptions{{"compute_units", "cpu"}});
+    CHECK(bench.result()["backend"] == "placing");
+    REQUIRE(bench.run({"--limit", "2", "--warmup", "3"}) == 0);
+    const json by_flags = bench.result();
+    REQUIRE(run({{"limit", 2}, {"warmup", 3}}) == 0);
+    for (const char* key : {"accuracy", "threads", "warmup", "limit", "dataset", "backend"}) {
+        CHECK(bench.result()[key] == by_flags[key]);
+    }
+    fs::remove(bench.folder / "r.json");
+    CHECK(run({{"runtime_options", {{"compute_units", "cpu"}}}}) == 2);  // null takes none
+    CHECK(run({{"backend", "placing"}, {"runtime_options", {{"compute_units", "tpu"}}}}) == 2);
+    CHECK(run({{"threads", 0}}) == 2);
+    CHECK(run({{"schema_version", 2}}) == 2);
+    fs::remove(file);
+    const char* argv[] = {"edgevit-harness", "--request", "/no/such/file.json"};
+    CHECK(run_command_line(3, argv) == 2);
+    CHECK_FALSE(fs::exists(bench.folder / "r.json"));
 }
 
 TEST_CASE("a limit takes images spread over the set") {
@@ -291,9 +338,13 @@ TEST_CASE("compute units reach a back-end that takes them, and no other takes th
     CHECK(bench.run({"--compute-units", "cpu"}) == 2);
     CHECK(bench.run({"--backend", "tflite", "--compute-units", "all"}) == 2);
     REQUIRE(bench.run({"--backend", "placing"}) == 0);
-    CHECK_FALSE(requested_units);
-    REQUIRE(bench.run({"--backend", "placing", "--compute-units", "cpu-ane"}) == 0);
-    CHECK(requested_units == ComputeUnits::cpu_ane);
+    CHECK(requested_options.empty());
+    REQUIRE(bench.run({"--backend", "placing", "--compute-units", "cpu"}) == 0);
+    CHECK(requested_options == RuntimeOptions{{"compute_units", "cpu"}});
+    CHECK(bench.run({"--backend", "placing", "--compute-units", "tpu"}) == 2);
+    CHECK(bench.run({"--backend", "placing", "--runtime-option", "compute_units=tpu"}) == 2);
+    REQUIRE(bench.run({"--backend", "placing", "--runtime-option", "compute_units=all"}) == 0);
+    CHECK(requested_options == RuntimeOptions{{"compute_units", "all"}});
 }
 
 TEST_CASE("no back-end but TensorRT's takes a folder for plans") {
@@ -323,18 +374,59 @@ TEST_CASE("help is no error") {
 
 TEST_CASE("an artifact whose tensors are not the manifest's is refused") {
     const Manifest manifest = parse_manifest(manifest_json(3).dump(), "m");
-    ConstantBackend good(manifest.input, manifest.output(), {});
-    CHECK_NOTHROW(check_tensors(good, manifest));
+    ConstantBackend good(manifest.input, manifest.logits(), {});
+    CHECK_NOTHROW(match_tensors(good, manifest));
     TensorSpec other = manifest.input;
     other.scale = 0.25F;
-    ConstantBackend scaled(other, manifest.output(), {});
-    CHECK(contains(message_of<InputError>([&] { check_tensors(scaled, manifest); }),
+    ConstantBackend scaled(other, manifest.logits(), {});
+    CHECK(contains(message_of<InputError>([&] { match_tensors(scaled, manifest); }),
                    "the manifest says uint8"));
-    other = manifest.output();
+    other = manifest.logits();
     other.shape = {1, 4};
     ConstantBackend shaped(manifest.input, other, {});
-    CHECK(contains(message_of<InputError>([&] { check_tensors(shaped, manifest); }),
+    CHECK(contains(message_of<InputError>([&] { match_tensors(shaped, manifest); }),
                    "its output is int8 [1, 4]"));
+}
+
+TEST_CASE("several outputs are found by their names, in any order") {
+    const json a = output_json("a", {1, 3}, "int8", 0.25, -1), b = output_json("b", {1}, "float32"),
+               c = output_json("c", {1, 2, 2}, "float32");
+    const auto manifest_of = [](const std::vector<json>& outputs) {
+        return parse_manifest(with_outputs(manifest_json(3), outputs).dump(), "m");
+    };
+    const Manifest manifest = manifest_of({a, b, c});
+    ManyOutputs backend(manifest.input,
+                        {manifest.outputs[2], manifest.outputs[0], manifest.outputs[1]});
+    CHECK(match_tensors(backend, manifest) == std::vector<std::size_t>{1, 2, 0});
+    const auto refused = [&](const std::vector<json>& outputs) {
+        return message_of<InputError>([&] { match_tensors(backend, manifest_of(outputs)); });
+    };
+    CHECK(contains(refused({a, b}), "has 3 outputs, 2 are expected"));
+    CHECK(contains(refused({a}), "has 3 outputs, one is expected"));
+    json other = b;
+    other["name"] = "d";
+    CHECK(contains(refused({a, other, c}),
+                   "has no output 'd' as the manifest says; it has 'c', 'a', 'b'"));
+    other = c;
+    other["shape"] = {1, 4};
+    CHECK(contains(refused({a, b, other}),
+                   "its output 'c' is float32 [1, 2, 2], the manifest says float32 [1, 4]"));
+}
+
+TEST_CASE("the harness measures a classification, and refuses another task") {
+    Bench bench;
+    const json boxes = output_json("boxes", {1, 5, 4}, "float32");
+    bench.manifest =
+        with_outputs(manifest_json(3), {output_json("logits", {1, 3}, "int8", 0.25, -1), boxes});
+    write_artifact(bench.folder / "artifact", bench.manifest);
+    REQUIRE(bench.run() == 0);
+    const json several = bench.result();
+    write_artifact(bench.folder / "artifact", manifest_json(3));
+    REQUIRE(bench.run() == 0);
+    CHECK(several["accuracy"] == bench.result()["accuracy"]);
+    bench.manifest["task"] = "detection";
+    write_artifact(bench.folder / "artifact", bench.manifest);
+    CHECK(bench.run() == 2);
 }
 
 TEST_CASE("warm-up is not counted, and equal logits go to the first class") {
@@ -343,7 +435,7 @@ TEST_CASE("warm-up is not counted, and equal logits go to the first class") {
     const Dataset dataset = Dataset::open(bench.folder / "images", manifest.labels);
     Session session(
         manifest, "constant",
-        std::make_unique<ConstantBackend>(manifest.input, manifest.output(), Bytes{7, 7, 7}));
+        std::make_unique<ConstantBackend>(manifest.input, manifest.logits(), Bytes{7, 7, 7}));
     EvaluationOptions options;
     options.warmup = 4;
     const Evaluation evaluation = evaluate(session, dataset, nullptr, options);
@@ -370,7 +462,7 @@ TEST_CASE("logits that are not finite are refused") {
     const float nan = std::numeric_limits<float>::quiet_NaN();
     std::memcpy(answer.data() + 4, &nan, 4);
     Session session(manifest, "constant",
-                    std::make_unique<ConstantBackend>(manifest.input, manifest.output(), answer));
+                    std::make_unique<ConstantBackend>(manifest.input, manifest.logits(), answer));
     const std::string message =
         message_of<InputError>([&] { evaluate(session, dataset, nullptr, {}); });
     CHECK(contains(message, "NaN"));

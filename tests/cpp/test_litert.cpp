@@ -1,7 +1,11 @@
 // The LiteRT back-end on a real, tiny INT8 model (make_tiny_tflite.py).
 #include <doctest/doctest.h>
 
+#include <algorithm>
+#include <cmath>
+
 #include "backend.h"
+#include "session.h"
 #include "support.h"
 
 using namespace edgevit;
@@ -25,7 +29,7 @@ Bytes answer_to(Backend& backend, std::uint8_t seed) {
     backend.set_input(input);
     backend.invoke();
     Bytes output(4);
-    backend.get_output(output.data(), output.size());
+    backend.get_output(0, output.data(), output.size());
     return output;
 }
 
@@ -59,6 +63,48 @@ TEST_CASE("the delegated ops are counted: all but GELU, in two partitions") {
     CHECK(facts.name == "LiteRT");
     CHECK(facts.fully_accelerated == false);
     CHECK(facts.library_file == "libLiteRt.so");
+}
+
+TEST_CASE("outputs of rank 1, 2, 4 and 5 are those of their names") {
+    const TemporaryFolder folder;
+    const std::string model = read_text(EDGEVIT_TEST_DATA "/outputs.tflite");
+    json manifest = tiny_manifest();
+    manifest["artifact"]["sha256"] = sha256_hex(model);
+    const json logits = output_json("logits", {1, 4}, "int8", 0.00390625, 0),
+               map = output_json("map", {1, 4, 4, 8}, "float32"),
+               best = output_json("best", {1}, "int8", 0.00390625, 0),
+               grid = output_json("grid", {1, 2, 2, 4, 8}, "int8", 0.0625, 0);
+    write_artifact(folder.path(), with_outputs(manifest, {logits, map, best, grid}), model);
+    Session session(load_artifact(folder.path()), "", BackendOptions{});
+    const auto one = open_with(folder, tiny_manifest(), tiny_model());
+    for (std::uint8_t seed = 0; seed < 4; ++seed) {
+        Bytes input(8 * 8 * 3);
+        for (std::size_t i = 0; i < input.size(); ++i) {
+            input[i] = static_cast<std::uint8_t>(i * 7 + seed * 31);
+        }
+        session.set_input(input);
+        session.invoke();
+        CHECK(session.output_bytes(0) == answer_to(*one, seed));
+        const std::vector<float> reals = session.output(session.output_index("map"));
+        CHECK(reals == session.output(session.output_index("grid")));
+        CHECK(*std::max_element(reals.begin(), reals.end()) > 0.5F);
+        float sum = 0;
+        for (const float logit : session.output(0)) {
+            sum += logit;
+        }
+        CHECK(std::abs(session.output(2).front() - sum / 4) <= 0.00390625F / 2);
+    }
+    const auto refused = [&](const std::vector<json>& outputs) {
+        write_artifact(folder.path(), with_outputs(manifest, outputs), model);
+        return message_of<InputError>(
+            [&] { Session(load_artifact(folder.path()), "", BackendOptions{}); });
+    };
+    CHECK(contains(refused({logits, map, best}), "has 4 outputs, 3 are expected"));
+    CHECK(contains(refused({logits, map, best, output_json("gird", {1}, "float32")}),
+                   "has no output 'gird' as the manifest says; it has 'best', 'map', 'logits', "
+                   "'grid'"));
+    CHECK(contains(refused({logits, best, grid, output_json("map", {1, 128}, "float32")}),
+                   "its output 'map' is float32 [1, 4, 4, 8]"));
 }
 
 TEST_CASE("a manifest that does not fit the model is refused") {

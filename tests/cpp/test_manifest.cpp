@@ -40,7 +40,9 @@ TEST_CASE("a good manifest is read") {
     CHECK(manifest.target == "null");
     CHECK(manifest.classes == 3);
     CHECK(manifest.input.describe() == "uint8 [1, 8, 8, 3] scale 0.5 zero-point 3");
-    CHECK(manifest.output().describe() == "int8 [1, 3] scale 0.25 zero-point -1");
+    CHECK(manifest.task == "classification");
+    REQUIRE(manifest.outputs.size() == 1);
+    CHECK(manifest.logits().describe() == "int8 [1, 3] scale 0.25 zero-point -1");
     CHECK(manifest.table[2][255] == 255);
     CHECK(manifest.preprocessing.resize_size == 8);
     CHECK(manifest.labels == std::vector<std::string>{"c0", "c1", "c2"});
@@ -76,9 +78,9 @@ TEST_CASE("version 1 is read as a classification with one output") {
         parse_manifest(golden_manifest("good-version-1-tflite-int8.json"), "m");
     CHECK(manifest.is_classification());
     REQUIRE(manifest.outputs.size() == 1);
-    CHECK(manifest.output().describe() == "int8 [1, 10] scale 0.0315856934 zero-point 0");
+    CHECK(manifest.logits().describe() == "int8 [1, 10] scale 0.0315856934 zero-point 0");
     const Manifest newer = parse_manifest(golden_manifest("good-tflite-int8.json"), "m");
-    CHECK(newer.output().describe() == manifest.output().describe());
+    CHECK(newer.logits().describe() == manifest.logits().describe());
     CHECK(newer.table == manifest.table);
 }
 
@@ -173,6 +175,62 @@ TEST_CASE("values out of range are refused") {
     CHECK(contains(refusal_with("/options", json::array()), "options must be an object"));
     CHECK(contains(refusal_with("/options/io", 8), "options.io must be a string"));
     CHECK(refusal_with("/options", json::object()) == "");
+}
+
+TEST_CASE("version 2 lists outputs of any rank, the first of them the logits") {
+    const json logits = output_json("logits", {1, 3}, "int8", 0.25, -1);
+    const json map = output_json("map", {1, 2, 2, 2, 2, 2, 2, 2}, "float16");
+    const json none = output_json("one", {1}, "uint8");
+    const auto read = [](const std::vector<json>& outputs) {
+        return parse_manifest(with_outputs(manifest_json(3), outputs).dump(), "m");
+    };
+    const Manifest manifest = read({logits, map, none});
+    REQUIRE(manifest.outputs.size() == 3);
+    CHECK(manifest.is_classification());
+    CHECK(manifest.logits().name == "logits");
+    CHECK(manifest.outputs[1].describe() == "float16 [1, 2, 2, 2, 2, 2, 2, 2]");
+    CHECK(manifest.outputs[1].size_bytes() == 256);
+    CHECK(manifest.outputs[2].describe() == "uint8 [1]");
+
+    const auto refused = [&](const std::vector<json>& outputs) {
+        return message_of<InputError>([&] { read(outputs); });
+    };
+    CHECK(contains(refused({map, logits}), "outputs.0.shape must be [1, model.classes]"));
+    CHECK(contains(refused({logits, logits}), "outputs.1.name 'logits' is given twice"));
+    CHECK(contains(refused({logits, 5}), "outputs.1 must be an object"));
+    CHECK(contains(refused({}), "outputs must be an array of 1 to 64"));
+    CHECK(contains(refused(std::vector<json>(65, logits)), "outputs must be an array of 1"));
+    const auto shaped = [&](const json& shape) {
+        json other = map;
+        other["shape"] = shape;
+        return refused({logits, other});
+    };
+    CHECK(contains(shaped(json::array()), "outputs.1.shape must be an array of 1 to 8"));
+    CHECK(contains(shaped({1, 1, 1, 1, 1, 1, 1, 1, 1}), "shape must be an array of 1 to 8"));
+    CHECK(contains(shaped({2, 3}), "must start with 1"));
+    CHECK(contains(shaped({1, 0}), "from 1 to 268435456"));
+    CHECK(contains(shaped({1, 65536, 65536}), "has over 268435456 elements"));
+    CHECK(contains(shaped({1, 268435457}), "from 1 to 268435456"));
+    CHECK(shaped({1, 16384, 16384}) == "");
+}
+
+TEST_CASE("another task has outputs, and classes only if it says so") {
+    json document = with_outputs(manifest_json(3), {output_json("boxes", {1, 7, 4}, "float32")});
+    CHECK(contains(refusal(document), "outputs.0.shape must be [1, model.classes]"));
+    document["task"] = "features";
+    const Manifest manifest = parse_manifest(document.dump(), "m");
+    CHECK_FALSE(manifest.is_classification());
+    CHECK(manifest.classes == 3);
+    document["model"]["classes"] = 0;
+    document["labels"] = json::array();
+    CHECK(parse_manifest(document.dump(), "m").labels.empty());
+    document["task"] = "classification";
+    CHECK(contains(refusal(document), "outputs.0.shape"));
+    document.erase("task");
+    CHECK(refusal(document) == "manifest.json: task is missing");
+    json old = manifest_json(3);
+    old["model"]["classes"] = 0;
+    CHECK(contains(refusal(old), "model.classes must be an integer from 1"));
 }
 
 TEST_CASE("the channels may come first") {

@@ -2,10 +2,13 @@
 // calls, its errors and its cache. That it works with NVIDIA's own is not shown here.
 #include <doctest/doctest.h>
 
+#include <numeric>
+
 #include "backend.h"
 #include "core/half.h"
 #include "fake_runtime.h"
 #include "harness.h"
+#include "session.h"
 #include "support.h"
 
 using namespace edgevit;
@@ -38,7 +41,7 @@ struct Fixture {
         write_text(folder / "artifact/model.onnx", onnx);
         write_text(folder / "artifact/manifest.json", onnx_manifest(onnx, dtype).dump());
         fs::create_directory(folder / "plans");
-        options.plan_cache = folder / "plans";
+        options.runtime_options["plan_cache"] = folder / "plans";
     }
     ~Fixture() {
         CHECK(fake::state().live == 0);
@@ -75,14 +78,32 @@ TEST_CASE("the input goes through the engine and the output comes back") {
     backend->set_input(input);
     backend->invoke();
     Bytes output(6);
-    backend->get_output(output.data(), output.size());
+    backend->get_output(0, output.data(), output.size());
     CHECK(output == Bytes{1, 2, 3, 4, 5, 6});
     CHECK(backend->last_device_us() == 250.0);
     CHECK(contains(message_of<Error>([&] { backend->set_input({input.data(), 4}); }), "4 bytes"));
-    CHECK(contains(message_of<Error>([&] { backend->get_output(output.data(), 3); }), "3 bytes"));
+    CHECK(
+        contains(message_of<Error>([&] { backend->get_output(0, output.data(), 3); }), "3 bytes"));
     const RuntimeFacts facts = backend->facts();
     CHECK(facts.version == kVersion);
     CHECK(facts.device == "Fake, compute capability 8.7, driver for CUDA 12.6");
+}
+
+TEST_CASE("every output comes back from the GPU") {
+    Fixture fixture("features", "float32");
+    json manifest = json::parse(read_text(fixture.folder / "artifact/manifest.json"));
+    manifest = with_outputs(manifest, {output_json("logits", {1, 3}, "float32"),
+                                       output_json("features", {1, 2, 2, 2}, "float32")});
+    write_text(fixture.folder / "artifact/manifest.json", manifest.dump());
+    Session session(load_artifact(fixture.folder / "artifact"), "", fixture.options);
+    std::vector<float> values(3 * 8 * 8);
+    for (const float start : {0.5F, 100.0F}) {
+        std::iota(values.begin(), values.end(), start);
+        session.set_input({reinterpret_cast<const std::uint8_t*>(values.data()), 4 * 3 * 8 * 8});
+        session.invoke();
+        CHECK(session.output(0) == std::vector<float>(values.begin(), values.begin() + 3));
+        CHECK(session.output(1) == std::vector<float>(values.begin() + 16, values.begin() + 24));
+    }
 }
 
 TEST_CASE("the layers are counted by what they read, and timed") {
@@ -120,7 +141,7 @@ TEST_CASE("a whole run tells the time on the GPU") {
 
 TEST_CASE("no plan is kept unless a folder is named") {
     Fixture fixture;
-    fixture.options.plan_cache.clear();
+    fixture.options.runtime_options.clear();
     fixture.open();
     fixture.open();
     CHECK(fake::state().builds == 2);
@@ -143,6 +164,18 @@ TEST_CASE("a plan is built once for one GPU, driver and file") {
     fixture.open();
     CHECK(fake::state().builds == 3);
     CHECK(fixture.plans().size() == 3);
+}
+
+TEST_CASE("the workspace is the one asked for, and a plan is kept for one workspace alone") {
+    Fixture fixture;
+    fixture.open();
+    CHECK(fake::state().workspace_bytes == std::size_t{1} << 30);
+    fixture.options.runtime_options["workspace_mib"] = "64";
+    fixture.open();
+    CHECK(fake::state().builds == 2);
+    CHECK(fake::state().workspace_bytes == std::size_t{64} << 20);
+    fixture.open();
+    CHECK(fake::state().builds == 2);
 }
 
 TEST_CASE("a damaged timing cache is the same as none") {
@@ -184,10 +217,17 @@ TEST_CASE("options that mean nothing to TensorRT are refused") {
     fixture.options.runtime_library = "libnvinfer.so";
     CHECK(contains(fixture.refusal<InputError>(), "leave --runtime out"));
     fixture.options = {};
-    fixture.options.compute_units = ComputeUnits::cpu;
-    CHECK(contains(fixture.refusal<InputError>(), "takes no --compute-units"));
-    fixture.options = {};
-    fixture.options.plan_cache = fixture.folder / "nowhere";
+    fixture.options.runtime_options["compute_units"] = "cpu";
+    CHECK(contains(fixture.refusal<InputError>(),
+                   "takes no runtime option 'compute_units'; it takes plan_cache=TEXT, "
+                   "workspace_mib=16..65536"));
+    for (const char* workspace : {"", "15", "65537", "1024x", " 64", "99999999999999999999"}) {
+        fixture.options.runtime_options = {{"workspace_mib", workspace}};
+        CHECK(contains(fixture.refusal<InputError>(), "takes workspace_mib=16..65536"));
+    }
+    fixture.options.runtime_options = {{"plan_cache", ""}};
+    CHECK(contains(fixture.refusal<InputError>(), "plan_cache is ''"));
+    fixture.options.runtime_options = {{"plan_cache", fixture.folder / "nowhere"}};
     CHECK(contains(fixture.refusal<InputError>(), "nowhere: no such folder for plans"));
     CHECK(fake::state().builds == 0);
 }

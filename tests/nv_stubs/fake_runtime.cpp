@@ -73,6 +73,7 @@ struct Config : IBuilderConfig {
     explicit Config(int* parent) : counted("config", parent) {}
     void setMemoryPoolLimit(MemoryPoolType, std::size_t bytes) noexcept override {
         expect(bytes > 0, "a workspace of nothing");
+        state().workspace_bytes = bytes;
     }
     void setProfilingVerbosity(ProfilingVerbosity asked) noexcept override { verbosity = asked; }
     ITimingCache* createTimingCache(void const* blob, std::size_t size) const noexcept override {
@@ -154,6 +155,7 @@ struct Plan {
     bool is_half = false;
     std::int64_t classes = 0;
     std::size_t element_bytes() const { return is_half ? 2 : 4; }
+    bool has_features() const { return has(text, "features"); }
 };
 
 struct Context : IExecutionContext {
@@ -169,6 +171,12 @@ struct Context : IExecutionContext {
         work_of(stream)->push_back([this] {
             std::memcpy(addresses_.at("logits"), addresses_.at("input"),
                         static_cast<std::size_t>(plan_.classes) * plan_.element_bytes());
+            if (plan_.has_features()) {
+                std::memcpy(
+                    addresses_.at("features"),
+                    static_cast<const char*>(addresses_.at("input")) + 16 * plan_.element_bytes(),
+                    8 * plan_.element_bytes());
+            }
         });
         if (profiler_ != nullptr) {
             profiler_->reportLayerTime("conv", 0.002F);
@@ -206,9 +214,9 @@ struct Inspector : IEngineInspector {
 
 struct Engine : ICudaEngine {
     Engine(Plan plan, int* parent) : plan_(std::move(plan)), counted_("engine", parent) {}
-    std::int32_t getNbIOTensors() const noexcept override { return 2; }
+    std::int32_t getNbIOTensors() const noexcept override { return plan_.has_features() ? 3 : 2; }
     char const* getIOTensorName(std::int32_t index) const noexcept override {
-        return index == 0 ? "input" : "logits";
+        return index == 0 ? "input" : index + 1 == getNbIOTensors() ? "logits" : "features";
     }
     TensorIOMode getTensorIOMode(char const* name) const noexcept override {
         return is_input(name) ? TensorIOMode::kINPUT : TensorIOMode::kOUTPUT;
@@ -220,7 +228,9 @@ struct Engine : ICudaEngine {
         return plan_.is_half ? DataType::kHALF : DataType::kFLOAT;
     }
     Dims getTensorShape(char const* name) const noexcept override {
-        return is_input(name) ? Dims{4, {1, 3, 8, 8}} : Dims{2, {1, plan_.classes}};
+        return is_input(name)                    ? Dims{4, {1, 3, 8, 8}}
+               : std::string(name) == "features" ? Dims{4, {1, 2, 2, 2}}
+                                                 : Dims{2, {1, plan_.classes}};
     }
     TensorFormat getTensorFormat(char const*) const noexcept override {
         return has(plan_.text, "vectorized") ? TensorFormat::kCHW4 : TensorFormat::kLINEAR;

@@ -2,9 +2,12 @@
 // headers.
 //
 // The "ONNX" is a text, "fake-onnx DTYPE CLASSES" and words that make something fail; its input is
-// [1, 3, 8, 8], and output i is input i. Work on a stream is done when the stream is waited for.
+// [1, 3, 8, 8], and output i is input i. With the word "features" a second output of that name,
+// [1, 2, 2, 2], comes first, and is input 16 to 23. Work on a stream is done when the stream is
+// waited for.
 #pragma once
 
+#include <cstddef>
 #include <string>
 #include <vector>
 
@@ -15,6 +18,7 @@ struct State {
     int driver = 12060;
     std::string gpu_name = "Fake";
     int builds = 0;
+    std::size_t workspace_bytes = 0;      // of the last build
     int timing_caches_read = 0;           // that held something
     int live = 0;                         // objects of TensorRT's and CUDA's
     std::vector<std::string> violations;  // of the order in which objects have to go, and the like

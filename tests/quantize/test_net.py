@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from edgevit.errors import InputError
-from edgevit.graph.graph import Quantizer
+from edgevit.ops import Quantizer
 from edgevit.quantize.net import INPUT, QuantizedNet, run_float, trace
 from edgevit.quantize.place import activation_quantizer, observe, place, weight_scale
 from edgevit.quantize.ptq import correct_biases

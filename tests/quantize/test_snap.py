@@ -7,7 +7,6 @@ from fractions import Fraction
 import numpy as np
 import pytest
 import torch
-
 from edgevit.quantize.snap import Operation, tie_free, to_fp16_grid
 
 SIGMOID = 1 / 256

@@ -15,6 +15,7 @@ from edgevit.measure.report.long_run import section
 from edgevit.measure.validate import RESULT_NAME
 from edgevit.program import Program
 from edgevit.targets.manifest import Manifest
+from edgevit.tasks.classification import STAGES
 
 SCHEMA_VERSION = 1
 STYLE = """
@@ -41,14 +42,6 @@ class Row:
     threads: int | None = None
     size_bytes: int | None = None
     passed: bool | None = None
-
-
-STAGES = {
-    "float_top1": "float (fused)",
-    "ptq_uncorrected_top1": "PTQ",
-    "ptq_top1": "PTQ, biases corrected",
-    "program_top1": "quantized program",
-}
 
 
 def collect(folder: Path) -> dict[str, Any]:

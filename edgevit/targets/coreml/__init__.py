@@ -13,6 +13,7 @@ from pathlib import Path
 
 from edgevit.errors import InputError
 from edgevit.program import Program
+from edgevit.targets import make_options
 from edgevit.targets.artifact import (
     Artifact,
     ArtifactData,
@@ -23,26 +24,25 @@ from edgevit.targets.artifact import (
 )
 from edgevit.targets.coreml.audit import AuditResult, audit
 from edgevit.targets.coreml.lower import (
-    CHOICES,
     INPUT_NAME,
     LOGITS_NAME,
     PROBABILITIES_NAME,
-    Options,
     convert,
 )
+from edgevit.targets.coreml.options import CoremlOptions, CoremlRunOptions
 from edgevit.targets.coreml.package import PACKAGE_FILE, package_files, read_package
-from edgevit.targets.coreml.runner import RUN_OPTIONS, CoremlRunner
+from edgevit.targets.coreml.runner import CoremlRunner
 from edgevit.targets.manifest import Audit, InputTensor, Manifest, OutputTensor
 
 NAME = "coreml"
 SUMMARY = "Core ML: W8A8 ML Program, for iPhone and Mac"
-OPTIONS = CHOICES
+Options, RunOptions = CoremlOptions, CoremlRunOptions
 FLOAT_PROFILE = "float16"
 
-__all__ = ["RUN_OPTIONS", "audit_bytes", "compile_coreml"]
+__all__ = ["Options", "RunOptions", "audit_bytes", "compile_coreml"]
 
 
-def coreml_files(program: Program, options: Options) -> dict[str, bytes]:
+def coreml_files(program: Program, options: CoremlOptions) -> dict[str, bytes]:
     """The files of a program's .mlpackage, not yet audited. Raises what `convert` does."""
     return package_files(convert(program, options), program.sha256, program.info)
 
@@ -59,14 +59,14 @@ def compile_coreml(
 ) -> Manifest:
     """Writes the artifact folder `out_dir` (model.mlpackage, manifest.json); returns the manifest.
 
-    options  as in `OPTIONS`. precision "float16" gives a float package to compare with: the
+    options  as in `CoremlOptions`. precision "float16" gives a float package to compare with: the
              program's weights without any activation quantizer
     force    replaces an artifact folder that is there
     Raises InputError (a bad option, a deployment target without the operations, an existing
     folder, a program Core ML cannot express), ToolMissing without coremltools, and EdgevitError
     when the scale audit finds a difference; nothing is left behind then.
     """
-    chosen = Options(**options)
+    chosen = make_options(NAME, Options, options)
     data = coreml_files(program, chosen)
     result = audit_bytes(data, program)
     source, output = _edges(program, chosen)
@@ -87,7 +87,7 @@ def compile_coreml(
     return write_artifact(Path(out_dir), program, compiled, force)
 
 
-def _edges(program: Program, options: Options) -> tuple[InputTensor, OutputTensor]:
+def _edges(program: Program, options: CoremlOptions) -> tuple[InputTensor, OutputTensor]:
     """The artifact's input with its pixel table, and its output."""
     graph, rules = program.graph(), program.info.preprocessing
     _, channels, height, width = graph.input_shape

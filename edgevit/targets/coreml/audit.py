@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 
 from edgevit.errors import EdgevitError
-from edgevit.graph.graph import INT8_MIN, Graph, Node, Quantizer
+from edgevit.graph import Graph
+from edgevit.ops import INT8_MIN, Conv2d, Node, Quantizer, Weighted
 from edgevit.program import Program
 from edgevit.targets.coreml.lower import (
     INPUT_NAME,
@@ -173,13 +174,13 @@ class _Audit:
     # -- operations -----------------------------------------------------------------------------
 
     def _node(self, node: Node) -> None:
-        if node.op in ("conv2d", "linear"):
+        if isinstance(node, Weighted):
             value = self._weighted(node)
-        elif node.op in _SIMPLE:
+        elif node.kind in _SIMPLE:
             value = self._simple(node)
-        elif node.op == "hard_swish":
+        elif node.kind == "hard_swish":
             value = self._hard_swish(node)
-        elif node.op == "mean":
+        elif node.kind == "mean":
             op = self._one(self._take("reduce_mean", node.name), "x", self._read(node), node.name)
             axes = sorted(int(axis) % 4 for axis in op.inputs["axes"])
             if axes != [2, 3] or not op.inputs["keep_dims"]:
@@ -187,17 +188,19 @@ class _Audit:
             value = op.name
         else:
             op = self._one(self._take("reshape", node.name), "x", self._read(node), node.name)
-            if op.shape != node.shape:
-                raise _differs(node.name, f"reshaped to {op.shape}, not {node.shape}")
+            if op.shape != self.graph.shape(node.name):
+                raise _differs(
+                    node.name, f"reshaped to {op.shape}, not {self.graph.shape(node.name)}"
+                )
             self.values[node.name] = op.name
             return
         self._quantize(node.name, value)
 
     def _simple(self, node: Node) -> str:
-        op = self._take(_SIMPLE[node.op], node.name)
+        op = self._take(_SIMPLE[node.kind], node.name)
         for argument, source in zip(("x", "y"), node.inputs):
             self._one(op, argument, self.values[source], node.name)
-        if node.op == "gelu" and op.inputs.get("mode") != "EXACT":
+        if node.kind == "gelu" and op.inputs.get("mode") != "EXACT":
             raise _differs(node.name, f"GELU in mode {op.inputs.get('mode')}")
         return op.name
 
@@ -217,14 +220,14 @@ class _Audit:
         return self._one(product, "y", gate.name, node.name).name
 
     def _weighted(self, node: Node) -> str:
-        kind = "conv" if node.op == "conv2d" else "linear"
+        kind = "conv" if isinstance(node, Conv2d) else "linear"
         op = self._one(self._take(kind, node.name), "x", self._read(node), node.name)
         self._weight(node, op)
         bias = np.zeros_like(node.bias) if op.inputs.get("bias") is None else None
         self._same(op, "bias", node.bias, f"{node.module}: its bias", bias)
         if kind == "conv":
             _same_geometry(node, op)
-        if node.relu:
+        if node.activation:
             return self._one(self._take("relu", node.name), "x", op.name, node.name).name
         return op.name
 
@@ -232,9 +235,7 @@ class _Audit:
         where = f"{node.module}: its weight"
         found = op.inputs.get("weight")
         if not self.quantized:
-            per_channel = (-1,) + (1,) * (node.weight.ndim - 1)
-            expected = node.weight * node.weight_scale.reshape(per_channel)
-            self._same(op, "weight", expected, where)
+            self._same(op, "weight", node.real_weight(), where)
             return
         made = self.weights.get(found.name) if isinstance(found, Ref) else None
         if made is None:

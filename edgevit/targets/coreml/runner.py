@@ -7,13 +7,13 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 
 from edgevit.errors import InputError
-from edgevit.graph.graph import INT8_MIN
+from edgevit.ops import INT8_MIN
 from edgevit.program import Program
 from edgevit.targets.artifact import Artifact
 from edgevit.targets.coreml.lower import INPUT_NAME
+from edgevit.targets.coreml.options import CoremlRunOptions
 from edgevit.targets.coreml.package import MilProgram, read_package
 
-RUN_OPTIONS = {"arithmetic": ("float16", "float32"), "rounding": ("division", "reciprocal")}
 CHUNK_IMAGES = 32
 
 
@@ -21,9 +21,12 @@ class CoremlRunner:
     """Raises InputError for a package of other software, a newer one, and unknown options."""
 
     def __init__(
-        self, artifact: Artifact, arithmetic: str | None = None, rounding: str = ""
+        self,
+        artifact: Artifact,
+        arithmetic: str | None = CoremlRunOptions.arithmetic,
+        rounding: str = CoremlRunOptions.rounding,
     ) -> None:
-        """arithmetic  default: what the package was compiled to compute in"""
+        """arithmetic  None: what the package was compiled to compute in"""
         from edgevit.targets.coreml.interpreter import Interpreter
 
         if not isinstance(artifact.data, Mapping):
@@ -32,7 +35,6 @@ class CoremlRunner:
         try:
             self.package: MilProgram = read_package(artifact.data)
             arithmetic = arithmetic or options.get("compute_precision", "float16")
-            rounding = rounding or RUN_OPTIONS["rounding"][0]
             self._interpreter = Interpreter(self.package, arithmetic, rounding)
         except InputError as error:
             raise InputError(f"{artifact.path}: {error}") from error

@@ -13,7 +13,9 @@ from dataclasses import asdict
 from pathlib import Path
 
 from edgevit.errors import EdgevitError, InputError
+from edgevit.options import NoOptions
 from edgevit.program import Program
+from edgevit.targets import make_options
 from edgevit.targets.artifact import (
     Artifact,
     ArtifactData,
@@ -24,12 +26,13 @@ from edgevit.targets.artifact import (
 )
 from edgevit.targets.manifest import Audit, InputTensor, Manifest, OutputTensor
 from edgevit.targets.tensorrt.audit import AuditResult, audit
-from edgevit.targets.tensorrt.lower import CHOICES, OUTPUT_NAME, Options, lower
-from edgevit.targets.tensorrt.runner import RUN_OPTIONS, OnnxRunner
+from edgevit.targets.tensorrt.lower import OUTPUT_NAME, lower
+from edgevit.targets.tensorrt.options import TensorrtOptions
+from edgevit.targets.tensorrt.runner import OnnxRunner
 
 NAME = "tensorrt"
 SUMMARY = "TensorRT: QDQ ONNX, for Jetson and NVIDIA GPUs"
-OPTIONS = CHOICES
+Options, RunOptions = TensorrtOptions, NoOptions
 
 MODEL_FILE, ENGINE_FILE = "model.onnx", "torch-tensorrt.plan"
 TRTEXEC = "trtexec --onnx=model.onnx --saveEngine=model.plan --timingCacheFile=timing.cache"
@@ -38,10 +41,10 @@ COMMANDS = {
     "trtexec, TensorRT 11": f"{TRTEXEC} --skipInference",  # strongly typed is all it has
 }
 
-__all__ = ["RUN_OPTIONS", "audit_bytes", "compile_tensorrt"]
+__all__ = ["Options", "RunOptions", "audit_bytes", "compile_tensorrt"]
 
 
-def onnx_bytes(program: Program, options: Options) -> bytes:
+def onnx_bytes(program: Program, options: TensorrtOptions) -> bytes:
     """The ONNX file of a program, not yet audited or linted. Raises what `lower` does."""
     return lower(program, options).SerializeToString(deterministic=True)
 
@@ -68,13 +71,13 @@ def compile_tensorrt(
 ) -> Manifest:
     """Writes the artifact folder `out_dir` (model.onnx, manifest.json) and returns the manifest.
 
-    options  as in `OPTIONS`
+    options  as in `TensorrtOptions`
     force    replaces an artifact folder that is there
     Raises InputError (a bad option, the asymmetric profile, an existing folder, a program the
     target cannot express), ToolMissing without onnx or, for an engine, torch-tensorrt or the GPU,
     and EdgevitError when audit or lint find something; nothing is left behind then.
     """
-    chosen = Options(**options)
+    chosen = make_options(NAME, Options, options)
     data = onnx_bytes(program, chosen)
     result = audit_bytes(data, program)
     floating = chosen.precision == "float16"
@@ -104,7 +107,7 @@ def compile_tensorrt(
     return write_artifact(Path(out_dir), program, compiled, force)
 
 
-def _edges(program: Program, options: Options) -> tuple[InputTensor, OutputTensor]:
+def _edges(program: Program, options: TensorrtOptions) -> tuple[InputTensor, OutputTensor]:
     """The artifact's input with its pixel table, and its output."""
     graph, rules = program.graph(), program.info.preprocessing
     table = rules.table().astype(options.io)

@@ -16,7 +16,7 @@ import numpy as np
 
 from edgevit.data.images import Preprocessing
 from edgevit.errors import EdgevitError
-from edgevit.graph.graph import Node
+from edgevit.ops import Conv2d, Node, Weighted
 from edgevit.program import Program
 from edgevit.targets.tensorrt.lower import METADATA_PREFIX, OUTPUT_NAME, onnx
 from edgevit.targets.tensorrt.place import dropped
@@ -101,14 +101,17 @@ class _Audit:
 
     def _node(self, node: Node) -> None:
         inputs = [self.values[name] for name in node.inputs]
-        if node.op in ("conv2d", "linear"):
+        if isinstance(node, Weighted):
             value = self._weighted(node, inputs[0])
-        elif node.op in _SIMPLE:
-            found = self._made(node.name, _SIMPLE[node.op], inputs)
+        elif node.kind in _SIMPLE:
+            found = self._made(node.name, _SIMPLE[node.kind], inputs)
             value = found.output[0]
-            if node.op == "gelu" and self._attributes(found).get("approximate", b"none") != b"none":
+            if (
+                node.kind == "gelu"
+                and self._attributes(found).get("approximate", b"none") != b"none"
+            ):
                 raise _differs(node.name, "GELU is the approximate one")
-        elif node.op == "mean":
+        elif node.kind == "mean":
             found = self._made(node.name, "ReduceMean", inputs)
             axes = self._constant(found.input[1], node.name).tolist()
             if axes != [2, 3] or self._attributes(found).get("keepdims", 1) != 1:
@@ -121,7 +124,7 @@ class _Audit:
         self._quantizer(node.name, value)
 
     def _weighted(self, node: Node, source: str) -> str:
-        kind = "Conv" if node.op == "conv2d" else "Gemm"
+        kind = "Conv" if isinstance(node, Conv2d) else "Gemm"
         found = self._made(node.module, kind, [source])
         self._weight(node, found.input[1])
         bias = self._constant(found.input[2], f"{node.module}.bias")
@@ -137,7 +140,7 @@ class _Audit:
             expected = {"transB": 1}
         if attributes != expected:
             raise _differs(node.name, f"has the attributes {attributes}, expected {expected}")
-        if not node.relu:
+        if not node.activation:
             return found.output[0]
         return self._made(node.name, "Relu", [found.output[0]]).output[0]
 
@@ -145,8 +148,7 @@ class _Audit:
         name = f"{node.module}.weight"
         if not self.quantized:
             values = self._constant(tensor, name)
-            per_channel = (-1,) + (1,) * (node.weight.ndim - 1)
-            expected = node.weight * node.weight_scale.reshape(per_channel)
+            expected = node.real_weight()
             if not np.array_equal(values, expected.astype(values.dtype)):
                 raise _differs(name, "differs")
             return

@@ -12,21 +12,20 @@ asked otherwise.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 
 from edgevit.errors import InputError, ToolMissing
-from edgevit.graph.graph import Node, float_graph
+from edgevit.graph import float_graph
+from edgevit.ops import Linear, Node
 from edgevit.program import Program
-from edgevit.targets.artifact import check_choices
+from edgevit.targets.tensorrt.options import TensorrtOptions
 from edgevit.targets.tensorrt.place import dropped
 
 OPSET, IR_VERSION = 20, 10
 OUTPUT_NAME = "logits"
-FLOAT_TYPES = ("float16", "float32")
 METADATA_PREFIX = "edgevit."
 _SIMPLE = {
     "gelu": "Gelu", "hard_swish": "HardSwish", "relu": "Relu", "sigmoid": "Sigmoid", "add": "Add",
@@ -45,34 +44,7 @@ def onnx() -> ModuleType:
     return onnx
 
 
-@dataclass(frozen=True)
-class Options:
-    """What an ONNX is compiled with.
-
-    io                  element type of its input and output
-    precision           "float16": no quantizer and float weights, to compare with
-    compute_precision   element type of everything in it that is not int8
-    engine              "on": also an engine by torch-tensorrt, for the GPU of this machine
-    """
-
-    io: str = "float16"
-    precision: str = "int8"
-    compute_precision: str = "float16"
-    engine: str = "off"
-
-    def __post_init__(self) -> None:
-        check_choices(self, CHOICES, "tensorrt")
-
-
-CHOICES = {
-    "io": FLOAT_TYPES,
-    "precision": ("int8", "float16"),
-    "compute_precision": FLOAT_TYPES,
-    "engine": ("off", "on"),
-}
-
-
-def lower(program: Program, options: Options) -> Any:
+def lower(program: Program, options: TensorrtOptions) -> Any:
     """The ONNX model of a program, not yet audited.
 
     Raises InputError naming an operation it does not know, a tensor without a quantizer or, for
@@ -88,7 +60,7 @@ def lower(program: Program, options: Options) -> Any:
 
 
 class _Lowering:
-    def __init__(self, program: Program, options: Options) -> None:
+    def __init__(self, program: Program, options: TensorrtOptions) -> None:
         self.onnx = onnx()
         self.program, self.options, self.graph = program, options, program.graph()
         self.graph.activations()  # names a tensor without a quantizer
@@ -110,12 +82,12 @@ class _Lowering:
         helper, graph = self.onnx.helper, self.graph
         self._quantize(graph.input_name, graph.input_name, self.outer, self.inner)
         for node in graph.nodes:
-            emit = self.emitters.get(node.op)
+            emit = self.emitters.get(node.kind)
             if emit is None:
-                raise InputError(f"{node.name}: the TensorRT target does not know {node.op!r}")
+                raise InputError(f"{node.name}: the TensorRT target does not know {node.kind!r}")
             value = emit(node)
             last = node.name == graph.output_name
-            if node.op == "flatten":
+            if not node.requantizes:
                 self.values[node.name] = value
             else:
                 self._quantize(node.name, value, self.inner, self.outer if last else self.inner)
@@ -155,7 +127,7 @@ class _Lowering:
         weight = self._dequantized_weight(node)
         bias = self._constant(f"{path}.bias", node.bias.astype(self.inner))
         inputs = [self._read(node), weight, bias]
-        if node.op == "linear":
+        if isinstance(node, Linear):
             value = self._node("Gemm", inputs, path, transB=1)
         else:
             value = self._node(
@@ -163,7 +135,7 @@ class _Lowering:
                 kernel_shape=node.weight.shape[2:], strides=node.stride,
                 pads=(*node.padding, *node.padding), group=node.groups,
             )  # fmt: skip
-        return self._node("Relu", [value], node.name) if node.relu else value
+        return self._node("Relu", [value], node.name) if node.activation else value
 
     def _dequantized_weight(self, node: Node) -> str:
         name = f"{node.module}.weight"
@@ -178,7 +150,7 @@ class _Lowering:
 
     def _simple(self, node: Node) -> str:
         inputs = [self.values[name] for name in node.inputs]
-        return self._node(_SIMPLE[node.op], inputs, node.name)
+        return self._node(_SIMPLE[node.kind], inputs, node.name)
 
     def _mean(self, node: Node) -> str:
         axes = self._constant("mean.axes", np.array([2, 3], np.int64))

@@ -13,9 +13,10 @@ such a group breaks it apart:
 
 from __future__ import annotations
 
-from edgevit.graph.graph import WEIGHTED_OPS, Graph, Node
+from edgevit.graph import Graph
+from edgevit.ops import Add, Clamp, Gelu, HardSwish, Mul, Node, Sigmoid, Weighted
 
-ACTIVATIONS = ("gelu", "hard_swish", "relu", "sigmoid")
+ACTIVATIONS = (Gelu, HardSwish, Clamp, Sigmoid)
 BEFORE_ACTIVATION = "between a convolution and its activation"
 RESIDUAL = "on the convolution's side of a residual add"
 GATE = "after the sigmoid of a gate"
@@ -31,22 +32,22 @@ def dropped(graph: Graph) -> dict[str, str]:
     found: dict[str, str] = {}
     for node in graph.nodes:
         reading = [by_name[name] for name in readers.get(node.name, ())]
-        if node.op in WEIGHTED_OPS and reading and all(_activates(r, by_name) for r in reading):
+        if isinstance(node, Weighted) and reading and all(_activates(r, by_name) for r in reading):
             found[node.name] = BEFORE_ACTIVATION
-        elif node.op == "sigmoid" and {reader.op for reader in reading} == {"mul"}:
+        elif isinstance(node, Sigmoid) and {type(reader) for reader in reading} == {Mul}:
             found[node.name] = GATE
     for node in graph.nodes:
-        if node.op == "add" and (branch := _branch(graph, node.inputs, readers)):
+        if isinstance(node, Add) and (branch := _branch(graph, node.inputs, readers)):
             found[branch] = RESIDUAL
     return {name: found[name] for name in graph.activations() if name in found}
 
 
 def _activates(node: Node, by_name: dict[str, Node]) -> bool:
     """Whether a node is an activation, or the product of x * sigmoid(x)."""
-    if node.op != "mul":
-        return node.op in ACTIVATIONS
+    if not isinstance(node, Mul):
+        return isinstance(node, ACTIVATIONS)
     value, gate = (by_name.get(name) for name in node.inputs)
-    return None not in (value, gate) and gate.op == "sigmoid" and gate.inputs == (value.name,)
+    return None not in (value, gate) and isinstance(gate, Sigmoid) and gate.inputs == (value.name,)
 
 
 def _branch(graph: Graph, inputs: tuple[str, ...], readers: dict[str, list[str]]) -> str | None:
@@ -54,6 +55,6 @@ def _branch(graph: Graph, inputs: tuple[str, ...], readers: dict[str, list[str]]
     alone = [
         node.name
         for node in graph.nodes
-        if node.name in inputs and node.op in WEIGHTED_OPS and len(readers[node.name]) == 1
+        if node.name in inputs and isinstance(node, Weighted) and len(readers[node.name]) == 1
     ]
     return alone[-1] if alone else None

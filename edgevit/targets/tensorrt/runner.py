@@ -16,8 +16,6 @@ from edgevit.program import Program
 from edgevit.targets.artifact import Artifact
 from edgevit.targets.tensorrt.lower import onnx
 
-RUN_OPTIONS: dict[str, tuple[str, ...]] = {}
-
 
 class OnnxRunner:
     """Raises InputError for a file ONNX Runtime refuses, ToolMissing without it."""

@@ -16,7 +16,8 @@ import numpy as np
 
 from edgevit.data.images import Preprocessing
 from edgevit.errors import EdgevitError
-from edgevit.graph.graph import INT8_MIN, Graph, Node
+from edgevit.graph import Graph
+from edgevit.ops import INT8_MIN, Conv2d, Gelu, Linear, Node
 from edgevit.targets.pixels import quantized_pixels
 from edgevit.targets.tflite.flatbuffer import schema
 from edgevit.targets.tflite.pixels import PixelInput
@@ -83,7 +84,7 @@ class _Audit:
             if count > 1:
                 raise _differs(name, f"{count} operators make it")
         for node in self.graph.nodes:
-            if node.op != "flatten":
+            if node.requantizes:
                 self._node(node)
         self._input()
         self._output()
@@ -104,15 +105,17 @@ class _Audit:
         return found
 
     def _node(self, node: Node) -> None:
-        name = "DEPTHWISE_CONV_2D" if node.depthwise else _OPERATORS.get(node.op, "CONV_2D")
+        node = node.as_convolution() if isinstance(node, Linear) else node
+        depthwise = isinstance(node, Conv2d) and node.depthwise
+        name = "DEPTHWISE_CONV_2D" if depthwise else _OPERATORS.get(node.kind, "CONV_2D")
         operator = self._made(node.name, name)
         self._activation(operator.output, node.name)
         for tensor, expected in zip(operator.inputs, node.inputs, strict=False):
             self._source(tensor, expected)
-        if node.weight is not None:
+        if isinstance(node, Conv2d):
             self._weights(node, operator)
             self._geometry(node, operator)
-        elif node.op == "gelu" and operator.options["Approximate"]:
+        elif isinstance(node, Gelu) and operator.options["Approximate"]:
             raise _differs(node.name, "GELU is the approximate one")
 
     def _source(self, tensor: _Tensor, expected: str) -> None:
@@ -122,7 +125,7 @@ class _Audit:
             self.seen.add(tensor.name)
             tensor = self.makers[tensor.name].inputs[0]
         name = expected
-        while name != self.graph.input_name and self.graph.node(name).op == "flatten":
+        while name != self.graph.input_name and not self.graph.node(name).requantizes:
             name = self.graph.node(name).inputs[0]
         if tensor.name != name:
             raise _differs(tensor.name, f"read where the program reads {name}")
@@ -143,7 +146,7 @@ class _Audit:
 
     def _weights(self, node: Node, operator: _Operator) -> None:
         _, weight, bias = operator.inputs
-        kernel = node.weight if node.op == "conv2d" else node.weight[:, :, None, None]
+        kernel = node.weight
         if node.depthwise:
             kernel, axis = kernel.transpose(1, 2, 3, 0), 3
         else:
@@ -167,7 +170,7 @@ class _Audit:
         stride = (options["StrideH"], options["StrideW"])
         dilation = (options["DilationHFactor"], options["DilationWFactor"])
         activation = schema().ActivationFunctionType
-        relu = activation.RELU if node.relu else activation.NONE
+        relu = activation.RELU if node.activation else activation.NONE
         if stride != node.stride or dilation != (1, 1):
             raise _differs(node.name, f"stride {stride}, dilation {dilation}")
         if options["FusedActivationFunction"] != relu:
@@ -175,7 +178,7 @@ class _Audit:
         source = operator.inputs[0]
         height, width = source.shape[1:3]
         same = options["Padding"] == schema().Padding.SAME
-        kernel = node.weight.shape[2:] if node.op == "conv2d" else (1, 1)
+        kernel = node.weight.shape[2:]
         for axis, (size, window, step, pad) in enumerate(
             zip((height, width), kernel, node.stride, node.padding)
         ):

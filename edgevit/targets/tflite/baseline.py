@@ -21,9 +21,9 @@ MODEL_FILE = "model.tflite"
 
 def float_tflite(net: torch.nn.Module, image_size: int) -> tuple[bytes, dict[str, int]]:
     """A fused net as a float32 .tflite file for square images of this size, and its operators."""
-    from edgevit.program.build import trace_graph
+    from edgevit.graph import trace
 
-    graph = trace_graph(net, image_size)
+    graph = trace(net, (3, image_size, image_size))
     lowered = lower(graph, "float32")
     entries = {RUNTIME_NAME: runtime_version(min_runtime_version(graph))}
     data = lowered.writer.finish(lowered.input, lowered.output, entries)

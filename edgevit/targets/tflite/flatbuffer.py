@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from edgevit.errors import ToolMissing
-from edgevit.graph.graph import Quantizer
+from edgevit.ops import Quantizer
 
 BUFFER_ALIGNMENT_BYTES = 16
 """The schema's force_align of Buffer.data, which the generated Python code does not honour."""

@@ -16,11 +16,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from edgevit.errors import InputError
-from edgevit.graph.graph import INT8_MIN, Graph, Node, Quantizer
+from edgevit.graph import Graph
+from edgevit.ops import INT8_MIN, Linear, Node, Quantizer
 from edgevit.targets.tflite.flatbuffer import ModelWriter
+from edgevit.targets.tflite.options import IO_TYPES
 from edgevit.targets.tflite.pixels import PixelInput
 
-IO_TYPES = ("int8", "uint8", "float32")
 OUTPUT_NAME = "logits"
 
 INT8_VERSIONS = {
@@ -51,7 +52,7 @@ def nhwc(shape: tuple[int, ...]) -> tuple[int, ...]:
 
 def min_runtime_version(graph: Graph) -> str:
     """The first TFLite runtime that has every operator of the graph's model."""
-    ops = {node.op for node in graph.nodes}
+    ops = {node.kind for node in graph.nodes}
     return next((since for op, since in _RUNTIMES.items() if op in ops), _BASE_RUNTIME)
 
 
@@ -86,9 +87,9 @@ class _Lowering:
     def run(self) -> Lowered:
         source = self._input()
         for node in self.graph.nodes:
-            emit = self.emitters.get(node.op)
+            emit = self.emitters.get(node.kind)
             if emit is None:
-                raise InputError(f"{node.name}: the TFLite target does not know {node.op!r}")
+                raise InputError(f"{node.name}: the TFLite target does not know {node.kind!r}")
             emit(node)
         return Lowered(self.writer, source, self._output())
 
@@ -151,7 +152,8 @@ class _Lowering:
     # -- operations -----------------------------------------------------------------------------
 
     def _convolution(self, node: Node) -> None:
-        kernel = node.weight if node.op == "conv2d" else node.weight[:, :, None, None]
+        node = node.as_convolution() if isinstance(node, Linear) else node
+        kernel = node.weight
         source, padding = self._padded(node, kernel.shape[2:])
         if node.depthwise:
             weight, axis, name = kernel.transpose(1, 2, 3, 0), 3, "DEPTHWISE_CONV_2D"
@@ -161,19 +163,22 @@ class _Lowering:
             options = self.schema.Conv2DOptionsT()
         options.padding = padding
         options.strideH, options.strideW = node.stride
-        if node.relu:
+        if node.activation:
             options.fusedActivationFunction = self.schema.ActivationFunctionType.RELU
-        bias, bias_scale = node.bias, None
+        bias, bias_scale, weight_scale = node.bias, None, None
         if self.quantized:
             bias = node.bias_q
             step = np.float32(self.graph.quantizer(node.inputs[0]).scale)
-            bias_scale = step * node.weight_scale
+            weight_scale = node.weight_scale
+            bias_scale = step * weight_scale
         inputs = [
             source,
-            self.writer.constant(f"{node.module}.weight", weight, node.weight_scale, axis),
+            self.writer.constant(f"{node.module}.weight", weight, weight_scale, axis),
             self.writer.constant(f"{node.module}.bias", bias, bias_scale),
         ]
-        self._operator(name, inputs, self._activation(node.name, nhwc(node.shape)), options)
+        self._operator(
+            name, inputs, self._activation(node.name, nhwc(self.graph.shape(node.name))), options
+        )
 
     def _padded(self, node: Node, kernel: tuple[int, ...]) -> tuple[int, int]:
         """The convolution's input tensor and TFLite padding, through a PAD where neither fits.
@@ -203,26 +208,26 @@ class _Lowering:
         return padded, self.schema.Padding.VALID
 
     def _arithmetic(self, node: Node) -> None:
-        options = self.schema.AddOptionsT() if node.op == "add" else self.schema.MulOptionsT()
+        options = self.schema.AddOptionsT() if node.kind == "add" else self.schema.MulOptionsT()
         inputs = [self.tensors[name] for name in node.inputs]
-        result = self._activation(node.name, nhwc(node.shape))
-        self._operator(node.op.upper(), inputs, result, options)
+        result = self._activation(node.name, nhwc(self.graph.shape(node.name)))
+        self._operator(node.kind.upper(), inputs, result, options)
 
     def _mean(self, node: Node) -> None:
         axes = self.writer.shared_constant("mean.axes", np.array([1, 2], np.int32))
         inputs = [self.tensors[node.inputs[0]], axes]
-        result = self._activation(node.name, nhwc(node.shape))
+        result = self._activation(node.name, nhwc(self.graph.shape(node.name)))
         self._operator("MEAN", inputs, result, self.schema.ReducerOptionsT(keepDims=True))
 
     def _gelu(self, node: Node) -> None:
         inputs = [self.tensors[node.inputs[0]]]
-        result = self._activation(node.name, nhwc(node.shape))
+        result = self._activation(node.name, nhwc(self.graph.shape(node.name)))
         self._operator("GELU", inputs, result, self.schema.GeluOptionsT(approximate=False))
 
     def _unary(self, node: Node) -> None:
-        name = {"hard_swish": "HARD_SWISH", "relu": "RELU", "sigmoid": "LOGISTIC"}[node.op]
+        name = {"hard_swish": "HARD_SWISH", "relu": "RELU", "sigmoid": "LOGISTIC"}[node.kind]
         inputs = [self.tensors[node.inputs[0]]]
-        self._operator(name, inputs, self._activation(node.name, nhwc(node.shape)))
+        self._operator(name, inputs, self._activation(node.name, nhwc(self.graph.shape(node.name))))
 
     def _flatten(self, node: Node) -> None:
         """(1, C, 1, 1) to (1, C) moves nothing in NHWC: the head is a 1x1 convolution."""

@@ -18,7 +18,7 @@ from collections.abc import Callable
 from typing import Any
 
 from edgevit import __version__
-from edgevit.graph.graph import Graph
+from edgevit.graph import Graph
 from edgevit.program import ProgramInfo
 from edgevit.program.container import FIXED_TIME
 

@@ -22,7 +22,7 @@ import numpy as np
 
 from edgevit.data.images import Preprocessing
 from edgevit.errors import EdgevitError
-from edgevit.graph.graph import INT8_MAX, INT8_MIN, Quantizer
+from edgevit.ops import INT8_MAX, INT8_MIN, Quantizer
 from edgevit.targets.pixels import quantized_pixels
 
 EDGE_MARGIN_STEPS = 1e-4

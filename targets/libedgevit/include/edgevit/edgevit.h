@@ -58,8 +58,16 @@ typedef struct edgevit_error {
     char message[1020];
 } edgevit_error;
 
+/* An option that one back-end takes, by name. A name or value that the back-end does not take is
+ * EDGEVIT_BAD_INPUT, with a message that says what it takes. */
+typedef struct edgevit_runtime_option {
+    const char* name;  /* "compute_units" */
+    const char* value; /* "cpu" */
+} edgevit_runtime_option;
+
 /* How to open. Start from edgevit_options_init(): it sets struct_size_bytes, and every other field
- * to 0 or NULL, which means the default. */
+ * to 0 or NULL, which means the default. Later versions add fields at the end: a library takes the
+ * options of an older header, not those of a newer one. */
 typedef struct edgevit_options {
     size_t struct_size_bytes;    /* sizeof(edgevit_options): tells what the caller knows of it */
     const char* backend;         /* "tflite", "onnxruntime", ...; default: the manifest's target */
@@ -68,9 +76,11 @@ typedef struct edgevit_options {
                                     that the system's loader finds, as in an Android app (for
                                     Core ML the path of a .mlmodelc); default: what the back-end's
                                     environment variable says */
-    const char* compute_units;   /* Core ML only: "all" (default), "cpu", "cpu-gpu", "cpu-ane" */
-    const char* plan_cache;      /* TensorRT only: existing folder, writable by you alone, that
-                                    keeps compiled plans; default: none is kept */
+    const char* compute_units;   /* the runtime option compute_units (Core ML) */
+    const char* plan_cache;      /* the runtime option plan_cache (TensorRT) */
+    /* runtime_option_count options of the back-end; targets/README.md lists them */
+    const edgevit_runtime_option* runtime_options;
+    size_t runtime_option_count;
 } edgevit_options;
 
 /* An opened artifact and all memory that running it takes. */
@@ -94,6 +104,26 @@ typedef struct edgevit_result {
     float logit;         /* what the network answered; of a Core ML classifier a probability */
     const char* label;   /* UTF-8, owned by the session */
 } edgevit_result;
+
+/* How an element of a tensor is stored. */
+typedef int32_t edgevit_dtype;
+enum { EDGEVIT_INT8 = 0, EDGEVIT_UINT8 = 1, EDGEVIT_FLOAT16 = 2, EDGEVIT_FLOAT32 = 3 };
+
+enum { EDGEVIT_MAX_RANK = 8 };
+
+/* A tensor of the artifact. real value = (stored - zero_point) * scale. Set struct_size_bytes
+ * before the call; later versions add fields at the end, and fill as many as the caller knows. */
+typedef struct edgevit_tensor {
+    size_t struct_size_bytes;        /* sizeof(edgevit_tensor) */
+    const char* name;                /* UTF-8, owned by the session */
+    size_t rank;                     /* 1 to EDGEVIT_MAX_RANK */
+    int64_t shape[EDGEVIT_MAX_RANK]; /* `rank` sides, outermost first; 0 behind them */
+    size_t element_count;            /* the product of the sides */
+    size_t size_bytes;               /* as stored */
+    edgevit_dtype dtype;
+    float scale;        /* 0 where the tensor is not quantized */
+    int32_t zero_point; /* 0 where the tensor is not quantized */
+} edgevit_tensor;
 
 /* "0.1.0": of the library that was loaded. */
 EDGEVIT_API const char* edgevit_version(void) EDGEVIT_NOEXCEPT;
@@ -141,10 +171,26 @@ EDGEVIT_API edgevit_status edgevit_read_input(edgevit_session* session, void* te
 EDGEVIT_API edgevit_status edgevit_invoke(edgevit_session* session,
                                           edgevit_error* error) EDGEVIT_NOEXCEPT;
 
-/* The last inference's answer as real numbers, one a class: `count` must be
- * edgevit_class_count(). EDGEVIT_BAD_INPUT when one is NaN or infinite. */
+/* Output `index` of the last inference, below edgevit_output_count(): as real numbers, `count` of
+ * them (element_count), or as it is stored (size_bytes). */
+EDGEVIT_API edgevit_status edgevit_output(edgevit_session* session, size_t index, float* values,
+                                          size_t count, edgevit_error* error) EDGEVIT_NOEXCEPT;
+EDGEVIT_API edgevit_status edgevit_output_bytes(edgevit_session* session, size_t index, void* bytes,
+                                                size_t size_bytes,
+                                                edgevit_error* error) EDGEVIT_NOEXCEPT;
+
+/* What follows reads the output of a classifier, of shape [1, classes]. EDGEVIT_BAD_INPUT for an
+ * artifact whose task is another, and when a number of the answer is NaN or infinite.
+ *
+ * The last inference's answer as real numbers, one a class: `count` must be
+ * edgevit_class_count(). */
 EDGEVIT_API edgevit_status edgevit_logits(edgevit_session* session, float* logits, size_t count,
                                           edgevit_error* error) EDGEVIT_NOEXCEPT;
+
+/* The same as probabilities: the softmax of the logits, or a Core ML classifier's own. */
+EDGEVIT_API edgevit_status edgevit_probabilities(edgevit_session* session, float* probabilities,
+                                                 size_t count,
+                                                 edgevit_error* error) EDGEVIT_NOEXCEPT;
 
 /* The best classes of the last inference, best first, of equal ones the lower index first.
  * *count is the room in `results`, at least 1, and becomes how many were written: never more than
@@ -156,10 +202,24 @@ EDGEVIT_API edgevit_status edgevit_top_k(edgevit_session* session, edgevit_resul
  * or an index out of range. Texts are owned by the session. */
 EDGEVIT_API size_t edgevit_image_size(const edgevit_session* session) EDGEVIT_NOEXCEPT; /* pixels */
 EDGEVIT_API size_t edgevit_input_size_bytes(const edgevit_session* session) EDGEVIT_NOEXCEPT;
+EDGEVIT_API size_t edgevit_output_count(const edgevit_session* session) EDGEVIT_NOEXCEPT;
 EDGEVIT_API size_t edgevit_class_count(const edgevit_session* session) EDGEVIT_NOEXCEPT;
 EDGEVIT_API const char* edgevit_label(const edgevit_session* session,
                                       size_t class_index) EDGEVIT_NOEXCEPT;
 EDGEVIT_API const char* edgevit_backend(const edgevit_session* session) EDGEVIT_NOEXCEPT;
+
+/* What the input and output `index` look like. Like the facts above, they never change. */
+EDGEVIT_API edgevit_status edgevit_input_info(const edgevit_session* session,
+                                              edgevit_tensor* tensor,
+                                              edgevit_error* error) EDGEVIT_NOEXCEPT;
+EDGEVIT_API edgevit_status edgevit_output_info(const edgevit_session* session, size_t index,
+                                               edgevit_tensor* tensor,
+                                               edgevit_error* error) EDGEVIT_NOEXCEPT;
+
+/* The index of the output of that name. EDGEVIT_BAD_INPUT, naming those there are, for another. */
+EDGEVIT_API edgevit_status edgevit_find_output(const edgevit_session* session, const char* name,
+                                               size_t* index,
+                                               edgevit_error* error) EDGEVIT_NOEXCEPT;
 
 #ifdef __cplusplus
 }

@@ -5,13 +5,9 @@
 #include <string>
 #include <vector>
 
-#include "core/bytes.h"
-#include "core/image.h"
-#include "core/manifest.h"
-#include "core/preprocess.h"
-#include "plan_cache.h"
-#include "trt_logger.h"
-#include "trt_session.h"
+#include "classification.h"
+#include "core/pixels.h"
+#include "session.h"
 
 struct Score {
     std::string label;
@@ -25,20 +21,15 @@ class Classifier {
     // the compiled plan. Raises edgevit::Error (core/errors.h) with what is wrong and what to do.
     Classifier(const std::filesystem::path& model, const std::filesystem::path& plans);
 
-    // The `count` likeliest classes of an RGB picture of any size, the likeliest first; equal ones
-    // in the order of the labels.
-    std::vector<Score> classify(const edgevit::ImageView& picture, std::size_t count);
+    // The `count` likeliest classes of a picture of any size, the likeliest first; equal ones in
+    // the order of the labels. Raises edgevit::InputError for a picture that cannot be used, and
+    // for an answer that is not finite.
+    std::vector<Score> classify(const edgevit::Pixels& picture, std::size_t count);
 
     // How long the last classify() kept the GPU busy.
-    double last_device_us() const { return session_.last_device_us(); }
+    double last_device_us() { return session_.backend().last_device_us().value_or(0); }
 
   private:
-    edgevit::Manifest manifest_;
-    edgevit::tensorrt::PlanCache plans_;
-    edgevit::tensorrt::Logger logger_;  // outlives the session
-    edgevit::tensorrt::Session session_;
-    edgevit::Preprocessor preprocessor_;
-    edgevit::Bytes input_;
-    edgevit::Bytes output_;
-    std::vector<float> logits_;
+    edgevit::Session session_;
+    edgevit::Classification classification_;
 };

@@ -16,7 +16,7 @@ int main(int argc, char** argv) {
         for (int i = 3; i < argc; ++i) {
             const edgevit::Image picture = read_ppm(argv[i]);
             std::printf("%s\n", argv[i]);
-            for (const Score& score : classifier.classify(picture.view(), 5)) {
+            for (const Score& score : classifier.classify(edgevit::pixels_of(picture), 5)) {
                 std::printf("  %6.2f %%  %s\n", 100.0 * score.probability, score.label.c_str());
             }
             std::printf("  %.0f us on the GPU\n", classifier.last_device_us());

@@ -4,15 +4,15 @@
 #include <cstring>
 #include <new>
 #include <stdexcept>
-#include <string>
+#include <vector>
 
 #include "core/errors.h"
 #include "core/limits.h"
+#include "core/pixels.h"
 #include "core/preprocess.h"
+#include "core/scores.h"
 
 namespace {
-
-constexpr std::size_t kChannels = 4;
 
 void require(bool condition, const char* message) {
     if (!condition) {
@@ -20,18 +20,7 @@ void require(bool condition, const char* message) {
     }
 }
 
-void check(const edgevit_image& image, const edgevit_preprocessing& preprocessing,
-           std::size_t rgb_size_bytes) {
-    require(image.pixels != nullptr, "pixels is null");
-    require(image.order == EDGEVIT_ORDER_RGBA || image.order == EDGEVIT_ORDER_BGRA,
-            "order is neither EDGEVIT_ORDER_RGBA nor EDGEVIT_ORDER_BGRA");
-    require(image.width > 0 && image.height > 0, "the image has no pixels");
-    if (image.height > edgevit::kMaxImagePixels / image.width) {
-        throw edgevit::InputError("the image has " + std::to_string(image.width) + "x" +
-                                  std::to_string(image.height) + " pixels, over 64 million");
-    }
-    require(image.stride_bytes >= image.width * kChannels, "stride_bytes is below width * 4");
-    require(image.stride_bytes <= edgevit::kMaxStrideBytes, "stride_bytes is over 1 GiB");
+void check(const edgevit_preprocessing& preprocessing, std::size_t rgb_size_bytes) {
     const std::int32_t size = preprocessing.image_size;
     require(size >= 1 && size <= edgevit::kMaxImageSize, "image_size is not 1 to 4096");
     const std::int32_t resize = preprocessing.resize_size;
@@ -44,18 +33,15 @@ void check(const edgevit_image& image, const edgevit_preprocessing& preprocessin
     require(rgb_size_bytes == side * side * 3, "rgb_size_bytes is not image_size^2 * 3");
 }
 
-edgevit::Image to_rgb(const edgevit_image& image) {
-    edgevit::Image rgb;
-    rgb.reset(static_cast<int>(image.width), static_cast<int>(image.height));
-    const std::size_t red = image.order == EDGEVIT_ORDER_RGBA ? 0 : 2;
-    for (std::size_t y = 0; y < image.height; ++y) {
-        const std::uint8_t* source = image.pixels + y * image.stride_bytes;
-        std::uint8_t* target = rgb.row(static_cast<int>(y));
-        for (std::size_t x = 0; x < image.width; ++x, source += kChannels, target += 3) {
-            target[0] = source[red], target[1] = source[1], target[2] = source[2 - red];
-        }
-    }
-    return rgb;
+edgevit::Pixels checked(const edgevit_pixels& image) {
+    require(image.order == EDGEVIT_ORDER_RGBA || image.order == EDGEVIT_ORDER_BGRA,
+            "order is neither EDGEVIT_ORDER_RGBA nor EDGEVIT_ORDER_BGRA");
+    require(image.width > 0 && image.height > 0, "the image has no pixels");
+    const edgevit::Pixels pixels = {image.pixels, image.width, image.height, image.stride_bytes,
+                                    image.order == EDGEVIT_ORDER_RGBA ? edgevit::PixelFormat::rgba
+                                                                      : edgevit::PixelFormat::bgra};
+    edgevit::check_pixels(pixels);
+    return pixels;
 }
 
 // A manifest whose input tensor holds the pixels themselves.
@@ -86,26 +72,65 @@ std::int32_t fail(std::int32_t code, const char* reason, char* message, std::siz
     return code;
 }
 
-}  // namespace
-
-std::int32_t edgevit_prepare(const edgevit_image* image, const edgevit_preprocessing* preprocessing,
-                             std::uint8_t* rgb, std::size_t rgb_size_bytes, char* message,
-                             std::size_t message_size_bytes) {
-    const auto failed = [&](std::int32_t code, const char* reason) noexcept {
+// Runs `action`; what it throws becomes a code and a message.
+template <typename Action>
+std::int32_t guarded(char* message, std::size_t message_size_bytes, const Action& action) noexcept {
+    const auto failed = [&](std::int32_t code, const char* reason) {
         return fail(code, reason, message, message_size_bytes);
     };
     try {
-        require(image != nullptr && preprocessing != nullptr && rgb != nullptr,
-                "image, preprocessing or rgb is null");
-        check(*image, *preprocessing, rgb_size_bytes);
-        const edgevit::Image source = to_rgb(*image);
-        edgevit::Preprocessor(pixels_as_they_are(*preprocessing)).run(source.view(), rgb);
-        return EDGEVIT_OK;
+        return action();
     } catch (const std::invalid_argument& error) {
+        return failed(EDGEVIT_BAD_ARGUMENT, error.what());
+    } catch (const edgevit::CallError& error) {
         return failed(EDGEVIT_BAD_ARGUMENT, error.what());
     } catch (const edgevit::InputError& error) {
         return failed(EDGEVIT_IMAGE_REFUSED, error.what());
     } catch (const std::bad_alloc&) {
         return failed(EDGEVIT_OUT_OF_MEMORY, "out of memory");
     } catch (...) { return failed(EDGEVIT_INTERNAL, "unexpected error"); }
+}
+
+}  // namespace
+
+std::int32_t edgevit_prepare(const edgevit_pixels* image,
+                             const edgevit_preprocessing* preprocessing, std::uint8_t* rgb,
+                             std::size_t rgb_size_bytes, char* message,
+                             std::size_t message_size_bytes) {
+    return guarded(message, message_size_bytes, [&] {
+        require(image != nullptr && preprocessing != nullptr && rgb != nullptr,
+                "image, preprocessing or rgb is null");
+        const edgevit::Pixels pixels = checked(*image);
+        check(*preprocessing, rgb_size_bytes);
+        edgevit::Image scratch;
+        edgevit::Preprocessor(pixels_as_they_are(*preprocessing))
+            .run(edgevit::as_rgb(pixels, scratch), rgb);
+        return EDGEVIT_OK;
+    });
+}
+
+std::int32_t edgevit_best(const float* scores, std::size_t classes, std::int32_t are_logits,
+                          std::size_t count, std::int32_t* indices, double* probabilities,
+                          char* message, std::size_t message_size_bytes) {
+    return guarded(message, message_size_bytes, [&] {
+        require(scores != nullptr && indices != nullptr && probabilities != nullptr,
+                "scores, indices or probabilities is null");
+        require(classes >= 1 && classes <= edgevit::kMaxClasses, "classes is not 1 to 1000000");
+        require(count <= classes, "count is over classes");
+        if (!edgevit::are_finite(scores, classes)) {
+            return fail(EDGEVIT_NOT_FINITE, "the model answered a value that is not finite",
+                        message, message_size_bytes);
+        }
+        std::vector<double> all(scores, scores + classes);
+        if (are_logits != 0) {
+            edgevit::softmax(scores, classes, all.data());
+        }
+        std::vector<std::size_t> order;
+        edgevit::rank(scores, classes, count, order);
+        for (std::size_t i = 0; i < count; ++i) {
+            indices[i] = static_cast<std::int32_t>(order[i]);
+            probabilities[i] = all[order[i]];
+        }
+        return EDGEVIT_OK;
+    });
 }

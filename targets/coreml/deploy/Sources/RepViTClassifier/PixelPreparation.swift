@@ -31,7 +31,7 @@ struct PixelPreparation {
         context.draw(image, in: CGRect(x: 0, y: 0, width: width, height: height))
         return try withExtendedLifetime(context) {
             try prepare(
-                edgevit_image(
+                edgevit_pixels(
                     pixels: UnsafePointer(pixels.assumingMemoryBound(to: UInt8.self)),
                     width: width, height: height, stride_bytes: context.bytesPerRow,
                     order: EDGEVIT_ORDER_RGBA))
@@ -45,14 +45,14 @@ struct PixelPreparation {
         }
         return try withBytes(of: frame, .readOnly) { pixels, strideBytes in
             try prepare(
-                edgevit_image(
+                edgevit_pixels(
                     pixels: UnsafePointer(pixels),
                     width: CVPixelBufferGetWidth(frame), height: CVPixelBufferGetHeight(frame),
                     stride_bytes: strideBytes, order: EDGEVIT_ORDER_BGRA))
         }
     }
 
-    private func prepare(_ image: edgevit_image) throws -> CVPixelBuffer {
+    private func prepare(_ image: edgevit_pixels) throws -> CVPixelBuffer {
         let side = preprocessing.imageSize
         var image = image
         var settings = edgevit_preprocessing(

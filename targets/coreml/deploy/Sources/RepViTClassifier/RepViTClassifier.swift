@@ -62,8 +62,8 @@ public final class RepViTClassifier: @unchecked Sendable {
     private func classify(
         input: CVPixelBuffer, topK: Int
     ) throws -> [(label: String, probability: Double)] {
-        let found = try scores(of: predict(input))
-        return found.best(topK).map { (label: labels[$0], probability: found.probabilities[$0]) }
+        let best = try scores(of: predict(input)).best(topK)
+        return best.map { (label: labels[$0.index], probability: $0.probability) }
     }
 
     private func predict(_ input: CVPixelBuffer) throws -> MLFeatureProvider {

@@ -1,4 +1,5 @@
-// From 8-bit pixels of any size to the network's square of RGB, bit for bit as edgevit measured it.
+// From 8-bit pixels of any size to the network's square of RGB, bit for bit as edgevit measured it,
+// and from the network's answer to the best classes. The work is libedgevit's (core/).
 //
 // Plain C. No state is kept between calls, so any thread may call at any time.
 #ifndef EDGEVIT_IMAGE_H
@@ -23,6 +24,7 @@ static const int32_t EDGEVIT_BAD_ARGUMENT = 1;   // a mistake of the caller
 static const int32_t EDGEVIT_IMAGE_REFUSED = 2;  // the image is too small, too large or too thin
 static const int32_t EDGEVIT_OUT_OF_MEMORY = 3;
 static const int32_t EDGEVIT_INTERNAL = 4;
+static const int32_t EDGEVIT_NOT_FINITE = 5;  // the network answered NaN or infinity
 
 // Rows from top to bottom, stride_bytes from one to the next; at most 64 million pixels.
 typedef struct {
@@ -31,7 +33,7 @@ typedef struct {
     size_t height;
     size_t stride_bytes;
     int32_t order;
-} edgevit_image;
+} edgevit_pixels;
 
 // `preprocessing` of the artifact's manifest.json.
 typedef struct {
@@ -45,9 +47,18 @@ typedef struct {
 //
 // Returns EDGEVIT_OK, or another code with `rgb` unspecified and the reason in `message`: text
 // ended by a zero, cut to message_size_bytes. `message` may be null when that is 0.
-int32_t edgevit_prepare(const edgevit_image* image, const edgevit_preprocessing* preprocessing,
+int32_t edgevit_prepare(const edgevit_pixels* image, const edgevit_preprocessing* preprocessing,
                         uint8_t* rgb, size_t rgb_size_bytes, char* message,
                         size_t message_size_bytes);
+
+// The `count` best of `classes` scores, best first, of equal ones the lower class first, to
+// `indices`, and their probabilities to `probabilities`: the softmax of logits, or, where
+// `are_logits` is 0, the scores as they are. `count` is at most `classes`.
+//
+// Returns and writes as edgevit_prepare does.
+int32_t edgevit_best(const float* scores, size_t classes, int32_t are_logits, size_t count,
+                     int32_t* indices, double* probabilities, char* message,
+                     size_t message_size_bytes);
 
 #ifdef __cplusplus
 }

@@ -6,7 +6,6 @@
 #include <jni.h>
 
 #include <algorithm>
-#include <cmath>
 #include <cstddef>
 #include <cstdint>
 #include <map>
@@ -58,7 +57,7 @@ struct Opened {
     explicit Opened(edgevit_session* opened) : session(opened) {
         const std::size_t classes = edgevit_class_count(session);
         results.resize(classes);
-        all_logits.resize(classes);
+        all_probabilities.resize(classes);
         indices.resize(classes);
         logits.resize(classes);
         probabilities.resize(classes);
@@ -70,7 +69,7 @@ struct Opened {
     edgevit_session* session;
     std::mutex turn;  // the Kotlin side takes turns too, for arrays of its own
     std::vector<edgevit_result> results;
-    std::vector<float> all_logits;
+    std::vector<float> all_probabilities;
     std::vector<jint> indices;
     std::vector<jfloat> logits;
     std::vector<jfloat> probabilities;
@@ -197,20 +196,13 @@ edgevit_image image_in(JNIEnv* env, jobject pixels, jint begin, jint end, jint w
 std::size_t classify(Opened& opened, const edgevit_image& image, std::size_t count) {
     edgevit_error error;
     check(edgevit_classify(opened.session, &image, opened.results.data(), &count, &error), error);
-    check(
-        edgevit_logits(opened.session, opened.all_logits.data(), opened.all_logits.size(), &error),
-        error);
-    // Softmax; the first result's logit is the largest.
-    const double largest = opened.results[0].logit;
-    double total = 0;
-    for (const float logit : opened.all_logits) {
-        total += std::exp(logit - largest);
-    }
+    std::vector<float>& all = opened.all_probabilities;
+    check(edgevit_probabilities(opened.session, all.data(), all.size(), &error), error);
     for (std::size_t i = 0; i < count; ++i) {
         const edgevit_result& result = opened.results[i];
         opened.indices[i] = result.class_index;
         opened.logits[i] = result.logit;
-        opened.probabilities[i] = static_cast<jfloat>(std::exp(result.logit - largest) / total);
+        opened.probabilities[i] = all[static_cast<std::size_t>(result.class_index)];
     }
     return count;
 }

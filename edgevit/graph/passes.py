@@ -1,0 +1,300 @@
+"""Passes: functions from a float graph to a float graph that computes the same.
+
+The net's values stay what they are but for rounding; each pass says what it takes and makes.
+Folding is done in float64, so that one rounding is left, the one to the final float32 weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+
+from edgevit.choices import Activation
+from edgevit.errors import InputError
+from edgevit.graph.graph import Graph
+from edgevit.ops import (
+    Add,
+    ChannelAffine,
+    Clamp,
+    Conv2d,
+    FloatWeights,
+    Gelu,
+    HardSwish,
+    Linear,
+    Node,
+    Silu,
+    Weighted,
+)
+
+GAIN = 1.702
+"""x * sigmoid(GAIN * x) is within 0.021 of GELU everywhere (arXiv 1606.08415)."""
+
+
+def drop_identities(graph: Graph) -> Graph:
+    """A factor of 1 and an offset of 0 are left out.
+
+    Given   x -> channel_affine (1, 0) -> reader
+    Result  x -> reader
+    """
+    renamed: dict[str, str] = {}
+    nodes: list[Node] = []
+    for node in graph.nodes:
+        node = node.renamed(renamed)
+        if isinstance(node, ChannelAffine) and node.is_identity:
+            renamed[node.name] = node.inputs[0]
+        else:
+            nodes.append(node)
+    return graph.with_nodes(nodes, [renamed.get(name, name) for name in graph.outputs])
+
+
+def fold_affines(graph: Graph) -> Graph:
+    """Batch norms and constant factors disappear into weights.
+
+    Given   conv2d (or linear, conv_transpose2d) -> channel_affine; or channel_affine -> linear
+    Result  one conv2d or linear with scaled weights and a shifted bias, under its own name
+
+    An affine that has no such neighbour stays.
+    """
+    nodes: dict[str, Node] = {}
+    renamed: dict[str, str] = {}
+    for original in graph.nodes:
+        node = original.renamed(renamed)
+        maker = nodes.get(node.inputs[0])
+        alone = _read_alone(graph, original.inputs[0])
+        if isinstance(node, Linear) and isinstance(maker, ChannelAffine) and alone:
+            del nodes[maker.name]
+            nodes[node.name] = _folded_forward(maker, node)
+        elif isinstance(node, ChannelAffine) and isinstance(maker, Weighted) and alone:
+            nodes[maker.name] = _folded(maker, node)
+            renamed[node.name] = maker.name
+        else:
+            nodes[node.name] = node
+    return graph.with_nodes(nodes.values(), [renamed.get(name, name) for name in graph.outputs])
+
+
+def _read_alone(graph: Graph, name: str) -> bool:
+    """Whether one node reads the tensor and nothing else does."""
+    return len(graph.readers(name)) == 1 and name not in graph.outputs
+
+
+def _folded(node: Weighted, affine: ChannelAffine) -> Weighted:
+    gain = np.broadcast_to(affine.gain, (node.channels,))
+    offset = np.broadcast_to(affine.offset, (node.channels,))
+    weight = node.weight.astype(np.float64) * node.per_channel(gain)
+    bias = node.bias.astype(np.float64) * gain + offset
+    return replace(node, weights=_float_weights(weight, bias))
+
+
+def _folded_forward(affine: ChannelAffine, node: Linear) -> Linear:
+    inputs = node.weight.shape[1]
+    gain = np.broadcast_to(affine.gain, (inputs,))
+    offset = np.broadcast_to(affine.offset, (inputs,))
+    weight = node.weight.astype(np.float64)
+    bias = node.bias.astype(np.float64) + weight @ offset
+    return replace(node, inputs=affine.inputs, weights=_float_weights(weight * gain, bias))
+
+
+def _float_weights(weight: np.ndarray, bias: np.ndarray) -> FloatWeights:
+    return FloatWeights(weight.astype(np.float32), bias.astype(np.float32))
+
+
+def branches_to_convolutions(graph: Graph) -> Graph:
+    """A norm on a branch of a sum becomes a convolution, so that `merge_branches` can take it.
+
+    Given   add(conv2d (x), channel_affine (x))
+    Result  add(conv2d (x), depthwise conv2d 1×1 (x))
+    """
+    sums = {name for node in graph.nodes if isinstance(node, Add) for name in node.inputs}
+    return graph.with_nodes(
+        _as_convolution(node, graph.shape(node.name))
+        if isinstance(node, ChannelAffine)
+        and node.name in sums
+        and len(graph.shape(node.name)) == 4
+        else node
+        for node in graph.nodes
+    )
+
+
+def affines_to_convolutions(graph: Graph) -> Graph:
+    """What could not be folded becomes a depthwise 1×1 convolution.
+
+    Given   max_pool2d -> channel_affine
+    Result  max_pool2d -> depthwise conv2d 1×1
+
+    Raises InputError for an affine of (N, C) that no linear layer is next to.
+    """
+    return graph.with_nodes(
+        _as_convolution(node, graph.shape(node.name)) if isinstance(node, ChannelAffine) else node
+        for node in graph.nodes
+    )
+
+
+def _as_convolution(node: ChannelAffine, shape: tuple[int, ...]) -> Conv2d:
+    if len(shape) != 4:
+        raise InputError(
+            f"{node.name}: a norm or factor on (N, C) can be folded into a linear layer only"
+        )
+    channels = shape[1]
+    weight = np.broadcast_to(node.gain, (channels,)).reshape(channels, 1, 1, 1)
+    bias = np.broadcast_to(node.offset, (channels,))
+    return Conv2d(
+        name=node.name,
+        inputs=node.inputs,
+        module=node.name,
+        groups=channels,
+        weights=_float_weights(weight, bias),
+    )
+
+
+def merge_branches(graph: Graph) -> Graph:
+    """Parallel convolutions or linears that are summed become one: reparameterization, of any net.
+
+    Given   add(conv2d 3×3 (x), conv2d 1×1 (x)), each read by the add alone, of one stride
+    Result  one conv2d 3×3 (x), named after the sum
+    """
+    nodes = {node.name: node for node in graph.nodes}
+    for node in graph.nodes:
+        if not isinstance(node, Add) or node.inputs[0] == node.inputs[1]:
+            continue
+        first, second = (nodes.get(name) for name in node.inputs)
+        if not (isinstance(first, Weighted) and isinstance(second, Weighted)):
+            continue
+        if any(b.activation or not _read_alone(graph, b.name) for b in (first, second)):
+            continue
+        merged = _merged(first, second)
+        if merged is not None:
+            del nodes[first.name], nodes[second.name]
+            nodes[node.name] = replace(merged, name=node.name, module=node.name)
+    return graph.with_nodes(nodes.values())
+
+
+def _merged(first: Weighted, second: Weighted) -> Weighted | None:
+    """The operation that equals the sum of two, if there is one of the larger kernel."""
+    if first.inputs != second.inputs:
+        return None
+    bias = first.bias.astype(np.float64) + second.bias.astype(np.float64)
+    if isinstance(first, Linear) and isinstance(second, Linear):
+        weight = first.weight.astype(np.float64) + second.weight
+        return replace(first, weights=_float_weights(weight, bias))
+    if not (isinstance(first, Conv2d) and isinstance(second, Conv2d)):
+        return None
+    if first.stride != second.stride or {first.dilation, second.dilation} != {(1, 1)}:
+        return None
+    if _window(first) < _window(second):
+        first, second = second, first
+    if first.groups != second.groups and {first.depthwise, second.depthwise} != {True, False}:
+        return None
+    large, small = first.weight.shape[2:], second.weight.shape[2:]
+    shifts = [pad - inner for pad, inner in zip(first.padding, second.padding)]
+    if any(s < 0 or s + w > size for s, w, size in zip(shifts, small, large)):
+        return None
+    groups = min(first.groups, second.groups)
+    weight = _dense(first, groups)
+    (top, left), (height, width) = shifts, small
+    weight[:, :, top : top + height, left : left + width] += _dense(second, groups)
+    return replace(first, groups=groups, weights=_float_weights(weight, bias))
+
+
+def _window(node: Conv2d) -> int:
+    return node.weight.shape[2] * node.weight.shape[3]
+
+
+def _dense(node: Conv2d, groups: int) -> np.ndarray:
+    """float64 weights, with the zeros that a depthwise convolution leaves out where it must."""
+    weight = node.weight.astype(np.float64)
+    if node.groups == groups:
+        return weight
+    per_group = node.channels // groups
+    dense = np.zeros((node.channels, per_group, *weight.shape[2:]))
+    dense[np.arange(node.channels), np.arange(node.channels) % per_group] = weight[:, 0]
+    return dense
+
+
+def fuse_activations(graph: Graph) -> Graph:
+    """A ReLU that alone reads a convolution or linear is fused behind it, as every runtime does.
+
+    Given   conv2d "conv" -> relu "act"
+    Result  conv2d "act" of module "conv", its activation a Relu
+    """
+    nodes = {node.name: node for node in graph.nodes}
+    for node in graph.nodes:
+        maker = nodes.get(node.inputs[0])
+        if (
+            isinstance(node, Clamp)
+            and isinstance(maker, Weighted)
+            and maker.activation is None
+            and len(graph.readers(maker.name)) == 1
+            and maker.name not in graph.outputs
+        ):
+            nodes[node.name] = replace(maker, name=node.name, activation=type(node))
+            del nodes[maker.name]
+    return graph.with_nodes(nodes.values())
+
+
+TRACE_PASSES: tuple[Callable[[Graph], Graph], ...] = (
+    drop_identities,
+    fold_affines,
+    branches_to_convolutions,
+    merge_branches,  # of convolutions whose norms are folded
+    fold_affines,  # norms behind sums
+    affines_to_convolutions,
+    fuse_activations,  # behind the merged ones
+)
+"""What `trace` runs, in this order."""
+
+
+def swap_gelus(graph: Graph, activation: Activation) -> Graph:
+    """The graph with another activation for every GELU, which runtimes such as NNAPI do not have.
+
+    Given   conv2d a -> gelu -> conv2d b
+    Result  conv2d a * 1.702 -> activation -> conv2d b / 1.702
+
+    Quick-GELU is x * sigmoid(1.702 x). An INT8 runtime has no operation for that, but
+    y * sigmoid(y) / 1.702 with y = 1.702 x is the same function, and both factors disappear into
+    the weights around it: what is left is a sigmoid and a product. int8 weights stay what they are,
+    only their scales change. Hard-swish gets the same factor: it then differs from GELU by 0.07 at
+    most, where hard-swish of x itself differs by 0.30.
+
+    activation  "gelu" (nothing changes), "quick-gelu" or "hard-swish"
+    Raises InputError, naming the GELU, where it does not stand between convolutions alone, so that
+    the factor has nowhere to go.
+    """
+    if activation == "gelu":
+        return graph
+    nodes: dict[str, Node] = {node.name: node for node in graph.nodes}
+    gelus = [node for node in graph.nodes if isinstance(node, Gelu)]
+    for gelu in gelus:
+        for node, factor in _around(graph, nodes, gelu):
+            scaled_bias = node.bias * np.float32(factor) if factor > 1 else node.bias
+            weights = FloatWeights(node.weight * np.float32(factor), scaled_bias)
+            nodes[node.name] = replace(node, weights=weights)
+    renamed: dict[str, str] = {}
+    result: list[Node] = []
+    for node in nodes.values():
+        if not isinstance(node, Gelu):
+            result.append(node.renamed(renamed))
+        elif activation == "quick-gelu":
+            made = Silu.nodes(node.name, node.inputs[0])
+            renamed[node.name] = made[-1].name
+            result += made
+        else:
+            result.append(HardSwish(name=node.name, inputs=node.inputs))
+    return graph.with_nodes(result, [renamed.get(name, name) for name in graph.outputs])
+
+
+def _around(graph: Graph, nodes: dict[str, Node], gelu: Gelu) -> list[tuple[Weighted, float]]:
+    """The convolution before `gelu` with its factor, and those behind it with theirs."""
+    (source,) = gelu.inputs
+    found = [nodes.get(source), *(nodes[reader.name] for reader in graph.readers(gelu.name))]
+    weighted = [node for node in found if isinstance(node, Weighted)]
+    siblings = graph.readers(source)
+    outside = gelu.name in graph.outputs or source in graph.outputs
+    if len(siblings) != 1 or len(found) < 2 or len(weighted) != len(found) or outside:
+        raise InputError(
+            f"{gelu.name}: this GELU does not stand between convolutions alone, so it cannot be "
+            "swapped; quantize with --activation gelu"
+        )
+    before, *behind = weighted
+    return [(before, GAIN), *((node, 1 / GAIN) for node in behind)]

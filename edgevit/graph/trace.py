@@ -1,0 +1,263 @@
+"""The tracer: an `nn.Module` in eval mode to a float `Graph`, through torch.export alone.
+
+    Given   conv2d -> batch_norm -> relu_, as torch.export writes them
+    Result  Conv2d with the norm folded in and the ReLU fused behind it
+
+A net may hold what the classes in `edgevit.ops` know; anything else is refused, by operation and
+layer. Names are module paths: a leaf module that makes one tensor gives it its path, everything
+else the path of the module it is written in, and the operation's kind.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from edgevit.errors import InputError
+from edgevit.graph.graph import INPUT, Graph, live
+from edgevit.graph.passes import TRACE_PASSES
+from edgevit.ops import BY_OVERLOAD, ELIDED, OPERATIONS, Node, Ref, Shape, UnsupportedError
+from edgevit.ops.base import REQUIRED, Signature
+from edgevit.ops.shape import Slice
+
+if TYPE_CHECKING:
+    import torch
+
+
+def trace(net: torch.nn.Module, input_shape: Sequence[int]) -> Graph:
+    """The float graph of a net, batch norms folded and ReLUs fused.
+
+    net          any module of known operations; it is run in eval mode and left as it was
+    input_shape  (C, H, W) of its one input
+    Raises InputError naming the operation and the layer that no program may hold, or what
+    torch.export says of a net it cannot trace.
+    """
+    return traced(net, input_shape, TRACE_PASSES)
+
+
+def traced(net: torch.nn.Module, input_shape: Sequence[int], passes: Sequence[Any]) -> Graph:
+    """`trace` with other passes, each a function from graph to graph."""
+    shape = (1, *input_shape)
+    exported = _export(net, shape)
+    signature = exported.graph_signature
+    tensors: dict[str, np.ndarray] = {}
+    constants = {**exported.state_dict, **exported.constants}
+    for name, path in {
+        **signature.inputs_to_parameters,
+        **signature.inputs_to_buffers,
+        **signature.inputs_to_lifted_tensor_constants,
+    }.items():
+        tensors[name] = _array(constants[path])
+    if len(signature.user_inputs) != 1:
+        raise InputError(f"the net takes {len(signature.user_inputs)} inputs; edgevit needs one")
+    (source,) = signature.user_inputs
+    leaves = {path for path, module in net.named_modules() if not list(module.children())}
+    tracer = _Tracer(tensors, leaves, shape, str(source))
+    calls = [node for node in exported.graph.nodes if node.op == "call_function"]
+    tracer.count(calls)
+    for call in calls:
+        tracer.read(call)
+    outputs = [tracer.resolve(str(name)) for name in signature.user_outputs]
+    graph = Graph(shape, tuple(live(tracer.nodes, outputs)), tuple(outputs))
+    for graph_pass in passes:
+        graph = graph_pass(graph)
+    return graph
+
+
+def _export(net: torch.nn.Module, shape: Shape) -> Any:
+    import torch
+
+    was_training = {module: module.training for module in net.modules()}
+    net.eval()
+    parameter = next(net.parameters(), None)
+    example = torch.zeros(shape, device=parameter.device if parameter is not None else "cpu")
+    try:
+        with torch.no_grad():
+            return torch.export.export(net, (example,))
+    except Exception as error:  # torch.export raises what the net's own code raises, and more
+        first = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
+        raise InputError(
+            f"torch.export cannot trace this net for an input of {shape}: {first}"
+        ) from error
+    finally:
+        for module, training in was_training.items():
+            module.training = training
+
+
+def _array(value: torch.Tensor) -> np.ndarray:
+    return value.detach().cpu().contiguous().numpy()
+
+
+@dataclass
+class _Tracer:
+    """State while walking the calls of an exported program."""
+
+    stored: dict[str, np.ndarray]
+    leaves: set[str]
+    input_shape: Shape
+    source: str
+    nodes: list[Node] = field(default_factory=list)
+    shapes: dict[str, Shape] = field(default_factory=dict)
+    values: dict[str, str] = field(default_factory=dict)  # name in the calls -> canonical name
+    parts: dict[str, list[str]] = field(default_factory=dict)  # of a split, canonical names
+    calls_in: Counter[str] = field(default_factory=Counter)
+
+    def __post_init__(self) -> None:
+        self.values[self.source] = INPUT
+        self.shapes[INPUT] = self.input_shape
+
+    def count(self, calls: Sequence[Any]) -> None:
+        """How many operations each module path makes: a leaf with one names its tensor."""
+        for call in calls:
+            if _overload(call) not in ELIDED:
+                self.calls_in[_path(call)] += 1
+
+    def read(self, call: Any) -> None:
+        overload = _overload(call)
+        written = str(call.target)
+        if overload in ELIDED:
+            self.values[call.name] = self.resolve(call.args[0].name)
+            return
+        if "getitem" in written:
+            self.values[call.name] = self.parts[call.args[0].name][call.args[1]]
+            return
+        if overload in _SPLITS:
+            self._split(call, overload)
+            return
+        operation = BY_OVERLOAD.get(overload)
+        if operation is None:
+            known = ", ".join(each.kind for each in OPERATIONS)
+            raise InputError(
+                f"{_path(call) or 'the net'}: operation {written} is not one that edgevit can "
+                f"quantize ({known})"
+            )
+        args = self._arguments(call, overload, operation.aten[overload])
+        name = self._name(call, getattr(operation, "kind", "silu"))
+        shapes = [self.shapes[n] for n in _activation_names(args)]
+        try:
+            made = operation.from_call(name, args, shapes)
+        except UnsupportedError as error:
+            raise InputError(f"{_path(call) or name}: {overload}: {error} is not supported") from (
+                error
+            )
+        self.values[call.name] = self._append(made)
+        if written != overload:  # in place: later readers of the operand see the result
+            self.values[call.args[0].name] = self.values[call.name]
+
+    def resolve(self, name: str) -> str:
+        """The canonical name of a value of the exported program."""
+        if name not in self.values:
+            raise InputError(f"the net gives out or reads {name}, which is no tensor of its input")
+        return self.values[name]
+
+    def _append(self, made: list[Node]) -> str:
+        for node in made:
+            if node.name in self.shapes:
+                raise InputError(f"{node.name}: two tensors have this name")
+            self.shapes[node.name] = node.output_shape([self.shapes[n] for n in node.inputs])
+            self.nodes.append(node)
+        return made[-1].name
+
+    def _split(self, call: Any, overload: str) -> None:
+        """chunk and split, as slices along the axis."""
+        source = self.resolve(call.args[0].name)
+        args = {**dict(zip(("self", "by", "dim"), call.args)), **call.kwargs}
+        shape = self.shapes[source]
+        axis = args.get("dim", 0) % len(shape)
+        sizes = _split_sizes(overload, next(v for k, v in args.items() if k not in ("self", "dim")),
+                             shape[axis])  # fmt: skip
+        name = self._name(call, "split")
+        starts = np.cumsum([0, *sizes]).tolist()
+        self.parts[call.name] = [
+            self._append([
+                Slice(name=f"{name}.{i}", inputs=(source,), axis=axis, start=start, stop=stop)
+            ])
+            for i, (start, stop) in enumerate(pairwise(starts))
+        ]  # fmt: skip
+
+    def _name(self, call: Any, kind: str) -> str:
+        path = _path(call)
+        alone = path in self.leaves and self.calls_in[path] == 1 and path
+        wanted = path if alone else f"{path}.{kind}".lstrip(".")
+        taken, name, count = self.shapes, wanted, 0
+        # A module that is called twice, or two sums in one module.
+        while name in taken or f"{name}.mul" in taken or f"{name}.0" in taken:
+            count += 1
+            name = f"{wanted}_{count}"
+        return name
+
+    def _arguments(self, call: Any, overload: str, signature: Signature) -> dict[str, Any]:
+        schema = call.target._schema
+        given = {a.name: v for a, v in zip(schema.arguments, call.args, strict=False)}
+        given.update(call.kwargs)
+        where = f"{_path(call) or call.name}: {overload}"
+        return {"overload": overload} | bind(
+            {name: self._value(value) for name, value in given.items()}, signature, where
+        )
+
+    def _value(self, value: Any) -> Any:
+        if hasattr(value, "op") and hasattr(value, "name"):  # a torch.fx.Node
+            if value.name in self.stored:
+                return self.stored[value.name]
+            return Ref(self.resolve(value.name))
+        if isinstance(value, list | tuple):
+            items = [self._value(item) for item in value]
+            return items if any(isinstance(i, Ref) for i in items) else tuple(items)
+        return value
+
+
+def bind(given: Mapping[str, Any], signature: Signature, where: str) -> dict[str, Any]:
+    """A call's arguments in the signature's order, defaults filled in.
+
+    Raises InputError for an argument that the signature lacks, a required one that is missing, or
+    a value of another type.
+    """
+    for name in given:
+        if name not in signature:
+            raise InputError(f"{where} with the argument {name!r} is not supported")
+    arguments: dict[str, Any] = {}
+    for name, (kinds, default) in signature.items():
+        value = given.get(name, default)
+        if value is REQUIRED:
+            raise InputError(f"{where} lacks the argument {name!r}")
+        kinds = kinds if isinstance(kinds, tuple) else (kinds,)
+        fits = isinstance(value, kinds) or (isinstance(value, np.ndarray) and Ref in kinds)
+        # bool is a subclass of int, and a flag is never a size.
+        if not fits or (isinstance(value, bool) and bool not in kinds):
+            raise InputError(f"{where}: {name} cannot be {value!r}")
+        arguments[name] = value
+    return arguments
+
+
+def _activation_names(args: Mapping[str, Any]) -> list[str]:
+    from edgevit.ops.base import activations
+
+    return list(activations(args))
+
+
+_SPLITS = ("aten.split_with_sizes.default", "aten.split.Tensor", "aten.chunk.default")
+
+
+def _split_sizes(overload: str, by: Any, size: int) -> list[int]:
+    if overload == "aten.split_with_sizes.default":
+        return list(by)
+    each = by if overload == "aten.split.Tensor" else -(-size // by)
+    return [min(each, size - start) for start in range(0, size, each)]
+
+
+def _overload(call: Any) -> str:
+    """The ATen overload without the mark of its in-place form."""
+    namespace, _, rest = str(call.target).partition(".")
+    name, _, overload = rest.partition(".")
+    return f"{namespace}.{name.rstrip('_')}.{overload}" if overload else str(call.target)
+
+
+def _path(call: Any) -> str:
+    """The module path that a call is written in."""
+    stack = list((call.meta.get("nn_module_stack") or {"": ("", None)}).values())
+    return stack[-1][0]

@@ -1,0 +1,130 @@
+"""Arithmetic on two tensors, which may broadcast either way."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from edgevit.errors import InputError
+from edgevit.ops.base import BINARY, Node, Ref, Shape, Signature, UnsupportedError, activations
+from edgevit.ops.quantizer import INT8_MAX, INT8_MIN
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+INT8_RANGE = INT8_MAX - INT8_MIN
+"""The largest magnitude of an int8 value less its zero-point."""
+_CONSTANT = {**BINARY, "other": ((Ref, int, float), None)}
+
+
+def _constant(args: Mapping[str, Any]) -> np.ndarray | None:
+    """The operand that is stored rather than computed, float64 and flat; None where both are."""
+    found = [v for v in (args["self"], args["other"]) if not isinstance(v, Ref)]
+    if not found:
+        return None
+    values = np.asarray(found[0], np.float64)
+    # One value a channel: (C, 1, 1), (1, C, 1, 1); or one value in all.
+    if values.size != max(values.shape, default=1) or (
+        values.size > 1 and values.ndim > 2 and values.shape[-3] != values.size
+    ):
+        raise UnsupportedError(f"a constant of shape {values.shape}; one value a channel is known")
+    return values.reshape(-1)
+
+
+def _affine(name: str, args: Mapping[str, Any], gain: Any, offset: Any) -> list[Node]:
+    from edgevit.ops.weighted import ChannelAffine
+
+    gain, offset = np.broadcast_arrays(np.atleast_1d(gain), np.atleast_1d(offset))
+    return [
+        ChannelAffine(
+            name=name,
+            inputs=activations(args),
+            gain=np.asarray(gain, np.float64),
+            offset=np.asarray(offset, np.float64),
+        )
+    ]
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Binary(Node):
+    """Two tensors of shapes that broadcast."""
+
+    arity = 2
+
+    def output_shape(self, inputs: Sequence[Shape]) -> Shape:
+        try:
+            return tuple(int(size) for size in np.broadcast_shapes(*inputs))
+        except ValueError:
+            raise InputError(f"{self.name}: {self.kind} of {inputs[0]} and {inputs[1]}") from None
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Add(Binary):
+    """The sum of two tensors.
+
+    A tie is a·s_a + b·s_b = (n + 1/2)·s_o with integers a, b, n. If all three scales are multiples
+    of one power of two g, and s_o an odd one, then the left side is a multiple of g and the right
+    side is not: hence `scales_on_one_grid`.
+    """
+
+    kind = "add"
+    aten: ClassVar[Mapping[str, Signature]] = {
+        "aten.add.Tensor": {**_CONSTANT, "alpha": (int, 1)},
+        "aten.sub.Tensor": {**_CONSTANT, "alpha": (int, 1)},
+    }
+    scales_on_one_grid = True
+
+    @classmethod
+    def from_call(cls, name: str, args: Mapping[str, Any], shapes: Sequence[Shape]) -> list[Node]:
+        subtracts = args.get("overload") == "aten.sub.Tensor"
+        if args["alpha"] != 1:
+            raise UnsupportedError(f"a sum with alpha {args['alpha']}")
+        constant = _constant(args)
+        if constant is None:
+            if not subtracts:
+                return [cls(name=name, inputs=activations(args))]
+            first, second = activations(args)
+            (negated,) = _affine(f"{name}.negated", {"other": Ref(second)}, -1.0, 0.0)
+            return [negated, cls(name=name, inputs=(first, negated.name))]
+        if subtracts and isinstance(args["other"], Ref):  # constant - x
+            return _affine(name, args, -1.0, constant)
+        return _affine(name, args, 1.0, -constant if subtracts else constant)
+
+    def compute(self, inputs: Sequence[Tensor], weights: Sequence[Tensor] = ()) -> Tensor:
+        return inputs[0] + inputs[1]
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Mul(Binary):
+    """The product of two tensors.
+
+    A tie is p·s_a·s_b = (n + 1/2)·s_o with p a product of two int8.
+    """
+
+    kind = "mul"
+    aten: ClassVar[Mapping[str, Signature]] = {
+        "aten.mul.Tensor": _CONSTANT,
+        "aten.div.Tensor": _CONSTANT,
+    }
+
+    @classmethod
+    def from_call(cls, name: str, args: Mapping[str, Any], shapes: Sequence[Shape]) -> list[Node]:
+        divides = args.get("overload") == "aten.div.Tensor"
+        constant = _constant(args)
+        if constant is not None and not (divides and isinstance(args["other"], Ref)):
+            return _affine(name, args, 1 / constant if divides else constant, 0.0)
+        if divides:
+            raise UnsupportedError("a quotient with a tensor below the line")
+        return [cls(name=name, inputs=activations(args))]
+
+    def compute(self, inputs: Sequence[Tensor], weights: Sequence[Tensor] = ()) -> Tensor:
+        return inputs[0] * inputs[1]
+
+    def has_ties(self, inputs: Sequence[Fraction], output: Fraction) -> bool:
+        ratio = output / (2 * inputs[0] * inputs[1])  # p / (2 n + 1)
+        twos = ratio.denominator & -ratio.denominator
+        return twos == 1 and ratio.numerator <= INT8_RANGE**2

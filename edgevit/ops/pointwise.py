@@ -1,0 +1,168 @@
+"""Activations: operations on one value alone, each a table of 256 on int8."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from edgevit.ops.arithmetic import Mul
+from edgevit.ops.base import (
+    TENSOR,
+    UNARY,
+    Node,
+    Shape,
+    Signature,
+    Unary,
+    UnsupportedError,
+    activations,
+)
+from edgevit.ops.quantizer import UNIT_INTERVAL
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Gelu(Unary):
+    """x * Phi(x), exact (erf)."""
+
+    kind = "gelu"
+    aten: ClassVar[Mapping[str, Signature]] = {
+        "aten.gelu.default": {"self": TENSOR, "approximate": (str, "none")}
+    }
+
+    @classmethod
+    def attributes(cls, args: Mapping[str, Any], shapes: Sequence[Shape]) -> dict[str, Any]:
+        if args["approximate"] != "none":
+            raise UnsupportedError("an approximate GELU")
+        return {}
+
+    def compute(self, inputs: Sequence[Tensor], weights: Sequence[Tensor] = ()) -> Tensor:
+        from torch.nn import functional
+
+        return functional.gelu(inputs[0])
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class HardSwish(Unary):
+    """x * relu6(x + 3) / 6 (arXiv 1905.02244)."""
+
+    kind = "hard_swish"
+    aten: ClassVar[Mapping[str, Signature]] = {"aten.hardswish.default": UNARY}
+
+    def compute(self, inputs: Sequence[Tensor], weights: Sequence[Tensor] = ()) -> Tensor:
+        from torch.nn import functional
+
+        return functional.hardswish(inputs[0])
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Sigmoid(Unary):
+    """1 / (1 + exp(-x)), at the scale that runtimes fix."""
+
+    kind = "sigmoid"
+    aten: ClassVar[Mapping[str, Signature]] = {"aten.sigmoid.default": UNARY}
+    rule = UNIT_INTERVAL
+    backward_reads_output = True
+
+    def compute(self, inputs: Sequence[Tensor], weights: Sequence[Tensor] = ()) -> Tensor:
+        import torch
+
+        return torch.sigmoid(inputs[0])
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class HardSigmoid(Unary):
+    """relu6(x + 3) / 6, at the sigmoid's scale."""
+
+    kind = "hard_sigmoid"
+    aten: ClassVar[Mapping[str, Signature]] = {"aten.hardsigmoid.default": UNARY}
+    rule = UNIT_INTERVAL
+
+    def compute(self, inputs: Sequence[Tensor], weights: Sequence[Tensor] = ()) -> Tensor:
+        from torch.nn import functional
+
+        return functional.hardsigmoid(inputs[0])
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Clamp(Unary):
+    """An activation that cuts values off, which runtimes fuse behind convolutions."""
+
+    backward_reads_output = True
+    low: ClassVar[float] = 0.0
+    high: ClassVar[float] = math.inf
+
+    @classmethod
+    def clamped(cls, value: Tensor) -> Tensor:
+        """`value` between the bounds."""
+        raise NotImplementedError
+
+    def compute(self, inputs: Sequence[Tensor], weights: Sequence[Tensor] = ()) -> Tensor:
+        return self.clamped(inputs[0])
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Relu(Clamp):
+    """max(x, 0)."""
+
+    kind = "relu"
+    aten: ClassVar[Mapping[str, Signature]] = {"aten.relu.default": UNARY}
+
+    @classmethod
+    def clamped(cls, value: Tensor) -> Tensor:
+        from torch.nn import functional
+
+        return functional.relu(value)
+
+
+_BOUND = ((int, float, type(None)), None)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Relu6(Clamp):
+    """max(0, min(x, 6))."""
+
+    kind = "relu6"
+    aten: ClassVar[Mapping[str, Signature]] = {
+        "aten.relu6.default": UNARY,
+        "aten.hardtanh.default": {"self": TENSOR, "min_val": _BOUND, "max_val": _BOUND},
+        "aten.clamp.default": {"self": TENSOR, "min": _BOUND, "max": _BOUND},
+        "aten.clamp_min.default": {"self": TENSOR, "min": _BOUND},
+    }
+    high = 6.0
+
+    @classmethod
+    def from_call(cls, name: str, args: Mapping[str, Any], shapes: Sequence[Shape]) -> list[Node]:
+        bounds = tuple(v for key, v in args.items() if key not in ("self", "overload"))
+        kind: type[Clamp] | None = {(): Relu6, (0, 6): Relu6, (0, None): Relu, (0,): Relu}.get(
+            bounds
+        )
+        if kind is None:
+            raise UnsupportedError(f"a clamp to {bounds}; 0 to 6 and 0 to infinity are known")
+        return [kind(name=name, inputs=activations(args))]
+
+    @classmethod
+    def clamped(cls, value: Tensor) -> Tensor:
+        from torch.nn import functional
+
+        return functional.relu6(value)
+
+
+class Silu:
+    """x * sigmoid(x), which no INT8 runtime has as one operation: it is a sigmoid and a product."""
+
+    aten: ClassVar[Mapping[str, Any]] = {"aten.silu.default": UNARY}
+
+    @classmethod
+    def from_call(cls, name: str, args: Mapping[str, Any], shapes: Sequence[Shape]) -> list[Node]:
+        (source,) = activations(args)
+        return cls.nodes(name, source)
+
+    @staticmethod
+    def nodes(name: str, source: str) -> list[Node]:
+        """The sigmoid "NAME.gate" and the product "NAME.mul"."""
+        gate = Sigmoid(name=f"{name}.gate", inputs=(source,))
+        return [gate, Mul(name=f"{name}.mul", inputs=(source, gate.name))]

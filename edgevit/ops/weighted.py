@@ -1,0 +1,454 @@
+"""Operations with weights: convolutions, the linear layer, and the affine that folds into them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from edgevit.errors import InputError
+from edgevit.ops.base import (
+    REQUIRED,
+    TENSOR,
+    Node,
+    Ref,
+    Shape,
+    Signature,
+    Step,
+    UnsupportedError,
+    activations,
+    pair,
+)
+from edgevit.ops.pointwise import Clamp
+from edgevit.ops.quantizer import INT8_MAX, INT8_MIN, WEIGHT_MAX, How, Quantizer
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+EXACT_FLOAT32 = 2**24
+"""Every integer below this is a float32, and so is every partial sum of a bounded total."""
+
+
+@dataclass(frozen=True, eq=False)
+class FloatWeights:
+    """The float32 weight, and the float32 bias [O]."""
+
+    weight: np.ndarray
+    bias: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class Int8Weights:
+    """int8 weights, symmetric per output channel.
+
+    weight  int8, -127..127
+    scale   float32 [O]; how they were set
+    bias_q  int32 [O], at input scale * weight scale
+    bias    float32 [O]: the real value of bias_q, rounded to float32
+    """
+
+    weight: np.ndarray
+    scale: np.ndarray
+    bias_q: np.ndarray
+    bias: np.ndarray
+    how: How = "learned"
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Weighted(Node):
+    """A convolution or a linear layer.
+
+    module      module path that owns weight and bias; weight tables use it
+    activation  the clamp (ReLU, ReLU6) that is fused behind it, which then names the tensor
+    weights     float32 or int8, in PyTorch's layout
+    """
+
+    module: str
+    activation: type[Clamp] | None = field(default=None, metadata={"stored": False})
+    weights: FloatWeights | Int8Weights = field(repr=False, metadata={"stored": False})
+
+    rank: ClassVar[int]
+    """Of the weight."""
+    channel_axis: ClassVar[int] = 0
+    """The weight's axis of output channels."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_weights(self)
+
+    @property
+    def weight(self) -> np.ndarray:
+        """float32 or int8, in PyTorch's layout."""
+        return self.weights.weight
+
+    @property
+    def bias(self) -> np.ndarray:
+        """float32 [O]."""
+        return self.weights.bias
+
+    @property
+    def int8(self) -> Int8Weights:
+        """The quantized weights; InputError in a float graph."""
+        if not isinstance(self.weights, Int8Weights):
+            raise InputError(f"{self.module}: its weights are not quantized")
+        return self.weights
+
+    @property
+    def weight_scale(self) -> np.ndarray:
+        """float32 [O]; InputError in a float graph."""
+        return self.int8.scale
+
+    @property
+    def bias_q(self) -> np.ndarray:
+        """int32 [O]; InputError in a float graph."""
+        return self.int8.bias_q
+
+    @property
+    def channels(self) -> int:
+        """Output channels."""
+        return self.weight.shape[self.channel_axis]
+
+    def per_channel(self, values: np.ndarray) -> np.ndarray:
+        """[O] values in a shape that broadcasts over the weight."""
+        shape = [1] * self.rank
+        shape[self.channel_axis] = -1
+        return values.reshape(shape)
+
+    def by_channel(self, values: np.ndarray) -> np.ndarray:
+        """An array of the weight's shape as (O, everything else)."""
+        return np.moveaxis(values, self.channel_axis, 0).reshape(self.channels, -1)
+
+    def real_weight(self) -> np.ndarray:
+        """The float32 values that the weights stand for."""
+        if isinstance(self.weights, FloatWeights):
+            return self.weights.weight
+        return self.weight * self.per_channel(self.weight_scale)
+
+    def sum_products(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """The operation itself, without its activation."""
+        raise NotImplementedError
+
+    def compute(self, inputs: Sequence[Tensor], weights: Sequence[Tensor] = ()) -> Tensor:
+        weight, bias = weights
+        return self.activated(self.sum_products(inputs[0], weight, bias))
+
+    def activated(self, sums: Tensor) -> Tensor:
+        """What `sum_products` gave, with the activation that is fused behind it."""
+        return self.activation.clamped(sums) if self.activation else sums
+
+    def exact(self, inputs: Sequence[Quantizer], output: Quantizer) -> Step:
+        """round(float32(sum) * float32(s_in * s_w / s_out)), as the integer kernels compute.
+
+        The sum of int8 products and the int32 bias is exact: below 2**24 in float32, whatever the
+        order; where it might not be, in float64. It is rounded to float32 once, multiplied once and
+        rounded half to even, then clamped. (A second rounding, to the real value first, differs
+        from LiteRT's XNNPACK in one value of four million, and an image in ten then differs.)
+        """
+        import torch
+
+        (source,) = inputs
+        weight, bias = torch.tensor(self.weight).float(), torch.tensor(self.bias_q).double()
+        factor = self.weight_scale * np.float32(source.scale) / np.float32(output.scale)
+        scale = torch.from_numpy(factor.astype(np.float32)).view(1, -1, *(1,) * (self.rank - 2))
+        largest_input = max(INT8_MAX - source.zero_point, source.zero_point - INT8_MIN)
+        sums = np.abs(self.by_channel(self.weight).astype(np.int64)).sum(1)
+        bound = (sums * largest_input + np.abs(self.bias_q.astype(np.int64))).max()
+        kind = torch.float32 if bound < EXACT_FLOAT32 else torch.float64
+        weight, bias = weight.to(kind), bias.to(kind)
+        low, high = self._bounds(output)
+
+        def step(x: Tensor) -> Tensor:
+            device = x.device
+            total = self.sum_products(x.to(kind), weight.to(device), bias.to(device))
+            return total.float().mul_(scale.to(device)).round_().clamp_(low, high)
+
+        return step
+
+    def _bounds(self, output: Quantizer) -> tuple[int, int]:
+        """Least and largest q - zero_point of the output, its activation's bounds included."""
+        low, high = INT8_MIN - output.zero_point, INT8_MAX - output.zero_point
+        if self.activation is None:
+            return low, high
+        least, most = (
+            float(np.rint(np.float32(bound) * np.float32(1 / output.scale)))
+            for bound in (self.activation.low, self.activation.high)
+        )
+        return max(low, int(least)), int(min(high, most))
+
+    @classmethod
+    def from_call(cls, name: str, args: Mapping[str, Any], shapes: Sequence[Shape]) -> list[Node]:
+        weight, bias = args["weight"], args["bias"]
+        if isinstance(weight, Ref) or isinstance(bias, Ref):
+            raise UnsupportedError("a weight or bias that is computed, not stored,")
+        if bias is None:
+            bias = np.zeros(cls.output_channels(weight, args), np.float32)
+        node = cls(
+            name=name,
+            inputs=activations(args),
+            module=name,
+            weights=FloatWeights(weight, bias),
+            **cls.attributes(args, shapes),
+        )
+        return [node]
+
+    @classmethod
+    def output_channels(cls, weight: np.ndarray, args: Mapping[str, Any]) -> int:
+        """Output channels of a weight in an ATen call."""
+        return weight.shape[cls.channel_axis]
+
+
+def _check_weights(node: Weighted) -> None:
+    weights, where = node.weights, node.module
+    weight, bias = weights.weight, weights.bias
+    channels = weight.shape[node.channel_axis : node.channel_axis + 1]
+    if weight.ndim != node.rank or bias.shape != channels or bias.dtype != np.float32:
+        raise InputError(f"{where}: weight {weight.shape} and bias {bias.shape} do not fit")
+    if isinstance(weights, FloatWeights):
+        if weight.dtype != np.float32:
+            raise InputError(f"{where}: float weights must be float32, not {weight.dtype}")
+        return
+    if weight.dtype != np.int8 or int(weight.min(initial=0)) < -WEIGHT_MAX:
+        raise InputError(f"{where}: weights must be int8 in -127..127, not {weight.dtype}")
+    if weights.scale.dtype != np.float32 or weights.scale.shape != channels:
+        raise InputError(f"{where}: one float32 weight scale per output channel is needed")
+    if weights.bias_q.dtype != np.int32 or weights.bias_q.shape != channels:
+        raise InputError(f"{where}: one int32 bias per output channel is needed")
+
+
+_WEIGHTS: Signature = {"input": TENSOR, "weight": TENSOR, "bias": ((Ref, type(None)), None)}
+_SIZES = (tuple, (1, 1))
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Conv2d(Weighted):
+    """A convolution, dense, grouped or depthwise: (N, C, H, W) to (N, O, H', W').
+
+    stride, padding, dilation   (vertical, horizontal)
+    weight                      (O, C / groups, kernel height, kernel width)
+    """
+
+    stride: tuple[int, int] = (1, 1)
+    padding: tuple[int, int] = (0, 0)
+    dilation: tuple[int, int] = (1, 1)
+    groups: int = 1
+
+    kind = "conv2d"
+    rank = 4
+    aten: ClassVar[Mapping[str, Signature]] = {
+        "aten.conv2d.default": {
+            **_WEIGHTS,
+            "stride": _SIZES,
+            "padding": (tuple, (0, 0)),
+            "dilation": _SIZES,
+            "groups": (int, 1),
+        },
+        "aten.conv2d.padding": {
+            **_WEIGHTS,
+            "stride": _SIZES,
+            "padding": (str, "valid"),
+            "dilation": _SIZES,
+            "groups": (int, 1),
+        },
+    }
+
+    @property
+    def depthwise(self) -> bool:
+        """One input channel and one output channel per group."""
+        return self.groups > 1 and self.weight.shape[1] == 1 and self.channels == self.groups
+
+    @classmethod
+    def attributes(cls, args: Mapping[str, Any], shapes: Sequence[Shape]) -> dict[str, Any]:
+        stride, dilation = pair(args["stride"], "stride"), pair(args["dilation"], "dilation")
+        padding = args["padding"]
+        if padding == "same":
+            extents = [d * (k - 1) for d, k in zip(dilation, args["weight"].shape[2:])]
+            if any(extent % 2 for extent in extents) or stride != (1, 1):
+                raise UnsupportedError("padding 'same' that differs from side to side")
+            padding = tuple(extent // 2 for extent in extents)
+        elif padding == "valid":
+            padding = (0, 0)
+        return {
+            "stride": stride,
+            "padding": pair(padding, "padding"),
+            "dilation": dilation,
+            "groups": args["groups"],
+        }
+
+    def output_shape(self, inputs: Sequence[Shape]) -> Shape:
+        (shape,) = inputs
+        out_channels, in_per_group, *kernel = self.weight.shape
+        fits = len(shape) == 4 and self.groups > 0 and in_per_group * self.groups == shape[1]
+        if not fits or out_channels % self.groups:
+            raise InputError(
+                f"{self.name}: convolution {self.weight.shape}, groups {self.groups}, "
+                f"cannot read {shape}"
+            )
+        spatial = [
+            (size + 2 * pad - step_over * (width - 1) - 1) // step + 1 if step > 0 else 0
+            for size, pad, width, step, step_over in zip(
+                shape[2:], self.padding, kernel, self.stride, self.dilation, strict=True
+            )
+        ]
+        if min(spatial) < 1 or min(self.padding) < 0 or min(self.dilation) < 1:
+            raise InputError(f"{self.name}: {kernel} kernel does not fit an input of {shape}")
+        return shape[0], out_channels, *spatial
+
+    def sum_products(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        from torch.nn import functional
+
+        return functional.conv2d(
+            x, weight, bias, self.stride, self.padding, self.dilation, self.groups
+        )
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class ConvTranspose2d(Weighted):
+    """A transposed convolution of one group: (N, C, H, W) to (N, O, H', W').
+
+    weight  (C, O, kernel height, kernel width)
+    """
+
+    stride: tuple[int, int] = (1, 1)
+    padding: tuple[int, int] = (0, 0)
+    output_padding: tuple[int, int] = (0, 0)
+
+    kind = "conv_transpose2d"
+    rank = 4
+    channel_axis = 1
+    aten: ClassVar[Mapping[str, Signature]] = {
+        "aten.conv_transpose2d.input": {
+            **_WEIGHTS,
+            "stride": _SIZES,
+            "padding": (tuple, (0, 0)),
+            "output_padding": (tuple, (0, 0)),
+            "groups": (int, 1),
+            "dilation": _SIZES,
+        }
+    }
+
+    @classmethod
+    def attributes(cls, args: Mapping[str, Any], shapes: Sequence[Shape]) -> dict[str, Any]:
+        if args["groups"] != 1 or set(args["dilation"]) != {1}:
+            raise UnsupportedError("a transposed convolution with groups or dilation")
+        names = ("stride", "padding", "output_padding")
+        return {name: pair(args[name], name) for name in names}
+
+    def output_shape(self, inputs: Sequence[Shape]) -> Shape:
+        (shape,) = inputs
+        in_channels, out_channels, *kernel = self.weight.shape
+        if len(shape) != 4 or in_channels != shape[1]:
+            raise InputError(
+                f"{self.name}: transposed convolution {self.weight.shape} cannot read {shape}"
+            )
+        spatial = [
+            (size - 1) * step - 2 * pad + width + extra
+            for size, step, pad, width, extra in zip(
+                shape[2:], self.stride, self.padding, kernel, self.output_padding, strict=True
+            )
+        ]
+        rests = zip(self.output_padding, self.stride, strict=True)
+        if min(spatial) < 1 or min(self.padding) < 0 or any(not 0 <= r < s for r, s in rests):
+            raise InputError(f"{self.name}: {kernel} kernel does not fit an input of {shape}")
+        return shape[0], out_channels, *spatial
+
+    def sum_products(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        from torch.nn import functional
+
+        return functional.conv_transpose2d(
+            x, weight, bias, self.stride, self.padding, self.output_padding
+        )
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Linear(Weighted):
+    """A linear layer: (N, I) to (N, O), weight (O, I)."""
+
+    kind = "linear"
+    rank = 2
+    aten: ClassVar[Mapping[str, Signature]] = {"aten.linear.default": _WEIGHTS}
+
+    def as_convolution(self) -> Conv2d:
+        """The 1×1 convolution of (N, I, 1, 1) that computes the same."""
+        weights = replace(self.weights, weight=self.weight[:, :, None, None])
+        return Conv2d(
+            name=self.name,
+            inputs=self.inputs,
+            module=self.module,
+            activation=self.activation,
+            weights=weights,
+        )
+
+    def output_shape(self, inputs: Sequence[Shape]) -> Shape:
+        (shape,) = inputs
+        if len(shape) != 2 or shape[1] != self.weight.shape[1]:
+            raise InputError(f"{self.name}: linear {self.weight.shape} cannot read {shape}")
+        return shape[0], self.weight.shape[0]
+
+    def sum_products(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        from torch.nn import functional
+
+        return functional.linear(x, weight, bias)
+
+
+_NORM: Signature = {
+    "input": TENSOR,
+    "weight": ((Ref, type(None)), None),
+    "bias": ((Ref, type(None)), None),
+    "running_mean": (Ref, REQUIRED),
+    "running_var": (Ref, REQUIRED),
+    "training": (bool, False),
+    "momentum": (float, 0.1),
+    "eps": (float, 1e-5),
+    "cudnn_enabled": (bool, False),
+}
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class ChannelAffine(Node):
+    """x * gain + offset, one pair a channel: a batch norm in eval mode, a layer scale, a constant.
+
+    It exists between tracing and the passes only: they fold it into a convolution or make a
+    depthwise 1×1 convolution of it, so no program holds one.
+
+    gain, offset  float64 [C] or [1]
+    """
+
+    gain: np.ndarray = field(repr=False, metadata={"stored": False})
+    offset: np.ndarray = field(repr=False, metadata={"stored": False})
+
+    kind = "channel_affine"
+    aten: ClassVar[Mapping[str, Signature]] = {"aten.batch_norm.default": _NORM}
+
+    @classmethod
+    def attributes(cls, args: Mapping[str, Any], shapes: Sequence[Shape]) -> dict[str, Any]:
+        if args["training"]:
+            raise UnsupportedError("a batch norm in training mode")
+        mean, variance = args["running_mean"], args["running_var"]
+        gain = 1.0 / np.sqrt(variance.astype(np.float64) + args["eps"])
+        if args["weight"] is not None:
+            gain = gain * args["weight"].astype(np.float64)
+        offset = -mean.astype(np.float64) * gain
+        if args["bias"] is not None:
+            offset = offset + args["bias"].astype(np.float64)
+        return {"gain": gain, "offset": offset}
+
+    def output_shape(self, inputs: Sequence[Shape]) -> Shape:
+        (shape,) = inputs
+        if len(shape) not in (2, 4) or self.gain.size not in (1, shape[1]):
+            raise InputError(f"{self.name}: {self.gain.size} factors for a tensor of {shape}")
+        return shape
+
+    def compute(self, inputs: Sequence[Tensor], weights: Sequence[Tensor] = ()) -> Tensor:
+        import torch
+
+        (x,) = inputs
+        shape = (1, -1, *(1,) * (x.dim() - 2))
+        gain, offset = (torch.from_numpy(v).to(x).view(shape) for v in (self.gain, self.offset))
+        return x * gain + offset
+
+    @property
+    def is_identity(self) -> bool:
+        """Whether it changes nothing."""
+        return bool((self.gain == 1).all() and (self.offset == 0).all())

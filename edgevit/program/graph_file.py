@@ -1,0 +1,200 @@
+"""The graph in a program file: graph.json for its structure, weights.safetensors for its numbers.
+
+Together they are the truth, and each scale stands once: an activation's in graph.json, a weight's
+beside its int8 values. What follows from these is not stored: shapes, and the real biases.
+
+    graph.json  {"input": {"name", "shape"}, "outputs": [name…],
+                 "quantizers": [{"name", "scale", "zero_point", "how"}…],
+                 "nodes": [{"op", "name", "inputs", and the operation's own attributes}…]}
+    weights     "MODULE.weight" int8, "MODULE.weight_scale" float32 [O], "MODULE.bias" int32 [O]
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Any, get_type_hints
+
+import numpy as np
+
+from edgevit.errors import InputError
+from edgevit.graph import Graph
+from edgevit.graph.quantized import bias_value
+from edgevit.ops import BY_KIND, CLAMPS, HOW, Int8Weights, Node, Quantizer, Weighted
+from edgevit.program.container import fields
+from edgevit.program.tensors import read_tensors, tensor_bytes
+from edgevit.schema import parse_json
+
+GRAPH, WEIGHTS = "graph.json", "weights.safetensors"
+MAX_NODES, MAX_NAME, MAX_RANK, MAX_SIZE = 16384, 256, 8, 2**31
+
+_NAME = re.compile(r"[^\s\x00-\x1f/\\](?:[^\x00-\x1f]*[^\s\x00-\x1f])?")
+
+
+def graph_members(graph: Graph) -> dict[str, bytes]:
+    """graph.json and weights.safetensors of a quantized graph; the same graph, the same bytes."""
+    value = {
+        "input": {"name": graph.input_name, "shape": list(graph.input_shape)},
+        "outputs": list(graph.outputs),
+        "quantizers": [
+            {"name": name, "scale": q.scale, "zero_point": q.zero_point, "how": q.how}
+            for name, q in graph.quantizers.items()
+        ],
+        "nodes": [_node_json(node) for node in graph.nodes],
+    }
+    text = json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False)
+    weights: dict[str, np.ndarray] = {}
+    for node in graph.weighted():
+        weights[f"{node.module}.weight"] = node.weight
+        weights[f"{node.module}.weight_scale"] = node.weight_scale
+        weights[f"{node.module}.bias"] = node.bias_q
+    return {GRAPH: text.encode(), WEIGHTS: tensor_bytes(weights, {"schema_version": "2"})}
+
+
+def _node_json(node: Node) -> dict[str, Any]:
+    row = node.to_json()
+    if isinstance(node, Weighted):
+        row["activation"] = node.activation.kind if node.activation else None
+        row["weight_how"] = node.int8.how
+    return row
+
+
+def read_graph(members: Mapping[str, bytes]) -> Graph:
+    """The inverse of `graph_members`. Raises InputError, saying what and where."""
+    value = parse_json(members[GRAPH], GRAPH)
+    source, outputs, rows, nodes = fields(value, GRAPH, ("input", "outputs", "quantizers", "nodes"))
+    input_name, input_shape = fields(source, f"{GRAPH}: input", ("name", "shape"))
+    tensors, _ = read_tensors(members[WEIGHTS], WEIGHTS)
+    quantizers = dict(_quantizer(row) for row in _array(rows, "quantizers"))
+    reader = _Reader(tensors, quantizers)
+    made = [reader.node(row) for row in _array(nodes, "nodes")]
+    if reader.unread:
+        raise InputError(f"{sorted(reader.unread)[0]}: no operation reads this weight")
+    shape = tuple(_size(size, "input") for size in _array(input_shape, "input"))
+    names = tuple(_name(name, "outputs") for name in _array(outputs, "outputs"))
+    graph = Graph(shape, tuple(made), names, quantizers, _name(input_name, "input"))
+    return _with_real_biases(graph)
+
+
+class _Reader:
+    """Nodes from their JSON rows and the weights."""
+
+    def __init__(
+        self, tensors: Mapping[str, np.ndarray], quantizers: Mapping[str, Quantizer]
+    ) -> None:
+        self.tensors, self.quantizers = tensors, quantizers
+        self.unread = set(tensors)
+
+    def node(self, row: Any) -> Node:
+        if not isinstance(row, dict) or not isinstance(row.get("op"), str):
+            raise InputError(f"{GRAPH}: a node is not an object with an op")
+        kind = BY_KIND.get(row["op"])
+        if kind is None:
+            raise InputError(
+                f"{GRAPH}: operation {row['op'][:80]!r} is not one a program may hold "
+                f"({', '.join(BY_KIND)})"
+            )
+        extra = ("activation", "weight_how") if issubclass(kind, Weighted) else ()
+        attributes = [f.name for f in kind.attribute_fields()]
+        name, inputs, *values = fields(
+            {k: v for k, v in row.items() if k != "op"},
+            f"{GRAPH}: {str(row.get('name'))[:80]}",
+            ("name", "inputs", *attributes, *extra),
+        )
+        name = _name(name, "a node")
+        hints = get_type_hints(kind)
+        given = {
+            key: _attribute(value, hints[key], f"{name}: {key}")
+            for key, value in zip(attributes, values)
+        }
+        if extra:
+            activation, how = values[-2:]
+            given |= {
+                "activation": _clamp(activation, name),
+                "weights": self._weights(given["module"], how, name),
+            }
+        sources = tuple(_name(item, name) for item in _array(inputs, name))
+        return kind(name=name, inputs=sources, **given)
+
+    def _weights(self, module: str, how: Any, name: str) -> Int8Weights:
+        if how not in HOW:
+            raise InputError(f"{name}: weight_how is not one of {', '.join(HOW)}")
+        weight, scale, bias = (
+            self._tensor(f"{module}.{part}", kind)
+            for part, kind in (("weight", "int8"), ("weight_scale", "float32"), ("bias", "int32"))
+        )
+        # The real bias needs the scale of the input, which is known once the graph is whole.
+        return Int8Weights(weight, scale, bias, np.zeros(bias.shape, np.float32), how)
+
+    def _tensor(self, name: str, kind: str) -> np.ndarray:
+        if name not in self.unread:
+            raise InputError(f"{name}: {WEIGHTS} lacks it, or two operations read it")
+        self.unread.remove(name)
+        found = self.tensors[name]
+        if found.dtype.name != kind or found.ndim > MAX_RANK:
+            raise InputError(f"{name}: it is {found.dtype} {found.shape}, expected {kind}")
+        return found
+
+
+def _with_real_biases(graph: Graph) -> Graph:
+    from dataclasses import replace
+
+    def completed(node: Node) -> Node:
+        if not isinstance(node, Weighted):
+            return node
+        step = graph.quantizer(node.inputs[0]).scale
+        bias = bias_value(node.bias_q, step, node.weight_scale)
+        return replace(node, weights=replace(node.int8, bias=bias))
+
+    return graph.with_nodes(completed(node) for node in graph.nodes)
+
+
+def _quantizer(row: Any) -> tuple[str, Quantizer]:
+    keys = ("name", "scale", "zero_point", "how")
+    name, scale, zero_point, how = fields(row, f"{GRAPH}: quantizers", keys)
+    name = _name(name, "quantizers")
+    if type(scale) is not float or type(zero_point) is not int:
+        raise InputError(f"{name}: scale {scale!r}, zero-point {zero_point!r} are no quantizer")
+    try:
+        return name, Quantizer(scale, zero_point, how=how)
+    except InputError as error:
+        raise InputError(f"{name}: {error}") from error
+
+
+def _attribute(value: Any, hint: Any, where: str) -> Any:
+    """A JSON value as the field's type has it: int, str, or a pair of ints."""
+    if hint is int and type(value) is int and abs(value) < MAX_SIZE:
+        return value
+    if hint is str and isinstance(value, str):
+        return _name(value, where)
+    is_pair = hint == tuple[int, int] and isinstance(value, list) and len(value) == 2
+    if is_pair and all(type(item) is int and 0 <= item < MAX_SIZE for item in value):
+        return tuple(value)
+    raise InputError(f"{GRAPH}: {where} cannot be {str(value)[:80]}")
+
+
+def _clamp(value: Any, name: str) -> Any:
+    if value is None:
+        return None
+    if not isinstance(value, str) or value not in CLAMPS:
+        raise InputError(f"{GRAPH}: {name}: activation {str(value)[:80]!r} is not known")
+    return CLAMPS[value]
+
+
+def _size(value: Any, where: str) -> int:
+    if type(value) is not int or not 0 < value < MAX_SIZE:
+        raise InputError(f"{GRAPH}: {where}: {str(value)[:80]} is not a size")
+    return value
+
+
+def _name(value: Any, where: str) -> str:
+    if not isinstance(value, str) or len(value) > MAX_NAME or not _NAME.fullmatch(value):
+        raise InputError(f"{GRAPH}: {where}: {str(value)[:80]!r} is not a name")
+    return value
+
+
+def _array(value: Any, where: str) -> list[Any]:
+    if not isinstance(value, list) or len(value) > MAX_NODES:
+        raise InputError(f"{GRAPH}: {where} is not a list of at most {MAX_NODES}")
+    return value

@@ -1,0 +1,78 @@
+// manifest.json of an artifact folder: what the artifact is, its input and its outputs.
+#pragma once
+
+#include <array>
+#include <filesystem>
+#include <map>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "core/bytes.h"
+#include "core/tensor.h"
+
+namespace edgevit {
+
+enum class Interpolation { bicubic, bilinear };
+enum class Layout { nhwc, nchw };
+
+// How a picture becomes image_size x image_size pixels: the shorter side is resized to resize_size
+// (skipped when absent or already equal), then the centre is cropped. The step from pixels to the
+// input tensor is Manifest::table; mean and std are what the table was made of.
+struct Preprocessing {
+    int image_size = 0;
+    std::optional<int> resize_size;
+    Interpolation interpolation = Interpolation::bicubic;
+    std::array<double, 3> mean = {};
+    std::array<double, 3> std = {};
+};
+
+struct Reference {
+    std::string file;
+    std::string sha256;
+    std::string dataset_sha256;
+};
+
+struct Manifest {
+    std::filesystem::path folder;
+    std::string target;
+    std::string artifact_file;  // or the name of a folder, whose sha256 is that of sha256_tree()
+    std::string artifact_sha256;
+    std::string program_sha256;
+    std::string profile;
+    std::map<std::string, std::string> options;  // what `edgevit compile` was asked for
+    std::string variant;
+    int classes = 0;   // 0: the net has none
+    TensorSpec input;  // [1, H, W, 3], or [1, 3, H, W] for Layout::nchw
+    Layout layout = Layout::nhwc;
+    std::vector<TensorSpec> outputs;      // one or more, of any rank, each with a name of its own
+    std::string task = "classification";  // what the outputs mean
+    // For each channel, what the input tensor holds for the pixel values 0 to 255:
+    // 256 elements of input.dtype, in the machine's byte order.
+    std::array<Bytes, 3> table;
+    Preprocessing preprocessing;
+    std::vector<std::string> labels;
+    std::optional<Reference> reference;
+
+    std::filesystem::path artifact_path() const { return folder / artifact_file; }
+    // A classification's first output has one number a class: its shape is [1, classes].
+    bool is_classification() const { return task == "classification"; }
+    const TensorSpec& logits() const { return outputs.front(); }
+    // A Core ML classifier answers with probabilities, which keep the order of the logits alone.
+    bool answers_probabilities() const {
+        const auto found = options.find("output_type");
+        return found != options.end() && found->second == "classifier";
+    }
+};
+
+// Reads schema_version 1, whose one "output" is the only one of `outputs`, and 2. Raises InputError
+// naming `where` and the key for text that is not JSON, another kind, a newer schema_version, a
+// missing key, a wrong type or a value out of range. Keys it does not know are left alone: what
+// they would change, schema_version must announce.
+Manifest parse_manifest(const std::string& text, const std::string& where);
+
+// Reads FOLDER/manifest.json and checks that the artifact's sha256 is the manifest's.
+// Raises InputError when the folder, the manifest or the artifact is missing or differs.
+Manifest load_artifact(const std::filesystem::path& folder);
+
+}  // namespace edgevit
