@@ -28,9 +28,10 @@ from edgevit.errors import EdgevitError, InputError
 from edgevit.files import read_tree, write_tree
 from edgevit.graph import graph as graph_module
 from edgevit.program import Program, Reference
-from edgevit.program.evq import check_json
+from edgevit.schema import check_json, json_schema
 from edgevit.targets import load_target, target_names
-from edgevit.targets.artifact import ArtifactData, load_artifact, manifest_schema, size_bytes
+from edgevit.targets.artifact import ArtifactData, load_artifact, size_bytes
+from edgevit.targets.manifest import Audit, Manifest
 from tests.programs import make_program, replace_node, seeded_pixels, with_graph
 
 ACTIVATION = "stages.0.blocks.0.channel_mixer.act"
@@ -74,7 +75,7 @@ class TargetContract:
     def module(self) -> ModuleType:
         return load_target(self.target)
 
-    def compile(self, program: Program, folder: Path, **options: str) -> dict[str, Any]:
+    def compile(self, program: Program, folder: Path, **options: str) -> Manifest:
         return self.module.compile_program(program, folder, options.pop("force", False), **options)
 
     def cases(self) -> Iterator[tuple[Program, dict[str, str]]]:
@@ -93,20 +94,20 @@ class TargetContract:
         for index, (program, options) in enumerate(self.cases()):
             manifest = self.compile(program, tmp_path / str(index), **options)
             graph = program.graph()
-            kept = len(graph.activations()) - len(manifest["drops"])
+            kept = len(graph.activations()) - len(manifest.drops)
             channels = sum(len(node.weight_scale) for node in graph.weighted())
-            assert manifest["audit"] == {
-                "activations": kept, "weight_channels": channels, "exact": True
-            }  # fmt: skip
+            assert manifest.audit == Audit(kept, channels, exact=True)
             self.module.check_artifact(tmp_path / str(index), program)
 
     def test_the_manifest_fits_its_schema_and_tells_the_truth(self, tmp_path: Path) -> None:
+        schema = json_schema(Manifest, "manifest.json")
         for index, (program, options) in enumerate(self.cases()):
             folder = tmp_path / str(index)
             returned = self.compile(program, folder, **options)
             manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-            assert manifest == returned
-            check_json(manifest, "manifest.json", manifest_schema())
+            assert manifest == returned.to_json()
+            assert Manifest.load(folder) == returned
+            check_json(manifest, "manifest.json", schema)
             data = read(folder / manifest["artifact"]["file"])
             assert manifest["artifact"]["size_bytes"] == size_bytes(data)
             assert manifest["artifact"]["sha256"] == sha256_of(data)
@@ -123,10 +124,11 @@ class TargetContract:
         reference = Reference(logits, ("a/1.jpg", "b/2.jpg"), "1" * 64)
         program = make_program().with_info(make_program().info, reference)
         manifest = self.compile(program, tmp_path / "out")
-        entry = manifest["reference"]
-        data = (tmp_path / "out" / entry["file"]).read_bytes()
-        assert entry["sha256"] == hashlib.sha256(data).hexdigest()
-        assert (entry["count"], entry["dataset_sha256"]) == (2, "1" * 64)
+        entry = manifest.reference
+        assert entry is not None
+        data = (tmp_path / "out" / entry.file).read_bytes()
+        assert entry.sha256 == hashlib.sha256(data).hexdigest()
+        assert (entry.count, entry.dataset_sha256) == (2, "1" * 64)
 
     def test_the_same_program_gives_the_same_bytes(self, tmp_path: Path) -> None:
         first = self.compile(make_program(), tmp_path / "a")
@@ -164,13 +166,14 @@ class TargetContract:
     def test_a_tampered_artifact_is_found_and_named(self, tmp_path: Path) -> None:
         program = make_program()
         manifest = self.compile(program, tmp_path / "out")
-        artifact = tmp_path / "out" / manifest["artifact"]["file"]
+        artifact = tmp_path / "out" / manifest.artifact.file
         count = 0
         for name, data in self.tamper(read(artifact), program):
             # The manifest is made to fit, so that it is the audit that has to see it.
             write(artifact, data)
-            manifest["artifact"]["sha256"] = sha256_of(data)
-            (tmp_path / "out" / "manifest.json").write_text(json.dumps(manifest))
+            entry = replace(manifest.artifact, sha256=sha256_of(data))
+            changed = replace(manifest, artifact=entry)
+            (tmp_path / "out" / "manifest.json").write_bytes(changed.text())
             with pytest.raises(EdgevitError) as error:
                 self.module.check_artifact(tmp_path / "out", program)
             assert name in str(error.value), (name, str(error.value))
@@ -179,7 +182,7 @@ class TargetContract:
 
     def test_an_artifact_that_is_not_its_manifests_is_not_run(self, tmp_path: Path) -> None:
         manifest = self.compile(make_program(), tmp_path / "out")
-        artifact = tmp_path / "out" / manifest["artifact"]["file"]
+        artifact = tmp_path / "out" / manifest.artifact.file
         data = read(artifact)
         changed = (
             {**data, "more": b""}
@@ -200,7 +203,7 @@ class TargetContract:
             scores = runner.scores(pixels)
             assert scores.shape == (2, 10) and scores.dtype == np.float32
             found = dict(runner.tensors(pixels, program))
-            kept = set(graph.activations()) - set(manifest["drops"])
+            kept = set(graph.activations()) - set(manifest.drops)
             assert kept <= set(found) <= set(graph.activations())
             for name, values in found.items():
                 assert values.shape == (2, *graph.shape(name)[1:]), name

@@ -271,9 +271,7 @@ def test_tensorflows_converter_makes_the_same_model(tmp_path: Path) -> None:
 def test_every_target_audits_and_runs_it(name: str, target: str, tmp_path: Path) -> None:
     program, module, pixels = make_program(activation=name), load_target(target), seeded_pixels(4)
     manifest = module.compile_program(program, tmp_path / "out", False)
-    assert manifest["audit"]["activations"] + len(manifest["drops"]) == len(
-        program.graph().activations()
-    )
+    assert manifest.audit.activations + len(manifest.drops) == len(program.graph().activations())
     found = module.open_runner(load_artifact(tmp_path / "out")).scores(pixels)
     expected = program.run(program.info.preprocessing.normalise(pixels)).numpy()
     step = program.graph().quantizer("head").scale

@@ -84,7 +84,7 @@ def artifact(
     program = trained_program(embedded_checkpoint, real_images(embedded_val, 32, 64), "portable")
     folder = tmp_path_factory.mktemp("android") / "build/tflite"
     manifest = load_target("tflite").compile_tflite(program, folder)
-    preprocessing = manifest["preprocessing"] | {"resize_size": 72}
+    preprocessing = manifest.preprocessing.to_json() | {"resize_size": 72}
     labels = sorted({path.split("/")[0] for path, _ in ImageSet.open(embedded_val).entries})
     edit_manifest(folder, labels=labels, preprocessing=preprocessing)
     return folder

@@ -25,8 +25,8 @@ TOOLKITS = {
 
 # Strictly downwards: a module may import only from layers above its own line.
 LAYERS = [
-    ["errors"],
-    ["files", "progress"],
+    ["errors", "limits"],
+    ["files", "progress", "schema"],
     ["data"],
     ["ops"],
     ["graph"],

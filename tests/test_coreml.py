@@ -201,9 +201,9 @@ def test_a_float_package_has_no_quantizer_and_says_so(tmp_path: Path) -> None:
     module = TestCoreml().module
     program = make_program()
     manifest = module.compile_program(program, tmp_path / "out", False, precision="float16")
-    assert (manifest["profile"], manifest["audit"]) == ("float16", None)
-    assert manifest["drops"] == sorted(program.graph().activations())
-    assert not {"quantize", "dequantize", "constexpr_affine_dequantize"} & set(manifest["ops"])
+    assert (manifest.profile, manifest.audit) == ("float16", None)
+    assert list(manifest.drops) == sorted(program.graph().activations())
+    assert not {"quantize", "dequantize", "constexpr_affine_dequantize"} & set(manifest.ops)
     pixels = seeded_pixels(4)
     runner = open_runner(load_artifact(tmp_path / "out"))
     with torch.no_grad():

@@ -23,6 +23,7 @@ from edgevit.data.images import ImageSet, Preprocessing
 from edgevit.errors import EdgevitError, InputError, ToolMissing
 from edgevit.measure import harness
 from edgevit.measure.harness import build_harness, check_result, find_runtime, run_harness
+from tests.manifests import null_manifest
 from tests.shared_data import shared_data
 
 LABELS = ("crop", "forest", "river")
@@ -35,37 +36,9 @@ def write_artifact(folder: Path, labels: tuple[str, ...] = LABELS, **preprocessi
     folder.mkdir(exist_ok=True)
     artifact = b"the null back-end does not look at this"
     (folder / "model.bin").write_bytes(artifact)
-    side = settings.image_size
-    manifest = {
-        "schema_version": 1,
-        "kind": "edgevit-artifact",
-        "target": "null",
-        "artifact": {
-            "file": "model.bin",
-            "sha256": hashlib.sha256(artifact).hexdigest(),
-            "size_bytes": len(artifact),
-        },
-        "program": {"file": "m.evq", "sha256": "0" * 64},
-        "profile": "portable",
-        "model": {"variant": "repvit_m0_9", "classes": len(labels)},
-        "tools": {},
-        "options": {},
-        "input": {
-            "name": "input", "shape": [1, side, side, 3], "layout": "NHWC", "dtype": "uint8",
-            "scale": 1.0, "zero_point": 0, "table": [list(range(256))] * 3,
-        },
-        "output": {
-            "name": "logits", "shape": [1, len(labels)], "dtype": "int8", "scale": 0.25,
-            "zero_point": 0,
-        },
-        "preprocessing": settings.to_json(),
-        "labels": list(labels),
-        "drops": [],
-        "ops": {},
-        "audit": None,
-        "reference": None,
-    }  # fmt: skip
-    (folder / "manifest.json").write_text(json.dumps(manifest))
+    digest = hashlib.sha256(artifact).hexdigest()
+    manifest = null_manifest(tuple(labels), settings, digest, len(artifact))
+    (folder / "manifest.json").write_bytes(manifest.text())
     return folder
 
 
@@ -203,8 +176,8 @@ def test_a_bad_artifact_is_named(artifact, images):
     with pytest.raises(InputError, match=r"model\.bin: its sha256 is .* the manifest says"):
         run_harness(artifact, images)
     write_artifact(artifact)
-    edit_manifest(artifact, schema_version=2)
-    with pytest.raises(InputError, match="schema_version is 2"):
+    edit_manifest(artifact, schema_version=3)
+    with pytest.raises(InputError, match="schema_version is 3"):
         run_harness(artifact, images)
     (artifact / "manifest.json").write_text("{")
     with pytest.raises(InputError, match="not valid JSON"):
@@ -343,7 +316,7 @@ def test_litert_gives_the_interpreters_logits(images, tmp_path):
         artifact=manifest["artifact"] | {"sha256": hashlib.sha256(model.read_bytes()).hexdigest()},
         input=manifest["input"]
         | {"dtype": "int8", "scale": 0.0078125, "table": [list(range(-128, 128))] * 3},
-        output=manifest["output"] | {"scale": 0.00390625},
+        outputs=[manifest["outputs"][0] | {"scale": 0.00390625}],
     )
     files = {"logits": tmp_path / "l", "dump_inputs": tmp_path / "i", "profile": tmp_path / "p"}
     result = run_harness(artifact, images, **files)

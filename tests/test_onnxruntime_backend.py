@@ -79,7 +79,7 @@ def write_onnx_artifact(folder: Path, model: bytes, dtype: str) -> Path:
         input={
             "name": "input", "shape": [1, 3, SIDE, SIDE], "layout": "NCHW", "table": table, **plain
         },
-        output={"name": "logits", "shape": [1, len(LABELS)], **plain},
+        outputs=[{"name": "logits", "shape": [1, len(LABELS)], **plain}],
     )  # fmt: skip
     return folder
 
@@ -160,7 +160,7 @@ def test_the_pixels_are_the_tables_halves(tmp_path: Path, images: Path) -> None:
         (lambda m: m["input"]["table"][1].__setitem__(7, 0.1), r"table holds 0\.1.*no float16"),
         (lambda m: m["input"]["table"][0].__setitem__(0, 70000), "table holds 70000"),
         (lambda m: m["input"].update(scale=0.5, zero_point=0), "null for floats"),
-        (lambda m: m["output"].update(dtype="float32"), "its output is float16"),
+        (lambda m: m["outputs"][0].update(dtype="float32"), "its output is float16"),
         (lambda m: m["input"].update(dtype="float32"), "its input is float16.*float32"),
     ],
 )

@@ -17,6 +17,7 @@ from edgevit.apps import MARKER_FILE, read_template, template_names, write_packa
 from edgevit.commands.package import package_command
 from edgevit.data.images import Preprocessing
 from edgevit.errors import InputError, ToolMissing
+from tests.manifests import null_manifest
 
 ROOT = Path(__file__).resolve().parent.parent
 MODEL = {
@@ -25,7 +26,7 @@ MODEL = {
     "Data/com.apple.CoreML/model.mlmodel": b"stand-in for a model",
     "Data/com.apple.CoreML/weights/weight.bin": bytes(range(256)) * 16,
 }
-LABELS = ["crop", "forest", "river"]
+LABELS = ("crop", "forest", "river")
 
 
 def tree_sha256(files: dict[str, bytes]) -> str:
@@ -42,37 +43,18 @@ def write_standin_artifact(build: Path, **changes: Any) -> Path:
         path = folder / "model.mlpackage" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(data)
-    manifest = {
-        "schema_version": 1,
-        "kind": "edgevit-artifact",
-        "target": "coreml",
-        "artifact": {
-            "file": "model.mlpackage", "sha256": tree_sha256(MODEL),
-            "size_bytes": sum(map(len, MODEL.values())),
-        },
-        "program": {"file": "m.evq", "sha256": "1" * 64},
-        "profile": "portable",
-        "model": {"variant": "repvit_m0_9", "classes": len(LABELS)},
-        "tools": {},
-        "options": {
+    manifest = null_manifest(
+        LABELS,
+        Preprocessing(64, 72),
+        tree_sha256(MODEL),
+        sum(map(len, MODEL.values())),
+        target="coreml",
+        options={
             "deployment_target": "iOS17", "precision": "int8", "compute_precision": "float16",
             "input_type": "image", "output_type": "logits",
         },
-        "input": {
-            "name": "image", "shape": [1, 64, 64, 3], "layout": "NHWC", "dtype": "uint8",
-            "scale": 1.0, "zero_point": 0, "table": [list(range(256))] * 3,
-        },
-        "output": {
-            "name": "logits", "shape": [1, len(LABELS)], "dtype": "float32", "scale": None,
-            "zero_point": None,
-        },
-        "preprocessing": Preprocessing(64, 72).to_json(),
-        "labels": LABELS,
-        "drops": [],
-        "ops": {},
-        "audit": None,
-        "reference": None,
-    }  # fmt: skip
+    ).to_json()  # fmt: skip
+    manifest["artifact"]["file"] = "model.mlpackage"
     (folder / "manifest.json").write_text(json.dumps(manifest | changes))
     return folder
 

@@ -177,9 +177,9 @@ def test_a_float_model_is_the_net_without_quantizers(tmp_path: Path) -> None:
     program, pixels = make_program(), seeded_pixels(4)
     options = {"precision": "float16", "compute_precision": "float32", "io": "float32"}
     manifest = tensorrt.compile_program(program, tmp_path / "out", False, **options)
-    assert (manifest["profile"], manifest["audit"]) == ("float32", None)
-    assert manifest["drops"] == list(program.graph().activations())
-    assert "QuantizeLinear" not in manifest["ops"]
+    assert (manifest.profile, manifest.audit) == ("float32", None)
+    assert list(manifest.drops) == list(program.graph().activations())
+    assert "QuantizeLinear" not in manifest.ops
     with torch.no_grad():
         net = graph_module(float_graph(program.graph()))
         expected = net(program.info.preprocessing.normalise(pixels)).numpy()
@@ -190,7 +190,7 @@ def test_a_float_model_is_the_net_without_quantizers(tmp_path: Path) -> None:
 
 def test_the_manifest_has_an_exact_trtexec_line_for_both_versions(tmp_path: Path) -> None:
     manifest = tensorrt.compile_program(make_program(), tmp_path / "out", False)
-    ten, eleven = (manifest["commands"][f"trtexec, TensorRT {major}"] for major in (10, 11))
+    ten, eleven = (manifest.commands[f"trtexec, TensorRT {major}"] for major in (10, 11))
     for line in (ten, eleven):
         assert line.startswith("trtexec --onnx=model.onnx --saveEngine=model.plan")
     assert "--stronglyTyped" in ten and "--stronglyTyped" not in eleven

@@ -128,7 +128,7 @@ def write_standin_artifact(folder: Path) -> Path:
             "name": "input", "shape": [1, 3, SIDE, SIDE], "layout": "NCHW",
             "table": settings.table().astype(np.float64).tolist(), **plain,
         },
-        output={"name": "logits", "shape": [1, len(LABELS)], **plain},
+        outputs=[{"name": "logits", "shape": [1, len(LABELS)], **plain}],
         audit=None,
     )  # fmt: skip
     return folder

@@ -26,6 +26,7 @@ from edgevit.errors import EdgevitError, InputError
 from edgevit.graph.graph import Quantizer
 from edgevit.program import Program
 from edgevit.program.executor import Executor
+from edgevit.schema import to_json
 from edgevit.targets import load_target
 from edgevit.targets.pixels import quantized_pixels
 from edgevit.targets.tflite import IO_TYPES, tflite_bytes
@@ -342,17 +343,17 @@ def test_the_manifest_table_is_what_the_input_holds(tmp_path: Path) -> None:
     }
     for io, (table, scale, zero_point) in expected.items():
         manifest = compile_tflite(program, tmp_path / io, io)
-        found = manifest["input"]
-        assert found["table"] == table and found["dtype"] == io and found["layout"] == "NHWC"
-        assert (found["scale"], found["zero_point"]) == (scale, zero_point)
+        found = manifest.input
+        assert to_json(found.table) == table and found.dtype == io and found.layout == "NHWC"
+        assert (found.scale, found.zero_point) == (scale, zero_point)
         model = Model((tmp_path / io / "model.tflite").read_bytes())
-        assert model.input["name"].split(".")[0] == found["name"] == "input"
-        assert model.input["shape"].tolist() == found["shape"]
+        assert model.input["name"].split(".")[0] == found.name == "input"
+        assert model.input["shape"].tolist() == list(found.shape)
         assert model.input["dtype"] == np.dtype(io) == model.output["dtype"]
         if io != "float32":
             assert model.input["quantization"] == (np.float32(scale), zero_point)
             assert model.output["quantization"] == (
-                np.float32(manifest["output"]["scale"]), manifest["output"]["zero_point"]
+                np.float32(manifest.outputs[0].scale), manifest.outputs[0].zero_point
             )  # fmt: skip
 
 

@@ -18,7 +18,7 @@ from edgevit.measure.report.page import collect, write_report
 from edgevit.measure.validate import validate
 from edgevit.program import Program, Reference
 from edgevit.targets import load_target
-from edgevit.targets.artifact import load_manifest
+from edgevit.targets.manifest import Manifest
 from edgevit.targets.tflite.baseline import write_float_artifact
 from tests.image_sets import subset
 from tests.programs import real_images, trained_program
@@ -160,11 +160,11 @@ def test_validate_report_and_the_targets_refuse_the_same_manifests(
     text: bytes, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     limit = max(len(text.strip()), 4096)
-    monkeypatch.setattr("edgevit.targets.artifact.MAX_MANIFEST_BYTES", limit)
+    monkeypatch.setattr("edgevit.targets.manifest.MAX_MANIFEST_BYTES", limit)
     folder = tmp_path / "run" / "tflite"
     folder.mkdir(parents=True)
     (folder / "manifest.json").write_bytes(text)
-    for read in (load_manifest, lambda f: validate(f, tmp_path), collect):
+    for read in (Manifest.load, lambda f: validate(f, tmp_path), collect):
         with pytest.raises(InputError, match=f"manifest.json.*{message}"):
             read(folder)
 

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import click
 
 from edgevit.commands.options import compile_options
 from edgevit.errors import InputError
 from edgevit.targets import load_target, target_names
+
+if TYPE_CHECKING:
+    from edgevit.targets.manifest import Manifest
 
 
 @click.command("compile")
@@ -65,44 +69,50 @@ def compile_command(
     for name in chosen:
         check_target(output / name, force)
     program = Program.load(program_file)
-    manifests: dict[str, dict[str, Any]] = {}
+    manifests: dict[str, Manifest] = {}
     for name, target in chosen.items():
         own = {key: value for key, value in given.items() if key in target.OPTIONS}
         manifests[name] = target.compile_program(program, output / name, force, **own)
         if not as_json:
             _print_summary(manifests[name], output / name)
     if as_json:
-        click.echo(json.dumps(manifests, indent=2, allow_nan=False))
+        click.echo(
+            json.dumps(
+                {name: manifest.to_json() for name, manifest in manifests.items()},
+                indent=2,
+                allow_nan=False,
+            )
+        )
 
 
-def _print_summary(manifest: dict[str, Any], folder: Path) -> None:
+def _print_summary(manifest: Manifest, folder: Path) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    artifact, audit = manifest["artifact"], manifest["audit"]
-    table = Table(title=f"{manifest['target']}: {manifest['model']['variant']}", show_header=False)
+    artifact, audit = manifest.artifact, manifest.audit
+    table = Table(title=f"{manifest.target}: {manifest.model.variant}", show_header=False)
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
-    table.add_row("profile", manifest["profile"])
-    for name in ("input", "output"):
-        tensor = manifest[name]
-        how = "" if tensor["scale"] is None else f", scale {tensor['scale']:.6g}, "
-        how += "" if tensor["scale"] is None else f"zero-point {tensor['zero_point']}"
-        table.add_row(name, f"{tensor['dtype']} {tensor['shape']}{how}")
-    table.add_row("operators", ", ".join(f"{n} {op}" for op, n in manifest["ops"].items()))
-    table.add_row("options", ", ".join(f"{k} {v}" for k, v in manifest["options"].items()))
+    table.add_row("profile", manifest.profile)
+    edges = [("input", manifest.input), *(("output", each) for each in manifest.outputs)]
+    for name, tensor in edges:
+        how = "" if tensor.scale is None else f", scale {tensor.scale:.6g}, "
+        how += "" if tensor.scale is None else f"zero-point {tensor.zero_point}"
+        table.add_row(name, f"{tensor.dtype} {list(tensor.shape)}{how}")
+    table.add_row("operators", ", ".join(f"{n} {op}" for op, n in manifest.ops.items()))
+    table.add_row("options", ", ".join(f"{k} {v}" for k, v in manifest.options.items()))
     table.add_row(
         "scale audit",
-        f"exact: {audit['activations']} activations, {audit['weight_channels']} weight channels"
+        f"exact: {audit.activations} activations, {audit.weight_channels} weight channels"
         if audit
         else "none: a float artifact, to compare with",
     )
-    table.add_row("dropped quantizers", _few(manifest["drops"]))
-    table.add_row("size", f"{artifact['size_bytes'] / 1e6:.2f} MB")
+    table.add_row("dropped quantizers", _few(manifest.drops))
+    table.add_row("size", f"{artifact.size_bytes / 1e6:.2f} MB")
     table.add_row("written to", str(folder))
     Console().print(table)
 
 
-def _few(names: list[str], most: int = 8) -> str:
+def _few(names: Sequence[str], most: int = 8) -> str:
     rest = f" and {len(names) - most} more" if len(names) > most else ""
     return (", ".join(names[:most]) or "none") + rest

@@ -55,7 +55,7 @@ def _artifact_bytes(folder: Path) -> bytes:
     artifact = load_artifact(folder)
     if artifact.path.suffix != ".onnx" or not isinstance(artifact.data, bytes):
         raise InputError(
-            f"{folder} holds {artifact.path.name}, of target {artifact.manifest['target']}; "
+            f"{folder} holds {artifact.path.name}, of target {artifact.manifest.target}; "
             "what is linted is an ONNX graph, as --target tensorrt writes it"
         )
     return artifact.data

@@ -76,13 +76,13 @@ def parity_command(
     from edgevit.files import check_target
     from edgevit.measure.parity import FILE_NAME, check_agreement, compare
     from edgevit.targets import load_target
-    from edgevit.targets.artifact import load_manifest
+    from edgevit.targets.manifest import Manifest
 
     given = {name: value for name, value in options.items() if value is not None}
     own = {}
     for folder in dict.fromkeys(folders):
         check_target(folder / FILE_NAME, force)
-        known = load_target(load_manifest(folder)["target"]).RUN_OPTIONS
+        known = load_target(Manifest.load(folder).target).RUN_OPTIONS
         own[folder] = {name: value for name, value in given.items() if name in known}
     for name in given:
         if not any(name in chosen for chosen in own.values()):

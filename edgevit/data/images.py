@@ -13,11 +13,19 @@ import tarfile
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 
 from edgevit.errors import InputError
+from edgevit.limits import (
+    MAX_IMAGE_BYTES,
+    MAX_IMAGE_PIXELS,
+    MAX_IMAGE_SIZE,
+    MAX_RESIZE_SIZE,
+    MAX_RESIZED_PIXELS,
+)
+from edgevit.schema import Rule
 
 if TYPE_CHECKING:
     import torch
@@ -25,8 +33,6 @@ if TYPE_CHECKING:
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png"})
-MAX_IMAGE_BYTES = 64 * 2**20
-MAX_IMAGE_PIXELS = 64 * 10**6
 # 16-bit greys are left out: Pillow would clip them to white.
 RGB_MODES = frozenset({"1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr"})
 INTERPOLATIONS = ("bicubic", "bilinear")
@@ -41,19 +47,25 @@ class Preprocessing:
     (pixel / 255 - mean) / std in float32. Raises InputError when a field is out of range.
     """
 
-    image_size: int
-    resize_size: int | None = None
-    interpolation: str = "bicubic"
+    image_size: Annotated[int, Rule(minimum=1, maximum=MAX_IMAGE_SIZE)]
+    resize_size: Annotated[int, Rule(minimum=1, maximum=MAX_RESIZE_SIZE)] | None = None
+    interpolation: Annotated[str, Rule(choices=INTERPOLATIONS)] = "bicubic"
     mean: tuple[float, float, float] = IMAGENET_MEAN
     std: tuple[float, float, float] = IMAGENET_STD
 
     def __post_init__(self) -> None:
-        if not 1 <= self.image_size <= 4096:
-            raise InputError(f"image_size is {self.image_size}, it must be 1 to 4096 pixels")
+        if not 1 <= self.image_size <= MAX_IMAGE_SIZE:
+            raise InputError(
+                f"image_size is {self.image_size}, it must be 1 to {MAX_IMAGE_SIZE} pixels"
+            )
         if self.resize_size is not None and self.resize_size < self.image_size:
             raise InputError(
                 f"resize_size {self.resize_size} is below image_size {self.image_size}: "
                 "the crop would not fit"
+            )
+        if self.resize_size is not None and self.resize_size > MAX_RESIZE_SIZE:
+            raise InputError(
+                f"resize_size is {self.resize_size}, it must be {MAX_RESIZE_SIZE} pixels or less"
             )
         if self.interpolation not in INTERPOLATIONS:
             raise InputError(f"interpolation {self.interpolation!r} is not one of {INTERPOLATIONS}")
@@ -81,7 +93,8 @@ class Preprocessing:
     def crop(self, image: Any) -> np.ndarray:
         """Resize and crop a PIL RGB image: uint8, (image_size, image_size, 3).
 
-        Raises InputError when the image is smaller than the crop and no resize was asked for.
+        Raises InputError when the image is smaller than the crop and no resize was asked for,
+        and when it is so thin that the resize would make over MAX_RESIZED_PIXELS of it.
         """
         from PIL import Image
 
@@ -92,6 +105,9 @@ class Preprocessing:
                 "bicubic": Image.Resampling.BICUBIC,
                 "bilinear": Image.Resampling.BILINEAR,
             }
+            longer = max(width, height)
+            if self.resize_size * longer / short * self.resize_size > MAX_RESIZED_PIXELS:
+                raise InputError(f"the image is too thin to resize: its sides are {longer}x{short}")
             width = self.resize_size if width == short else int(self.resize_size * width / short)
             height = (
                 self.resize_size

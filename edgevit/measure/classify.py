@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from edgevit.data.images import MAX_IMAGE_BYTES, Preprocessing, decode_rgb
+from edgevit.data.images import Preprocessing, decode_rgb
 from edgevit.errors import InputError
+from edgevit.limits import MAX_IMAGE_BYTES
 from edgevit.measure.parity import open_artifact
 from edgevit.targets.artifact import load_artifact
 
@@ -22,14 +23,14 @@ def classify(
     an artifact or image that cannot be read, and for options the target does not have.
     """
     artifact = load_artifact(folder)
-    rules = Preprocessing.from_json(artifact.manifest["preprocessing"])
+    rules = artifact.manifest.preprocessing
     pixels = np.stack([_pixels(path, rules) for path in images])
     runner = open_artifact(artifact, **options)
     scores = runner.scores(pixels).astype(np.float64)
     if not runner.probabilities:
         weights = np.exp(scores - scores.max(1, keepdims=True))
         scores = weights / weights.sum(1, keepdims=True)
-    labels = artifact.manifest["labels"]
+    labels = artifact.manifest.labels
     order = np.argsort(-scores, axis=1, kind="stable")[:, :top_k]
     return runner.engine, [
         [{"label": labels[i], "probability": float(row[i])} for i in best]

@@ -25,6 +25,7 @@ from typing import Any
 
 from edgevit.errors import EdgevitError, InputError, ToolMissing
 from edgevit.progress import Progress
+from edgevit.schema import check_json
 
 PROGRAM = "edgevit-harness"
 SOURCES = Path(__file__).resolve().parents[2]
@@ -150,12 +151,9 @@ def measuring_options(
 
 def check_result(result: Any) -> None:
     """Raises EdgevitError, naming the place, when a result does not fit the schema."""
-    from jsonschema import Draft202012Validator
-
-    error = next(Draft202012Validator(_result_schema()).iter_errors(result), None)
-    if error is not None:
-        place = "/".join(str(part) for part in error.absolute_path) or "the document"
-        raise EdgevitError(f"the harness's result does not fit its schema: {place} {error.message}")
+    check_json(
+        result, "the harness's result does not fit its schema", _result_schema(), EdgevitError
+    )
 
 
 def find_runtime(target: str) -> Path | None:

@@ -101,16 +101,16 @@ def compare(
     artifact = load_artifact(folder)
     runner = open_artifact(artifact, **options)
     loaded = Program.load(find_program(artifact, program))
-    rules = Preprocessing.from_json(artifact.manifest["preprocessing"])
-    dataset = ImageSet.open(data, artifact.manifest["labels"])
+    rules = artifact.manifest.preprocessing
+    dataset = ImageSet.open(data, artifact.manifest.labels)
     layers = _layers(runner, loaded, dataset, rules, _spread(len(dataset), layer_images))
     order = _spread(len(dataset), images)
     expected, found = _predictions(runner, loaded, dataset, rules, order, artifact.folder.name)
     labels = dataset.labels[order]
     result = Parity(
-        target=artifact.manifest["target"],
+        target=artifact.manifest.target,
         engine=runner.engine,
-        artifact_sha256=artifact.manifest["artifact"]["sha256"],
+        artifact_sha256=artifact.manifest.artifact.sha256,
         program_sha256=loaded.sha256,
         dataset_sha256=dataset.sha256,
         layers=tuple(layers),
@@ -139,7 +139,7 @@ def check_agreement(found: dict[str, Parity], min_agreement: float | None) -> No
 
 def open_artifact(artifact: Artifact, **options: str) -> Runner:
     """The runner of an artifact's target. Raises InputError for options it does not have."""
-    target = load_target(artifact.manifest["target"])
+    target = load_target(artifact.manifest.target)
     for name, value in options.items():
         choices = target.RUN_OPTIONS.get(name)
         if choices is None:
@@ -154,16 +154,16 @@ def find_program(artifact: Artifact, given: Path | None) -> Path:
 
     Raises InputError where there is none, or the given one is another.
     """
-    entry, folder = artifact.manifest["program"], artifact.folder.resolve()
+    entry, folder = artifact.manifest.program, artifact.folder.resolve()
     if given is not None:
-        if sha256_file(given) != entry["sha256"]:
+        if sha256_file(given) != entry.sha256:
             raise InputError(
                 f"{artifact.folder} was not compiled from {given}: its sha256 is another"
             )
         return given
     for place in (folder.parent, folder.parent.parent, Path.cwd()):
-        path = place / (entry["file"] or "")
-        if path.is_file() and sha256_file(path) == entry["sha256"]:
+        path = place / (entry.file or "")
+        if path.is_file() and sha256_file(path) == entry.sha256:
             return path
     raise InputError(
         f"the program of {artifact.folder} ({entry['file'] or 'never saved'}, sha256 "

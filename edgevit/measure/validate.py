@@ -16,7 +16,7 @@ from edgevit.errors import GateFailed, InputError
 from edgevit.files import atomic_path, check_target
 from edgevit.measure.devices import open_device, run_on_device
 from edgevit.measure.harness import SOURCES, measuring_options, run_harness
-from edgevit.targets.artifact import load_manifest
+from edgevit.targets.manifest import Manifest
 from edgevit.tasks.gate import GateResult, gate
 
 SCHEMA_VERSION = 1
@@ -133,8 +133,8 @@ def validate(
     if early_stop and not apply_gates:
         raise InputError("--early-stop ends a run when its gates are decided; --no-gate has none")
     check_target(out, force)
-    manifest = load_manifest(artifact)
-    limits = Limits.of_target(manifest["target"], max_drop, min_agreement)
+    manifest = Manifest.load(artifact)
+    limits = Limits.of_target(manifest.target, max_drop, min_agreement)
     with tempfile.TemporaryDirectory(prefix="edgevit-") as folder:
         reference = _reference(artifact, manifest, data, program, Path(folder))
         if reference is None and apply_gates:
@@ -165,24 +165,23 @@ def validate(
 
 
 def _reference(
-    artifact: Path, manifest: dict[str, Any], data: Path, program: Path | None, folder: Path
+    artifact: Path, manifest: Manifest, data: Path, program: Path | None, folder: Path
 ) -> Path | None:
     """A reference file for these images: the recorded one, or one made by running the program."""
-    images = ImageSet.open(data, manifest["labels"])
-    recorded = manifest["reference"]
-    if recorded and recorded["dataset_sha256"] == images.sha256:
-        return artifact / recorded["file"]
+    images = ImageSet.open(data, manifest.labels)
+    recorded = manifest.reference
+    if recorded and recorded.dataset_sha256 == images.sha256:
+        return artifact / recorded.file
     if program is None:
         return None
     from edgevit.data.batches import PixelSource, logits_of
     from edgevit.data.distributed import Group
-    from edgevit.data.images import Preprocessing
     from edgevit.files import sha256_file
     from edgevit.program import Program, Reference
 
-    if sha256_file(program) != manifest["program"]["sha256"]:
+    if sha256_file(program) != manifest.program.sha256:
         raise InputError(f"{artifact} was not compiled from {program}: its sha256 is another")
-    source = PixelSource(images, Preprocessing.from_json(manifest["preprocessing"]))
+    source = PixelSource(images, manifest.preprocessing)
     everything = range(len(images))
     logits = logits_of(
         Program.load(program).run, source, everything, Group.alone(), "program on the images"
@@ -207,9 +206,7 @@ def _run_there(
     )
 
 
-def _surely_held(
-    result: dict[str, Any], data: Path, manifest: dict[str, Any]
-) -> list[tuple[str, int]]:
+def _surely_held(result: dict[str, Any], data: Path, manifest: Manifest) -> list[tuple[str, int]]:
     """(path, label) of the images that an early stop left out because both gates hold anyway.
 
     After a stop because a gate fails there are none to add: it fails on the images run, too.
@@ -217,7 +214,7 @@ def _surely_held(
     stop = result["early_stop"]
     if stop is None or not stop["stopped"] or stop["verdict"] != "holds":
         return []
-    entries = ImageSet.open(data, manifest["labels"]).entries
+    entries = ImageSet.open(data, manifest.labels).entries
     wanted = min(result["limit"] or len(entries), len(entries))
     chosen = [entries[i * len(entries) // wanted] for i in range(wanted)]
     return chosen[result["accuracy"]["count"] :]

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from edgevit.errors import InputError
 from edgevit.files import sha256_file
+from edgevit.limits import MAX_IMAGE_SIZE
 from edgevit.models import tensorfile
 from edgevit.models.recognise import STATISTICS_COUNTER, Match, check_names_and_shapes, recognise
 from edgevit.models.repvit import (
@@ -32,7 +33,6 @@ from edgevit.models.repvit import (
 METADATA_KEY = "edgevit"
 METADATA_SCHEMA_VERSION = 1
 FLOAT_TYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
-MAX_IMAGE_SIZE_PX = 4096
 
 
 @dataclass(frozen=True)
@@ -94,8 +94,8 @@ def load(
     """
     if variant is not None and variant not in VARIANTS:
         raise InputError(f"unknown variant {variant!r}; use one of {', '.join(VARIANTS)}")
-    if not 32 <= image_size <= MAX_IMAGE_SIZE_PX:
-        raise InputError(f"image size {image_size} px; use 32 to {MAX_IMAGE_SIZE_PX}")
+    if not 32 <= image_size <= MAX_IMAGE_SIZE:
+        raise InputError(f"image size {image_size} px; use 32 to {MAX_IMAGE_SIZE}")
     file = tensorfile.read(path, weights)
     shapes = {
         name: tuple(tensor.shape)

@@ -7,7 +7,6 @@ there is nothing to expand. Names are matched against the reader's own list.
 from __future__ import annotations
 
 import io
-import json
 import re
 import struct
 import zipfile
@@ -16,6 +15,7 @@ from collections.abc import Mapping
 from typing import Any, BinaryIO
 
 from edgevit.errors import InputError
+from edgevit.schema import parse_json as parse_json
 
 MAX_FILE_BYTES = 2**30
 MAX_MEMBERS = 4096
@@ -79,25 +79,6 @@ def write_zip(target: BinaryIO, members: Mapping[str, bytes]) -> None:
             info = zipfile.ZipInfo(name, FIXED_TIME)
             info.external_attr = 0o644 << 16
             archive.writestr(info, data)
-
-
-def parse_json(data: bytes, what: str) -> Any:
-    """JSON as the standard has it: UTF-8, no NaN or Infinity, no key twice in an object."""
-
-    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        keys = dict(pairs)
-        if len(keys) != len(pairs):
-            raise ValueError("a key occurs twice in one object")
-        return keys
-
-    def refuse(constant: str) -> None:
-        raise ValueError(f"{constant} is not JSON")
-
-    try:
-        text = data.decode("utf-8")
-        return json.loads(text, object_pairs_hook=unique, parse_constant=refuse)
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{what} is not valid JSON: {error}") from error
 
 
 def fields(value: Any, what: str, names: tuple[str, ...]) -> tuple[Any, ...]:

@@ -20,6 +20,7 @@ from edgevit.program.build import check_quantized
 from edgevit.program.container import MAX_FILE_BYTES, parse_json, read_zip, write_zip
 from edgevit.program.info import ProgramInfo, Reference
 from edgevit.program.pt2_reader import read_pt2
+from edgevit.schema import check_json as check_json
 
 __all__ = ["MAX_FILE_BYTES", "check_info", "check_reference", "pack", "tensor_table", "unpack"]
 
@@ -33,17 +34,6 @@ def schema() -> dict[str, Any]:
     """JSON Schema (draft 2020-12) of evq.json."""
     path = Path(__file__).parent.parent / "schemas" / "evq.schema.json"
     return json.loads(path.read_text(encoding="utf-8"))
-
-
-def check_json(value: Any, what: str, rules: dict[str, Any]) -> None:
-    """Raises InputError, saying where, when `value` does not fit a JSON Schema."""
-    from jsonschema import Draft202012Validator
-
-    validator = Draft202012Validator(rules)
-    error = next(iter(validator.iter_errors(value)), None)
-    if error is not None:
-        where = "/".join(str(step) for step in error.absolute_path) or "top level"
-        raise InputError(f"{what}: {where}: {error.message[:200]}")
 
 
 def pack(pt2: bytes, graph: Graph, info: ProgramInfo, reference: Reference | None) -> bytes:

@@ -4,7 +4,7 @@ A target is a module or package here. It is found by its name, and offers
 
     NAME, SUMMARY       the name on the command line, and one line of help
     OPTIONS             option name -> its choices as strings, the first one the default
-    compile_program(program, out_dir, force, **options) -> manifest dict
+    compile_program(program, out_dir, force, **options) -> Manifest
                         writes the artifact folder, whole or not at all
     audit_bytes(data, program)
                         the scale audit of the artifact's bytes, which compile_program calls
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from edgevit.program import Program
 
-_SHARED = ("artifact", "pixels")
+_SHARED = ("artifact", "manifest", "pixels")
 """Modules of this package that are no target."""
 
 

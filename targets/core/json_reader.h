@@ -7,7 +7,6 @@
 #include <nlohmann/json.hpp>
 #include <string>
 #include <utility>
-#include <vector>
 
 #include "core/errors.h"
 
@@ -35,6 +34,12 @@ class JsonReader {
 
     JsonReader object(const std::string& key) const {
         return JsonReader(at(key), where_, path_ + key + ".");
+    }
+
+    // An object of the array at `key`, which has more than `index` items.
+    JsonReader object(const std::string& key, std::size_t index) const {
+        return JsonReader(at(key).at(index), where_,
+                          path_ + key + "." + std::to_string(index) + ".");
     }
 
     std::string text(const std::string& key) const {
@@ -78,26 +83,19 @@ class JsonReader {
         return value.get<double>();
     }
 
-    // An array of `least` to `most` objects, each with its place in its name.
-    std::vector<JsonReader> objects(const std::string& key, std::size_t least,
-                                    std::size_t most) const {
-        const nlohmann::json& value = at(key);
-        if (!value.is_array() || value.size() < least || value.size() > most) {
-            fail(key,
-                 "must be an array of " + std::to_string(least) + " to " + std::to_string(most));
-        }
-        std::vector<JsonReader> readers;
-        readers.reserve(value.size());
-        for (std::size_t i = 0; i < value.size(); ++i) {
-            readers.emplace_back(value[i], where_, path_ + key + "[" + std::to_string(i) + "].");
-        }
-        return readers;
-    }
-
     const nlohmann::json& array(const std::string& key, std::size_t size) const {
         const nlohmann::json& value = at(key);
         if (!value.is_array() || value.size() != size) {
             fail(key, "must be an array of " + std::to_string(size));
+        }
+        return value;
+    }
+
+    const nlohmann::json& array(const std::string& key, std::size_t least, std::size_t most) const {
+        const nlohmann::json& value = at(key);
+        if (!value.is_array() || value.size() < least || value.size() > most) {
+            fail(key,
+                 "must be an array of " + std::to_string(least) + " to " + std::to_string(most));
         }
         return value;
     }

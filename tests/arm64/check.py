@@ -73,7 +73,7 @@ def compare(artifact: Path, data: Path, work: Path, limit: int | None = None) ->
     there = _run(artifact, data, work / "arm64", limit, harness=program, runtime=runtime)
     here = _run(artifact, data, work / "x86", limit)
     both = {"x86": here, "arm64": there}
-    scale = json.loads((artifact / "manifest.json").read_text())["output"]["scale"]
+    scale = json.loads((artifact / "manifest.json").read_text())["outputs"][0]["scale"]
     a, b = here["logits"], there["logits"]
     if a["paths"].tobytes() != b["paths"].tobytes():
         raise AssertionError("the two runs had other images")

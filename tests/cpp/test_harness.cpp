@@ -171,8 +171,8 @@ TEST_CASE("its own logits as reference agree everywhere") {
 
 TEST_CASE("probabilities are compared with logits by their order, and no distance is told") {
     Bench bench;
-    bench.manifest["output"]["dtype"] = "float32";
-    bench.manifest["output"]["scale"] = bench.manifest["output"]["zero_point"] = nullptr;
+    bench.manifest["outputs"][0]["dtype"] = "float32";
+    bench.manifest["outputs"][0]["scale"] = bench.manifest["outputs"][0]["zero_point"] = nullptr;
     write_artifact(bench.folder / "artifact", bench.manifest);
     const fs::path logits = bench.folder / "reference.safetensors";
     REQUIRE(bench.run({"--logits", logits.string()}) == 0);
@@ -416,8 +416,8 @@ TEST_CASE("warm-up is not counted, and equal logits go to the first class") {
 
 TEST_CASE("logits that are not finite are refused") {
     Bench bench;
-    bench.manifest["output"]["dtype"] = "float32";
-    bench.manifest["output"]["scale"] = bench.manifest["output"]["zero_point"] = nullptr;
+    bench.manifest["outputs"][0]["dtype"] = "float32";
+    bench.manifest["outputs"][0]["scale"] = bench.manifest["outputs"][0]["zero_point"] = nullptr;
     write_artifact(bench.folder / "artifact", bench.manifest);
     REQUIRE(bench.run() == 0);
     CHECK(bench.result()["accuracy"]["count"] == 3);

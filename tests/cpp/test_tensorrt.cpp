@@ -235,7 +235,7 @@ TEST_CASE("options that mean nothing to TensorRT are refused") {
 TEST_CASE("a manifest that does not fit the engine is refused") {
     const Fixture fixture;
     json manifest = json::parse(read_text(fixture.folder / "artifact/manifest.json"));
-    manifest["output"]["dtype"] = "float32";
+    manifest["outputs"][0]["dtype"] = "float32";
     write_text(fixture.folder / "artifact/manifest.json", manifest.dump());
     CHECK(contains(fixture.refusal<InputError>(), "its output is float16 [1, 3]"));
 }

@@ -20,11 +20,12 @@ from pathlib import Path
 from typing import Any
 
 from edgevit.errors import EdgevitError, InputError, ToolMissing
+from edgevit.limits import MAX_LOGITS_BYTES, MAX_RESULT_BYTES
 from edgevit.measure.devices.adb import Adb
 from edgevit.measure.devices.base import Transport
 from edgevit.measure.devices.link import Link
 from edgevit.measure.devices.packing import check_machine, pack_artifact, pack_images
-from edgevit.measure.devices.remote import MAX_LOGITS_BYTES, MAX_RESULT_BYTES, RemoteRun
+from edgevit.measure.devices.remote import RemoteRun
 from edgevit.measure.devices.ssh import Ssh
 from edgevit.measure.devices.store import Blob, discard, push
 from edgevit.measure.harness import (

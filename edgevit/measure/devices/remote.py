@@ -21,7 +21,6 @@ from edgevit.measure.devices.base import ConnectionLost, DeviceGone
 from edgevit.measure.devices.link import Answer, Link
 from edgevit.measure.devices.store import CHECKSUM_SILENCE_S, Blob
 
-MAX_RESULT_BYTES, MAX_LOGITS_BYTES = 64 * 2**20, 4 * 2**30
 _MAX_LINE_BYTES = 64 * 1024
 _VANISHED = 91
 

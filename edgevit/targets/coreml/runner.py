@@ -9,7 +9,7 @@ import numpy as np
 from edgevit.errors import InputError
 from edgevit.graph.graph import INT8_MIN
 from edgevit.program import Program
-from edgevit.targets.artifact import Artifact, table_of
+from edgevit.targets.artifact import Artifact
 from edgevit.targets.coreml.lower import INPUT_NAME
 from edgevit.targets.coreml.package import MilProgram, read_package
 
@@ -28,7 +28,7 @@ class CoremlRunner:
 
         if not isinstance(artifact.data, Mapping):
             raise InputError(f"{artifact.path} is a file; a Core ML package is a folder")
-        options = artifact.manifest["options"]
+        options = artifact.manifest.options
         try:
             self.package: MilProgram = read_package(artifact.data)
             arithmetic = arithmetic or options.get("compute_precision", "float16")
@@ -38,7 +38,7 @@ class CoremlRunner:
             raise InputError(f"{artifact.path}: {error}") from error
         self.engine = f"reference interpreter, {arithmetic}, {rounding}"
         self.probabilities = options.get("output_type") == "classifier"
-        self._table = table_of(artifact.manifest)
+        self._table = artifact.manifest.table()
 
     def scores(self, pixels: np.ndarray) -> np.ndarray:
         """Logits, or a classifier's probabilities: uint8 (N, H, W, 3) to float32 (N, classes)."""

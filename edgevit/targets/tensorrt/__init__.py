@@ -11,19 +11,18 @@ from __future__ import annotations
 import os
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from edgevit.errors import EdgevitError, InputError
 from edgevit.program import Program
 from edgevit.targets.artifact import (
     Artifact,
     ArtifactData,
-    ArtifactTensor,
+    Compiled,
     load_artifact,
-    manifest_of,
     tool_versions,
     write_artifact,
 )
+from edgevit.targets.manifest import Audit, InputTensor, Manifest, OutputTensor
 from edgevit.targets.tensorrt.audit import AuditResult, audit
 from edgevit.targets.tensorrt.lower import CHOICES, OUTPUT_NAME, Options, lower
 from edgevit.targets.tensorrt.runner import RUN_OPTIONS, OnnxRunner
@@ -66,7 +65,7 @@ def check_lint(data: bytes) -> None:
 
 def compile_tensorrt(
     program: Program, out_dir: str | os.PathLike[str], force: bool = False, **options: str
-) -> dict[str, Any]:
+) -> Manifest:
     """Writes the artifact folder `out_dir` (model.onnx, manifest.json) and returns the manifest.
 
     options  as in `OPTIONS`
@@ -81,45 +80,41 @@ def compile_tensorrt(
     floating = chosen.precision == "float16"
     if not floating:
         check_lint(data)
-    more = {}
+    more: dict[str, bytes] = {}
     if chosen.engine == "on":
         from edgevit.targets.tensorrt.engine import engine_bytes
 
         more[ENGINE_FILE] = engine_bytes(program)
     source, output = _edges(program, chosen)
-    manifest = manifest_of(
-        program,
+    compiled = Compiled(
         target=NAME,
         file=MODEL_FILE,
         data=data,
         tools=tool_versions("onnx", "numpy"),
         options=asdict(chosen),
-        source=source,
-        output=output,
+        input=source,
+        outputs=(output,),
         ops=result.operators,
-        audited=(result.activations, result.weight_channels),
-        drops=list(result.drops),
+        audit=None if floating else Audit(result.activations, result.weight_channels),
+        profile=chosen.compute_precision if floating else None,
+        drops=tuple(result.drops),
         commands=COMMANDS,
-        more_files=more,
+        files=more,
     )
-    if floating:
-        manifest |= {"profile": chosen.compute_precision, "audit": None}
-    write_artifact(Path(out_dir), data, manifest, program.reference, force, more)
-    return manifest
+    return write_artifact(Path(out_dir), program, compiled, force)
 
 
-def _edges(program: Program, options: Options) -> tuple[ArtifactTensor, ArtifactTensor]:
+def _edges(program: Program, options: Options) -> tuple[InputTensor, OutputTensor]:
     """The artifact's input with its pixel table, and its output."""
     graph, rules = program.graph(), program.info.preprocessing
     table = rules.table().astype(options.io)
-    rows = [[float(value) for value in row] for row in table]
     return (
-        ArtifactTensor(graph.input_name, graph.input_shape, options.io, None, "NCHW", rows),
-        ArtifactTensor(OUTPUT_NAME, graph.shape(graph.output_name), options.io, None),
+        InputTensor.of(graph.input_name, graph.input_shape, "NCHW", options.io, None, table),
+        OutputTensor.of(OUTPUT_NAME, graph.shape(graph.output_name), options.io, None),
     )
 
 
-def compile_program(program: Program, out_dir: Path, force: bool, **options: str) -> dict[str, Any]:
+def compile_program(program: Program, out_dir: Path, force: bool, **options: str) -> Manifest:
     """What every target offers the `compile` command; see edgevit.targets."""
     return compile_tensorrt(program, out_dir, force=force, **options)
 

@@ -8,17 +8,11 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
 
 from edgevit.errors import EdgevitError, InputError
 from edgevit.program import Program
-from edgevit.targets.artifact import (
-    Artifact,
-    ArtifactTensor,
-    manifest_of,
-    tool_versions,
-    write_artifact,
-)
+from edgevit.targets.artifact import Artifact, Compiled, tool_versions, write_artifact
+from edgevit.targets.manifest import Audit, InputTensor, Manifest, OutputTensor
 from edgevit.targets.pixels import quantized_pixels
 from edgevit.targets.tflite.audit import AuditResult, audit
 from edgevit.targets.tflite.lower import (
@@ -73,7 +67,7 @@ def audit_bytes(data: bytes, program: Program) -> AuditResult:
 
 def compile_tflite(
     program: Program, out_dir: str | os.PathLike[str], io: str = "int8", force: bool = False
-) -> dict[str, Any]:
+) -> Manifest:
     """Writes the artifact folder `out_dir` (model.tflite, manifest.json) and returns the manifest.
 
     io      "int8" (quantized pixels and logits), "uint8" (raw pixels, logits 128 higher) or
@@ -87,31 +81,29 @@ def compile_tflite(
     data = tflite_bytes(program, io)
     result = audit_bytes(data, program)
     source, output = _edges(program, io)
-    manifest = manifest_of(
-        program,
+    compiled = Compiled(
         target=NAME,
         file=MODEL_FILE,
         data=data,
         tools=tool_versions("ai-edge-litert", "flatbuffers", "numpy"),
         options={"io": io},
-        source=source,
-        output=output,
+        input=source,
+        outputs=(output,),
         ops=result.operators,
-        audited=(result.activations, result.weight_channels),
+        audit=Audit(result.activations, result.weight_channels),
     )
-    write_artifact(Path(out_dir), data, manifest, program.reference, force)
-    return manifest
+    return write_artifact(Path(out_dir), program, compiled, force)
 
 
-def _edges(program: Program, io: str) -> tuple[ArtifactTensor, ArtifactTensor]:
+def _edges(program: Program, io: str) -> tuple[InputTensor, OutputTensor]:
     """The artifact's input with its pixel table, and its output."""
     graph, rules = program.graph(), program.info.preprocessing
     quantizer, head = graph.quantizer(graph.input_name), graph.quantizer(graph.output_name)
     shape, classes = nhwc(graph.input_shape), graph.shape(graph.output_name)
     tables = {
-        "int8": lambda: quantized_pixels(rules, quantizer).tolist(),
-        "uint8": lambda: [list(range(256)) for _ in range(3)],
-        "float32": lambda: [[float(value) for value in row] for row in rules.table()],
+        "int8": lambda: quantized_pixels(rules, quantizer),
+        "uint8": lambda: [range(256)] * 3,
+        "float32": rules.table,
     }
     edges = {
         "int8": (quantizer, head), "uint8": (PixelInput.UINT8, as_uint8(head)),
@@ -119,12 +111,12 @@ def _edges(program: Program, io: str) -> tuple[ArtifactTensor, ArtifactTensor]:
     }  # fmt: skip
     before, after = edges[io]
     return (
-        ArtifactTensor(graph.input_name, shape, io, before, "NHWC", tables[io]()),
-        ArtifactTensor(OUTPUT_NAME, classes, io, after),
+        InputTensor.of(graph.input_name, shape, "NHWC", io, before, tables[io]()),
+        OutputTensor.of(OUTPUT_NAME, classes, io, after),
     )
 
 
-def compile_program(program: Program, out_dir: Path, force: bool, **options: str) -> dict[str, Any]:
+def compile_program(program: Program, out_dir: Path, force: bool, **options: str) -> Manifest:
     """What every target offers the `compile` command; see edgevit.targets."""
     return compile_tflite(program, out_dir, force=force, **options)
 
