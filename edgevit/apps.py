@@ -195,10 +195,10 @@ def _check_name(name: str, template: Template) -> None:
 def _check_artifact(artifact: Artifact, template: Template, target: str, advice: str) -> None:
     manifest, folder = artifact.manifest, artifact.folder
     if manifest.target != target:
-        raise InputError(f"{folder} was compiled for {manifest['target']}, not {target}; {advice}")
+        raise InputError(f"{folder} was compiled for {manifest.target}, not {target}; {advice}")
     if manifest.artifact.file not in template.artifact:
         raise InputError(
-            f"{folder}: the artifact is {manifest['artifact']['file']}, the template takes "
+            f"{folder}: the artifact is {manifest.artifact.file}, the template takes "
             f"{', '.join(template.artifact)}; {advice}"
         )
     for requirement in template.requires:

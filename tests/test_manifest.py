@@ -15,7 +15,7 @@ import tree_sitter_swift
 
 from edgevit.data.images import Preprocessing
 from edgevit.errors import InputError
-from edgevit.limits import MAX_LABEL_BYTES, MAX_MANIFEST_BYTES
+from edgevit.limits import MANIFEST_SCHEMA_VERSION, MAX_LABEL_BYTES, MAX_MANIFEST_BYTES
 from edgevit.schema import check_json, json_schema
 from edgevit.targets import load_target
 from edgevit.targets.manifest import Manifest, OutputTensor
@@ -86,6 +86,10 @@ def test_todays_artifact_has_the_goldens_text(io: str, tmp_path: Path) -> None:
         )
     ]
     assert texts[0] == texts[1]
+
+
+def test_what_is_written_has_the_newest_version() -> None:
+    assert small().schema_version == MANIFEST_SCHEMA_VERSION
 
 
 def test_keys_without_contents_are_left_out() -> None:

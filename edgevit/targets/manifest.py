@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path
-from typing import Annotated, Any, Literal, Protocol
+from typing import Annotated, Any, Literal, Protocol, cast
 
 import numpy as np
 
@@ -30,7 +30,6 @@ from edgevit.limits import (
 )
 from edgevit.schema import OMIT_DEFAULT, Rule, parse_json, read_json, to_json
 
-KIND = "edgevit-artifact"
 MANIFEST_FILE, REFERENCE_FILE = "manifest.json", "reference.safetensors"
 CLASSIFICATION = "classification"
 
@@ -43,6 +42,7 @@ Positive = Annotated[int, Rule(minimum=1)]
 Scale = Annotated[float, Rule(above=0)]
 DType = Literal["int8", "uint8", "float16", "float32"]
 Layout = Literal["NHWC", "NCHW"]
+Profile = Literal["portable", "asymmetric", "float32", "float16"]
 PixelRow = Annotated[tuple[float, ...], Rule(min_size=256, max_size=256)]
 PixelTable = tuple[PixelRow, PixelRow, PixelRow]
 
@@ -104,7 +104,7 @@ class InputTensor:
     """
 
     name: Text
-    shape: tuple[Positive, Positive, Positive, Positive]
+    shape: Annotated[tuple[Positive, ...], Rule(min_size=4, max_size=4)]
     layout: Layout
     dtype: DType
     scale: Scale | None
@@ -143,11 +143,10 @@ class InputTensor:
         """
         rows = table.tolist() if isinstance(table, np.ndarray) else table
         edge = OutputTensor.of(name, shape, dtype, quantizer)
-        n, *sides = edge.shape
+        red, green, blue = (tuple(row) for row in rows)
         return cls(
-            name, (n, *sides), layout, edge.dtype, edge.scale, edge.zero_point,  # type: ignore[arg-type]
-            tuple(tuple(row) for row in rows),  # type: ignore[arg-type]
-        )  # fmt: skip
+            name, edge.shape, layout, edge.dtype, edge.scale, edge.zero_point, (red, green, blue)
+        )
 
 
 @dataclass(frozen=True)
@@ -175,7 +174,7 @@ class OutputTensor:
         """From a quantizer, or None for floats."""
         scale = quantizer.scale if quantizer else None
         zero_point = quantizer.zero_point if quantizer else None
-        return cls(name, tuple(shape), dtype, scale, zero_point)  # type: ignore[arg-type]
+        return cls(name, tuple(shape), cast(DType, dtype), scale, zero_point)
 
 
 def _check_tensor(tensor: InputTensor | OutputTensor) -> None:
@@ -240,13 +239,13 @@ class Manifest:
     Raises InputError where two fields contradict each other.
     """
 
-    schema_version: Literal[2] = MANIFEST_SCHEMA_VERSION
-    kind: Literal["edgevit-artifact"] = KIND
+    schema_version: Literal[2] = 2
+    kind: Literal["edgevit-artifact"] = "edgevit-artifact"
     target: Annotated[str, Rule(pattern="[a-z][a-z0-9]*")]
     task: Annotated[str, Rule(pattern="[a-z][a-z0-9_]*")] = CLASSIFICATION
     artifact: ArtifactFile
     program: ProgramFile
-    profile: Literal["portable", "asymmetric", "float32", "float16"]
+    profile: Profile
     model: Model
     tools: Mapping[str, str]
     options: Mapping[str, str]

@@ -78,7 +78,7 @@ TEST_CASE("version 1 is read as a classification with one output") {
         parse_manifest(golden_manifest("good-version-1-tflite-int8.json"), "m");
     CHECK(manifest.is_classification());
     REQUIRE(manifest.outputs.size() == 1);
-    CHECK(manifest.logits().describe() == "int8 [1, 10] scale 0.0315857 zero-point 0");
+    CHECK(manifest.logits().describe() == "int8 [1, 10] scale 0.0315856934 zero-point 0");
     const Manifest newer = parse_manifest(golden_manifest("good-tflite-int8.json"), "m");
     CHECK(newer.logits().describe() == manifest.logits().describe());
     CHECK(newer.table == manifest.table);
