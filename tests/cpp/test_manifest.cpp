@@ -225,12 +225,9 @@ TEST_CASE("another task has outputs, and classes only if it says so") {
     document["labels"] = json::array();
     CHECK(parse_manifest(document.dump(), "m").labels.empty());
     document["task"] = "classification";
-    CHECK(contains(refusal(document), "outputs.0.shape"));
+    CHECK(contains(refusal(document), "model.classes must be an integer from 1"));
     document.erase("task");
     CHECK(refusal(document) == "manifest.json: task is missing");
-    json old = manifest_json(3);
-    old["model"]["classes"] = 0;
-    CHECK(contains(refusal(old), "model.classes must be an integer from 1"));
 }
 
 TEST_CASE("the channels may come first") {
