@@ -148,7 +148,7 @@ def test_compile_takes_a_file_and_refuses_what_is_not_there(
 ) -> None:
     path = program.save(tmp_path / "m.evq")
     made = edgevit.compile(path, "tflite", tmp_path / "a", io="uint8")
-    assert made.manifest["options"]["io"] == "uint8" and "tflite" in repr(made)
+    assert made.manifest.options["io"] == "uint8" and "tflite" in repr(made)
     with pytest.raises(InputError, match="exists already"):
         program.compile("tflite", tmp_path / "a")
     with pytest.raises(InputError, match="'abacus' is not one of"):

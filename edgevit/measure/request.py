@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from edgevit.errors import InputError
+from edgevit.limits import MAX_DURATION_S, MAX_RUN_IMAGES, MAX_THREADS, MAX_WARMUP
 from edgevit.options import OptionField, check, option, option_fields
 
 SCHEMA_VERSION = 1
@@ -88,19 +89,19 @@ class HarnessRequest:
         cli_name="runtime-option",
         short="-O",
     )
-    threads: int = option(1, "Threads of the runtime.", minimum=1, maximum=256)
+    threads: int = option(1, "Threads of the runtime.", minimum=1, maximum=MAX_THREADS)
     warmup: int = option(
-        10, "Inferences before the clock counts.", minimum=0, maximum=100_000, metavar="N"
+        10, "Inferences before the clock counts.", minimum=0, maximum=MAX_WARMUP, metavar="N"
     )
     limit: int | None = option(
-        None, "Only N images, evenly spread.", minimum=1, maximum=10**9, metavar="N",
+        None, "Only N images, evenly spread.", minimum=1, maximum=MAX_RUN_IMAGES, metavar="N",
         default_text="all",
     )  # fmt: skip
     duration_s: float | None = option(
         None,
         "Go on over the images for S seconds, at least one pass; latency over time.",
         minimum=0.001,
-        maximum=3600,
+        maximum=MAX_DURATION_S,
         metavar="S",
         cli_name="duration",
         default_text="each image once",
@@ -109,7 +110,7 @@ class HarnessRequest:
         None,
         "Seconds a row of the latency over time.",
         minimum=0.01,
-        maximum=3600,
+        maximum=MAX_DURATION_S,
         metavar="S",
         cli_name="bucket",
         default_text=f"{BUCKET_S:g}",
