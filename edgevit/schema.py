@@ -233,7 +233,7 @@ def _schema(hint: Any, defs: dict[str, Any]) -> dict[str, Any]:
         for rule in arguments[1:]:
             schema |= rule.keywords(schema.get("type", ""))
         return schema
-    if dataclasses.is_dataclass(hint):
+    if isinstance(hint, type) and dataclasses.is_dataclass(hint):
         name = hint.__name__
         if name not in defs:
             defs[name] = {}
@@ -271,7 +271,7 @@ def _read(hint: Any, value: Any, what: str, path: tuple[str, ...]) -> Any:
         for message in (each for rule in arguments[1:] for each in rule.failures(found)):
             raise _fail(what, path, message)
         return found
-    if dataclasses.is_dataclass(hint):
+    if isinstance(hint, type) and dataclasses.is_dataclass(hint):
         return _read_object(hint, value, what, path)
     if hint in _SCALARS:
         return _read_scalar(hint, value, what, path)

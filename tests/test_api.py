@@ -126,7 +126,7 @@ def test_an_opened_artifact_classifies(
     (tmp_path / "text.png").write_text("no image")
     with pytest.raises(InputError, match=r"text.png cannot be decoded"):
         opened.classify(tmp_path / "text.png")
-    with pytest.raises(InputError, match="top_k is 0"):
+    with pytest.raises(InputError, match="--top-k is 0"):
         opened.classify(path, top_k=0)
     with pytest.raises(InputError, match="--rounding"):
         opened.classify(path, rounding="reciprocal")
@@ -148,7 +148,7 @@ def test_compile_takes_a_file_and_refuses_what_is_not_there(
 ) -> None:
     path = program.save(tmp_path / "m.evq")
     made = edgevit.compile(path, "tflite", tmp_path / "a", io="uint8")
-    assert made.manifest["options"]["io"] == "uint8" and "tflite" in repr(made)
+    assert made.manifest.options["io"] == "uint8" and "tflite" in repr(made)
     with pytest.raises(InputError, match="exists already"):
         program.compile("tflite", tmp_path / "a")
     with pytest.raises(InputError, match="'abacus' is not one of"):

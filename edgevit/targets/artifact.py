@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from edgevit import __version__
 from edgevit.errors import InputError
@@ -24,6 +24,7 @@ from edgevit.targets.manifest import (
     Manifest,
     Model,
     OutputTensor,
+    Profile,
     ProgramFile,
     ReferenceFile,
 )
@@ -111,7 +112,7 @@ class Compiled:
             target=self.target,
             artifact=ArtifactFile(self.file, sha256_bytes(self.data), size_bytes(self.data)),
             program=ProgramFile(program.file_name, program.sha256),
-            profile=self.profile or info.profile,  # type: ignore[arg-type]
+            profile=cast(Profile, self.profile or info.profile),
             model=Model(info.model.variant, info.model.classes),
             tools=dict(self.tools),
             options=dict(self.options),

@@ -50,7 +50,8 @@ class Task(Protocol):
     """How outputs are trained, measured and compared.
 
     name        by which manifests name it
-    score       the name of the figure that `score` gives, such as "top1"
+    score_name  of the figure that `score` gives, in metrics, such as "top1"
+    score_title the same for people, such as "top-1"
     stages      metric name -> title, of the nets that a report shows as rows, in order
     """
 
@@ -58,6 +59,8 @@ class Task(Protocol):
     def name(self) -> str: ...
     @property
     def score_name(self) -> str: ...
+    @property
+    def score_title(self) -> str: ...
     @property
     def stages(self) -> Mapping[str, str]: ...
 
@@ -91,6 +94,10 @@ class Task(Protocol):
         self, reference: np.ndarray, found: np.ndarray, labels: np.ndarray, max_drop: float
     ) -> Gate:
         """The comparison of a quantized net with float, both (N, K), on the same images."""
+        ...
+
+    def metrics(self, found: Any, earlier: Mapping[str, float]) -> dict[str, float]:
+        """What a program records: the gate's figures among those of the stages before, ordered."""
         ...
 
 
