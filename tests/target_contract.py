@@ -91,7 +91,12 @@ def _modules(package: str, start: str) -> set[str]:
     waiting = [f"{package}.{start}"]
     while waiting:
         name = waiting.pop()
-        spec = find_spec(name) if name.startswith(f"{package}.") and name not in found else None
+        if name in found or not name.startswith(f"{package}."):
+            continue
+        try:
+            spec = find_spec(name)
+        except ModuleNotFoundError:  # a name in a module, not a module
+            continue
         if spec is None or spec.origin is None:
             continue
         found.add(name)
