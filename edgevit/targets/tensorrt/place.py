@@ -37,9 +37,13 @@ def dropped(graph: Graph) -> dict[str, str]:
                 found[node.name] = OUTPUT
             elif not is_output and all(isinstance(reader, Mul) for reader in reading):
                 found[node.name] = GATE
-        elif isinstance(node, Weighted) and reading and not is_output:
-            if all(_activates(reader, graph) for reader in reading):
-                found[node.name] = BEFORE_ACTIVATION
+        elif (
+            isinstance(node, Weighted)
+            and reading
+            and not is_output
+            and all(_activates(reader, graph) for reader in reading)
+        ):
+            found[node.name] = BEFORE_ACTIVATION
     for node in graph.nodes:
         if isinstance(node, Add) and (branch := _branch(graph, node.inputs, readers)):
             found[branch] = RESIDUAL
