@@ -92,7 +92,9 @@ def _check_sizes(members: Mapping[str, bytes]) -> None:
     for name, data in members.items():
         limit = next(n for pattern, n in _LIMITS.items() if re.fullmatch(pattern, name))
         if len(data) > limit:
-            raise InputError(f"{name} would have {len(data)} bytes; a program's has {limit} at most")
+            raise InputError(
+                f"{name} would have {len(data)} bytes; a program's has {limit} at most"
+            )
 
 
 Unpacked = tuple[Graph, ProgramInfo, Reference | None]
