@@ -135,9 +135,20 @@ class _Reader:
         elif record.op_type == "DequantizeLinear":
             self._dequantize(record, output)
         elif record.op_type == "Cast":
-            self.values[output] = _Value(self._real(record.input[0], record.name))
+            name = self._real(record.input[0], record.name)
+            self._check_cast(record, output, name)
+            self.values[output] = _Value(name)
         else:
             self._operation(record, output)
+
+    def _check_cast(self, record: Any, output: str, name: str) -> None:
+        """A cast is to a float type, and to the one that an output says it has."""
+        declared = {v.name: v.type.tensor_type.elem_type for v in self.model.graph.output}
+        kinds = self.package.TensorProto
+        found = self.attributes(record)
+        allowed = (declared[output],) if output in declared else (kinds.FLOAT, kinds.FLOAT16)
+        if set(found) != {"to"} or found["to"] not in allowed:
+            raise differs(name, f"Cast has the attributes {found}")
 
     def _quantize(self, record: Any, output: str) -> None:
         name = self._real(record.input[0], record.name)
@@ -216,7 +227,7 @@ class _Reader:
     def weighted(self, record: Any, kind: type[Weighted], **attributes: Any) -> Weighted:
         """A convolution or linear of the node's weight and bias."""
         weight, bias = record.input[1], self.constant(record.input[2], f"{record.name}.bias")
-        name = record.name
+        name, module = record.name, weight.removesuffix(".dq").removesuffix(".weight")
         self.real_types[name] = bias.dtype
         real = bias.astype(np.float32)
         weights: FloatWeights | Int8Weights
@@ -230,7 +241,7 @@ class _Reader:
             values = self.constant(weight, f"{name}.weight")
             weights = FloatWeights(values.astype(np.float32), real)
         return kind(
-            name=name, inputs=self.inputs(record), module=name, weights=weights, **attributes
+            name=name, inputs=self.inputs(record), module=module, weights=weights, **attributes
         )
 
     def clamp(self, record: Any, kind: type[Relu] | type[Relu6]) -> Node:

@@ -193,9 +193,11 @@ class _Writer:
         """A convolution or linear, and the activation that is fused behind it."""
         weight = self.weight(node)
         bias = self.real(f"{node.module}.bias", node.bias)
-        value = self.node(kind, [*self.read(node), weight, bias], node.module, **attributes)
+        inputs = [*self.read(node), weight, bias]
         if node.activation is None:
-            return value
+            return self.node(kind, inputs, node.module, **attributes)
+        raw = node.module if node.module != node.name else f"{node.module}.raw"
+        value = self.node(kind, inputs, raw, **attributes)
         return self.clamp(node.activation, value, node.name)
 
     def clamp(self, kind: type[Node], value: str, name: str) -> str:
