@@ -62,7 +62,8 @@ def load_target(name: str) -> Target[Any, Any]:
     """The target of this name. InputError, listing what there is, for an unknown one."""
     if name not in target_names():
         raise InputError(f"target {name!r} is not one of {', '.join(target_names())}")
-    return importlib.import_module(f"{__name__}.{name}").TARGET
+    module = importlib.import_module(f"{__name__}.{name}")
+    return getattr(module, "TARGET", module)
 
 
 def option_classes(kind: OptionKind = "Options") -> dict[str, type]:
