@@ -86,6 +86,9 @@ class ProgramInfo:
             )
         if any(not label or label != label.strip() or "\n" in label for label in self.labels):
             raise InputError("a label is empty, or has spaces around it or a line break in it")
+        for label in self.labels:
+            if label != label.encode("utf-8", "replace").decode():
+                raise InputError(f"the label {label!r} is no UTF-8 text; rename its folder")
         check_labels(self.labels)
         if self.preprocessing.image_size != self.model.image_size:
             raise InputError(
