@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, cast
 
 from edgevit import __version__
 from edgevit.errors import InputError
-from edgevit.files import atomic_path, read_tree, sha256_bytes, write_tree
+from edgevit.files import atomic_path, read_tree, sha256_bytes, sha256_file, write_tree
 from edgevit.targets.manifest import (
     MANIFEST_FILE,
     REFERENCE_FILE,
@@ -58,6 +58,16 @@ class Artifact:
     def path(self) -> Path:
         """The artifact itself, a file or a folder."""
         return self.folder / self.manifest.artifact.file
+
+    def reference(self) -> Reference | None:
+        """The program's recorded answers. Raises InputError when they are not the manifest's."""
+        recorded = self.manifest.reference
+        if recorded is None:
+            return None
+        path = self.folder / recorded.file
+        if sha256_file(path) != recorded.sha256:
+            raise InputError(f"{path} is not what the manifest describes; compile it again")
+        return Reference.from_bytes(path.read_bytes())
 
 
 def load_artifact(folder: str | os.PathLike[str]) -> Artifact:
