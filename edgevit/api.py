@@ -17,7 +17,7 @@ from edgevit.data.source import ImageFolder, ImageSource, check_same_input
 from edgevit.errors import InputError
 from edgevit.files import check_target
 from edgevit.measure.options import ClassifyOptions, ParityOptions
-from edgevit.program import Program, Reference
+from edgevit.program import Program
 from edgevit.targets import artifact as artifacts
 from edgevit.targets import load_target
 from edgevit.tasks import load_task
