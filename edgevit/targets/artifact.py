@@ -10,11 +10,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 from edgevit import __version__
 from edgevit.errors import InputError
 from edgevit.files import atomic_path, read_tree, sha256_bytes, sha256_file, write_tree
+from edgevit.program import Program, Reference
 from edgevit.targets.manifest import (
     MANIFEST_FILE,
     REFERENCE_FILE,
@@ -28,9 +29,6 @@ from edgevit.targets.manifest import (
     ProgramFile,
     ReferenceFile,
 )
-
-if TYPE_CHECKING:
-    from edgevit.program import Program, Reference
 
 ArtifactData = bytes | Mapping[str, bytes]
 """An artifact's contents: a file's bytes, or every file of a folder by relative path."""
