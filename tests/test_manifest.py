@@ -106,8 +106,8 @@ def test_the_table_is_an_array() -> None:
     ("changes", "message"),
     [
         ({"labels": ("a",)}, "labels: 1 of them, expected 2"),
-        ({"labels": ("a", "b\0")}, "labels: .* zero byte"),
-        ({"labels": ("a", "b" * (MAX_LABEL_BYTES + 1))}, "labels: .* over 4096 bytes"),
+        ({"labels": ("a", "b\0")}, "the label .* holds a zero byte"),
+        ({"labels": ("a", "b" * (MAX_LABEL_BYTES + 1))}, "the label .* has over 4096 bytes"),
         ({"outputs": (OutputTensor("x", (1, 3), "float32", None, None),)}, r"\[1, 2\]"),
         ({"preprocessing": Preprocessing(9, 9)}, r"input/shape: \[1, 8, 8, 3\] must be"),
     ],

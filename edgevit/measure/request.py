@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from edgevit.errors import InputError
+from edgevit.limits import MAX_DURATION_S, MAX_RUN_IMAGES, MAX_THREADS, MAX_WARMUP
 from edgevit.options import OptionField, check, option, option_fields
 
 SCHEMA_VERSION = 1
@@ -96,19 +97,20 @@ class HarnessRequest:
         cli_name="runtime-option",
         short="-O",
     )
-    threads: int = option(1, "Threads of the runtime.", minimum=1, maximum=256, metavar="N")
+    threads: int = option(1, "Threads of the runtime.", minimum=1, maximum=MAX_THREADS, metavar="N")
     warmup: int = option(
-        10, "Inferences before the timing starts.", minimum=0, maximum=100_000, metavar="N"
+        10, "Inferences before the timing starts.", minimum=0, maximum=MAX_WARMUP, metavar="N"
     )
     limit: int | None = option(
-        None, "Images to run, spread evenly over the set.", minimum=1, maximum=10**9, metavar="N",
+        None, "Images to run, spread evenly over the set.", minimum=1, maximum=MAX_RUN_IMAGES,
+        metavar="N",
         default_text="all",
     )  # fmt: skip
     duration_s: float | None = option(
         None,
         "Seconds to repeat the images for, at least one pass; shows the latency over time.",
         minimum=0.001,
-        maximum=3600,
+        maximum=MAX_DURATION_S,
         metavar="S",
         cli_name="duration",
         default_text="each image once",
@@ -117,7 +119,7 @@ class HarnessRequest:
         None,
         "Seconds that each row of the latency over time covers.",
         minimum=0.01,
-        maximum=3600,
+        maximum=MAX_DURATION_S,
         metavar="S",
         cli_name="bucket",
         default_text=f"{BUCKET_S:g}",

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from edgevit.choices import PROFILES
-from edgevit.data.images import Preprocessing
+from edgevit.data.images import Preprocessing, check_labels
 from edgevit.errors import InputError
 from edgevit.program.tensors import read_tensors, tensor_bytes
 
@@ -86,6 +86,7 @@ class ProgramInfo:
             )
         if any(not label or label != label.strip() or "\n" in label for label in self.labels):
             raise InputError("a label is empty, or has spaces around it or a line break in it")
+        check_labels(self.labels)
         if self.preprocessing.image_size != self.model.image_size:
             raise InputError(
                 f"preprocessing makes {self.preprocessing.image_size} px images, the model takes "

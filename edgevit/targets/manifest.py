@@ -17,12 +17,11 @@ from typing import Annotated, Any, Literal, Protocol, cast
 
 import numpy as np
 
-from edgevit.data.images import Preprocessing
+from edgevit.data.images import Preprocessing, check_labels
 from edgevit.errors import InputError
 from edgevit.limits import (
     MANIFEST_SCHEMA_VERSION,
     MAX_CLASSES,
-    MAX_LABEL_BYTES,
     MAX_MANIFEST_BYTES,
     MAX_OUTPUTS,
     MAX_TENSOR_ELEMENTS,
@@ -273,7 +272,11 @@ class Manifest:
         names = [tensor.name for tensor in self.outputs]
         if len(set(names)) != len(names):
             raise InputError(f"outputs: {names} must have distinct names")
-        check_labels(self.labels, self.model.classes)
+        if len(self.labels) != self.model.classes:
+            raise InputError(
+                f"labels: {len(self.labels)} of them, expected {self.model.classes}, one a class"
+            )
+        check_labels(self.labels)
         if self.task == CLASSIFICATION:
             self._check_classification()
 
@@ -327,17 +330,6 @@ class Manifest:
     def table(self) -> np.ndarray:
         """float32 (3, 256): what the input holds for a pixel of 0..255, by channel."""
         return np.array(self.input.table, np.float32)
-
-
-def check_labels(labels: tuple[str, ...], classes: int) -> None:
-    """Raises InputError for labels that an app could not show, or that are not one a class."""
-    if len(labels) != classes:
-        raise InputError(f"labels: {len(labels)} of them, expected {classes}, one a class")
-    for label in labels:
-        if "\0" in label:
-            raise InputError(f"labels: {label[:40]!r} holds a zero byte, which ends a text in C")
-        if len(label.encode()) > MAX_LABEL_BYTES:
-            raise InputError(f"labels: {label[:40]!r}... has over {MAX_LABEL_BYTES} bytes")
 
 
 def _upgraded(value: Any, what: str) -> Any:
