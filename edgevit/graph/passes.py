@@ -24,6 +24,7 @@ from edgevit.ops import (
     HardSwish,
     Linear,
     Node,
+    Relu6,
     Silu,
     Weighted,
 )
@@ -52,8 +53,10 @@ def drop_identities(graph: Graph) -> Graph:
 def fold_affines(graph: Graph) -> Graph:
     """Batch norms and constant factors disappear into weights.
 
-    Given   conv2d (or linear, conv_transpose2d) -> channel_affine; or channel_affine -> linear
-    Result  one conv2d or linear with scaled weights and a shifted bias, under its own name
+    Given   conv2d (or linear, conv_transpose2d) -> channel_affine; or channel_affine -> linear;
+            or channel_affine -> channel_affine
+    Result  one conv2d or linear with scaled weights and a shifted bias, under its own name; or one
+            channel_affine, under the second one's
 
     An affine that has no such neighbour stays.
     """
@@ -69,6 +72,10 @@ def fold_affines(graph: Graph) -> Graph:
         elif isinstance(node, ChannelAffine) and isinstance(maker, Weighted) and alone:
             nodes[maker.name] = _folded(maker, node)
             renamed[node.name] = maker.name
+        elif isinstance(node, ChannelAffine) and isinstance(maker, ChannelAffine) and alone:
+            del nodes[maker.name]
+            gain, offset = node.gain * maker.gain, node.gain * maker.offset + node.offset
+            nodes[node.name] = replace(node, inputs=maker.inputs, gain=gain, offset=offset)
         else:
             nodes[node.name] = node
     return graph.with_nodes(nodes.values(), [renamed.get(name, name) for name in graph.outputs])
@@ -162,6 +169,8 @@ def merge_branches(graph: Graph) -> Graph:
         if not (isinstance(first, Weighted) and isinstance(second, Weighted)):
             continue
         if any(b.activation or not _read_alone(graph, b.name) for b in (first, second)):
+            continue
+        if graph.shape(first.name) != graph.shape(second.name):  # one of them broadcasts
             continue
         merged = _merged(first, second)
         if merged is not None:
@@ -259,7 +268,7 @@ def swap_gelus(graph: Graph, activation: Activation) -> Graph:
 
     activation  "gelu" (nothing changes), "quick-gelu" or "hard-swish"
     Raises InputError, naming the GELU, where it does not stand between convolutions alone, so that
-    the factor has nowhere to go.
+    the factor has nowhere to go; a ReLU6 behind the first one would not let it through.
     """
     if activation == "gelu":
         return graph
@@ -291,7 +300,8 @@ def _around(graph: Graph, nodes: dict[str, Node], gelu: Gelu) -> list[tuple[Weig
     weighted = [node for node in found if isinstance(node, Weighted)]
     siblings = graph.readers(source)
     outside = gelu.name in graph.outputs or source in graph.outputs
-    if len(siblings) != 1 or len(found) < 2 or len(weighted) != len(found) or outside:
+    cut_off = any(isinstance(w, Weighted) and w.activation is Relu6 for w in found[:1])
+    if len(siblings) != 1 or len(found) < 2 or len(weighted) != len(found) or outside or cut_off:
         raise InputError(
             f"{gelu.name}: this GELU does not stand between convolutions alone, so it cannot be "
             "swapped; quantize with --activation gelu"

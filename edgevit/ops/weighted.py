@@ -203,7 +203,8 @@ def _check_weights(node: Weighted) -> None:
     weights, where = node.weights, node.module
     weight, bias = weights.weight, weights.bias
     channels = weight.shape[node.channel_axis : node.channel_axis + 1]
-    if weight.ndim != node.rank or bias.shape != channels or bias.dtype != np.float32:
+    fits = weight.ndim == node.rank and 0 not in weight.shape
+    if not fits or bias.shape != channels or bias.dtype != np.float32:
         raise InputError(f"{where}: weight {weight.shape} and bias {bias.shape} do not fit")
     if isinstance(weights, FloatWeights):
         if weight.dtype != np.float32:
