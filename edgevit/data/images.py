@@ -271,8 +271,8 @@ class ImageSet:
 def check_labels(labels: Sequence[str]) -> None:
     """Raises InputError for class names that an artifact could not hold: here, before a training.
 
-    They are distinct UTF-8, one line each, without spaces around them. Zero bytes end a text in C; a
-    label has MAX_LABEL_BYTES of UTF-8 at most, a net MAX_CLASSES.
+    They are distinct UTF-8, one line each, without spaces around them. Zero bytes end a text in C.
+    A label has MAX_LABEL_BYTES at most, a net MAX_CLASSES.
     """
     if len(set(labels)) != len(labels):
         raise InputError(
