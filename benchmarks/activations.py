@@ -38,6 +38,7 @@ def accuracy(activation: str, given: argparse.Namespace, by_api: dict[str, Any])
 def latency(activations: tuple[str, ...], given: argparse.Namespace) -> dict[str, Any]:
     """At --image-size, one thread: p50 by activation, ratios to GELU, operators by their time."""
     from edgevit.measure.harness import run_harness
+    from edgevit.measure.request import HarnessRequest
     from edgevit.targets.tflite import compile_tflite
 
     with tempfile.TemporaryDirectory() as name:
@@ -45,16 +46,18 @@ def latency(activations: tuple[str, ...], given: argparse.Namespace) -> dict[str
         for activation in activations:
             compile_tflite(make_program(given.image_size, activation)[1], work / activation)
         images = write_images(work, given.image_size)
-        options = {"threads": 1, "warmup": 10}
+        options: dict[str, Any] = {"threads": 1, "warmup": 10}
         p50: dict[str, list[float]] = {activation: [] for activation in activations}
         for _ in range(given.rounds):
             for activation in activations:
-                facts = run_harness(work / activation, images, **options)
+                facts = run_harness(HarnessRequest(work / activation, images, **options))
                 p50[activation].append(facts["latency_us"]["invoke"]["p50"])
         figures = {}
         for activation in activations:
             profile = work / f"{activation}.json"
-            facts = run_harness(work / activation, images, profile=profile, **options)
+            facts = run_harness(
+                HarnessRequest(work / activation, images, profile=profile, **options)
+            )
             ratios = [a / b for a, b in zip(p50[activation], p50["gelu"], strict=True)]
             figures[activation] = {
                 "invoke_p50_us": round(statistics.median(p50[activation]), 1),
@@ -84,7 +87,7 @@ def main() -> None:
     given = parser.parse_args()
     if not given.only_latency and None in (given.train, given.val, given.checkpoint):
         parser.error("give --train, --val and --checkpoint, or --only-latency")
-    from edgevit.quantize.activation import ACTIVATIONS
+    from edgevit.choices import ACTIVATIONS
 
     before = machine()
     figures: dict[str, Any] = {}

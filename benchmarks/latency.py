@@ -28,12 +28,12 @@ IMAGES = 40
 def make_program(size: int, activation: str = "gelu") -> tuple[Any, Any]:
     """The fused net and its program."""
     import torch
+    from edgevit.quantize.activation import with_activation
 
     from edgevit.data.images import ImageSet, Preprocessing
     from edgevit.demo import EMBEDDED
     from edgevit.models.checkpoint import load
     from edgevit.program import ModelInfo, ProgramInfo, build_program
-    from edgevit.quantize.activation import with_activation
     from edgevit.quantize.net import QuantizedNet
 
     torch.manual_seed(0)
@@ -104,23 +104,24 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     given = parser.parse_args()
     from edgevit.measure.harness import run_harness
+    from edgevit.measure.request import HarnessRequest
 
     before = machine()
     with tempfile.TemporaryDirectory() as name:
         work = Path(name)
         made = make_artifacts(work, given.image_size)
         images = write_images(work, given.image_size)
-        options = {"threads": given.threads, "warmup": 10}
+        options: dict[str, Any] = {"threads": given.threads, "warmup": 10}
         p50: dict[str, list[float]] = {"int8": [], "float32": []}
         facts: dict[str, Any] = {}
         for _ in range(given.rounds):
             for kind in p50:
-                facts[kind] = run_harness(made[kind], images, **options)
+                facts[kind] = run_harness(HarnessRequest(made[kind], images, **options))
                 p50[kind].append(facts[kind]["latency_us"]["invoke"]["p50"])
         operators = {}
         for kind in p50:
             profile = work / f"{kind}.json"
-            run_harness(made[kind], images, profile=profile, **options)
+            run_harness(HarnessRequest(made[kind], images, profile=profile, **options))
             operators[kind] = by_operator(profile)
         sizes = {k: (made[k] / "model.tflite").stat().st_size for k in p50}
     ratios = [f / i for f, i in zip(p50["float32"], p50["int8"], strict=True)]

@@ -46,7 +46,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--image-size", type=int, default=224)
     given = parser.parse_args()
-    from edgevit.quantize.activation import ACTIVATIONS
+    from edgevit.choices import ACTIVATIONS
     from edgevit.targets.tflite import tflite_bytes
 
     before = machine()

@@ -43,6 +43,7 @@ def one_variant(
     runs: tuple[dict[str, str], ...], work: Path,
 ) -> dict[str, Any]:  # fmt: skip
     from edgevit.measure.parity import compare
+    from edgevit.schema import to_json
     from edgevit.targets import load_target
 
     seconds = []
@@ -51,11 +52,11 @@ def one_variant(
         manifest = load_target(target).compile_program(program, work, True, **options)
         seconds.append(time.monotonic() - start)
     figures: dict[str, Any] = {
-        "options": manifest["options"],
-        "size_bytes": manifest["artifact"]["size_bytes"],
+        "options": dict(manifest.options),
+        "size_bytes": manifest.artifact.size_bytes,
         "compile_s_median": statistics.median(seconds),
-        "audit": manifest["audit"],
-        "drops": len(manifest["drops"]),
+        "audit": to_json(manifest.audit),
+        "drops": len(manifest.drops),
         "runs": [],
     }
     for run in runs:

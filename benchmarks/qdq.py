@@ -76,6 +76,7 @@ def lint_figures(work: Path, program: Any) -> dict[str, Any]:
 
 def latency_figures(work: Path, given: argparse.Namespace) -> dict[str, Any]:
     from edgevit.measure.harness import run_harness
+    from edgevit.measure.request import HarnessRequest
     from edgevit.targets.tensorrt import compile_tensorrt
 
     _, program = make_program(given.image_size)
@@ -88,7 +89,7 @@ def latency_figures(work: Path, given: argparse.Namespace) -> dict[str, Any]:
     for _ in range(given.rounds):
         for kind in kinds:
             facts[kind] = run_harness(
-                work / kind, images, backend="onnxruntime", threads=given.threads
+                HarnessRequest(work / kind, images, backend="onnxruntime", threads=given.threads)
             )
             p50[kind].append(facts[kind]["latency_us"]["invoke"]["p50"])
     ratios = [f / i for f, i in zip(p50["float32"], p50["int8"], strict=True)]

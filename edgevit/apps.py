@@ -32,7 +32,7 @@ from edgevit import __version__
 from edgevit.errors import InputError, ToolMissing
 from edgevit.files import atomic_path, check_target, write_tree
 from edgevit.measure.harness import SOURCES
-from edgevit.program.evq import check_json
+from edgevit.schema import check_json
 from edgevit.targets.artifact import Artifact, load_artifact
 
 SCHEMA_VERSION, KIND = 1, "edgevit-package"
@@ -137,8 +137,8 @@ def write_package(
         "kind": KIND,
         "target": target,
         "name": name,
-        "artifact": {key: manifest["artifact"][key] for key in ("file", "sha256")},
-        "program": {"sha256": manifest["program"]["sha256"]},
+        "artifact": {"file": manifest.artifact.file, "sha256": manifest.artifact.sha256},
+        "program": {"sha256": manifest.program.sha256},
         "edgevit": __version__,
     }
     with atomic_path(out, force, marker=MARKER_FILE) as temporary:
@@ -147,7 +147,7 @@ def write_package(
             _copy(SOURCES / source, temporary / place.replace(template.name, name))
         for source, place in template.artifact.items():
             to = temporary / place.replace(template.name, name)
-            if source == manifest["artifact"]["file"]:
+            if source == manifest.artifact.file:
                 _write_artifact(artifact, to)
             else:
                 _copy(folder / source, to)
@@ -194,15 +194,15 @@ def _check_name(name: str, template: Template) -> None:
 
 def _check_artifact(artifact: Artifact, template: Template, target: str, advice: str) -> None:
     manifest, folder = artifact.manifest, artifact.folder
-    if manifest["target"] != target:
-        raise InputError(f"{folder} was compiled for {manifest['target']}, not {target}; {advice}")
-    if manifest["artifact"]["file"] not in template.artifact:
+    if manifest.target != target:
+        raise InputError(f"{folder} was compiled for {manifest.target}, not {target}; {advice}")
+    if manifest.artifact.file not in template.artifact:
         raise InputError(
-            f"{folder}: the artifact is {manifest['artifact']['file']}, the template takes "
+            f"{folder}: the artifact is {manifest.artifact.file}, the template takes "
             f"{', '.join(template.artifact)}; {advice}"
         )
     for requirement in template.requires:
-        found: Any = manifest
+        found: Any = manifest.to_json()
         for key in requirement.key.split("."):
             found = found.get(key) if isinstance(found, dict) else None
         if found not in requirement.values:

@@ -1,4 +1,4 @@
-"""The `edgevit` command: gathers the commands and turns errors into messages and exit codes.
+"""The `edgevit` command: it gathers the commands and turns errors into messages and exit codes.
 
 Exit codes: 0 done, 1 internal error, 2 bad usage or input, 3 gate failed, 4 toolkit or device
 missing, 130 interrupted.
@@ -15,6 +15,7 @@ import click
 
 from edgevit import __version__
 from edgevit.errors import EdgevitError
+from edgevit.progress import to_standard_error
 
 COMMANDS = (
     "inspect", "fuse", "quantize", "compile", "run", "parity", "validate", "report", "package",
@@ -23,7 +24,7 @@ COMMANDS = (
 
 
 class LazyGroup(click.Group):
-    """Imports a command's module when it is used: `edgevit --help` loads no toolkit."""
+    """A group that imports a command's module on first use; `edgevit --help` loads no toolkit."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
@@ -38,11 +39,11 @@ class LazyGroup(click.Group):
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="edgevit")
 def cli() -> None:
-    """From a trained RepViT to INT8 artifacts that prove their accuracy.
+    """Turn a trained RepViT into INT8 artifacts, each with a proof of its accuracy.
 
     \b
-    inspect → fuse → quantize → compile → parity, validate → report → package;
-    `edgevit demo` does it all.
+    inspect → fuse → quantize → compile → parity, validate → report → package
+    `edgevit demo` runs these steps on an embedded example.
     """
 
 
@@ -50,6 +51,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit with its code."""
     # A polite kill cleans up as Ctrl-C does.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    to_standard_error()
     try:
         cli.main(arguments, prog_name="edgevit", standalone_mode=False)
     except EdgevitError as error:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import shutil
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from edgevit.data.images import Preprocessing
+from edgevit.data.options import PreprocessingOptions
 from edgevit.errors import ToolMissing
 from edgevit.files import check_target
+from edgevit.options import check, option
 
 EMBEDDED = Path(__file__).resolve().parent.parent / "calibration" / "eurosat"
 EPOCHS = 8.0
@@ -18,6 +21,19 @@ EPOCHS = 8.0
 MAX_DROP = 1.5
 TARGETS = ("tflite", "coreml")
 LAYER_IMAGES = 16
+IMAGE_SIZE = 64
+
+
+@dataclass(frozen=True)
+class DemoOptions:
+    """Where the demo writes. Raises InputError when it is no path."""
+
+    output: Path = option(
+        Path("build/demo"), "Folder for everything the demo writes.", short="-o", metavar="DIR"
+    )
+
+    def __post_init__(self) -> None:
+        check(self)
 
 
 def run_demo(out: Path, force: bool) -> dict[str, Any]:
@@ -28,10 +44,11 @@ def run_demo(out: Path, force: bool) -> dict[str, Any]:
     """
     from edgevit.measure.parity import compare
     from edgevit.measure.report.page import write_report
+    from edgevit.measure.request import HarnessRequest, ValidateOptions
     from edgevit.measure.validate import validate
     from edgevit.program import Program
+    from edgevit.quantize.from_files import Source, quantize_files
     from edgevit.quantize.options import QuantizeOptions
-    from edgevit.quantize.pipeline import Source, quantize
     from edgevit.targets import load_target
 
     if not EMBEDDED.is_dir():
@@ -47,15 +64,16 @@ def run_demo(out: Path, force: bool) -> dict[str, Any]:
     marker.write_text(json.dumps({"schema_version": 1, "kind": "edgevit-demo"}))
     checkpoint = EMBEDDED / "repvit_m0_9_eurosat64.safetensors"
     val = EMBEDDED / "val.tar"
-    source = Source(checkpoint, EMBEDDED / "train.tar", Preprocessing(64), val)
+    preprocessing = Preprocessing.from_options(PreprocessingOptions(image_size=IMAGE_SIZE))
+    source = Source(checkpoint, EMBEDDED / "train.tar", preprocessing, val)
     options = QuantizeOptions(epochs=EPOCHS, augment="dihedral", max_drop=MAX_DROP)
-    result = quantize(source, out / "model.evq", options)
+    result = quantize_files(source, out / "model.evq", options)
     program = Program.load(out / "model.evq")
     for target in TARGETS:
         load_target(target).compile_program(program, out / target, force=False)
     _float_artifact(checkpoint, program, out / "tflite-float32")
-    validate(out / "tflite-float32", val, apply_gates=False)
-    validate(out / "tflite", val, max_drop=MAX_DROP)
+    validate(HarnessRequest(out / "tflite-float32", val), ValidateOptions(gate=False))
+    validate(HarnessRequest(out / "tflite", val), ValidateOptions(max_drop=MAX_DROP))
     for target in TARGETS:
         compare(out / target, val, layer_images=LAYER_IMAGES)
     report = write_report(out)

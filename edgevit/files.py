@@ -11,10 +11,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from edgevit.errors import EdgevitError, InputError
+from edgevit.limits import MAX_TREE_BYTES, MAX_TREE_DEPTH, MAX_TREE_ENTRIES
 
 FOLDER_MARKER = "manifest.json"
-MAX_TREE_ENTRIES, MAX_TREE_DEPTH, MAX_TREE_BYTES = 10_000, 16, 4 * 2**30
-"""What a folder artifact never exceeds; a folder that does was not written by edgevit."""
 
 
 def sha256_file(path: str | os.PathLike[str]) -> str:

@@ -1,12 +1,37 @@
-"""Progress on standard error: a live bar on a terminal, a plain line now and then elsewhere."""
+"""Progress of long work: records of the logger "edgevit", or a live bar where the command asks.
+
+A library is silent until its user wants to hear it: `logging.basicConfig(level="INFO")` shows these
+records, and the command line shows them on standard error (`to_standard_error`).
+"""
 
 from __future__ import annotations
 
+import logging
 import sys
 import time
 from types import TracebackType
+from typing import Any
 
 PLAIN_INTERVAL_S = 10.0
+
+log = logging.getLogger(__name__)
+_LOGGER = logging.getLogger("edgevit")
+
+
+class _StandardError(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        print(self.format(record), file=sys.stderr, flush=True)
+
+
+def to_standard_error() -> None:
+    """Show the logger's records, and bars on a terminal, from here on: for the command line."""
+    if not _is_shown():
+        _LOGGER.addHandler(_StandardError())
+    _LOGGER.setLevel(logging.INFO)
+
+
+def _is_shown() -> bool:
+    return any(isinstance(handler, _StandardError) for handler in _LOGGER.handlers)
 
 
 class Progress:
@@ -16,10 +41,10 @@ class Progress:
         self.title, self.total, self.unit = title, total, unit
         self.start_done = self.done = done
         self._started_s = self._last_line_s = time.monotonic()
-        self._bar = None
+        self._bar: Any = None
 
     def __enter__(self) -> Progress:
-        if sys.stderr.isatty():
+        if _is_shown() and sys.stderr.isatty():
             from rich.console import Console
             from rich.progress import BarColumn, TextColumn
             from rich.progress import Progress as Bar
@@ -45,7 +70,7 @@ class Progress:
             self._bar.update(self._task, completed=done, note=text)
         elif now_s - self._last_line_s >= PLAIN_INTERVAL_S or done == self.total:
             self._last_line_s = now_s
-            print(f"{self.title}: {text}", file=sys.stderr, flush=True)
+            log.info("%s: %s", self.title, text)
 
     def _rate(self, now_s: float) -> str:
         elapsed_s = now_s - self._started_s

@@ -5,18 +5,22 @@
 
 An artifact is a file (bytes) or a folder (path -> bytes).
 
-Programs are small and seeded; each test compiles for itself into a folder of its own.
+Programs are small and seeded; each test compiles into a folder of its own. What `write` makes of a
+program and options is kept for the session: a test that means the writing itself asks for
+`fresh`.
 """
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import json
 import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -26,14 +30,32 @@ from click.testing import CliRunner
 from edgevit.commands.compile import compile_command
 from edgevit.errors import EdgevitError, InputError
 from edgevit.files import read_tree, write_tree
-from edgevit.graph import graph as graph_module
+from edgevit.ops.base import Unary
+from edgevit.options import option_fields
 from edgevit.program import Program, Reference
-from edgevit.program.evq import check_json
+from edgevit.schema import check_json, json_schema
 from edgevit.targets import load_target, target_names
-from edgevit.targets.artifact import ArtifactData, load_artifact, manifest_schema, size_bytes
-from tests.programs import make_program, replace_node, seeded_pixels, with_graph
+from edgevit.targets.artifact import ArtifactData, load_artifact, size_bytes
+from edgevit.targets.base import Target
+from edgevit.targets.manifest import Audit, Manifest
+from tests.programs import make_program, seeded_pixels, with_graph
 
 ACTIVATION = "stages.0.blocks.0.channel_mixer.act"
+
+
+class Mish(Unary):
+    """An operation that no target knows."""
+
+    kind = "mish"
+
+
+@cache
+def _written(target: type[Target[Any, Any]], program: Program, options: Any) -> ArtifactData:
+    return WRITE[target](target(), program, options)
+
+
+WRITE: dict[type[Target[Any, Any]], Any] = {}
+"""Each target's own `write`."""
 
 
 def read(artifact: Path) -> ArtifactData:
@@ -57,12 +79,43 @@ def sha256_of(data: ArtifactData) -> str:
     return hashlib.sha256("".join(rows).encode()).hexdigest()
 
 
+def _without_quantizer(program: Program, name: str) -> Program:
+    graph = program.graph()
+    kept = {own: quantizer for own, quantizer in graph.quantizers.items() if own != name}
+    return with_graph(program, replace(graph, quantizers=kept))
+
+
+def _modules(package: str, start: str) -> set[str]:
+    """The modules of a package that one of them imports, directly or over others, with itself."""
+    found: set[str] = set()
+    waiting = [f"{package}.{start}"]
+    while waiting:
+        name = waiting.pop()
+        if name in found or not name.startswith(f"{package}."):
+            continue
+        try:
+            spec = find_spec(name)
+        except ModuleNotFoundError:  # a name in a module, not a module
+            continue
+        if spec is None or spec.origin is None:
+            continue
+        found.add(name)
+        for node in ast.walk(ast.parse(Path(spec.origin).read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom) and node.module:
+                waiting += [node.module, *(f"{node.module}.{each.name}" for each in node.names)]
+            elif isinstance(node, ast.Import):
+                waiting += [each.name for each in node.names]
+    return {name.removeprefix(f"{package}.") for name in found}
+
+
 class TargetContract:
     """Tests over one target. `tamper` is the only thing that knows the artifact's format."""
 
     target: str
     profiles: tuple[str, ...] = ("portable",)
     options: tuple[dict[str, str], ...] = ({},)
+    toolkit_modules: tuple[str, ...] = ()
+    """Modules of the package that import the format's toolkit and know nothing of programs."""
     logit_steps: float = 8
     """How far the small program's logits may be off in a runner with rounding of its own."""
 
@@ -71,11 +124,19 @@ class TargetContract:
         raise NotImplementedError
 
     @property
-    def module(self) -> ModuleType:
+    def loaded(self) -> Target[Any, Any]:
         return load_target(self.target)
 
-    def compile(self, program: Program, folder: Path, **options: str) -> dict[str, Any]:
-        return self.module.compile_program(program, folder, options.pop("force", False), **options)
+    @pytest.fixture(autouse=True)
+    def fresh(self, monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
+        """Without `fresh.undo()`, what was written once is not written again."""
+        kind = type(self.loaded)
+        WRITE[kind] = kind.write
+        monkeypatch.setattr(kind, "write", lambda _, *given: _written(kind, *given))
+        yield monkeypatch
+
+    def compile(self, program: Program, folder: Path, **options: Any) -> Manifest:
+        return self.loaded.compile(program, folder, options.pop("force", False), **options)
 
     def cases(self) -> Iterator[tuple[Program, dict[str, str]]]:
         for profile in self.profiles:
@@ -85,33 +146,52 @@ class TargetContract:
     # -- the artifact ---------------------------------------------------------------------------
 
     def test_the_target_is_found_by_its_name(self) -> None:
-        assert self.target in target_names() and self.target == self.module.NAME
-        for name, choices in self.module.OPTIONS.items():
-            assert name.isidentifier() and choices
+        assert self.target in target_names() and self.target == self.loaded.name
+        assert isinstance(self.loaded, Target) and self.loaded.summary
+        for each in option_fields(self.loaded.Options):
+            assert each.option.choices and each.option.help
+
+    def test_what_reads_shares_no_import_with_what_writes(self) -> None:
+        """But how the format's own toolkit is imported."""
+        package = f"edgevit.targets.{self.target}"
+        reading, writing = (_modules(package, name) for name in ("read", "write"))
+        assert {"read"} <= reading and {"write"} <= writing
+        assert reading & writing <= set(self.toolkit_modules)
+
+    def test_a_bad_option_is_an_input_error(self, tmp_path: Path) -> None:
+        program = make_program()
+        for each in option_fields(self.loaded.Options):
+            with pytest.raises(InputError, match=f"{each.flag} 'abacus' is not one of"):
+                self.compile(program, tmp_path / "out", **{each.name: "abacus"})
+        match = f"--abacus is not an option of {self.target}; no target has it"
+        with pytest.raises(InputError, match=match):
+            self.compile(program, tmp_path / "out", abacus="on")
+        assert list(tmp_path.iterdir()) == []
 
     def test_the_audit_is_exact_and_counts_everything(self, tmp_path: Path) -> None:
         for index, (program, options) in enumerate(self.cases()):
             manifest = self.compile(program, tmp_path / str(index), **options)
             graph = program.graph()
-            kept = len(graph.activations()) - len(manifest["drops"])
+            kept = len(graph.activations()) - len(manifest.drops)
             channels = sum(len(node.weight_scale) for node in graph.weighted())
-            assert manifest["audit"] == {
-                "activations": kept, "weight_channels": channels, "exact": True
-            }  # fmt: skip
-            self.module.check_artifact(tmp_path / str(index), program)
+            assert manifest.audit == Audit(kept, channels, exact=True)
+            self.loaded.check_artifact(tmp_path / str(index), program)
 
     def test_the_manifest_fits_its_schema_and_tells_the_truth(self, tmp_path: Path) -> None:
+        schema = json_schema(Manifest, "manifest.json")
         for index, (program, options) in enumerate(self.cases()):
             folder = tmp_path / str(index)
             returned = self.compile(program, folder, **options)
             manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-            assert manifest == returned
-            check_json(manifest, "manifest.json", manifest_schema())
+            assert manifest == returned.to_json()
+            assert Manifest.load(folder) == returned
+            check_json(manifest, "manifest.json", schema)
             data = read(folder / manifest["artifact"]["file"])
             assert manifest["artifact"]["size_bytes"] == size_bytes(data)
             assert manifest["artifact"]["sha256"] == sha256_of(data)
             assert manifest["options"] == {
-                name: options.get(name, choices[0]) for name, choices in self.module.OPTIONS.items()
+                each.name: options.get(each.name, each.default)
+                for each in option_fields(self.loaded.Options)
             }
             assert manifest["program"]["sha256"] == program.sha256
             assert manifest["labels"] == list(program.info.labels)
@@ -123,12 +203,16 @@ class TargetContract:
         reference = Reference(logits, ("a/1.jpg", "b/2.jpg"), "1" * 64)
         program = make_program().with_info(make_program().info, reference)
         manifest = self.compile(program, tmp_path / "out")
-        entry = manifest["reference"]
-        data = (tmp_path / "out" / entry["file"]).read_bytes()
-        assert entry["sha256"] == hashlib.sha256(data).hexdigest()
-        assert (entry["count"], entry["dataset_sha256"]) == (2, "1" * 64)
+        entry = manifest.reference
+        assert entry is not None
+        data = (tmp_path / "out" / entry.file).read_bytes()
+        assert entry.sha256 == hashlib.sha256(data).hexdigest()
+        assert (entry.count, entry.dataset_sha256) == (2, "1" * 64)
 
-    def test_the_same_program_gives_the_same_bytes(self, tmp_path: Path) -> None:
+    def test_the_same_program_gives_the_same_bytes(
+        self, tmp_path: Path, fresh: pytest.MonkeyPatch
+    ) -> None:
+        fresh.undo()
         first = self.compile(make_program(), tmp_path / "a")
         second = self.compile(make_program(), tmp_path / "b")
         assert first == second
@@ -140,46 +224,46 @@ class TargetContract:
             self.compile(program, folder / "out")
         assert list(folder.iterdir()) == []
 
-    def test_an_operation_it_does_not_know_is_named(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setitem(graph_module.ARITY, "mish", 1)
+    def test_an_operation_it_does_not_know_is_named(self, tmp_path: Path) -> None:
         program = make_program()
-        broken = replace_node(program.graph(), ACTIVATION, op="mish")
+        graph = program.graph()
+        unknown = Mish(name=ACTIVATION, inputs=graph.node(ACTIVATION).inputs)
+        broken = graph.with_nodes(unknown if n.name == ACTIVATION else n for n in graph.nodes)
         match = f"{ACTIVATION}.*mish"
         self.fails(with_graph(program, broken), tmp_path, InputError, match)
 
     def test_a_tensor_without_a_quantizer_is_named(self, tmp_path: Path) -> None:
         program = make_program()
-        broken = replace_node(program.graph(), ACTIVATION, quantizer=None)
-        match = f"{ACTIVATION}: this tensor has no quantizer"
-        self.fails(with_graph(program, broken), tmp_path, InputError, match)
+        broken = _without_quantizer(program, ACTIVATION)
+        match = f"{ACTIVATION}: tensor has no quantizer"
+        self.fails(broken, tmp_path, InputError, match)
 
     def test_an_input_without_a_quantizer_is_named(self, tmp_path: Path) -> None:
         program = make_program()
-        broken = replace(program.graph(), input_quantizer=None)
-        match = "input: this tensor has no quantizer"
-        self.fails(with_graph(program, broken), tmp_path, InputError, match)
+        broken = _without_quantizer(program, "input")
+        match = "input: tensor has no quantizer"
+        self.fails(broken, tmp_path, InputError, match)
 
     def test_a_tampered_artifact_is_found_and_named(self, tmp_path: Path) -> None:
         program = make_program()
         manifest = self.compile(program, tmp_path / "out")
-        artifact = tmp_path / "out" / manifest["artifact"]["file"]
+        artifact = tmp_path / "out" / manifest.artifact.file
         count = 0
         for name, data in self.tamper(read(artifact), program):
             # The manifest is made to fit, so that it is the audit that has to see it.
             write(artifact, data)
-            manifest["artifact"]["sha256"] = sha256_of(data)
-            (tmp_path / "out" / "manifest.json").write_text(json.dumps(manifest))
+            entry = replace(manifest.artifact, sha256=sha256_of(data))
+            changed = replace(manifest, artifact=entry)
+            (tmp_path / "out" / "manifest.json").write_bytes(changed.text())
             with pytest.raises(EdgevitError) as error:
-                self.module.check_artifact(tmp_path / "out", program)
+                self.loaded.check_artifact(tmp_path / "out", program)
             assert name in str(error.value), (name, str(error.value))
             count += 1
         assert count
 
     def test_an_artifact_that_is_not_its_manifests_is_not_run(self, tmp_path: Path) -> None:
         manifest = self.compile(make_program(), tmp_path / "out")
-        artifact = tmp_path / "out" / manifest["artifact"]["file"]
+        artifact = tmp_path / "out" / manifest.artifact.file
         data = read(artifact)
         changed = (
             {**data, "more": b""}
@@ -196,14 +280,20 @@ class TargetContract:
         graph = program.graph()
         for index, options in enumerate(self.options):
             manifest = self.compile(program, tmp_path / str(index), **options)
-            runner = self.module.open_runner(load_artifact(tmp_path / str(index)))
+            runner = self.loaded.open_runner(load_artifact(tmp_path / str(index)))
             scores = runner.scores(pixels)
             assert scores.shape == (2, 10) and scores.dtype == np.float32
             found = dict(runner.tensors(pixels, program))
-            kept = set(graph.activations()) - set(manifest["drops"])
+            kept = set(graph.activations()) - set(manifest.drops)
             assert kept <= set(found) <= set(graph.activations())
             for name, values in found.items():
                 assert values.shape == (2, *graph.shape(name)[1:]), name
+            outputs = runner.outputs(pixels)
+            assert list(outputs) == [output.name for output in manifest.outputs]
+            for output in manifest.outputs:
+                values = outputs[output.name]
+                assert values.dtype == np.float32 and values.shape == (2, *output.shape[1:])
+            assert np.array_equal(outputs[manifest.outputs[0].name], scores)
             expected = program.run(program.info.preprocessing.normalise(pixels)).numpy()
             if not runner.probabilities:
                 step = graph.quantizer(graph.output_name).scale
@@ -214,7 +304,7 @@ class TargetContract:
     def test_an_artifact_of_another_program_is_found(self, tmp_path: Path) -> None:
         self.compile(make_program(), tmp_path / "out")
         with pytest.raises(EdgevitError):
-            self.module.check_artifact(tmp_path / "out", make_program(seed=1))
+            self.loaded.check_artifact(tmp_path / "out", make_program(seed=1))
 
     # -- files ------------------------------------------------------------------------------------
 
@@ -224,7 +314,7 @@ class TargetContract:
         def fail(*_: Any) -> None:
             raise EdgevitError("scale audit: input: differs")
 
-        monkeypatch.setattr(self.module, "audit_bytes", fail)
+        monkeypatch.setattr(type(self.loaded), "read", fail)
         self.fails(make_program(), tmp_path, EdgevitError, "scale audit: input")
 
     def test_a_folder_is_replaced_only_when_told_to(self, tmp_path: Path) -> None:
@@ -235,7 +325,7 @@ class TargetContract:
             self.compile(make_program(seed=1), folder)
         assert read_tree(folder) == before
         self.compile(make_program(seed=1), folder, force=True)
-        self.module.check_artifact(folder, make_program(seed=1))
+        self.loaded.check_artifact(folder, make_program(seed=1))
         assert [p.name for p in tmp_path.iterdir()] == ["out"]
 
     def test_a_folder_that_is_not_an_artifact_is_never_replaced(self, tmp_path: Path) -> None:

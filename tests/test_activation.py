@@ -13,24 +13,25 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from edgevit.program.executor import Executor
+from edgevit.quantize.activation import _LAYERS, GAIN, with_activation
 from torch import nn
 
+from edgevit.choices import ACTIVATIONS
 from edgevit.commands.quantize import quantize_command
 from edgevit.errors import EdgevitError, InputError
 from edgevit.program import Program
-from edgevit.program.executor import Executor
 from edgevit.program.torch_program import graph_module
-from edgevit.quantize.activation import ACTIVATIONS, GAIN, with_activation
 from edgevit.quantize.net import QuantizedNet
 from edgevit.quantize.options import QuantizeOptions
 from edgevit.quantize.place import place
 from edgevit.targets import load_target
 from edgevit.targets.artifact import load_artifact
 from edgevit.targets.coreml import audit_bytes, coreml_files
-from edgevit.targets.coreml.lower import Options
+from edgevit.targets.coreml.options import CoremlOptions
 from edgevit.targets.tensorrt import onnx_bytes
-from edgevit.targets.tensorrt.lower import Options as OnnxOptions
 from edgevit.targets.tensorrt.lower import lower as onnx_lower
+from edgevit.targets.tensorrt.options import TensorrtOptions
 from edgevit.targets.tensorrt.place import BEFORE_ACTIVATION, GATE, dropped
 from edgevit.targets.tflite import tflite_bytes
 from tests.programs import (
@@ -131,7 +132,8 @@ def test_a_gelu_with_nowhere_for_the_factor_is_refused() -> None:
 def test_the_command_offers_what_there_is() -> None:
     (option,) = [p for p in quantize_command.params if p.name == "activation"]
     assert set(option.type.choices) == set(ACTIVATIONS) and option.default == "gelu"
-    with pytest.raises(InputError, match="--activation is swish, it must be one of gelu"):
+    assert set(ACTIVATIONS) == {"gelu", *_LAYERS}
+    with pytest.raises(InputError, match="--activation 'swish' is not one of gelu"):
         QuantizeOptions(activation="swish")
 
 
@@ -271,9 +273,7 @@ def test_tensorflows_converter_makes_the_same_model(tmp_path: Path) -> None:
 def test_every_target_audits_and_runs_it(name: str, target: str, tmp_path: Path) -> None:
     program, module, pixels = make_program(activation=name), load_target(target), seeded_pixels(4)
     manifest = module.compile_program(program, tmp_path / "out", False)
-    assert manifest["audit"]["activations"] + len(manifest["drops"]) == len(
-        program.graph().activations()
-    )
+    assert manifest.audit.activations + len(manifest.drops) == len(program.graph().activations())
     found = module.open_runner(load_artifact(tmp_path / "out")).scores(pixels)
     expected = program.run(program.info.preprocessing.normalise(pixels)).numpy()
     step = program.graph().quantizer("head").scale
@@ -292,7 +292,7 @@ def test_tensorrt_never_writes_a_sigmoids_pair(monkeypatch: pytest.MonkeyPatch) 
     kept = {name: why for name, why in dropped(program.graph()).items() if name != gate}
     monkeypatch.setitem(onnx_lower.__globals__, "dropped", lambda graph: kept)
     with pytest.raises(InputError, match="stem.act1.gate: zero-point -128"):
-        onnx_bytes(program, OnnxOptions())
+        onnx_bytes(program, TensorrtOptions())
 
 
 def test_tensorrt_leaves_a_silu_whole() -> None:
@@ -311,14 +311,14 @@ def test_tensorrt_leaves_a_silu_whole() -> None:
 
 @pytest.mark.parametrize(
     "options",
-    [Options(), Options(compute_precision="float32"),
-     Options(deployment_target="iOS16", precision="float16")],
+    [CoremlOptions(), CoremlOptions(compute_precision="float32"),
+     CoremlOptions(deployment_target="iOS16", precision="float16")],
     ids=["int8", "float32", "iOS16"],
 )  # fmt: skip
 @pytest.mark.parametrize(("kind", "argument"), [("thresholded_relu", "alpha"),
                                                 ("sigmoid_hard", "alpha"),
                                                 ("sigmoid_hard", "beta")])  # fmt: skip
-def test_core_mls_hard_swish_is_audited(options: Options, kind: str, argument: str) -> None:
+def test_core_mls_hard_swish_is_audited(options: CoremlOptions, kind: str, argument: str) -> None:
     program = make_program(activation="hard-swish")
     files = coreml_files(program, options)
     audit_bytes(files, program)

@@ -30,7 +30,9 @@ from edgevit.apps import write_package
 from edgevit.data.images import ImageSet
 from edgevit.errors import InputError, ToolMissing
 from edgevit.measure.harness import find_runtime, run_harness
+from edgevit.measure.request import HarnessRequest
 from edgevit.targets import load_target
+from tests.manifests import goldens
 from tests.programs import make_program, real_images, trained_program
 from tests.test_harness import edit_manifest
 
@@ -84,7 +86,7 @@ def artifact(
     program = trained_program(embedded_checkpoint, real_images(embedded_val, 32, 64), "portable")
     folder = tmp_path_factory.mktemp("android") / "build/tflite"
     manifest = load_target("tflite").compile_tflite(program, folder)
-    preprocessing = manifest["preprocessing"] | {"resize_size": 72}
+    preprocessing = manifest.preprocessing.to_json() | {"resize_size": 72}
     labels = sorted({path.split("/")[0] for path, _ in ImageSet.open(embedded_val).entries})
     edit_manifest(folder, labels=labels, preprocessing=preprocessing)
     return folder
@@ -225,7 +227,7 @@ def answers(lines: list[list[str]], way: str) -> list[Answers]:
 def test_the_logits_are_those_of_the_harness(
     jvm: Jvm, packaged: Path, artifact: Path, images: Path, pictures: Path, tmp_path: Path
 ) -> None:
-    result = run_harness(artifact, images, logits=tmp_path / "logits.safetensors")
+    result = run_harness(HarnessRequest(artifact, images, logits=tmp_path / "logits.safetensors"))
     expected = load_file(tmp_path / "logits.safetensors")
     assert result["accuracy"]["count"] == len(expected["logits"]) == 40
     assert len(set(expected["predictions"].tolist())) >= 8, "a net that says little proves little"
@@ -312,6 +314,21 @@ def refusals(
     folder = assets_of(packaged) / "edgevit"
     lines = jvm.run("Refusals", folder, empty, storage, pictures)
     return {name: (status, message) for name, status, message in lines}
+
+
+@needs_jvm
+def test_kotlin_takes_or_refuses_the_golden_manifests(jvm: Jvm, tmp_path: Path) -> None:
+    """Its reader is the one in C++. No artifact lies beside a golden: a good one gets that far."""
+    for golden in goldens():
+        (tmp_path / golden.file).mkdir()
+        (tmp_path / golden.file / "manifest.json").write_bytes(golden.read())
+    found = {name: (status, message) for name, status, message in jvm.run("Manifests", tmp_path)}
+    assert len(found) == len(goldens())
+    for golden in goldens():
+        status, message = found[golden.file]
+        assert status == "BAD_INPUT", golden
+        assert (golden.cpp or "cannot open") in message, (golden, message)
+        assert ("manifest.json" in message) == bool(golden.cpp), (golden, message)
 
 
 OF_KOTLIN = "IllegalArgumentException|NullPointerException"  # before 1.4, and since
@@ -477,23 +494,25 @@ def test_a_bare_runtime_name_is_left_to_the_systems_loader(
     runtime = find_runtime("tflite")
     assert runtime is not None
     monkeypatch.chdir(tmp_path)
-    by_path = run_harness(artifact, images, limit=1)
+    by_path = run_harness(HarnessRequest(artifact, images, limit=1))
     with pytest.raises(ToolMissing, match=r"cannot load LiteRT: libLiteRt\.so: "):
-        run_harness(artifact, images, limit=1, runtime="libLiteRt.so")
+        run_harness(HarnessRequest(artifact, images, limit=1, runtime="libLiteRt.so"))
     monkeypatch.setenv("LD_LIBRARY_PATH", str(runtime.parent))
-    by_name = run_harness(artifact, images, limit=1, runtime="libLiteRt.so")
+    by_name = run_harness(HarnessRequest(artifact, images, limit=1, runtime="libLiteRt.so"))
     assert by_name["runtime"] == by_path["runtime"]
     assert by_name["runtime"]["library_sha256"] == hashlib.sha256(runtime.read_bytes()).hexdigest()
     monkeypatch.delenv("LD_LIBRARY_PATH")
     monkeypatch.setenv("EDGEVIT_LITERT_LIB", "libLiteRt.so")
     with pytest.raises(ToolMissing, match=r"cannot load LiteRT: libLiteRt\.so: "):
-        run_harness(artifact, images, limit=1)
+        run_harness(HarnessRequest(artifact, images, limit=1))
     # A file of that name in the working folder is named with a folder, as to the shell.
     (tmp_path / "libLiteRt.so").symlink_to(runtime)
     monkeypatch.setenv("EDGEVIT_LITERT_LIB", "./libLiteRt.so")
-    assert run_harness(artifact, images, limit=1)["runtime"]["name"] == "LiteRT"
+    assert run_harness(HarnessRequest(artifact, images, limit=1))["runtime"]["name"] == "LiteRT"
     # Python knows files from names.
-    assert run_harness(artifact, images, limit=1, runtime="libLiteRt.so")["runtime"]["name"]
+    assert run_harness(HarnessRequest(artifact, images, limit=1, runtime="libLiteRt.so"))[
+        "runtime"
+    ]["name"]
 
 
 def test_every_stand_in_says_that_it_is_one() -> None:

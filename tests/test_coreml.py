@@ -21,12 +21,13 @@ from edgevit.errors import EdgevitError, InputError
 from edgevit.files import read_tree
 from edgevit.graph import float_graph
 from edgevit.ops import INT8_MIN
+from edgevit.options import option_fields
 from edgevit.program import Program
 from edgevit.program.torch_program import graph_module
 from edgevit.targets.artifact import load_artifact
 from edgevit.targets.coreml import audit_bytes, coreml_files, open_runner
 from edgevit.targets.coreml.interpreter import Interpreter
-from edgevit.targets.coreml.lower import CHOICES, Options
+from edgevit.targets.coreml.options import CoremlOptions
 from edgevit.targets.coreml.package import (
     FILES,
     SPEC_NAME,
@@ -40,7 +41,7 @@ from edgevit.targets.coreml.toolkit import coremltools
 from tests.programs import make_program, real_images, seeded_images, seeded_pixels, trained_program
 from tests.target_contract import TargetContract
 
-EXACT = Options(compute_precision="float32", input_type="tensor")
+EXACT = CoremlOptions(compute_precision="float32", input_type="tensor")
 ACTIVATION = "stages.0.blocks.0.channel_mixer.act"
 
 
@@ -48,9 +49,9 @@ converted = cache(coreml_files)
 """A conversion takes seconds; here one is made for each program and options."""
 
 
-def files_of(profile: str = "portable", options: Options | None = None) -> dict[str, bytes]:
+def files_of(profile: str = "portable", options: CoremlOptions | None = None) -> dict[str, bytes]:
     """The small program's package; the same arguments give the same object."""
-    return converted(make_program(profile=profile), options or Options())
+    return converted(make_program(profile=profile), options or CoremlOptions())
 
 
 # -- editing a package --------------------------------------------------------------------------
@@ -160,9 +161,9 @@ class TestCoreml(TargetContract):
 
 def test_the_deployment_target_is_what_the_specification_says() -> None:
     for target, version in (("iOS17", 8), ("iOS18", 9)):
-        package = read_package(files_of(options=Options(deployment_target=target)))
+        package = read_package(files_of(options=CoremlOptions(deployment_target=target)))
         assert package.spec_version == version
-    old = Options(deployment_target="iOS16", precision="float16")
+    old = CoremlOptions(deployment_target="iOS16", precision="float16")
     assert read_package(files_of(options=old)).spec_version == 7
 
 
@@ -181,17 +182,18 @@ def test_a_deployment_target_without_the_operations_is_refused(tmp_path: Path) -
 @pytest.mark.parametrize("name", ["deployment_target", "precision", "input_type"])
 def test_an_unknown_choice_is_named(name: str) -> None:
     with pytest.raises(InputError, match=f"--{name.replace('_', '-')} 'abacus'"):
-        Options(**{name: "abacus"})
+        CoremlOptions(**{name: "abacus"})
 
 
 @pytest.mark.full
 def test_every_combination_of_options_converts_and_passes_the_audit() -> None:
     count = 0
-    for values in itertools.product(*CHOICES.values()):
-        chosen = dict(zip(CHOICES, values))
+    choices = {each.name: each.option.choices for each in option_fields(CoremlOptions)}
+    for values in itertools.product(*choices.values()):
+        chosen = dict(zip(choices, values))
         if chosen["deployment_target"] == "iOS16" and chosen["precision"] == "int8":
             continue
-        files = coreml_files(make_program(), Options(**chosen))
+        files = coreml_files(make_program(), CoremlOptions(**chosen))
         audited = audit_bytes(files, make_program())
         assert bool(audited.activations) == (chosen["precision"] == "int8"), chosen
         count += 1
@@ -202,9 +204,9 @@ def test_a_float_package_has_no_quantizer_and_says_so(tmp_path: Path) -> None:
     module = TestCoreml().module
     program = make_program()
     manifest = module.compile_program(program, tmp_path / "out", False, precision="float16")
-    assert (manifest["profile"], manifest["audit"]) == ("float16", None)
-    assert manifest["drops"] == sorted(program.graph().activations())
-    assert not {"quantize", "dequantize", "constexpr_affine_dequantize"} & set(manifest["ops"])
+    assert (manifest.profile, manifest.audit) == ("float16", None)
+    assert list(manifest.drops) == sorted(program.graph().activations())
+    assert not {"quantize", "dequantize", "constexpr_affine_dequantize"} & set(manifest.ops)
     pixels = seeded_pixels(4)
     runner = open_runner(load_artifact(tmp_path / "out"))
     with torch.no_grad():
@@ -220,7 +222,7 @@ def test_the_metadata_tells_what_the_model_is() -> None:
     program = make_program()
     info = replace(program.info, provenance={"author": "Ada", "license": "MIT"})
     named = program.with_info(info)
-    metadata = read_package(coreml_files(named, Options())).metadata
+    metadata = read_package(coreml_files(named, CoremlOptions())).metadata
     assert (metadata["author"], metadata["license"]) == ("Ada", "MIT")
     assert json.loads(metadata["edgevit.labels"]) == list(program.info.labels)
     assert json.loads(metadata["edgevit.preprocessing"]) == program.info.preprocessing.to_json()
@@ -243,7 +245,7 @@ def test_every_variable_of_a_layer_has_its_canonical_name() -> None:
 def test_float32_with_reciprocals_is_the_program_bit_for_bit(profile: str, input_type: str) -> None:
     program, pixels = make_program(profile=profile), seeded_pixels(8)
     images = program.info.preprocessing.normalise(pixels)
-    options = Options(compute_precision="float32", input_type=input_type)
+    options = CoremlOptions(compute_precision="float32", input_type=input_type)
     package = read_package(files_of(profile, options))
     audited = audit_bytes(files_of(profile, options), program).tensors
     source = images

@@ -21,6 +21,7 @@ import pytest
 from edgevit.errors import InputError, ToolMissing
 from edgevit.files import sha256_tree
 from edgevit.measure.harness import run_harness
+from edgevit.measure.request import HarnessRequest
 from tests.test_harness import LABELS, edit_manifest, picture, write_artifact
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -165,43 +166,43 @@ def listing_digest(folder: Path) -> str:
 
 def test_python_and_cpp_name_a_folder_alike(package: Path, images: Path) -> None:
     model = package / "model.mlpackage"
-    result = run_harness(package, images)
+    result = run_harness(HarnessRequest(package, images))
     assert result["artifact"] == {"file": "model.mlpackage", "sha256": sha256_tree(model)}
     assert result["ops"]["devices"] is None
     (model / "Data" / ".DS_Store").write_bytes(b"\0")
     with pytest.raises(InputError, match=f"its sha256 is {sha256_tree(model)}"):
-        run_harness(package, images)
+        run_harness(HarnessRequest(package, images))
 
 
 def test_a_link_in_a_folder_artifact_is_named(package: Path, images: Path) -> None:
     (package / "model.mlpackage" / "Data" / "link").symlink_to("/etc/passwd")
     with pytest.raises(InputError, match="Data/link: a link or special file"):
-        run_harness(package, images)
+        run_harness(HarnessRequest(package, images))
 
 
 @pytest.mark.skipif(platform.system() == "Darwin", reason="a Mac's harness has the back-end")
 def test_without_core_ml_the_way_out_is_named(package: Path, images: Path) -> None:
     edit_manifest(package, target="coreml", options={"input": "image", "output": "logits"})
     with pytest.raises(ToolMissing, match="macOS and iOS only; here `edgevit parity`"):
-        run_harness(package, images)
+        run_harness(HarnessRequest(package, images))
     with pytest.raises(ToolMissing, match="macOS and iOS only"):
-        run_harness(package, images, compute_units="cpu-ane")
-    assert run_harness(package, images, backend="null")["backend"] == "null"
+        run_harness(HarnessRequest(package, images, runtime_options={"compute_units": "cpu-ane"}))
+    assert run_harness(HarnessRequest(package, images, backend="null"))["backend"] == "null"
 
 
 def test_compute_units_are_core_mls_alone(package: Path, images: Path) -> None:
     with pytest.raises(InputError, match="null back-end takes no runtime option 'compute_units'"):
-        run_harness(package, images, compute_units="cpu")
+        run_harness(HarnessRequest(package, images, runtime_options={"compute_units": "cpu"}))
     with pytest.raises(InputError, match="compute_units"):
-        run_harness(package, images, compute_units="tpu")
+        run_harness(HarnessRequest(package, images, runtime_options={"compute_units": "tpu"}))
 
 
 def test_options_are_read_with_the_manifest(package: Path, images: Path) -> None:
     edit_manifest(package, options={"precision": 8})
     with pytest.raises(InputError, match=r"options\.precision must be a string"):
-        run_harness(package, images)
+        run_harness(HarnessRequest(package, images))
     manifest = json.loads((package / "manifest.json").read_text())
     del manifest["options"]
     (package / "manifest.json").write_text(json.dumps(manifest))
     with pytest.raises(InputError, match="options is missing"):
-        run_harness(package, images)
+        run_harness(HarnessRequest(package, images))

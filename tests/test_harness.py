@@ -23,6 +23,8 @@ from edgevit.data.images import ImageSet, Preprocessing
 from edgevit.errors import EdgevitError, InputError, ToolMissing
 from edgevit.measure import harness
 from edgevit.measure.harness import build_harness, check_result, find_runtime, run_harness
+from edgevit.measure.request import GateLimits, HarnessRequest
+from tests.manifests import null_manifest
 from tests.shared_data import shared_data
 
 LABELS = ("crop", "forest", "river")
@@ -35,37 +37,9 @@ def write_artifact(folder: Path, labels: tuple[str, ...] = LABELS, **preprocessi
     folder.mkdir(exist_ok=True)
     artifact = b"the null back-end does not look at this"
     (folder / "model.bin").write_bytes(artifact)
-    side = settings.image_size
-    manifest = {
-        "schema_version": 1,
-        "kind": "edgevit-artifact",
-        "target": "null",
-        "artifact": {
-            "file": "model.bin",
-            "sha256": hashlib.sha256(artifact).hexdigest(),
-            "size_bytes": len(artifact),
-        },
-        "program": {"file": "m.evq", "sha256": "0" * 64},
-        "profile": "portable",
-        "model": {"variant": "repvit_m0_9", "classes": len(labels)},
-        "tools": {},
-        "options": {},
-        "input": {
-            "name": "input", "shape": [1, side, side, 3], "layout": "NHWC", "dtype": "uint8",
-            "scale": 1.0, "zero_point": 0, "table": [list(range(256))] * 3,
-        },
-        "output": {
-            "name": "logits", "shape": [1, len(labels)], "dtype": "int8", "scale": 0.25,
-            "zero_point": 0,
-        },
-        "preprocessing": settings.to_json(),
-        "labels": list(labels),
-        "drops": [],
-        "ops": {},
-        "audit": None,
-        "reference": None,
-    }  # fmt: skip
-    (folder / "manifest.json").write_text(json.dumps(manifest))
+    digest = hashlib.sha256(artifact).hexdigest()
+    manifest = null_manifest(tuple(labels), settings, digest, len(artifact))
+    (folder / "manifest.json").write_bytes(manifest.text())
     return folder
 
 
@@ -105,8 +79,10 @@ def packed(folder: Path, tar: Path) -> Path:
 
 
 def test_a_folder_and_its_tar_give_the_same_result(artifact, images, tmp_path):
-    of_folder = run_harness(artifact, images, logits=tmp_path / "folder.safetensors")
-    of_tar = run_harness(artifact, packed(images, tmp_path / "images.tar"))
+    of_folder = run_harness(
+        HarnessRequest(artifact, images, logits=tmp_path / "folder.safetensors")
+    )
+    of_tar = run_harness(HarnessRequest(artifact, packed(images, tmp_path / "images.tar")))
     assert of_folder["accuracy"] == of_tar["accuracy"]
     data = ImageSet.open(images)
     assert of_folder["dataset"]["sha256"] == of_tar["dataset"]["sha256"] == data.sha256
@@ -121,7 +97,7 @@ def test_a_folder_and_its_tar_give_the_same_result(artifact, images, tmp_path):
 
 
 def test_agreement_is_measured_against_the_reference(artifact, images, tmp_path):
-    run_harness(artifact, images, logits=tmp_path / "own.safetensors")
+    run_harness(HarnessRequest(artifact, images, logits=tmp_path / "own.safetensors"))
     logits = load_file(tmp_path / "own.safetensors")["logits"]
     moved = logits.copy()
     moved[0, 1] += 2 * 0.25  # two output steps
@@ -130,7 +106,7 @@ def test_agreement_is_measured_against_the_reference(artifact, images, tmp_path)
     reference = tmp_path / "reference.safetensors"
     metadata = {"schema_version": "1", "dataset_sha256": data.sha256}
     save_file({"logits": moved, "float_logits": logits, "paths": paths}, reference, metadata)
-    result = run_harness(artifact, images, reference=reference)
+    result = run_harness(HarnessRequest(artifact, images, reference=reference))
     agreement = result["agreement"]
     same = int((moved.argmax(1) == logits.argmax(1)).sum())
     assert (agreement["count"], agreement["top1_count"]) == (6, same)
@@ -139,24 +115,26 @@ def test_agreement_is_measured_against_the_reference(artifact, images, tmp_path)
     assert agreement["mean_abs_logit"] == pytest.approx(0.5 / logits.size)
     assert result["agreement_float"]["top1_percent"] == 100.0
     edit_manifest(artifact, options={"output_type": "classifier"})
-    classified = run_harness(artifact, images, reference=reference)
+    classified = run_harness(HarnessRequest(artifact, images, reference=reference))
     for key in ("agreement", "agreement_float"):
         assert classified[key]["top1_count"] == result[key]["top1_count"]
         assert classified[key]["max_abs_logit"] is classified[key]["mean_abs_logit"] is None
 
 
 def test_options_reach_the_harness(artifact, images):
-    result = run_harness(artifact, images, threads=2, warmup=3, limit=4)
+    result = run_harness(HarnessRequest(artifact, images, threads=2, warmup=3, limit=4))
     assert (result["threads"], result["warmup"], result["limit"]) == (2, 3, 4)
     assert result["accuracy"]["count"] == 4
     with pytest.raises(InputError, match="--threads"):
-        run_harness(artifact, images, threads=0)
+        run_harness(HarnessRequest(artifact, images, threads=0))
 
 
 def test_a_long_run_reports_latency_over_time(artifact, images):
-    once = run_harness(artifact, images)
+    once = run_harness(HarnessRequest(artifact, images))
     assert once["long_run"] is None and once["early_stop"] is None
-    result = run_harness(artifact, images, duration_s=0.5, bucket_s=0.1, harness=build_harness())
+    result = run_harness(
+        HarnessRequest(artifact, images, duration_s=0.5, bucket_s=0.1), harness=build_harness()
+    )
     run = result["long_run"]
     assert result["accuracy"] == once["accuracy"]
     assert run["samples"] == result["latency_us"]["invoke"]["count"] > 6
@@ -165,9 +143,9 @@ def test_a_long_run_reports_latency_over_time(artifact, images):
     assert run["first_invoke_us"]["count"] + run["last_invoke_us"]["count"] == run["samples"]
     for wrong in ({"duration_s": 3601}, {"duration_s": float("nan")}, {"bucket_s": 1}):
         with pytest.raises(InputError, match="--(duration|bucket)"):
-            run_harness(artifact, images, **wrong)
+            run_harness(HarnessRequest(artifact, images, **wrong))
     with pytest.raises(InputError, match="needs reference logits"):
-        run_harness(artifact, images, early_stop=(0.5, 99))
+        run_harness(HarnessRequest(artifact, images, early_stop=GateLimits(0.5, 99)))
 
 
 @pytest.mark.parametrize(
@@ -184,7 +162,7 @@ def test_a_long_run_reports_latency_over_time(artifact, images):
 def test_a_bad_image_set_is_named(artifact, images, label, spoil, message):
     spoil(images)
     with pytest.raises(InputError, match=message):
-        run_harness(artifact, images)
+        run_harness(HarnessRequest(artifact, images))
 
 
 def test_a_bad_tar_is_named(artifact, images, tmp_path):
@@ -192,25 +170,25 @@ def test_a_bad_tar_is_named(artifact, images, tmp_path):
     whole = tar.read_bytes()
     tar.write_bytes(whole[: len(whole) // 2 + 100])
     with pytest.raises(InputError, match=r"images\.tar: not a readable, uncompressed tar"):
-        run_harness(artifact, tar)
+        run_harness(HarnessRequest(artifact, tar))
     tar.write_bytes(b"\x1f\x8b" + whole)
     with pytest.raises(InputError, match="bad header checksum"):
-        run_harness(artifact, tar)
+        run_harness(HarnessRequest(artifact, tar))
 
 
 def test_a_bad_artifact_is_named(artifact, images):
     (artifact / "model.bin").write_bytes(b"changed")
     with pytest.raises(InputError, match=r"model\.bin: its sha256 is .* the manifest says"):
-        run_harness(artifact, images)
+        run_harness(HarnessRequest(artifact, images))
     write_artifact(artifact)
-    edit_manifest(artifact, schema_version=2)
-    with pytest.raises(InputError, match="schema_version is 2"):
-        run_harness(artifact, images)
+    edit_manifest(artifact, schema_version=3)
+    with pytest.raises(InputError, match="schema_version is 3"):
+        run_harness(HarnessRequest(artifact, images))
     (artifact / "manifest.json").write_text("{")
     with pytest.raises(InputError, match="not valid JSON"):
-        run_harness(artifact, images)
+        run_harness(HarnessRequest(artifact, images))
     with pytest.raises(InputError, match="no such artifact folder"):
-        run_harness(artifact / "nowhere", images)
+        run_harness(HarnessRequest(artifact / "nowhere", images))
 
 
 def test_usage_errors_end_with_exit_code_2(artifact, images, tmp_path):
@@ -226,14 +204,16 @@ def test_usage_errors_end_with_exit_code_2(artifact, images, tmp_path):
 def test_a_missing_runtime_is_exit_code_4(artifact, images, tmp_path, monkeypatch):
     monkeypatch.delenv("EDGEVIT_LITERT_LIB", raising=False)
     with pytest.raises(ToolMissing, match="no such LiteRT library"):
-        run_harness(artifact, images, backend="tflite", runtime=tmp_path / "libNone.so")
+        run_harness(
+            HarnessRequest(artifact, images, backend="tflite", runtime=tmp_path / "libNone.so")
+        )
     library = tmp_path / "libText.so"
     library.write_text("no library")
     with pytest.raises(ToolMissing, match="cannot load LiteRT"):
-        run_harness(artifact, images, backend="tflite", runtime=library)
+        run_harness(HarnessRequest(artifact, images, backend="tflite", runtime=library))
     monkeypatch.setattr(harness, "find_runtime", lambda target: None)
     with pytest.raises(ToolMissing, match=r"not named.*EDGEVIT_LITERT_LIB"):
-        run_harness(artifact, images, backend="tflite")
+        run_harness(HarnessRequest(artifact, images, backend="tflite"))
 
 
 def test_a_termination_leaves_nothing_half_written(artifact, images, tmp_path):
@@ -261,11 +241,22 @@ def test_a_crash_is_an_error_with_the_signal(artifact, images, tmp_path, monkeyp
     crashing.chmod(crashing.stat().st_mode | stat.S_IXUSR)
     monkeypatch.setattr(harness, "build_harness", lambda: crashing)
     with pytest.raises(EdgevitError, match=r"(?s)killed by SIGSEGV.*last words"):
-        run_harness(artifact, images)
+        run_harness(HarnessRequest(artifact, images))
+
+
+def test_a_harness_of_an_older_version_is_named(artifact, images, tmp_path):
+    """Before 2026-11 the harness took flags alone."""
+    old = tmp_path / "old"
+    old.write_text(
+        "#!/bin/sh\necho 'edgevit-harness: error: --artifact is required; see --help' >&2\nexit 2\n"
+    )
+    old.chmod(old.stat().st_mode | stat.S_IXUSR)
+    with pytest.raises(ToolMissing, match="of an older edgevit.*build it again"):
+        run_harness(HarnessRequest(artifact, images), harness=old)
 
 
 def test_a_result_that_does_not_fit_the_schema_is_refused(artifact, images):
-    result = run_harness(artifact, images)
+    result = run_harness(HarnessRequest(artifact, images))
     for spoil in (
         lambda r: r.update(more=1),
         lambda r: r["accuracy"].pop("top1_count"),
@@ -343,10 +334,10 @@ def test_litert_gives_the_interpreters_logits(images, tmp_path):
         artifact=manifest["artifact"] | {"sha256": hashlib.sha256(model.read_bytes()).hexdigest()},
         input=manifest["input"]
         | {"dtype": "int8", "scale": 0.0078125, "table": [list(range(-128, 128))] * 3},
-        output=manifest["output"] | {"scale": 0.00390625},
+        outputs=[manifest["outputs"][0] | {"scale": 0.00390625}],
     )
     files = {"logits": tmp_path / "l", "dump_inputs": tmp_path / "i", "profile": tmp_path / "p"}
-    result = run_harness(artifact, images, **files)
+    result = run_harness(HarnessRequest(artifact, images, **files))
     assert result["ops"] == {
         "total": 7, "delegated": 6, "partitions": 2, "devices": None, "precisions": None,
         "not_delegated": {"GELU": 1},
@@ -368,7 +359,9 @@ def test_litert_gives_the_interpreters_logits(images, tmp_path):
 
 def inputs_of(artifact: Path, data: Path, folder: Path, limit: int | None = None) -> dict:
     """{path: uint8 (H, W, 3)} as the C++ side preprocesses the images."""
-    run_harness(artifact, data, dump_inputs=folder / "inputs", limit=limit, warmup=0)
+    run_harness(
+        HarnessRequest(artifact, data, dump_inputs=folder / "inputs", limit=limit, warmup=0)
+    )
     file = load_file(folder / "inputs")
     return dict(zip(bytes(file["paths"]).decode().split("\n"), file["inputs"], strict=True))
 

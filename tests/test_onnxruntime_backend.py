@@ -14,7 +14,8 @@ from safetensors.numpy import load_file
 from edgevit.data.images import Preprocessing
 from edgevit.errors import InputError, ToolMissing
 from edgevit.measure.harness import find_runtime, run_harness
-from edgevit.measure.validate import Limits
+from edgevit.measure.request import HarnessRequest
+from edgevit.measure.validate import limits_of_target
 from tests.test_harness import LABELS, edit_manifest, picture, write_artifact
 
 onnx = pytest.importorskip("onnx")
@@ -79,7 +80,7 @@ def write_onnx_artifact(folder: Path, model: bytes, dtype: str) -> Path:
         input={
             "name": "input", "shape": [1, 3, SIDE, SIDE], "layout": "NCHW", "table": table, **plain
         },
-        output={"name": "logits", "shape": [1, len(LABELS)], **plain},
+        outputs=[{"name": "logits", "shape": [1, len(LABELS)], **plain}],
     )  # fmt: skip
     return folder
 
@@ -102,7 +103,9 @@ def test_the_logits_are_those_of_onnxruntime(
     model = tiny_onnx(dtype, np.random.default_rng(1))
     artifact = write_onnx_artifact(tmp_path / "artifact", model, dtype)
     files = {"logits": tmp_path / "l", "dump_inputs": tmp_path / "i", "profile": tmp_path / "p"}
-    result = run_harness(artifact, images, backend="onnxruntime", threads=threads, **files)
+    result = run_harness(
+        HarnessRequest(artifact, images, backend="onnxruntime", threads=threads, **files)
+    )
 
     inputs = load_file(tmp_path / "i")["inputs"]
     assert inputs.dtype == dtype
@@ -131,7 +134,9 @@ def test_the_logits_are_those_of_onnxruntime(
 def test_each_op_is_counted_and_timed(tmp_path: Path, images: Path) -> None:
     model = tiny_onnx("float32", np.random.default_rng(1))
     artifact = write_onnx_artifact(tmp_path / "artifact", model, "float32")
-    result = run_harness(artifact, images, backend="onnxruntime", profile=tmp_path / "p")
+    result = run_harness(
+        HarnessRequest(artifact, images, backend="onnxruntime", profile=tmp_path / "p")
+    )
     times = json.loads((tmp_path / "p").read_text())["op_times"]
     ops = result["ops"]
     assert ops["total"] == len(times) > 3
@@ -147,7 +152,7 @@ def test_the_pixels_are_the_tables_halves(tmp_path: Path, images: Path) -> None:
     artifact = write_onnx_artifact(
         tmp_path / "artifact", tiny_onnx("float16", np.random.default_rng(1)), "float16"
     )
-    run_harness(artifact, images, backend="null", dump_inputs=tmp_path / "i")
+    run_harness(HarnessRequest(artifact, images, backend="null", dump_inputs=tmp_path / "i"))
     stored = load_file(tmp_path / "i")["inputs"]
     table = np.array(json.loads((artifact / "manifest.json").read_text())["input"]["table"])
     for channel in range(3):
@@ -160,7 +165,7 @@ def test_the_pixels_are_the_tables_halves(tmp_path: Path, images: Path) -> None:
         (lambda m: m["input"]["table"][1].__setitem__(7, 0.1), r"table holds 0\.1.*no float16"),
         (lambda m: m["input"]["table"][0].__setitem__(0, 70000), "table holds 70000"),
         (lambda m: m["input"].update(scale=0.5, zero_point=0), "null for floats"),
-        (lambda m: m["output"].update(dtype="float32"), "its output is float16"),
+        (lambda m: m["outputs"][0].update(dtype="float32"), "its output is float16"),
         (lambda m: m["input"].update(dtype="float32"), "its input is float16.*float32"),
     ],
 )
@@ -173,14 +178,14 @@ def test_a_manifest_that_does_not_fit_the_model_is_refused(
     change(manifest)
     (artifact / "manifest.json").write_text(json.dumps(manifest))
     with pytest.raises(InputError, match=message):
-        run_harness(artifact, images, backend="onnxruntime")
+        run_harness(HarnessRequest(artifact, images, backend="onnxruntime"))
 
 
 def test_a_model_with_open_sides_is_refused(tmp_path: Path, images: Path) -> None:
     model = tiny_onnx("float32", np.random.default_rng(1), ["n", 3, SIDE, SIDE])
     artifact = write_onnx_artifact(tmp_path / "artifact", model, "float32")
     with pytest.raises(InputError, match=r"its input is float32 \[-1, 3, 8, 8\]"):
-        run_harness(artifact, images, backend="onnxruntime")
+        run_harness(HarnessRequest(artifact, images, backend="onnxruntime"))
 
 
 @pytest.mark.parametrize("cut", [0, 10, 200])
@@ -188,13 +193,13 @@ def test_a_file_that_is_no_model_is_refused(tmp_path: Path, images: Path, cut: i
     model = tiny_onnx("float32", np.random.default_rng(1))[:cut]
     artifact = write_onnx_artifact(tmp_path / "artifact", model, "float32")
     with pytest.raises(InputError, match=r"model\.onnx: ONNX Runtime cannot open it|has 0 inputs"):
-        run_harness(artifact, images, backend="onnxruntime")
+        run_harness(HarnessRequest(artifact, images, backend="onnxruntime"))
 
 
 def test_an_artifact_of_another_kind_is_refused(tmp_path: Path, images: Path) -> None:
     artifact = write_artifact(tmp_path / "artifact")
     with pytest.raises(InputError, match=r"model\.bin: the onnxruntime back-end runs \.onnx files"):
-        run_harness(artifact, images, backend="onnxruntime")
+        run_harness(HarnessRequest(artifact, images, backend="onnxruntime"))
 
 
 def test_a_missing_or_wrong_library_is_named(
@@ -203,20 +208,24 @@ def test_a_missing_or_wrong_library_is_named(
     model = tiny_onnx("float32", np.random.default_rng(1))
     artifact = write_onnx_artifact(tmp_path / "artifact", model, "float32")
     with pytest.raises(ToolMissing, match=r"no such ONNX Runtime library.*pip install onnxruntime"):
-        run_harness(artifact, images, backend="onnxruntime", runtime=tmp_path / "none.so")
+        run_harness(
+            HarnessRequest(artifact, images, backend="onnxruntime", runtime=tmp_path / "none.so")
+        )
     (tmp_path / "text.so").write_text("no library")
     with pytest.raises(ToolMissing, match="cannot load ONNX Runtime"):
-        run_harness(artifact, images, backend="onnxruntime", runtime=tmp_path / "text.so")
+        run_harness(
+            HarnessRequest(artifact, images, backend="onnxruntime", runtime=tmp_path / "text.so")
+        )
     litert = find_runtime("tflite")
     if litert is not None:
         with pytest.raises(ToolMissing, match="it lacks OrtGetApiBase"):
-            run_harness(artifact, images, backend="onnxruntime", runtime=litert)
+            run_harness(HarnessRequest(artifact, images, backend="onnxruntime", runtime=litert))
     library = find_runtime("onnxruntime")
     monkeypatch.setenv("EDGEVIT_ONNXRUNTIME_LIB", str(tmp_path / "gone.so"))
     with pytest.raises(ToolMissing, match=r"gone\.so: no such ONNX Runtime library"):
-        run_harness(artifact, images, backend="onnxruntime")
+        run_harness(HarnessRequest(artifact, images, backend="onnxruntime"))
     monkeypatch.setenv("EDGEVIT_ONNXRUNTIME_LIB", str(library))
-    run_harness(artifact, images, backend="onnxruntime")
+    run_harness(HarnessRequest(artifact, images, backend="onnxruntime"))
 
 
 def test_it_is_a_runtime_and_no_target(tmp_path: Path, images: Path) -> None:
@@ -224,5 +233,12 @@ def test_it_is_a_runtime_and_no_target(tmp_path: Path, images: Path) -> None:
         artifact = write_onnx_artifact(
             tmp_path / "artifact", tiny_onnx("float32", np.random.default_rng(1)), "float32"
         )
-        run_harness(artifact, images, backend="onnxruntime", plan_cache=tmp_path)
-    assert Limits.of_target("tensorrt").max_drop == 0.5
+        run_harness(
+            HarnessRequest(
+                artifact,
+                images,
+                backend="onnxruntime",
+                runtime_options={"plan_cache": str(tmp_path)},
+            )
+        )
+    assert limits_of_target("tensorrt").max_drop == 0.5

@@ -17,6 +17,8 @@ from edgevit.apps import MARKER_FILE, read_template, template_names, write_packa
 from edgevit.commands.package import package_command
 from edgevit.data.images import Preprocessing
 from edgevit.errors import InputError, ToolMissing
+from edgevit.targets.manifest import ProgramFile
+from tests.manifests import null_manifest
 
 ROOT = Path(__file__).resolve().parent.parent
 MODEL = {
@@ -25,7 +27,7 @@ MODEL = {
     "Data/com.apple.CoreML/model.mlmodel": b"stand-in for a model",
     "Data/com.apple.CoreML/weights/weight.bin": bytes(range(256)) * 16,
 }
-LABELS = ["crop", "forest", "river"]
+LABELS = ("crop", "forest", "river")
 
 
 def tree_sha256(files: dict[str, bytes]) -> str:
@@ -42,37 +44,19 @@ def write_standin_artifact(build: Path, **changes: Any) -> Path:
         path = folder / "model.mlpackage" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(data)
-    manifest = {
-        "schema_version": 1,
-        "kind": "edgevit-artifact",
-        "target": "coreml",
-        "artifact": {
-            "file": "model.mlpackage", "sha256": tree_sha256(MODEL),
-            "size_bytes": sum(map(len, MODEL.values())),
-        },
-        "program": {"file": "m.evq", "sha256": "1" * 64},
-        "profile": "portable",
-        "model": {"variant": "repvit_m0_9", "classes": len(LABELS)},
-        "tools": {},
-        "options": {
+    manifest = null_manifest(
+        LABELS,
+        Preprocessing(64, 72),
+        tree_sha256(MODEL),
+        sum(map(len, MODEL.values())),
+        target="coreml",
+        program=ProgramFile("m.evq", "1" * 64),
+        options={
             "deployment_target": "iOS17", "precision": "int8", "compute_precision": "float16",
             "input_type": "image", "output_type": "logits",
         },
-        "input": {
-            "name": "image", "shape": [1, 64, 64, 3], "layout": "NHWC", "dtype": "uint8",
-            "scale": 1.0, "zero_point": 0, "table": [list(range(256))] * 3,
-        },
-        "output": {
-            "name": "logits", "shape": [1, len(LABELS)], "dtype": "float32", "scale": None,
-            "zero_point": None,
-        },
-        "preprocessing": Preprocessing(64, 72).to_json(),
-        "labels": LABELS,
-        "drops": [],
-        "ops": {},
-        "audit": None,
-        "reference": None,
-    }  # fmt: skip
+    ).to_json()  # fmt: skip
+    manifest["artifact"]["file"] = "model.mlpackage"
     (folder / "manifest.json").write_text(json.dumps(manifest | changes))
     return folder
 
@@ -145,7 +129,7 @@ def test_a_name_that_is_none_or_taken_is_refused(build: Path, name: str) -> None
             {"options": {"input_type": "image", "deployment_target": "iOS18"}},
             "options.deployment_target is 'iOS18', the package needs 'iOS16' or 'iOS17'",
         ),
-        ({"schema_version": 2}, "schema_version"),
+        ({"schema_version": 3}, "schema_version"),
         ({"kind": "edgevit-report"}, "kind"),
         ({"labels": []}, "labels"),
         (

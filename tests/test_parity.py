@@ -161,7 +161,9 @@ def test_parity_is_not_overwritten_unasked(build: Build, tmp_path: Path) -> None
 def test_an_option_of_another_target_is_refused(build: Build) -> None:
     with pytest.raises(InputError, match="--rounding is not an option of tflite"):
         compare(build.folder / "tflite", build.images, force=True, rounding="division")
-    assert parity(build, build.folder / "tflite", "--rounding", "division").exit_code == 2
+    result = parity(build, build.folder / "tflite", "--rounding", "division")
+    assert isinstance(result.exception, InputError) and result.exception.exit_code == 2
+    assert "--rounding is not an option of tflite; it is one of coreml" in str(result.exception)
     # Together with a target that has it, the other one goes without.
     both = parity(build, build.folder / "tflite", build.folder / "coreml", "--images", 2,
                   "--rounding", "reciprocal")  # fmt: skip

@@ -23,16 +23,16 @@ from edgevit.program.torch_program import graph_module
 from edgevit.targets import tensorrt
 from edgevit.targets.artifact import load_artifact
 from edgevit.targets.tensorrt.lint import lint
-from edgevit.targets.tensorrt.lower import Options
+from edgevit.targets.tensorrt.options import TensorrtOptions
 from edgevit.targets.tensorrt.place import BEFORE_ACTIVATION, GATE, RESIDUAL, dropped
 from tests.programs import make_program, real_images, replace_node, seeded_pixels, trained_program
 from tests.target_contract import TargetContract
 
-EXACT = Options(io="float32", compute_precision="float32")
+EXACT = TensorrtOptions(io="float32", compute_precision="float32")
 
 
-def model_of(options: Options | None = None) -> onnx.ModelProto:
-    data = tensorrt.onnx_bytes(make_program(), options or Options())
+def model_of(options: TensorrtOptions | None = None) -> onnx.ModelProto:
+    data = tensorrt.onnx_bytes(make_program(), options or TensorrtOptions())
     return onnx.load_model_from_string(data)
 
 
@@ -104,7 +104,7 @@ def test_the_pairs_left_out_are_those_of_the_rules() -> None:
 
 
 def test_every_artifact_passes_the_strict_lint() -> None:
-    for options in (Options(), EXACT, Options(io="float32")):
+    for options in (TensorrtOptions(), EXACT, TensorrtOptions(io="float32")):
         assert lint(model_of(options), strict=True) == []
 
 
@@ -177,9 +177,9 @@ def test_a_float_model_is_the_net_without_quantizers(tmp_path: Path) -> None:
     program, pixels = make_program(), seeded_pixels(4)
     options = {"precision": "float16", "compute_precision": "float32", "io": "float32"}
     manifest = tensorrt.compile_program(program, tmp_path / "out", False, **options)
-    assert (manifest["profile"], manifest["audit"]) == ("float32", None)
-    assert manifest["drops"] == list(program.graph().activations())
-    assert "QuantizeLinear" not in manifest["ops"]
+    assert (manifest.profile, manifest.audit) == ("float32", None)
+    assert list(manifest.drops) == list(program.graph().activations())
+    assert "QuantizeLinear" not in manifest.ops
     with torch.no_grad():
         net = graph_module(float_graph(program.graph()))
         expected = net(program.info.preprocessing.normalise(pixels)).numpy()
@@ -190,7 +190,7 @@ def test_a_float_model_is_the_net_without_quantizers(tmp_path: Path) -> None:
 
 def test_the_manifest_has_an_exact_trtexec_line_for_both_versions(tmp_path: Path) -> None:
     manifest = tensorrt.compile_program(make_program(), tmp_path / "out", False)
-    ten, eleven = (manifest["commands"][f"trtexec, TensorRT {major}"] for major in (10, 11))
+    ten, eleven = (manifest.commands[f"trtexec, TensorRT {major}"] for major in (10, 11))
     for line in (ten, eleven):
         assert line.startswith("trtexec --onnx=model.onnx --saveEngine=model.plan")
     assert "--stronglyTyped" in ten and "--stronglyTyped" not in eleven

@@ -23,6 +23,7 @@ from edgevit.apps import write_package
 from edgevit.data.images import Preprocessing
 from edgevit.errors import InputError, ToolMissing
 from edgevit.measure.harness import check_result, run_harness
+from edgevit.measure.request import HarnessRequest
 from tests.test_harness import LABELS, edit_manifest, picture, write_artifact
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -128,7 +129,7 @@ def write_standin_artifact(folder: Path) -> Path:
             "name": "input", "shape": [1, 3, SIDE, SIDE], "layout": "NCHW",
             "table": settings.table().astype(np.float64).tolist(), **plain,
         },
-        output={"name": "logits", "shape": [1, len(LABELS)], **plain},
+        outputs=[{"name": "logits", "shape": [1, len(LABELS)], **plain}],
         audit=None,
     )  # fmt: skip
     return folder
@@ -144,9 +145,13 @@ def images(tmp_path: Path) -> Path:
 
 def test_where_it_is_not_built_the_way_out_is_named(artifact: Path, images: Path) -> None:
     with pytest.raises(ToolMissing, match=r"-DEDGEVIT_WITH_TENSORRT=ON.*--backend onnxruntime"):
-        run_harness(artifact, images)
+        run_harness(HarnessRequest(artifact, images))
     with pytest.raises(InputError, match="the null back-end takes no runtime option 'plan_cache'"):
-        run_harness(artifact, images, backend="null", plan_cache=images)
+        run_harness(
+            HarnessRequest(
+                artifact, images, backend="null", runtime_options={"plan_cache": str(images)}
+            )
+        )
 
 
 FIND_CUDA = """

@@ -26,11 +26,13 @@ from edgevit.data.images import Preprocessing
 from edgevit.errors import EdgevitError, InputError
 from edgevit.ops import Quantizer
 from edgevit.program import Program
+from edgevit.schema import to_json
 from edgevit.targets import load_target
 from edgevit.targets.pixels import quantized_pixels
-from edgevit.targets.tflite import IO_TYPES, tflite_bytes
+from edgevit.targets.tflite import tflite_bytes
 from edgevit.targets.tflite.audit import audit
 from edgevit.targets.tflite.baseline import float_tflite
+from edgevit.targets.tflite.options import IO_TYPES
 from edgevit.targets.tflite.pixels import pixel_input
 from tests.programs import (
     SMALL,
@@ -342,17 +344,17 @@ def test_the_manifest_table_is_what_the_input_holds(tmp_path: Path) -> None:
     }
     for io, (table, scale, zero_point) in expected.items():
         manifest = compile_tflite(program, tmp_path / io, io)
-        found = manifest["input"]
-        assert found["table"] == table and found["dtype"] == io and found["layout"] == "NHWC"
-        assert (found["scale"], found["zero_point"]) == (scale, zero_point)
+        found = manifest.input
+        assert to_json(found.table) == table and found.dtype == io and found.layout == "NHWC"
+        assert (found.scale, found.zero_point) == (scale, zero_point)
         model = Model((tmp_path / io / "model.tflite").read_bytes())
-        assert model.input["name"].split(".")[0] == found["name"] == "input"
-        assert model.input["shape"].tolist() == found["shape"]
+        assert model.input["name"].split(".")[0] == found.name == "input"
+        assert model.input["shape"].tolist() == list(found.shape)
         assert model.input["dtype"] == np.dtype(io) == model.output["dtype"]
         if io != "float32":
             assert model.input["quantization"] == (np.float32(scale), zero_point)
             assert model.output["quantization"] == (
-                np.float32(manifest["output"]["scale"]), manifest["output"]["zero_point"]
+                np.float32(manifest.outputs[0].scale), manifest.outputs[0].zero_point
             )  # fmt: skip
 
 

@@ -11,14 +11,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.numpy import load_file
 
 from edgevit.data.images import ImageSet, Preprocessing
 from edgevit.errors import GateFailed, InputError
 from edgevit.measure.report.page import collect, write_report
+from edgevit.measure.request import GateLimits, HarnessRequest, ValidateOptions
 from edgevit.measure.validate import validate
 from edgevit.program import Program, Reference
 from edgevit.targets import load_target
-from edgevit.targets.artifact import load_manifest
+from edgevit.targets.manifest import Manifest
 from edgevit.targets.tflite.baseline import write_float_artifact
 from tests.image_sets import subset
 from tests.programs import real_images, trained_program
@@ -75,7 +77,9 @@ def test_a_good_artifact_passes_and_the_report_shows_it(
 ) -> None:
     from edgevit.models.checkpoint import load
 
-    found = validate(artifact, images, max_drop=5.0, min_agreement=95.0)
+    found = validate(
+        HarnessRequest(artifact, images), ValidateOptions(max_drop=5.0, min_agreement=95.0)
+    )
     assert found.passed and found.compared_with == "float"
     assert found.result["accuracy"]["count"] == 125
     assert found.result["accuracy"]["top1_percent"] == pytest.approx(found.accuracy.top1)
@@ -83,7 +87,7 @@ def test_a_good_artifact_passes_and_the_report_shows_it(
     net = load(embedded_checkpoint).model.fuse()
     baseline = artifact.parent / "float"
     write_float_artifact(net, Program.load(program), baseline)
-    floats = validate(baseline, images, apply_gates=False)
+    floats = validate(HarnessRequest(baseline, images), ValidateOptions(gate=False))
     # The same float net in another runtime: every prediction is torch's.
     assert floats.result["agreement_float"]["top1_count"] == 125
     report = write_report(artifact.parent)
@@ -99,15 +103,19 @@ def test_a_good_artifact_passes_and_the_report_shows_it(
 
 def test_a_gate_that_fails_writes_its_figures_and_says_which(artifact: Path, images: Path) -> None:
     with pytest.raises(GateFailed, match=r"accuracy against float.*allowed -50.00"):
-        validate(artifact, images, max_drop=-50.0)
+        validate(HarnessRequest(artifact, images), ValidateOptions(max_drop=-50.0))
     written = json.loads((artifact / "validation.json").read_text())
     assert written["passed"] is False and len(written["failures"]) >= 1
     report = collect(artifact.parent)
     assert report["passed"] is False
     with pytest.raises(InputError, match="--force"):
-        validate(artifact, images)
+        validate(HarnessRequest(artifact, images))
     with pytest.raises(GateFailed, match="agreement with the program is"):
-        validate(artifact, images, max_drop=100.0, min_agreement=100.1, force=True)
+        validate(
+            HarnessRequest(artifact, images),
+            ValidateOptions(max_drop=100.0, min_agreement=100.1),
+            force=True,
+        )
 
 
 def test_other_images_need_the_program(
@@ -120,17 +128,20 @@ def test_other_images_need_the_program(
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(source.read_bytes(i))
     with pytest.raises(InputError, match="--program"):
-        validate(artifact, other)
+        validate(HarnessRequest(artifact, other))
     assert not (artifact / "validation.json").exists()
-    found = validate(artifact, other, program=program, max_drop=10.0, min_agreement=80.0)
+    found = validate(
+        HarnessRequest(artifact, other),
+        ValidateOptions(program=program, max_drop=10.0, min_agreement=80.0),
+    )
     assert found.compared_with == "the quantized program"
     assert found.agreement.count == 16
-    measured = validate(artifact, other, apply_gates=False, force=True)
+    measured = validate(HarnessRequest(artifact, other), ValidateOptions(gate=False), force=True)
     assert measured.accuracy is None and measured.passed
     changed = tmp_path / "changed.evq"
     Program.load(program).with_info(Program.load(program).info).save(changed)
     with pytest.raises(InputError, match="was not compiled from"):
-        validate(artifact, other, program=changed, force=True)
+        validate(HarnessRequest(artifact, other), ValidateOptions(program=changed), force=True)
 
 
 def test_an_artifact_that_was_changed_is_refused(artifact: Path, images: Path) -> None:
@@ -139,7 +150,7 @@ def test_an_artifact_that_was_changed_is_refused(artifact: Path, images: Path) -
     data[len(data) // 2] ^= 1
     model.write_bytes(data)
     with pytest.raises(InputError, match="sha256"):
-        validate(artifact, images)
+        validate(HarnessRequest(artifact, images))
     assert not (artifact / "validation.json").exists()
 
 
@@ -160,19 +171,23 @@ def test_validate_report_and_the_targets_refuse_the_same_manifests(
     text: bytes, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     limit = max(len(text.strip()), 4096)
-    monkeypatch.setattr("edgevit.targets.artifact.MAX_MANIFEST_BYTES", limit)
+    monkeypatch.setattr("edgevit.targets.manifest.MAX_MANIFEST_BYTES", limit)
     folder = tmp_path / "run" / "tflite"
     folder.mkdir(parents=True)
     (folder / "manifest.json").write_bytes(text)
-    for read in (load_manifest, lambda f: validate(f, tmp_path), collect):
+    for read in (Manifest.load, lambda f: validate(HarnessRequest(f, tmp_path)), collect):
         with pytest.raises(InputError, match=f"manifest.json.*{message}"):
             read(folder)
 
 
 def test_logits_are_compared_image_by_image_not_by_position(artifact: Path, images: Path) -> None:
     """A limited run compares each of its images with that image's own row of the reference."""
-    whole = validate(artifact, images, apply_gates=False, force=True)
-    part = validate(artifact, images, limit=40, max_drop=100.0, min_agreement=90.0, force=True)
+    whole = validate(HarnessRequest(artifact, images), ValidateOptions(gate=False), force=True)
+    part = validate(
+        HarnessRequest(artifact, images, limit=40),
+        ValidateOptions(max_drop=100.0, min_agreement=90.0),
+        force=True,
+    )
     assert part.agreement.count == 40
     assert part.result["agreement"]["count"] == 40
     assert part.agreement.agreement >= 90
@@ -180,14 +195,38 @@ def test_logits_are_compared_image_by_image_not_by_position(artifact: Path, imag
     assert np.isfinite(whole.result["agreement"]["mean_abs_logit"])
 
 
+def test_the_requests_files_are_written_and_its_reference_is_gated_on(
+    artifact: Path, images: Path, tmp_path: Path
+) -> None:
+    recorded = artifact / Manifest.load(artifact).reference.file
+    reference = Path(shutil.copy(recorded, tmp_path / "r.safetensors"))
+    request = HarnessRequest(artifact, images, logits=tmp_path / "l", profile=tmp_path / "p.json")
+    limits = ValidateOptions(max_drop=5.0, min_agreement=95.0)
+    found = validate(request, limits)
+    assert len(load_file(tmp_path / "l")["logits"]) == 125
+    assert json.loads((tmp_path / "p.json").read_text())["kind"] == "edgevit-profile"
+    with pytest.raises(InputError, match="--force"):
+        validate(request, limits, out=tmp_path / "v.json")
+    named = validate(HarnessRequest(artifact, images, reference=reference), limits, force=True)
+    assert (named.accuracy, named.agreement) == (found.accuracy, found.agreement)
+    with pytest.raises(InputError, match="ask for it with early_stop"):
+        validate(HarnessRequest(artifact, images, early_stop=GateLimits(1, 99)), force=True)
+
+
 def test_an_early_stop_says_what_the_whole_run_says(
     artifact: Path, images: Path, tmp_path: Path
 ) -> None:
-    whole = validate(artifact, images, max_drop=100.0, min_agreement=0.0)
+    whole = validate(
+        HarnessRequest(artifact, images), ValidateOptions(max_drop=100.0, min_agreement=0.0)
+    )
     same, count = whole.result["agreement"]["top1_count"], 125
     # Two of three agreeing are enough, whatever comes after them.
     limits = {"max_drop": 100.0, "min_agreement": 100.0 * (2 * same // 3) / count}
-    early = validate(artifact, images, early_stop=True, out=tmp_path / "e.json", **limits)
+    early = validate(
+        HarnessRequest(artifact, images),
+        ValidateOptions(early_stop=True, **limits),
+        out=tmp_path / "e.json",
+    )
     stop = early.result["early_stop"]
     assert stop["stopped"] and stop["verdict"] == "holds" and early.passed
     assert early.result["accuracy"]["count"] == stop["images_run"] < count
@@ -197,13 +236,18 @@ def test_an_early_stop_says_what_the_whole_run_says(
     assert early.accuracy.drop >= whole.accuracy.drop
     with pytest.raises(GateFailed, match="agreement with the program"):
         validate(
-            artifact, images, early_stop=True, out=tmp_path / "f.json", max_drop=100.0,
-            min_agreement=100.1,
-        )  # fmt: skip
+            HarnessRequest(artifact, images),
+            ValidateOptions(early_stop=True, max_drop=100.0, min_agreement=100.1),
+            out=tmp_path / "f.json",
+        )
     failed = json.loads((tmp_path / "f.json").read_text())["result"]
     assert failed["early_stop"]["verdict"] == "fails" and failed["accuracy"]["count"] == 1
     with pytest.raises(InputError, match="--no-gate has none"):
-        validate(artifact, images, early_stop=True, apply_gates=False, force=True)
+        validate(
+            HarnessRequest(artifact, images),
+            ValidateOptions(early_stop=True, gate=False),
+            force=True,
+        )
 
 
 def test_a_long_run_with_the_real_runtime_over_ssh(
@@ -213,14 +257,19 @@ def test_a_long_run_with_the_real_runtime_over_ssh(
     sshd = start_sshd(tmp_path / "sshd")
     monkeypatch.setenv("PATH", f"{sshd.folder / 'bin'}:{os.environ['PATH']}")
     limits = {"max_drop": 5.0, "min_agreement": 95.0}
-    local = validate(artifact, images, **limits)
+    local = validate(HarnessRequest(artifact, images), ValidateOptions(**limits))
     try:
         there = validate(
-            artifact, images, device=sshd.address, out=tmp_path / "there.json", duration_s=3.0,
-            bucket_s=1.0, **limits,
-        )  # fmt: skip
+            HarnessRequest(artifact, images, duration_s=3.0, bucket_s=1.0),
+            ValidateOptions(device=sshd.address, **limits),
+            out=tmp_path / "there.json",
+        )
         with pytest.raises(InputError, match="--plan-cache names a folder of this machine"):
-            validate(artifact, images, device=sshd.address, force=True, plan_cache=tmp_path)
+            validate(
+                HarnessRequest(artifact, images, runtime_options={"plan_cache": str(tmp_path)}),
+                ValidateOptions(device=sshd.address),
+                force=True,
+            )
     finally:
         sshd.close()
     written = json.loads((tmp_path / "there.json").read_text())

@@ -1,4 +1,4 @@
-"""`edgevit doctor`: what is usable here."""
+"""`edgevit doctor`: the toolkits, tools and targets that are usable on this machine."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ from typing import Any
 
 import click
 
+from edgevit.commands.options import json_option
+
 
 @click.command("doctor")
-@click.option("--json", "as_json", is_flag=True, help="Print the findings as one JSON object.")
+@json_option
 def doctor_command(as_json: bool) -> None:
     """List the toolkits, tools and targets that are usable on this machine.
 

@@ -1,12 +1,18 @@
-"""`edgevit fuse`: one plain convolution for every branched layer, with a proof."""
+"""`edgevit fuse`: every branched layer becomes one convolution, with a proof."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
+
+from edgevit.commands.generate import collect, options_of
+from edgevit.commands.options import force_option, json_option
+from edgevit.data.options import PreprocessingOptions
+from edgevit.models.options import CheckpointOptions, FuseOptions
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -14,82 +20,66 @@ if TYPE_CHECKING:
     from edgevit.data.images import ImageSet
     from edgevit.models.fuse import FuseProof
 
-DEFAULT_IMAGES = 64
-
 
 @click.command("fuse")
-@click.argument("checkpoint", metavar="CKPT", type=click.Path())
-@click.option("-o", "--output", required=True, metavar="OUT", help="The .safetensors to write.")
+@click.argument("checkpoint", metavar="CKPT", type=click.Path(path_type=Path))
 @click.option(
-    "--data", metavar="DIR", help="Image folder or tar to prove it on; without it, seeded noise."
+    "-o",
+    "--output",
+    required=True,
+    metavar="OUT",
+    type=click.Path(path_type=Path),
+    help="The .safetensors file to write.",
 )
 @click.option(
-    "--images",
-    "count",
-    default=DEFAULT_IMAGES,
-    show_default=True,
-    type=click.IntRange(min=1),
-    help="How many of its images, spread evenly over the classes.",
+    "--data",
+    metavar="DIR",
+    type=click.Path(path_type=Path),
+    help="Images to prove it on: a folder or tar of class folders.  [default: seeded noise]",
 )
-@click.option(
-    "--image-size",
-    default=224,
-    show_default=True,
-    metavar="PX",
-    type=click.IntRange(32, 4096),
-    help="Size the network is given; use that of the training.",
-)
-@click.option(
-    "--bound", type=float, metavar="LOGITS", help="Largest |Δlogit| allowed.  [default: 1e-4]"
-)
-@click.option("--variant", metavar="NAME", help="Demand this one, such as repvit_m0_9.")
-@click.option(
-    "--weights", metavar="KEY", help="Which weights to take of several, such as model_ema."
-)
-@click.option("--force", is_flag=True, help="Replace OUT when it exists.")
-@click.option("--json", "as_json", is_flag=True, help="Print the proof as one JSON object.")
+@options_of(FuseOptions)
+@options_of(PreprocessingOptions)
+@options_of(CheckpointOptions)
+@force_option("OUT")
+@json_option
 def fuse_command(
-    checkpoint: str,
-    output: str,
-    data: str | None,
-    count: int,
-    image_size: int,
-    bound: float | None,
-    variant: str | None,
-    weights: str | None,
+    checkpoint: Path,
+    output: Path,
+    data: Path | None,
     force: bool,
     as_json: bool,
+    **given: Any,
 ) -> None:
-    """Fuse a RepViT checkpoint and prove that it is the same net.
+    """Fuse a RepViT checkpoint and prove that the fused net gives the same logits.
 
-    Branches, batch norms and the two heads become single layers. The proof counts what is left
-    and compares the logits; it is printed, and stored in OUT. When it fails the exit code is 3
-    and nothing is written. A checkpoint that is fused already is checked and written anew.
+    Branches, batch norms and the two heads become single layers. The proof counts the layers that
+    are left and compares the logits; it is printed, and stored in OUT. When it fails, the exit
+    code is 3 and nothing is written. A fused checkpoint is checked and written again.
 
     \b
     Example:
       edgevit fuse repvit.pth -o fused.safetensors --data eurosat-val.tar --image-size 64
     """
+    options, asked = collect(FuseOptions, given), collect(CheckpointOptions, given)
+    preprocessing = collect(PreprocessingOptions, given)
+
     from edgevit.data.images import ImageSet
     from edgevit.files import check_target
     from edgevit.models.checkpoint import load
-    from edgevit.models.fuse import DEFAULT_BOUND, NOISE_SOURCE, fuse, noise_images, save_fused
+    from edgevit.models.fuse import NOISE_SOURCE, fuse, noise_images, save_fused
 
     check_target(output, force)
-    loaded = load(checkpoint, variant=variant, weights=weights, image_size=image_size)
+    size = preprocessing.image_size
+    loaded = load(checkpoint, variant=asked.variant, weights=asked.weights, image_size=size)
     if data is None:
-        images, source = noise_images(image_size), NOISE_SOURCE
+        images, source = noise_images(size), NOISE_SOURCE
     else:
         image_set = ImageSet.open(data)
-        count = min(count, len(image_set))
-        images = _batches(image_set, count, image_size)
+        count = min(options.images, len(image_set))
+        images = _batches(image_set, count, preprocessing)
         source = f"{count} of {len(image_set)} images of the set with sha256 {image_set.sha256}"
     result = fuse(
-        loaded.model,
-        images,
-        DEFAULT_BOUND if bound is None else bound,
-        images_source=source,
-        original=loaded.info.proof,
+        loaded.model, images, options.bound, images_source=source, original=loaded.info.proof
     )
     save_fused(result, output, force)
     if as_json:
@@ -98,23 +88,25 @@ def fuse_command(
         _print_table(result.proof, loaded.info.variant, output)
 
 
-def _batches(image_set: ImageSet, count: int, image_size: int) -> Iterator[Tensor]:
+def _batches(
+    image_set: ImageSet, count: int, preprocessing: PreprocessingOptions
+) -> Iterator[Tensor]:
     """`count` images at even distances, in batches of (N, 3, image_size, image_size)."""
     from edgevit.data.images import Preprocessing
     from edgevit.models.fuse import BATCH_SIZE
     from edgevit.progress import Progress
 
-    preprocessing = Preprocessing(image_size, resize_size=image_size)
+    rules = Preprocessing.from_options(preprocessing)
     indices = [place * len(image_set) // count for place in range(count)]
     done = 0
     with Progress("proof", count, "images") as progress:
-        for images, _ in image_set.batches(preprocessing, BATCH_SIZE, indices):
+        for images, _ in image_set.batches(rules, BATCH_SIZE, indices):
             yield images
             done += len(images)
             progress.update(done)
 
 
-def _print_table(proof: FuseProof, variant: str, output: str) -> None:
+def _print_table(proof: FuseProof, variant: str, output: Path) -> None:
     from rich.console import Console
     from rich.table import Table
 
@@ -124,11 +116,11 @@ def _print_table(proof: FuseProof, variant: str, output: str) -> None:
     table.add_row("batch norms and branches left", str(proof.norms_and_branches_left))
     table.add_row("convolutions", f"{proof.convs} of {proof.expected_convs} expected")
     if proof.already_fused:
-        table.add_row("logits", "not compared: it came fused")
+        table.add_row("logits", "not compared: fused already")
     else:
         table.add_row("max |Δlogit|", f"{proof.max_abs_delta_logit:.2e} (≤ {proof.bound:g})")
         table.add_row("largest logit", f"{proof.max_abs_logit:.2f}")
         table.add_row("predictions changed", f"{proof.top1_changed} of {proof.images}")
     table.add_row("images", f"{proof.images} at {proof.image_size} px: {proof.images_source}")
-    table.add_row("written to", output)
+    table.add_row("written to", str(output))
     Console().print(table)

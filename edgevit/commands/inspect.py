@@ -1,41 +1,43 @@
-"""`edgevit inspect`: what a checkpoint is."""
+"""`edgevit inspect`: a description of a checkpoint."""
 
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+
+from edgevit.commands.generate import collect, options_of
+from edgevit.commands.options import json_option
+from edgevit.data.options import PreprocessingOptions
+from edgevit.models.options import CheckpointOptions
 
 if TYPE_CHECKING:
     from edgevit.models.checkpoint import CheckpointInfo
 
 
 @click.command("inspect")
-@click.argument("checkpoint", metavar="CKPT", type=click.Path())
-@click.option("--variant", metavar="NAME", help="Demand this one, such as repvit_m0_9.")
-@click.option(
-    "--weights", metavar="KEY", help="Which weights to take of several, such as model_ema."
-)
-@click.option(
-    "--image-size", default=224, show_default=True, metavar="PX", help="Count MACs at this size."
-)
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-def inspect_command(
-    checkpoint: str, variant: str | None, weights: str | None, image_size: int, as_json: bool
-) -> None:
-    """Tell what a RepViT checkpoint is, from its tensors alone.
+@click.argument("checkpoint", metavar="CKPT", type=click.Path(path_type=Path))
+@options_of(CheckpointOptions)
+@options_of(PreprocessingOptions, only=("image_size",))
+@json_option
+def inspect_command(checkpoint: Path, as_json: bool, **given: Any) -> None:
+    """Describe a RepViT checkpoint: variant, classes, parameters, and MACs at the image size.
 
     CKPT is a .pth, .pt or .safetensors file in THU-MIG's or timm's naming, or one that
-    `edgevit fuse` wrote. No code in it is run, and nothing is written.
+    `edgevit fuse` wrote. The description comes from the tensors alone: edgevit runs no code in
+    the file and writes nothing.
 
     \b
     Example:
       edgevit inspect repvit_m0_9_eurosat64_timm.pth
     """
+    asked, size = collect(CheckpointOptions, given), collect(PreprocessingOptions, given).image_size
+
     from edgevit.models.checkpoint import inspect
 
-    info = inspect(checkpoint, variant=variant, weights=weights, image_size=image_size)
+    info = inspect(checkpoint, variant=asked.variant, weights=asked.weights, image_size=size)
     if as_json:
         click.echo(json.dumps(info.to_json(), indent=2, allow_nan=False))
     else:
@@ -75,5 +77,5 @@ def _proof_text(stored: dict[str, Any]) -> str:
 
     proof = FuseProof.from_json(stored.get("original") or stored)
     if proof.max_abs_delta_logit is None:
-        return "by structure alone: it came fused"
+        return "by structure alone: fused already"
     return f"max |Δlogit| {proof.max_abs_delta_logit:.2e} on {proof.images} images"

@@ -1,4 +1,4 @@
-"""`edgevit lint`: what TensorRT will refuse or run badly in a QDQ ONNX graph."""
+"""`edgevit lint`: patterns in a QDQ ONNX graph that TensorRT refuses or runs badly."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from edgevit.commands.options import json_option
 from edgevit.errors import GateFailed, InputError
 
 if TYPE_CHECKING:
@@ -18,14 +19,17 @@ if TYPE_CHECKING:
 
 @click.command("lint")
 @click.argument("path", metavar="DIR|MODEL.onnx", type=click.Path(path_type=Path))
-@click.option("--strict", is_flag=True, help="A convolution that is not quantized is an error.")
-@click.option("--json", "as_json", is_flag=True, help="Print the findings as one JSON object.")
+@click.option(
+    "--strict", is_flag=True, help="Treat a convolution that is not quantized as an error."
+)
+@json_option
 def lint_command(path: Path, strict: bool, as_json: bool) -> None:
     """Check a QDQ ONNX graph against the rules of TensorRT's explicit INT8 quantization.
 
-    Takes an artifact folder, or any QDQ ONNX file. Errors are what TensorRT refuses or computes
-    differently, and end with exit code 3; warnings are what it runs slower or less accurately.
-    Nothing is built or measured: a graph without findings may still be refused.
+    The graph is an artifact folder or any QDQ ONNX file. An error marks a pattern that TensorRT
+    refuses or computes differently; the exit code is then 3. A warning marks a pattern that it
+    runs slower or less accurately. TensorRT itself does not run: it may refuse a graph without
+    findings.
 
     \b
     Example:
@@ -55,8 +59,8 @@ def _artifact_bytes(folder: Path) -> bytes:
     artifact = load_artifact(folder)
     if artifact.path.suffix != ".onnx" or not isinstance(artifact.data, bytes):
         raise InputError(
-            f"{folder} holds {artifact.path.name}, of target {artifact.manifest['target']}; "
-            "what is linted is an ONNX graph, as --target tensorrt writes it"
+            f"{folder} holds {artifact.path.name}, of target {artifact.manifest.target}; "
+            "lint needs an ONNX graph, as --target tensorrt writes it"
         )
     return artifact.data
 
@@ -73,7 +77,7 @@ def _print(path: Path, findings: Sequence[Finding]) -> None:
     by_rule: dict[str, list[Finding]] = {}
     for finding in findings:
         by_rule.setdefault(finding.rule, []).append(finding)
-    table = Table("rule", "level", "what it is", "findings")
+    table = Table("rule", "level", "title", "findings")
     for rule, found in by_rule.items():
         table.add_row(rule, found[0].level, RULES[rule].title, str(len(found)))
     Console().print(table)

@@ -1,4 +1,4 @@
-"""`edgevit package`: an artifact folder into a package that an app project takes in."""
+"""`edgevit package`: an artifact and the code that runs it, as a package for an app project."""
 
 from __future__ import annotations
 
@@ -7,34 +7,42 @@ from pathlib import Path
 
 import click
 
+from edgevit.commands.options import BUILD_FOLDER, force_option, json_option
+
 
 @click.command("package")
-@click.option("--target", required=True, metavar="TARGET", help="What was compiled for: coreml, ….")
+@click.option(
+    "--target", required=True, metavar="TARGET", help="Target of the artifact, for example coreml."
+)
 @click.option(
     "--build",
-    default="build",
+    default=BUILD_FOLDER,
     show_default=True,
     metavar="DIR",
     type=click.Path(path_type=Path),
-    help="The artifact is DIR/<target>, as `edgevit compile -o DIR` wrote it.",
+    help="Folder that `edgevit compile -o DIR` wrote; the artifact is DIR/<target>.",
 )
 @click.option(
     "-o",
     "--output",
     metavar="OUT",
     type=click.Path(path_type=Path),
-    help="[default: DIR/<target>-package]",
+    help="Folder of the package.  [default: DIR/<target>-package]",
 )
-@click.option("--name", help="The library's name in the package.  [default: the template's]")
-@click.option("--force", is_flag=True, help="Replace a package that is there.")
-@click.option("--json", "as_json", is_flag=True, help="Print what the package holds as JSON.")
+@click.option(
+    "--name",
+    metavar="NAME",
+    help="Name of the library in the package.  [default: the template's]",
+)
+@force_option("OUT")
+@json_option
 def package_command(
     target: str, build: Path, output: Path | None, name: str | None, force: bool, as_json: bool
 ) -> None:
-    """Put an artifact and the code that runs it into a package for an app project.
+    """Write an artifact and the code that runs it as a package for an app project.
 
-    The code is the target's template (targets/<target>/deploy) and the sources that the accuracy
-    was measured with. The artifact goes in only with the sha256 that its manifest names.
+    The code is the target's template (targets/<target>/deploy) and the C++ sources that
+    `edgevit validate` runs. An artifact whose sha256 is not its manifest's is refused.
 
     \b
     Example:

@@ -1,14 +1,18 @@
-"""`edgevit parity`: artifacts against their program, layer by layer, side by side."""
+"""`edgevit parity`: artifacts compared with their program, layer by layer."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgevit.commands.options import runner_options
+from edgevit.commands.generate import collect, collect_given, options_of, options_of_several
+from edgevit.commands.options import force_option, json_option
+from edgevit.measure.options import ParityOptions
+from edgevit.options import option_fields
+from edgevit.targets import load_target, option_classes, unknown_option
 
 if TYPE_CHECKING:
     from edgevit.measure.parity import Parity
@@ -16,86 +20,90 @@ if TYPE_CHECKING:
 
 @click.command("parity")
 @click.argument(
-    "folders", metavar="DIR...", nargs=-1, required=True, type=click.Path(path_type=Path)
+    "folders", metavar="ARTIFACT...", nargs=-1, required=True, type=click.Path(path_type=Path)
 )
 @click.option(
     "--data",
     required=True,
-    metavar="DATA",
+    metavar="DIR",
     type=click.Path(path_type=Path),
-    help="Labelled images: a folder or uncompressed tar of class folders.",
+    help="Labelled images: a folder or tar of class folders.",
 )
 @click.option(
     "--program",
     metavar="M.evq",
     type=click.Path(path_type=Path),
-    help="[default: the file of the manifest's name beside the artifact folder]",
+    help="Program that the artifact was compiled from.  [default: the file beside the artifact "
+    "folder that the manifest names]",
 )
-@click.option(
-    "--layer-images",
-    default=32,
-    show_default=True,
-    type=click.IntRange(1),
-    help="Images compared layer by layer.",
-)
-@click.option(
-    "--images", type=click.IntRange(1), help="Images predicted, spread evenly.  [default: all]"
-)
-@click.option(
-    "--min-agreement",
-    type=click.FloatRange(0, 100),
-    metavar="PERCENT",
-    help="Exit with 3 when fewer predictions are the program's.  [default: no gate]",
-)
-@runner_options
-@click.option("--all", "every", is_flag=True, help="Print every layer, not the worst alone.")
-@click.option("--force", is_flag=True, help="Replace parity.json.")
-@click.option("--json", "as_json", is_flag=True, help="Print the figures as one JSON object.")
+@options_of(ParityOptions)
+@options_of_several(option_classes("RunOptions"))
+@click.option("--all", "every", is_flag=True, help="Print every layer, not only the worst.")
+@force_option("parity.json")
+@json_option
 def parity_command(
     folders: tuple[Path, ...],
     data: Path,
     program: Path | None,
-    layer_images: int,
-    images: int | None,
-    min_agreement: float | None,
     every: bool,
     force: bool,
     as_json: bool,
-    **options: str | None,
+    **given: Any,
 ) -> None:
     """Compare artifacts with their program: every layer, and every prediction.
 
-    Writes parity.json into each DIR. TFLite artifacts run under LiteRT; Core ML packages under a
-    reference interpreter, which says nothing of an iPhone's own arithmetic or latency.
-    Exit code 3: an artifact is below --min-agreement.
+    The figures are written to parity.json in each ARTIFACT. TFLite artifacts run under LiteRT.
+    Core ML packages run under a reference interpreter, which shows neither an iPhone's own
+    arithmetic nor its latency. Exit code 3: an artifact is below --min-agreement.
 
     \b
     Example:
       edgevit parity build/tflite build/coreml --data val.tar
     """
+    options = collect(ParityOptions, given)
+
     from edgevit.files import check_target
     from edgevit.measure.parity import FILE_NAME, check_agreement, compare
-    from edgevit.targets import load_target
-    from edgevit.targets.artifact import load_manifest
 
-    given = {name: value for name, value in options.items() if value is not None}
-    own = {}
-    for folder in dict.fromkeys(folders):
+    own = _own_options(list(dict.fromkeys(folders)), given)
+    for folder in own:
         check_target(folder / FILE_NAME, force)
-        known = load_target(load_manifest(folder)["target"]).RUN_OPTIONS
-        own[folder] = {name: value for name, value in given.items() if name in known}
-    for name in given:
-        if not any(name in chosen for chosen in own.values()):
-            raise click.UsageError(f"--{name} is not an option of {', '.join(map(str, folders))}")
     found = {
         str(folder): compare(
-            folder, data, program=program, layer_images=layer_images, images=images, force=force,
+            folder,
+            data,
+            program=program,
+            layer_images=options.layer_images,
+            images=options.images,
+            force=force,
             **chosen,
         )
         for folder, chosen in own.items()
-    }  # fmt: skip
+    }
     _print(found, every, as_json)
-    check_agreement(found, min_agreement)
+    check_agreement(found, options.min_agreement)
+
+
+def _own_options(folders: list[Path], given: dict[str, Any]) -> dict[Path, dict[str, Any]]:
+    """Each folder's part of its target's run options.
+
+    Raises InputError for a folder that is no artifact and an option that none of them has.
+    """
+    from edgevit.targets.manifest import Manifest
+
+    asked = collect_given(option_classes("RunOptions"), given)
+    targets = {folder: Manifest.load(folder).target for folder in folders}
+    known = {
+        folder: {each.name for each in option_fields(load_target(target).RunOptions)}
+        for folder, target in targets.items()
+    }
+    for name in asked:
+        if not any(name in names for names in known.values()):
+            raise unknown_option(name, list(dict.fromkeys(targets.values())), "RunOptions")
+    return {
+        folder: {name: value for name, value in asked.items() if name in known[folder]}
+        for folder in folders
+    }
 
 
 def _print(found: dict[str, Parity], every: bool, as_json: bool) -> None:

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgevit.data.images import IMAGENET_MEAN, IMAGENET_STD, INTERPOLATIONS
+from edgevit.commands.generate import collect, options_of
+from edgevit.commands.options import force_option, json_option
+from edgevit.data.options import PreprocessingOptions
+from edgevit.models.options import CheckpointOptions
+from edgevit.quantize.options import MachineOptions, QuantizeOptions
 
 if TYPE_CHECKING:
+    from edgevit.quantize.from_files import Source
     from edgevit.quantize.pipeline import Result
-
-TRIPLE = click.Tuple([float, float, float])
 
 
 @click.command("quantize")
@@ -41,141 +43,86 @@ TRIPLE = click.Tuple([float, float, float])
     type=click.Path(path_type=Path),
     help="The quantized program to write.",
 )
-@click.option("--image-size", default=224, show_default=True, help="Network input, in pixels.")
-@click.option(
-    "--resize",
-    "resize_size",
-    type=int,
-    metavar="PX",
-    help="Shorter side before the centre crop.  [default: the image size]",
-)
-@click.option(
-    "--interpolation", default="bicubic", show_default=True, type=click.Choice(INTERPOLATIONS)
-)
-@click.option("--mean", type=TRIPLE, default=IMAGENET_MEAN, show_default=True)
-@click.option("--std", type=TRIPLE, default=IMAGENET_STD, show_default=True)
+@options_of(PreprocessingOptions)
 @click.option(
     "--labels",
     metavar="FILE",
     type=click.Path(path_type=Path),
-    help="Class folder names in the order of the logits, one a line.  [default: sorted folders]",
+    help="Text file with one class folder name per line, in the order of the logits.  "
+    "[default: sorted folders]",
 )
-@click.option("--variant", metavar="NAME", help="Demand this one, such as repvit_m0_9.")
-@click.option("--weights", metavar="KEY", help="Which weights of several, such as model_ema.")
-@click.option(
-    "--profile",
-    default="portable",
-    show_default=True,
-    type=click.Choice(["portable", "asymmetric"]),
-    help="portable: symmetric activations, for every target; asymmetric: TFLite and Core ML only.",
-)
-@click.option(
-    "--activation",
-    default="gelu",
-    show_default=True,
-    type=click.Choice(["gelu", "hard-swish", "quick-gelu"]),
-    help="In place of every GELU, which NNAPI lacks; the distillation heals the swap.",
-)
-@click.option(
-    "--epochs", default=4.0, show_default=True, help="0: post-training quantization only."
-)
-@click.option("--batch-size", default=32, show_default=True)
-@click.option("--lr", default=1e-4, show_default=True, help="Peak learning rate of the weights.")
-@click.option(
-    "--scale-lr", default=1e-3, show_default=True, help="Peak, of the scales' logarithms."
-)
-@click.option("--weight-decay", default=0.0, show_default=True)
-@click.option("--ema", default=0.99, show_default=True, help="Weight averaging decay; 0: none.")
-@click.option(
-    "--augment", default="flip", show_default=True, type=click.Choice(["none", "flip", "dihedral"])
-)
+@options_of(CheckpointOptions)
+@options_of(QuantizeOptions)
 @click.option(
     "--teacher",
     metavar="CKPT|MODULE:FUNCTION",
-    help="Another teacher: a RepViT checkpoint, or a function that returns images → logits.",
+    help="Teacher of the distillation: a RepViT checkpoint, or a Python function from images to "
+    "logits.  [default: the float net]",
 )
-@click.option("--temperature", default=2.0, show_default=True, help="Of the distillation.")
-@click.option("--teacher-weight", default=1.0, show_default=True)
-@click.option("--label-weight", default=0.0, show_default=True)
-@click.option("--calibration-images", default=256, show_default=True)
-@click.option(
-    "--holdout", default=0.1, show_default=True, help="Share that selects the best state."
-)
-@click.option("--evaluations", default=8, show_default=True, help="Of states to choose from.")
-@click.option("--snapped-share", default=0.3, show_default=True, help="Of steps with fp16 scales.")
-@click.option("--warmup", default=0.02, show_default=True, help="Share of steps.")
-@click.option("--max-drop", default=0.5, show_default=True, help="Gate: top-1 points below float.")
-@click.option("--author", metavar="TEXT", help="For the artifacts' metadata.")
-@click.option("--license", metavar="TEXT", help="Of the model, for the artifacts' metadata.")
-@click.option("--seed", default=0, show_default=True)
-@click.option("--threads", type=click.IntRange(min=1), help="[default: all cores]")
-@click.option("--device", default="cpu", show_default=True, type=click.Choice(["cpu", "cuda"]))
-@click.option(
-    "--snapshot-interval",
-    "snapshot_interval_s",
-    default=60.0,
-    show_default=True,
-    metavar="S",
-    help="Seconds between saved states: at most this much work is lost when the run is killed.",
-)
-@click.option("--fresh", is_flag=True, help="Discard the state of an interrupted run.")
-@click.option("--force", is_flag=True, help="Replace M.evq when it exists.")
-@click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object.")
+@click.option("--author", metavar="TEXT", help="Author named in the artifacts' metadata.")
+@click.option("--license", metavar="TEXT", help="License named in the artifacts' metadata.")
+@options_of(MachineOptions)
+@force_option("M.evq")
+@json_option
 def quantize_command(**given: Any) -> None:
     """Quantize a RepViT checkpoint to INT8 and write the program that every target starts from.
 
     The net is fused (with proof), calibrated by NNCF, bias-corrected, and fine-tuned with learned
     scales under distillation from the float net. The accuracy gate compares it with float on the
-    reported images; when it fails, the exit code is 3 and M.evq is not written. A run that was
-    killed goes on from where it was when the same command is given again.
+    reported images; when it fails, the exit code is 3 and M.evq is not written. The same command
+    continues an interrupted run.
 
     \b
     Example:
       edgevit quantize repvit.pth --data eurosat-train.tar --eval-data eurosat-val.tar \\
           --image-size 64 -o model.evq
-    Many processes:
+    Several processes:
       torchrun --nproc-per-node 4 -m edgevit quantize repvit.pth --data imagenet/train -o m.evq
     """
+    options, machine = collect(QuantizeOptions, given), collect(MachineOptions, given)
+    preprocessing = collect(PreprocessingOptions, given)
+
     import torch
 
-    from edgevit.data.images import Preprocessing
-    from edgevit.quantize.options import QuantizeOptions
-    from edgevit.quantize.pipeline import Source, quantize
+    from edgevit.quantize.from_files import quantize_files
 
-    torch.set_num_threads(given["threads"] or os.cpu_count() or 1)
-    size = given["image_size"]
-    preprocessing = Preprocessing(
-        size, given["resize_size"] or size, given["interpolation"], given["mean"], given["std"]
-    )
-    source = Source(
-        given["checkpoint"],
-        given["data"],
-        preprocessing,
-        given["eval_data"],
-        read_labels(given["labels"]),
-        given["teacher"],
-        given["variant"],
-        given["weights"],
-        given["author"],
-        given["license"],
-    )
-    names = {field.name for field in fields(QuantizeOptions)}
-    options = QuantizeOptions(**{k: v for k, v in given.items() if k in names})
-    result = quantize(
-        source,
+    torch.set_num_threads(machine.threads or os.cpu_count() or 1)
+    result = quantize_files(
+        _source(preprocessing, given),
         given["output"],
         options,
         force=given["force"],
-        fresh=given["fresh"],
-        device=given["device"],
-        snapshot_interval_s=given["snapshot_interval_s"],
+        fresh=machine.fresh,
+        device=machine.device,
+        snapshot_interval_s=machine.snapshot_interval_s,
     )
     if os.environ.get("RANK", "0") == "0":
-        _print(result, given["as_json"])
+        _print(result, given["output"], given["as_json"])
+
+
+def _source(preprocessing: PreprocessingOptions, given: dict[str, Any]) -> Source:
+    from edgevit.data.images import Preprocessing
+    from edgevit.quantize.from_files import Source
+
+    return Source(
+        checkpoint=given["checkpoint"],
+        data=given["data"],
+        preprocessing=Preprocessing.from_options(preprocessing),
+        eval_data=given["eval_data"],
+        labels=read_labels(given["labels"]),
+        teacher=given["teacher"],
+        variant=given["variant"],
+        weights=given["weights"],
+        author=given["author"],
+        license=given["license"],
+    )
 
 
 def read_labels(path: Path | None) -> tuple[str, ...] | None:
-    """One label a line. Raises InputError when the file is missing, empty or repeats a label."""
+    """The labels in a text file, one per line.
+
+    Raises InputError when the file is missing or empty, or repeats a label.
+    """
     from edgevit.errors import InputError
 
     if path is None:
@@ -187,15 +134,15 @@ def read_labels(path: Path | None) -> tuple[str, ...] | None:
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"--labels {path}: cannot be read: {error}") from error
     if not labels or len(set(labels)) != len(labels):
-        raise InputError(f"--labels {path}: must hold one distinct label a line")
+        raise InputError(f"--labels {path}: must hold one label per line, each different")
     return labels
 
 
-def _print(result: Result, as_json: bool) -> None:
+def _print(result: Result, path: Path, as_json: bool) -> None:
     if as_json:
         found = {
             "schema_version": 1,
-            "program": str(result.path),
+            "program": str(path),
             "sha256": result.program.sha256,
             "metrics": result.metrics,
             "gate": result.gate.to_json(),
@@ -204,4 +151,4 @@ def _print(result: Result, as_json: bool) -> None:
         click.echo(json.dumps(found, indent=2, allow_nan=False))
         return
     click.echo(str(result.gate))
-    click.echo(f"wrote {result.path} ({result.path.stat().st_size / 1e6:.1f} MB)")
+    click.echo(f"wrote {path} ({path.stat().st_size / 1e6:.1f} MB)")

@@ -1,4 +1,4 @@
-"""`edgevit report`: one page and one JSON for a run folder."""
+"""`edgevit report`: one page and one JSON file about a run folder."""
 
 from __future__ import annotations
 
@@ -7,15 +7,17 @@ from pathlib import Path
 
 import click
 
+from edgevit.commands.options import force_option, json_option
+
 
 @click.command("report")
 @click.argument("run", metavar="RUN", type=click.Path(path_type=Path))
-@click.option("--force", is_flag=True, help="Replace report.html and report.json.")
-@click.option("--json", "as_json", is_flag=True, help="Print the report as one JSON object.")
+@force_option("report.html or report.json")
+@json_option
 def report_command(run: Path, force: bool, as_json: bool) -> None:
-    """Gather a run folder (M.evq, artifact folders, validations) into report.html and report.json.
+    """Write report.html and report.json about a run folder.
 
-    Exit code 3: a validation in it failed its gate.
+    RUN holds M.evq, artifact folders and validations. Exit code 3: a validation failed its gate.
 
     \b
     Example:

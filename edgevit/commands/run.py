@@ -1,39 +1,44 @@
-"""`edgevit run`: an artifact on single images."""
+"""`edgevit run`: single images classified with an artifact."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import click
 
-from edgevit.commands.options import runner_options
+from edgevit.commands.generate import collect, collect_given, options_of, options_of_several
+from edgevit.commands.options import json_option
+from edgevit.measure.options import ClassifyOptions
+from edgevit.targets import option_classes
 
 
 @click.command("run")
-@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
+@click.argument("folder", metavar="ARTIFACT", type=click.Path(path_type=Path))
 @click.argument(
     "images", metavar="IMAGE...", nargs=-1, required=True, type=click.Path(path_type=Path)
 )
-@click.option("--top-k", default=3, show_default=True, type=click.IntRange(1), help="Classes.")
-@runner_options
-@click.option("--json", "as_json", is_flag=True, help="Print the answers as one JSON object.")
-def run_command(
-    folder: Path, images: tuple[Path, ...], top_k: int, as_json: bool, **options: str | None
-) -> None:
-    """Say what an artifact sees in images, with the preprocessing of its manifest.
+@options_of(ClassifyOptions)
+@options_of_several(option_classes("RunOptions"))
+@json_option
+def run_command(folder: Path, images: tuple[Path, ...], as_json: bool, **given: Any) -> None:
+    """Classify images with a compiled artifact, preprocessed as its manifest says.
 
-    A TFLite artifact runs under LiteRT. A Core ML package runs under a reference interpreter: it
-    shows that graph, weights, scales and preprocessing are right, not what an iPhone makes of them.
+    A TFLite artifact runs under LiteRT. A Core ML package runs under a reference interpreter,
+    which shows that graph, weights, scales and preprocessing are right, but not an iPhone's own
+    arithmetic.
 
     \b
     Example:
       edgevit run build/coreml photo.jpg
     """
+    options = collect(ClassifyOptions, given)
+
     from edgevit.measure.classify import classify
 
-    given = {name: value for name, value in options.items() if value is not None}
-    engine, answers = classify(folder, list(images), top_k, **given)
+    chosen = collect_given(option_classes("RunOptions"), given)
+    engine, answers = classify(folder, list(images), options.top_k, **chosen)
     if as_json:
         rows = {str(path): answer for path, answer in zip(images, answers)}
         click.echo(json.dumps({"engine": engine, "images": rows}, indent=2, allow_nan=False))

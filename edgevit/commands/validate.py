@@ -8,97 +8,33 @@ from typing import Any
 
 import click
 
+from edgevit.commands.generate import collect, options_of
+from edgevit.commands.options import force_option, json_option
+from edgevit.measure.request import HarnessRequest, ValidateOptions
+
 
 @click.command("validate")
 @click.argument("artifact", metavar="ARTIFACT", type=click.Path(path_type=Path))
+@options_of(HarnessRequest, without=("artifact", "out", "reference"))
 @click.option(
-    "--data",
-    required=True,
+    "--plan-cache",
     metavar="DIR",
-    type=click.Path(path_type=Path),
-    help="Labelled images: a folder or tar of class folders.",
+    help="TensorRT: existing folder, writable by you alone, that keeps plans; the same as "
+    "-O plan_cache=DIR.  [default: none]",
 )
-@click.option(
-    "--program",
-    metavar="M.evq",
-    type=click.Path(path_type=Path),
-    help="Needed for images other than those the program recorded its logits for.",
-)
+@options_of(ValidateOptions)
 @click.option(
     "-o",
     "--output",
     metavar="JSON",
     type=click.Path(path_type=Path),
-    help="[default: ARTIFACT/validation.json]",
+    help="File to write the figures to.  [default: ARTIFACT/validation.json]",
 )
-@click.option(
-    "--max-drop", type=float, help="Gate: top-1 points below float.  [default: target.toml]"
-)
-@click.option(
-    "--min-agreement",
-    type=float,
-    help="Gate: percent of predictions equal to the program's.  [default: target.toml]",
-)
-@click.option("--no-gate", is_flag=True, help="Measure only.")
-@click.option(
-    "--device",
-    default="local",
-    show_default=True,
-    metavar="local|ssh://USER@HOST[:PORT]|adb:SERIAL",
-    help="Where to run; what is sent there stays for the next run.",
-)
-@click.option(
-    "--keep/--no-keep", default=True, help="Leave what was sent on the device.  [default: keep]"
-)
-@click.option(
-    "--harness",
-    metavar="PROGRAM",
-    type=click.Path(path_type=Path),
-    help="edgevit-harness built for the device.  [default: the one built here]",
-)
-@click.option("--threads", default=1, show_default=True, type=click.IntRange(1, 256))
-@click.option("--warmup", default=10, show_default=True, type=click.IntRange(min=0))
-@click.option(
-    "--limit", type=click.IntRange(min=1), metavar="N", help="Only N images, evenly spread."
-)
-@click.option(
-    "--backend",
-    metavar="NAME",
-    help="What runs it, such as onnxruntime for an ONNX file.  [default: the artifact's target]",
-)
-@click.option(
-    "--runtime",
-    metavar="LIB",
-    type=click.Path(path_type=Path),
-    help="The runtime's library.  [default: the one in its installed Python package]",
-)
-@click.option(
-    "--plan-cache",
-    metavar="DIR",
-    type=click.Path(path_type=Path),
-    help="TensorRT: existing folder, writable by you alone, that keeps plans.  [default: none]",
-)
-@click.option(
-    "--duration",
-    "duration_s",
-    type=click.FloatRange(0.001, 3600),
-    metavar="S",
-    help="Go on over the images for S seconds, at least one pass; latency over time.",
-)
-@click.option(
-    "--bucket",
-    "bucket_s",
-    type=click.FloatRange(0.01, 3600),
-    metavar="S",
-    help="Seconds a row of the latency over time.  [default: 10]",
-)
-@click.option("--mlperf", is_flag=True, help="At least 60 s and 1024 inferences; read the P90.")
-@click.option("--early-stop", is_flag=True, help="End the run when the gates are decided.")
-@click.option("--force", is_flag=True, help="Replace the JSON when it exists.")
-@click.option("--json", "as_json", is_flag=True, help="Print the JSON as well.")
+@force_option("each file written")
+@json_option
 def validate_command(
-    artifact: Path, data: Path, output: Path | None, no_gate: bool, as_json: bool,
-    **rest: Any,
+    artifact: Path, output: Path | None, force: bool, as_json: bool, plan_cache: str | None,
+    **given: Any,
 ) -> None:  # fmt: skip
     """Run an artifact on labelled images and gate its accuracy.
 
@@ -109,10 +45,16 @@ def validate_command(
     Example:
       edgevit validate build/tflite --data eurosat-val.tar
       edgevit validate build/tflite --data eurosat-val.tar --device ssh://pi@board --mlperf
+      edgevit validate build/coreml --data eurosat-val.tar -O compute_units=cpu-ane
     """
     from edgevit.measure.validate import validate
 
-    found = validate(artifact, data, out=output, apply_gates=not no_gate, **rest)
+    if plan_cache is not None:
+        if "plan_cache" in given["runtime_options"]:
+            raise click.UsageError("--plan-cache and -O plan_cache=DIR are the same; give one")
+        given["runtime_options"]["plan_cache"] = plan_cache
+    request = collect(HarnessRequest, given, artifact=artifact)
+    found = validate(request, collect(ValidateOptions, given), out=output, force=force)
     if as_json:
         click.echo(json.dumps(found.to_json(), indent=2, allow_nan=False))
         return

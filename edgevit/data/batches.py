@@ -4,47 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from edgevit.data.distributed import Group
-from edgevit.data.images import ImageSet, Preprocessing
+from edgevit.data.source import ImageSource
 from edgevit.progress import Progress
 
-AUGMENTATIONS: tuple[str, ...] = ("none", "flip", "dihedral")
-CACHE_BYTES = 2**30
 PREFETCH = 3
 
 
-class PixelSource:
-    """Cropped pixels of an image set, decoded once and kept while they fit into 1 GiB."""
-
-    def __init__(self, images: ImageSet, preprocessing: Preprocessing) -> None:
-        self.images, self.preprocessing = images, preprocessing
-        self.labels = images.labels
-        image_bytes = 3 * preprocessing.image_size**2
-        self._cache: dict[int, np.ndarray] | None = (
-            {} if len(images) * image_bytes <= CACHE_BYTES else None
-        )
-
-    def pixels(self, indices: Sequence[int]) -> np.ndarray:
-        """uint8 (N, H, W, 3)."""
-        if self._cache is None:
-            return self.images.pixels(indices, self.preprocessing)
-        for i in indices:
-            if i not in self._cache:
-                self._cache[i] = self.images.pixels([i], self.preprocessing)[0]
-        return np.stack([self._cache[i] for i in indices])
-
-    def batch(self, indices: Sequence[int]) -> Tensor:
-        """float32 (N, 3, H, W), channels-last in memory, as the kernels like it best."""
-        return channels_last(self.preprocessing.normalise(self.pixels(indices)))
+def batch_of(source: ImageSource, indices: Sequence[int]) -> Tensor:
+    """The network's input: float32 (N, 3, H, W), channels-last in memory, which kernels prefer."""
+    return channels_last(source.preprocessing.normalise(source.pixels(indices)))
 
 
 def channels_last(x: Tensor) -> Tensor:
     return x.contiguous(memory_format=torch.channels_last)
+
+
+def weights_channels_last(net: nn.Module) -> nn.Module:
+    """The net itself, its weights laid out for `channels_last` images."""
+    return net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # not in stubs
 
 
 def split(count: int, fraction: float, seed: int) -> tuple[list[int], list[int]]:
@@ -112,20 +96,25 @@ def prefetched(make: Callable[[int], tuple], steps: range) -> Iterator[tuple]:
 
 
 @torch.no_grad()
-def logits_of(
-    net: Callable[[Tensor], Tensor],
-    source: PixelSource,
+def outputs_of(
+    net: Callable[[Tensor], Any],
+    kept: Callable[[Any], Tensor],
+    source: ImageSource,
     indices: Sequence[int],
     group: Group,
     title: str,
     batch_size: int = 128,
 ) -> Tensor:
-    """float32 (len(indices), classes) on the CPU, computed by all processes together."""
+    """What is kept of a net's outputs (see `Task.kept`), float32 (len(indices), K) on the CPU.
+
+    All processes compute it together.
+    """
     mine = group.share(list(indices))
     rows = []
     with Progress(title, len(mine), "images") as progress:
         for start in range(0, len(mine), batch_size):
             chunk = mine[start : start + batch_size]
-            rows.append(net(source.batch(chunk).to(group.device)).float().cpu())
+            outputs = net(batch_of(source, chunk).to(group.device))
+            rows.append(kept(outputs).float().cpu())
             progress.update(start + len(chunk))
     return group.gather_rows(torch.cat(rows), len(indices))

@@ -13,23 +13,30 @@ import tarfile
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 
+from edgevit.choices import INTERPOLATIONS
+from edgevit.data.options import PreprocessingOptions
 from edgevit.errors import InputError
+from edgevit.limits import (
+    MAX_CLASSES,
+    MAX_IMAGE_BYTES,
+    MAX_IMAGE_PIXELS,
+    MAX_IMAGE_SIZE,
+    MAX_LABEL_BYTES,
+    MAX_RESIZE_SIZE,
+    MAX_RESIZED_PIXELS,
+)
+from edgevit.schema import Rule
 
 if TYPE_CHECKING:
     import torch
 
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png"})
-MAX_IMAGE_BYTES = 64 * 2**20
-MAX_IMAGE_PIXELS = 64 * 10**6
 # 16-bit greys are left out: Pillow would clip them to white.
 RGB_MODES = frozenset({"1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr"})
-INTERPOLATIONS = ("bicubic", "bilinear")
 
 
 @dataclass(frozen=True)
@@ -41,19 +48,25 @@ class Preprocessing:
     (pixel / 255 - mean) / std in float32. Raises InputError when a field is out of range.
     """
 
-    image_size: int
-    resize_size: int | None = None
-    interpolation: str = "bicubic"
-    mean: tuple[float, float, float] = IMAGENET_MEAN
-    std: tuple[float, float, float] = IMAGENET_STD
+    image_size: Annotated[int, Rule(minimum=1, maximum=MAX_IMAGE_SIZE)]
+    resize_size: Annotated[int, Rule(minimum=1, maximum=MAX_RESIZE_SIZE)] | None = None
+    interpolation: Annotated[str, Rule(choices=INTERPOLATIONS)] = PreprocessingOptions.interpolation
+    mean: tuple[float, float, float] = PreprocessingOptions.mean
+    std: tuple[float, float, float] = PreprocessingOptions.std
 
     def __post_init__(self) -> None:
-        if not 1 <= self.image_size <= 4096:
-            raise InputError(f"image_size is {self.image_size}, it must be 1 to 4096 pixels")
+        if not 1 <= self.image_size <= MAX_IMAGE_SIZE:
+            raise InputError(
+                f"image_size is {self.image_size}, it must be 1 to {MAX_IMAGE_SIZE} pixels"
+            )
         if self.resize_size is not None and self.resize_size < self.image_size:
             raise InputError(
                 f"resize_size {self.resize_size} is below image_size {self.image_size}: "
                 "the crop would not fit"
+            )
+        if self.resize_size is not None and self.resize_size > MAX_RESIZE_SIZE:
+            raise InputError(
+                f"resize_size is {self.resize_size}, it must be {MAX_RESIZE_SIZE} pixels or less"
             )
         if self.interpolation not in INTERPOLATIONS:
             raise InputError(f"interpolation {self.interpolation!r} is not one of {INTERPOLATIONS}")
@@ -64,6 +77,13 @@ class Preprocessing:
             object.__setattr__(self, name, values)
         if min(self.std) <= 0:
             raise InputError(f"std must be positive, not {self.std}")
+
+    @classmethod
+    def from_options(cls, options: PreprocessingOptions) -> Preprocessing:
+        """What the options ask for: without `resize` the shorter side becomes `image_size`."""
+        size = options.image_size
+        resize_size = size if options.resize is None else options.resize
+        return cls(size, resize_size, options.interpolation, options.mean, options.std)
 
     def to_json(self) -> dict[str, Any]:
         return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
@@ -76,12 +96,16 @@ class Preprocessing:
             raise InputError(
                 f"preprocessing has the keys {sorted(value)}, expected {sorted(known)}"
             )
-        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in value.items()})
+        given: dict[str, Any] = {
+            k: tuple(v) if isinstance(v, list) else v for k, v in value.items()
+        }
+        return cls(**given)
 
     def crop(self, image: Any) -> np.ndarray:
         """Resize and crop a PIL RGB image: uint8, (image_size, image_size, 3).
 
-        Raises InputError when the image is smaller than the crop and no resize was asked for.
+        Raises InputError when the image is smaller than the crop and no resize was asked for,
+        and when it is so thin that the resize would make over MAX_RESIZED_PIXELS of it.
         """
         from PIL import Image
 
@@ -92,6 +116,9 @@ class Preprocessing:
                 "bicubic": Image.Resampling.BICUBIC,
                 "bilinear": Image.Resampling.BILINEAR,
             }
+            longer = max(width, height)
+            if self.resize_size * longer / short * self.resize_size > MAX_RESIZED_PIXELS:
+                raise InputError(f"the image is too thin to resize: its sides are {longer}x{short}")
             width = self.resize_size if width == short else int(self.resize_size * width / short)
             height = (
                 self.resize_size
@@ -141,6 +168,7 @@ class ImageSet:
         found = sorted({PurePosixPath(name).parts[0] for name, _, _ in members})
         self.path = path
         self.classes = list(labels) if labels is not None else found
+        check_labels(self.classes)
         unknown = [c for c in found if c not in set(self.classes)]
         if unknown:
             raise InputError(
@@ -162,7 +190,7 @@ class ImageSet:
         """
         path = Path(path)
         if path.is_dir():
-            members = list(_walk_folder(path))
+            members: list[tuple[str, Any, int]] = list(_walk_folder(path))
         elif path.is_file():
             members = list(_walk_tar(path))
         else:
@@ -238,6 +266,20 @@ class ImageSet:
         if self._tar is None or self._tar[0] != os.getpid():
             self._tar = (os.getpid(), os.open(self.path, os.O_RDONLY))
         return self._tar[1]
+
+
+def check_labels(labels: Sequence[str]) -> None:
+    """Raises InputError for class names that an artifact could not hold: here, before a training.
+
+    Zero bytes end a text in C; a label has MAX_LABEL_BYTES of UTF-8 at most, a net MAX_CLASSES.
+    """
+    if len(labels) > MAX_CLASSES:
+        raise InputError(f"{len(labels)} classes are too many, at most {MAX_CLASSES} are allowed")
+    for label in labels:
+        if "\0" in label:
+            raise InputError(f"the label {label[:40]!r} holds a zero byte, which ends a text in C")
+        if len(label.encode(errors="surrogatepass")) > MAX_LABEL_BYTES:
+            raise InputError(f"the label {label[:40]!r}... has over {MAX_LABEL_BYTES} bytes")
 
 
 def decode_rgb(data: bytes, what: str) -> Any:

@@ -7,9 +7,9 @@ Running one needs torch: `execute.Executor` exactly, on integers; `float_run.Gra
 """
 
 from edgevit.graph.graph import INPUT, Graph, float_graph
-from edgevit.graph.quantized import PROFILES, check_quantized, quantize_graph
+from edgevit.graph.quantized import check_quantized, quantize_graph
 from edgevit.graph.trace import trace
 
 __all__ = [
-    "INPUT", "PROFILES", "Graph", "check_quantized", "float_graph", "quantize_graph", "trace"
+    "INPUT", "Graph", "check_quantized", "float_graph", "quantize_graph", "trace"
 ]  # fmt: skip

@@ -18,7 +18,7 @@ from edgevit.ops import FloatWeights, Int8Weights, Node, Quantizer, Weighted
 
 
 @dataclass(frozen=True)
-class Compared:
+class Equal:
     """How much was compared, all of it equal; 0 and 0 of a float artifact."""
 
     activations: int
@@ -30,10 +30,12 @@ class Stored:
     """How an artifact holds real numbers.
 
     real_type   element type of biases and float weights, unless `real_types` has the node's name
+    integer_biases  whether biases are int32 on their grid rather than real numbers
     """
 
     real_type: np.dtype = field(default_factory=lambda: np.dtype(np.float32))
     real_types: dict[str, np.dtype] = field(default_factory=dict)
+    integer_biases: bool = True
 
     def of(self, node: Node) -> np.dtype:
         """Element type of a node's real numbers."""
@@ -48,7 +50,7 @@ def compare(
     dropped: Collection[str] = (),
     stored: Stored | None = None,
     spelled: Callable[[str], str] = str,
-) -> Compared:
+) -> Equal:
     """Compares a graph that was read with the program's.
 
     expected  the program's, or its `float_graph` for a float artifact
@@ -58,8 +60,7 @@ def compare(
     dropped   canonical names of the quantizers that the target does without
     stored    how the artifact holds real numbers: they are equal once rounded to that
     spelled   canonical name -> the artifact's spelling of it
-    A found convolution with int32 biases must have the program's; one without (`bias_q` of size 0)
-    the real ones. Raises EdgevitError naming what differs, is missing or is extra.
+    Raises EdgevitError naming what differs, is missing or is extra.
     """
     return _Comparison(expected, found, quantizers, set(dropped), stored or Stored(), spelled).run()
 
@@ -77,7 +78,7 @@ class _Comparison:
         self.expected, self.found, self.quantizers = expected, found, quantizers
         self.dropped, self.stored, self.spelled = dropped, stored, spelled
 
-    def run(self) -> Compared:
+    def run(self) -> Equal:
         expected, found = self.expected, self.found
         if tuple(found.input_shape) != tuple(expected.input_shape):
             name = expected.input_name
@@ -96,7 +97,7 @@ class _Comparison:
             raise differs(expected.outputs[0], f"the outputs are {found.outputs}, not {outputs}")
         activations = self._quantizers()
         quantized = [node for node in expected.weighted() if isinstance(node.weights, Int8Weights)]
-        return Compared(activations, sum(node.channels for node in quantized))
+        return Equal(activations, sum(node.channels for node in quantized))
 
     def _node(self, node: Node, found: Node) -> None:
         if type(found) is not type(node):
@@ -134,7 +135,7 @@ class _Comparison:
                 f"{expected.scale[channel]!r}",
             )
         where = f"{node.module}.bias"
-        if weight.bias_q.size:
+        if self.stored.integer_biases:
             same_array(where, weight.bias_q, expected.bias_q, "its int32 values differ")
         else:
             self._same_real(where, node, weight.bias, expected.bias)

@@ -38,6 +38,10 @@ class Graph:
     quantizers: Mapping[str, Quantizer] = field(default_factory=dict)
     input_name: str = INPUT
 
+    def __deepcopy__(self, memo: dict[int, object]) -> Graph:
+        """Itself: a graph does not change, and nets that hold one are copied."""
+        return self
+
     def __post_init__(self) -> None:
         object.__setattr__(self, "nodes", tuple(self.nodes))
         object.__setattr__(self, "outputs", tuple(self.outputs))

@@ -11,6 +11,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from edgevit.choices import Activation
 from edgevit.errors import InputError
 from edgevit.graph.graph import Graph
 from edgevit.ops import (
@@ -27,9 +28,6 @@ from edgevit.ops import (
     Silu,
     Weighted,
 )
-
-ACTIVATIONS = ("gelu", "hard-swish", "quick-gelu")
-"""What may stand for a net's GELUs."""
 
 GAIN = 1.702
 """x * sigmoid(GAIN * x) is within 0.021 of GELU everywhere (arXiv 1606.08415)."""
@@ -256,7 +254,7 @@ TRACE_PASSES: tuple[Callable[[Graph], Graph], ...] = (
 """What `trace` runs, in this order."""
 
 
-def swap_gelus(graph: Graph, activation: str) -> Graph:
+def swap_gelus(graph: Graph, activation: Activation) -> Graph:
     """The graph with another activation for every GELU, which runtimes such as NNAPI do not have.
 
     Given   conv2d a -> gelu -> conv2d b

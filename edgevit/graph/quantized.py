@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from edgevit.choices import PROFILES
 from edgevit.errors import InputError
 from edgevit.graph.graph import Graph
 from edgevit.ops import (
@@ -20,8 +21,6 @@ from edgevit.ops import (
     Weighted,
     is_float16_exact,
 )
-
-PROFILES = ("portable", "asymmetric")
 
 
 def quantize_graph(

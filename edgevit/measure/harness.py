@@ -1,7 +1,7 @@
 """Builds the C++ harness when it is needed, and runs it on an artifact folder.
 
-The harness is a program of its own (targets/): Python hands it arguments and files and reads one
-JSON back, which must fit schemas/result.schema.json.
+The harness is a program of its own (targets/): Python hands it a request (one JSON file) and reads
+one JSON back, which must fit schemas/result.schema.json.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import tempfile
 import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import cache
 from importlib import resources
 from importlib.util import find_spec
@@ -24,7 +25,9 @@ from pathlib import Path
 from typing import Any
 
 from edgevit.errors import EdgevitError, InputError, ToolMissing
+from edgevit.measure.request import HarnessRequest
 from edgevit.progress import Progress
+from edgevit.schema import check_json
 
 PROGRAM = "edgevit-harness"
 SOURCES = Path(__file__).resolve().parents[2]
@@ -32,6 +35,7 @@ ERROR_PREFIX = f"{PROGRAM}: error: "
 _PROGRESS_LINE = re.compile(r"(\d+)/(\d+) (images|s of the long run)(?:,|$)")
 _LOG_LINES_KEPT = 20
 _NOT_RUN = 126  # what a shell exits with
+_KNOWS_NO_REQUEST = "--artifact is required"
 
 
 def build_harness(build_dir: Path | None = None) -> Path:
@@ -59,103 +63,37 @@ def build_harness(build_dir: Path | None = None) -> Path:
     return program
 
 
-def run_harness(
-    artifact_dir: str | os.PathLike[str],
-    data: str | os.PathLike[str],
-    *,
-    reference: str | os.PathLike[str] | None = None,
-    threads: int = 1,
-    warmup: int = 10,
-    limit: int | None = None,
-    logits: str | os.PathLike[str] | None = None,
-    backend: str | None = None,
-    runtime: str | os.PathLike[str] | None = None,
-    profile: str | os.PathLike[str] | None = None,
-    dump_inputs: str | os.PathLike[str] | None = None,
-    compute_units: str | None = None,
-    plan_cache: str | os.PathLike[str] | None = None,
-    harness: str | os.PathLike[str] | None = None,
-    **measuring: Any,
-) -> dict[str, Any]:
-    """Run the harness over a labelled image folder or tar and return its result.
+def run_harness(request: HarnessRequest, harness: Path | None = None) -> dict[str, Any]:
+    """Run the harness and return its result, which fits schemas/result.schema.json.
 
-    reference      the program's logits (.safetensors); default: the manifest's
-    limit          images, spread evenly over the set; default: all
-    logits         file to write: logits float32 (N, C), labels, predictions, paths
-    backend        "tflite", "onnxruntime", ...; default: the manifest's target
-    runtime        the runtime's shared library: a file, or else a bare name that the system's
-                   loader finds; default: the one of the installed wheel; for Core ML a
-                   compiled model (.mlmodelc), default: the artifact, compiled for the run
-    profile        file to write: the time of each op (JSON)
-    dump_inputs    file to write: the input tensor of every image (.safetensors)
-    compute_units  Core ML only: "all" (the default), "cpu", "cpu-gpu" or "cpu-ane"
-    plan_cache     TensorRT only: existing folder that keeps compiled plans; default: none is kept
-    harness        the program; default: built here when needed
-    measuring      more of `measuring_options`: duration_s, bucket_s, mlperf, early_stop
+    harness   the program; default: built here when needed
 
-    The dict fits schemas/result.schema.json. Raises InputError, ToolMissing or EdgevitError with
-    the harness's own message, by its exit code.
+    Raises InputError, ToolMissing or EdgevitError with the harness's own message, by its exit code.
     """
-    runtime = runtime or find_runtime(backend or manifest_target(Path(artifact_dir)))
-    if runtime is not None and os.path.exists(runtime):
-        runtime = os.path.abspath(runtime)  # to the harness a name without '/' is no file
-    optional = {
-        "--reference": reference, "--logits": logits, "--backend": backend, "--runtime": runtime,
-        "--profile": profile, "--dump-inputs": dump_inputs, "--compute-units": compute_units,
-        "--plan-cache": plan_cache,
-    }  # fmt: skip
-    program = build_harness() if harness is None else Path(harness)
+    program = build_harness() if harness is None else harness
     with tempfile.TemporaryDirectory(prefix="edgevit-") as folder:
-        out = Path(folder) / "result.json"
-        command = [str(program), "--artifact", os.fspath(artifact_dir), "--data", os.fspath(data)]
-        command += ["--out", str(out)]
-        command += measuring_options(threads=threads, warmup=warmup, limit=limit, **measuring)
-        for option, value in optional.items():
-            if value is not None:
-                command += [option, str(value)]
-        code, log = _run_with_progress(command)
+        out = request.out or Path(folder) / "result.json"
+        document = Path(folder) / "request.json"
+        replace(request, out=out, runtime=_runtime_of(request)).write(document)
+        code, log = _run_with_progress([str(program), "--request", str(document)])
         log.raise_for(code)
         result = json.loads(out.read_text(encoding="utf-8"))
     check_result(result)
     return result
 
 
-def measuring_options(
-    *,
-    threads: int = 1,
-    warmup: int = 10,
-    limit: int | None = None,
-    duration_s: float | None = None,
-    bucket_s: float | None = None,
-    mlperf: bool = False,
-    early_stop: tuple[float, float] | None = None,
-) -> list[str]:
-    """The harness options that hold numbers only, as words.
-
-    duration_s   go on over the images for so long, at most 3600 s; default: each image once
-    bucket_s     of the latency over time; default: 10 s
-    mlperf       go on for at least 60 s and 1024 inferences
-    early_stop   (max_drop_points, min_agreement_percent): end when the gates are decided
-    """
-    words = ["--threads", f"{threads:d}", "--warmup", f"{warmup:d}"]
-    words += [] if limit is None else ["--limit", f"{limit:d}"]
-    words += [] if duration_s is None else ["--duration", repr(float(duration_s))]
-    words += [] if bucket_s is None else ["--bucket", repr(float(bucket_s))]
-    words += ["--mlperf"] if mlperf else []
-    if early_stop is not None:
-        drop, agreement = (repr(float(limit)) for limit in early_stop)
-        words += ["--early-stop", f"--max-drop={drop}", f"--min-agreement={agreement}"]
-    return words
+def _runtime_of(request: HarnessRequest) -> Path | None:
+    runtime = request.runtime or find_runtime(request.backend or manifest_target(request.artifact))
+    if runtime is not None and runtime.exists():
+        return runtime.absolute()  # to the harness a name without '/' is no file
+    return runtime
 
 
 def check_result(result: Any) -> None:
     """Raises EdgevitError, naming the place, when a result does not fit the schema."""
-    from jsonschema import Draft202012Validator
-
-    error = next(Draft202012Validator(_result_schema()).iter_errors(result), None)
-    if error is not None:
-        place = "/".join(str(part) for part in error.absolute_path) or "the document"
-        raise EdgevitError(f"the harness's result does not fit its schema: {place} {error.message}")
+    check_json(
+        result, "the harness's result does not fit its schema", _result_schema(), EdgevitError
+    )
 
 
 def find_runtime(target: str) -> Path | None:
@@ -275,6 +213,10 @@ class HarnessLog:
             return
         prefix = ERROR_PREFIX
         messages = [line[len(prefix) :] for line in self.lines if line.startswith(prefix)]
+        if messages and messages[-1].startswith(_KNOWS_NO_REQUEST):
+            raise ToolMissing(
+                "the harness is of an older edgevit and reads no request: build it again"
+            )
         if messages:
             errors = {2: InputError, 4: ToolMissing}
             raise errors.get(code, EdgevitError)(messages[-1])

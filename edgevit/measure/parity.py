@@ -16,13 +16,14 @@ from typing import Any
 
 import numpy as np
 
-from edgevit.data.images import ImageSet, Preprocessing
+from edgevit.data.source import ImageFolder, ImageSource, check_same_input
 from edgevit.errors import GateFailed, InputError
 from edgevit.files import atomic_path, check_target, sha256_file
+from edgevit.measure.options import ParityOptions
 from edgevit.ops import Quantizer
 from edgevit.program import Program
 from edgevit.progress import Progress
-from edgevit.targets import Runner, load_target
+from edgevit.targets import Runner, load_target, make_options
 from edgevit.targets.artifact import Artifact, load_artifact
 
 SCHEMA_VERSION, KIND, FILE_NAME = 1, "edgevit-parity", "parity.json"
@@ -80,8 +81,8 @@ def compare(
     data: Path,
     *,
     program: Path | None = None,
-    layer_images: int = 32,
-    images: int | None = None,
+    layer_images: int = ParityOptions.layer_images,
+    images: int | None = ParityOptions.images,
     out: Path | None = None,
     force: bool = False,
     **options: str,
@@ -92,38 +93,60 @@ def compare(
                   `layer_images` of them compared layer by layer
     program       the .evq; default: the file of that name near the folder
     out           default: FOLDER/parity.json
-    options       of the target's runner (`RUN_OPTIONS`)
+    options       of the target's runner (its `RunOptions`)
     Raises InputError for an artifact that is not its manifest's or not this program's, and for
     options the target does not have.
     """
     out = folder / FILE_NAME if out is None else out
     check_target(out, force)
     artifact = load_artifact(folder)
-    runner = open_artifact(artifact, **options)
     loaded = Program.load(find_program(artifact, program))
-    rules = Preprocessing.from_json(artifact.manifest["preprocessing"])
-    dataset = ImageSet.open(data, artifact.manifest["labels"])
-    layers = _layers(runner, loaded, dataset, rules, _spread(len(dataset), layer_images))
-    order = _spread(len(dataset), images)
-    expected, found = _predictions(runner, loaded, dataset, rules, order, artifact.folder.name)
-    labels = dataset.labels[order]
-    result = Parity(
-        target=artifact.manifest["target"],
+    source = ImageFolder(
+        data, classes=artifact.manifest.labels, like=artifact.manifest.preprocessing
+    )
+    result = parity_of(
+        artifact, loaded, source, layer_images=layer_images, images=images, **options
+    )
+    with atomic_path(out, force) as temporary:
+        temporary.write_text(json.dumps(result.to_json(), indent=1, allow_nan=False) + "\n")
+    return result
+
+
+def parity_of(
+    artifact: Artifact,
+    program: Program,
+    source: ImageSource,
+    *,
+    layer_images: int = ParityOptions.layer_images,
+    images: int | None = ParityOptions.images,
+    **options: str,
+) -> Parity:
+    """Compare an artifact with the program it was compiled from; see `compare`.
+
+    Raises InputError for a source that is pre-processed or labelled otherwise than the program,
+    and for options the target does not have.
+    """
+    chosen = ParityOptions(layer_images=layer_images, images=images)
+    check_same_input(source, program.info.preprocessing, program.info.labels)
+    runner = open_artifact(artifact, **options)
+    layers = _layers(runner, program, source, _spread(len(source), chosen.layer_images))
+    order = _spread(len(source), chosen.images)
+    expected, found = _predictions(runner, program, source, order, artifact.folder.name)
+    labels = source.labels[order]
+    return Parity(
+        target=artifact.manifest.target,
         engine=runner.engine,
-        artifact_sha256=artifact.manifest["artifact"]["sha256"],
-        program_sha256=loaded.sha256,
-        dataset_sha256=dataset.sha256,
+        artifact_sha256=artifact.manifest.artifact.sha256,
+        program_sha256=program.sha256,
+        dataset_sha256=source.sha256,
         layers=tuple(layers),
-        layer_images=min(layer_images, len(dataset)),
+        layer_images=min(chosen.layer_images, len(source)),
         first_departure=next((row.name for row in layers if row.max_steps), None),
         images=len(order),
         agreement_percent=_percent(found == expected),
         top1_percent=_percent(found == labels),
         program_top1_percent=_percent(expected == labels),
     )
-    with atomic_path(out, force) as temporary:
-        temporary.write_text(json.dumps(result.to_json(), indent=1, allow_nan=False) + "\n")
-    return result
 
 
 def check_agreement(found: dict[str, Parity], min_agreement: float | None) -> None:
@@ -139,14 +162,10 @@ def check_agreement(found: dict[str, Parity], min_agreement: float | None) -> No
 
 def open_artifact(artifact: Artifact, **options: str) -> Runner:
     """The runner of an artifact's target. Raises InputError for options it does not have."""
-    target = load_target(artifact.manifest["target"])
-    for name, value in options.items():
-        choices = target.RUN_OPTIONS.get(name)
-        if choices is None:
-            raise InputError(f"--{name} is not an option of {target.NAME} artifacts")
-        if value not in choices:
-            raise InputError(f"--{name} {value!r} is not one of {', '.join(choices)}")
-    return target.open_runner(artifact, **options)
+    name = artifact.manifest.target
+    target = load_target(name)
+    chosen = make_options(name, target.RunOptions, options, "RunOptions")
+    return target.open_runner(artifact, **vars(chosen))
 
 
 def find_program(artifact: Artifact, given: Path | None) -> Path:
@@ -154,31 +173,29 @@ def find_program(artifact: Artifact, given: Path | None) -> Path:
 
     Raises InputError where there is none, or the given one is another.
     """
-    entry, folder = artifact.manifest["program"], artifact.folder.resolve()
+    entry, folder = artifact.manifest.program, artifact.folder.resolve()
     if given is not None:
-        if sha256_file(given) != entry["sha256"]:
+        if sha256_file(given) != entry.sha256:
             raise InputError(
                 f"{artifact.folder} was not compiled from {given}: its sha256 is another"
             )
         return given
     for place in (folder.parent, folder.parent.parent, Path.cwd()):
-        path = place / (entry["file"] or "")
-        if path.is_file() and sha256_file(path) == entry["sha256"]:
+        path = place / (entry.file or "")
+        if path.is_file() and sha256_file(path) == entry.sha256:
             return path
     raise InputError(
-        f"the program of {artifact.folder} ({entry['file'] or 'never saved'}, sha256 "
-        f"{entry['sha256'][:12]}) is not beside it; name it with --program M.evq"
+        f"the program of {artifact.folder} ({entry.file or 'never saved'}, sha256 "
+        f"{entry.sha256[:12]}) is not beside it; name it with --program M.evq"
     )
 
 
-def _layers(
-    runner: Runner, program: Program, dataset: ImageSet, rules: Preprocessing, order: list[int]
-) -> list[Layer]:
+def _layers(runner: Runner, program: Program, source: ImageSource, order: list[int]) -> list[Layer]:
     totals: dict[str, _Difference] = {}
     with Progress(f"layers of {runner.engine}", len(order), "images") as progress:
         for chunk in _chunks(order):
-            pixels = dataset.pixels(chunk, rules)
-            expected = dict(program.tensors(rules.normalise(pixels)))
+            pixels = source.pixels(chunk)
+            expected = dict(program.tensors(source.preprocessing.normalise(pixels)))
             for name, values in runner.tensors(pixels, program):
                 total = totals.setdefault(name, _Difference(program.graph().quantizer(name)))
                 total.add(values, expected.pop(name).numpy())
@@ -223,8 +240,7 @@ class _Difference:
 def _predictions(
     runner: Runner,
     program: Program,
-    dataset: ImageSet,
-    rules: Preprocessing,
+    source: ImageSource,
     order: list[int],
     title: str,
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -232,8 +248,8 @@ def _predictions(
     expected, found = [], []
     with Progress(title, len(order), "images") as progress:
         for chunk in _chunks(order):
-            pixels = dataset.pixels(chunk, rules)
-            expected.append(program.run(rules.normalise(pixels)).numpy().argmax(1))
+            pixels = source.pixels(chunk)
+            expected.append(program.run(source.preprocessing.normalise(pixels)).numpy().argmax(1))
             found.append(runner.scores(pixels).argmax(1))
             progress.update(progress.done + len(chunk))
     return np.concatenate(expected), np.concatenate(found)
@@ -292,12 +308,12 @@ def print_table(found: dict[str, Parity], every: bool = False, worst: int = 12) 
     for name in found:
         for heading, _ in COLUMNS:
             table.add_column(f"{name}\n{heading}", justify="right", no_wrap=True)
-    for layer in chosen:
+    for tensor in chosen:
         cells = [
-            text(rows[layer][name]) if name in rows[layer] else ""
+            text(rows[tensor][name]) if name in rows[tensor] else ""
             for name in found for _, text in COLUMNS
         ]  # fmt: skip
-        table.add_row(layer, *cells)
+        table.add_row(tensor, *cells)
     # Without a terminal there is no width to fit into: columns must not be cut.
     Console(width=max(console.width, 60 + 40 * len(found))).print(table)
 

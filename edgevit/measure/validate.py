@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import tempfile
 import tomllib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,10 @@ from edgevit.data.images import ImageSet
 from edgevit.errors import GateFailed, InputError
 from edgevit.files import atomic_path, check_target
 from edgevit.measure.devices import open_device, run_on_device
-from edgevit.measure.harness import SOURCES, measuring_options, run_harness
-from edgevit.targets.artifact import load_manifest
+from edgevit.measure.harness import SOURCES, run_harness
+from edgevit.measure.request import GateLimits, HarnessRequest, ValidateOptions
+from edgevit.targets.manifest import Manifest
+from edgevit.tasks import load_task
 from edgevit.tasks.gate import GateResult, gate
 
 SCHEMA_VERSION = 1
@@ -24,27 +26,19 @@ RESULT_NAME = "validation.json"
 _NO_CLASS = -1
 
 
-@dataclass(frozen=True)
-class Limits:
-    """What an artifact must reach: top-1 points below float, percent agreement with the program."""
-
-    max_drop: float
-    min_agreement: float
-
-    @classmethod
-    def of_target(
-        cls, target: str, max_drop: float | None = None, min_agreement: float | None = None
-    ) -> Limits:
-        """The given limits; those not given are the budgets in targets/TARGET/target.toml."""
-        path = SOURCES / "targets" / target / "target.toml"
-        try:
-            budgets = tomllib.loads(path.read_text("utf-8"))["budgets"]
-        except OSError as error:
-            raise InputError(f"unknown target {target!r}: there is no {path}") from error
-        return cls(
-            budgets["max_accuracy_drop_points"] if max_drop is None else max_drop,
-            budgets["min_program_agreement_percent"] if min_agreement is None else min_agreement,
-        )
+def limits_of_target(
+    target: str, max_drop: float | None = None, min_agreement: float | None = None
+) -> GateLimits:
+    """The given limits; those not given are the budgets in targets/TARGET/target.toml."""
+    path = SOURCES / "targets" / target / "target.toml"
+    try:
+        budgets = tomllib.loads(path.read_text("utf-8"))["budgets"]
+    except OSError as error:
+        raise InputError(f"unknown target {target!r}: there is no {path}") from error
+    return GateLimits(
+        budgets["max_accuracy_drop_points"] if max_drop is None else max_drop,
+        budgets["min_program_agreement_percent"] if min_agreement is None else min_agreement,
+    )
 
 
 @dataclass(frozen=True)
@@ -58,7 +52,7 @@ class Validation:
     result: dict[str, Any]
     accuracy: GateResult | None
     agreement: GateResult | None
-    limits: Limits
+    limits: GateLimits
     device: str = "local"  # or "ssh", "adb": the address is its owner's
 
     @property
@@ -102,58 +96,49 @@ class Validation:
 
 
 def validate(
-    artifact: Path,
-    data: Path,
+    request: HarnessRequest,
+    options: ValidateOptions | None = None,
     *,
     out: Path | None = None,
-    program: Path | None = None,
-    max_drop: float | None = None,
-    min_agreement: float | None = None,
-    apply_gates: bool = True,
     force: bool = False,
-    device: str = "local",
-    keep: bool = True,
-    early_stop: bool = False,
-    **harness: Any,
 ) -> Validation:
     """Run the artifact on the images, write the JSON (default: validation.json in the artifact).
 
     The gates compare with the logits recorded in the artifact for exactly these images; for other
-    images `program` (.evq) is run on them first. The limits default to the target's budgets;
-    without `apply_gates` the artifact is only measured. `device` is "local",
-    "ssh://user@host[:port]" or "adb:SERIAL", where what was sent stays if `keep`; `early_stop` ends
-    the run when the gates are decided. Other keywords go to `run_harness` (threads, warmup, limit,
-    backend, runtime, harness, duration_s, bucket_s, mlperf).
+    images `options.program` is run on them first, unless the request names its logits. The limits
+    default to the target's budgets.
 
     Raises InputError for bad input, GateFailed (after writing the JSON) when a gate does not hold,
     ToolMissing when the device cannot be reached.
     """
-    out = artifact / RESULT_NAME if out is None else out
-    transport = open_device(device)
-    if early_stop and not apply_gates:
-        raise InputError("--early-stop ends a run when its gates are decided; --no-gate has none")
-    check_target(out, force)
-    manifest = load_manifest(artifact)
-    limits = Limits.of_target(manifest["target"], max_drop, min_agreement)
+    options = options or ValidateOptions()
+    out = request.artifact / RESULT_NAME if out is None else out
+    transport = open_device(options.device)
+    if request.early_stop is not None:
+        raise InputError("the limits of an early stop are the gates'; ask for it with early_stop")
+    for path in (out, request.out, request.logits, request.dump_inputs, request.profile):
+        if path is not None:
+            check_target(path, force)
+    manifest = Manifest.load(request.artifact)
+    limits = limits_of_target(manifest.target, options.max_drop, options.min_agreement)
     with tempfile.TemporaryDirectory(prefix="edgevit-") as folder:
-        reference = _reference(artifact, manifest, data, program, Path(folder))
-        if reference is None and apply_gates:
+        reference, named = _references(request, manifest, options.program, Path(folder))
+        if reference is None and options.gate:
             raise InputError(
-                f"{artifact} has no recorded logits for the images of {data}, so there is nothing "
-                "to gate on; name the program with --program M.evq, or measure with --no-gate"
+                f"{request.artifact} has no recorded logits for the images of {request.data}, so "
+                "there is nothing to gate on; name the program with --program M.evq, or measure "
+                "with --no-gate"
             )
-        logits = Path(folder) / "logits.safetensors"
-        # The recorded file is left to the harness to find, which then checks its sha256.
-        given = None if reference and reference.parent == artifact else reference
-        if early_stop:
-            harness["early_stop"] = (limits.max_drop, limits.min_agreement)
+        logits = request.logits or Path(folder) / "logits.safetensors"
+        early_stop = limits if options.early_stop else None
+        asked = replace(request, reference=named, logits=logits, early_stop=early_stop)
         if transport is None:
-            result = run_harness(artifact, data, reference=given, logits=logits, **harness)
+            result = run_harness(asked, options.harness)
         else:
-            result = _run_there(transport, artifact, data, given, logits, keep, harness)
-        unseen = _surely_held(result, data, manifest)
+            result = run_on_device(transport, asked, harness=options.harness, keep=options.keep)
+        unseen = _surely_held(result, request.data, manifest)
         accuracy, agreement = _gates(logits, reference, limits.max_drop, unseen)
-    if not apply_gates:
+    if not options.gate:
         accuracy = agreement = None
     kind = "local" if transport is None else transport.kind
     found = Validation(result, accuracy, agreement, limits, kind)
@@ -164,52 +149,48 @@ def validate(
     return found
 
 
-def _reference(
-    artifact: Path, manifest: dict[str, Any], data: Path, program: Path | None, folder: Path
-) -> Path | None:
-    """A reference file for these images: the recorded one, or one made by running the program."""
-    images = ImageSet.open(data, manifest["labels"])
-    recorded = manifest["reference"]
-    if recorded and recorded["dataset_sha256"] == images.sha256:
-        return artifact / recorded["file"]
+def _references(
+    request: HarnessRequest, manifest: Manifest, program: Path | None, folder: Path
+) -> tuple[Path | None, Path | None]:
+    """The program's logits for these images, and the file of them to name to the harness.
+
+    They are the request's, or the recorded ones, which the harness finds itself and checks by
+    their sha256, or made in `folder` by running the program; None where there are none.
+    """
+    if request.reference is not None:
+        return request.reference, request.reference
+    images = ImageSet.open(request.data, manifest.labels)
+    recorded = manifest.reference
+    if recorded and recorded.dataset_sha256 == images.sha256:
+        return request.artifact / recorded.file, None
     if program is None:
-        return None
-    from edgevit.data.batches import PixelSource, logits_of
+        return None, None
+    from edgevit.data.batches import outputs_of
     from edgevit.data.distributed import Group
-    from edgevit.data.images import Preprocessing
+    from edgevit.data.source import ImageFolder
     from edgevit.files import sha256_file
     from edgevit.program import Program, Reference
 
-    if sha256_file(program) != manifest["program"]["sha256"]:
-        raise InputError(f"{artifact} was not compiled from {program}: its sha256 is another")
-    source = PixelSource(images, Preprocessing.from_json(manifest["preprocessing"]))
-    everything = range(len(images))
-    logits = logits_of(
-        Program.load(program).run, source, everything, Group.alone(), "program on the images"
+    if sha256_file(program) != manifest.program.sha256:
+        raise InputError(
+            f"{request.artifact} was not compiled from {program}: its sha256 is another"
+        )
+    source = ImageFolder(request.data, classes=manifest.labels, like=manifest.preprocessing)
+    logits = outputs_of(
+        Program.load(program).run,
+        load_task(manifest.task).kept,
+        source,
+        range(len(source)),
+        Group.alone(),
+        "program on the images",
     )
     path = folder / "reference.safetensors"
     names = tuple(name for name, _ in images.entries)
     path.write_bytes(Reference(logits.numpy(), names, images.sha256).to_bytes())
-    return path
+    return path, path
 
 
-def _run_there(
-    transport: Any, artifact: Path, data: Path, reference: Path | None, logits: Path, keep: bool,
-    harness: dict[str, Any],
-) -> dict[str, Any]:  # fmt: skip
-    """`run_harness`'s keywords, sorted into numbers and files for a device."""
-    if harness.pop("plan_cache", None) is not None:
-        raise InputError("--plan-cache names a folder of this machine; --device has no use for it")
-    files = {name: harness.pop(name, None) for name in ("backend", "runtime", "harness")}
-    words = measuring_options(**harness)
-    return run_on_device(
-        transport, artifact, data, words, logits=logits, reference=reference, keep=keep, **files
-    )
-
-
-def _surely_held(
-    result: dict[str, Any], data: Path, manifest: dict[str, Any]
-) -> list[tuple[str, int]]:
+def _surely_held(result: dict[str, Any], data: Path, manifest: Manifest) -> list[tuple[str, int]]:
     """(path, label) of the images that an early stop left out because both gates hold anyway.
 
     After a stop because a gate fails there are none to add: it fails on the images run, too.
@@ -217,7 +198,7 @@ def _surely_held(
     stop = result["early_stop"]
     if stop is None or not stop["stopped"] or stop["verdict"] != "holds":
         return []
-    entries = ImageSet.open(data, manifest["labels"]).entries
+    entries = ImageSet.open(data, manifest.labels).entries
     wanted = min(result["limit"] or len(entries), len(entries))
     chosen = [entries[i * len(entries) // wanted] for i in range(wanted)]
     return chosen[result["accuracy"]["count"] :]

@@ -16,8 +16,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from edgevit.data.options import PreprocessingOptions
 from edgevit.errors import InputError
 from edgevit.files import sha256_file
+from edgevit.limits import MAX_IMAGE_SIZE
 from edgevit.models import tensorfile
 from edgevit.models.recognise import STATISTICS_COUNTER, Match, check_names_and_shapes, recognise
 from edgevit.models.repvit import (
@@ -32,7 +34,6 @@ from edgevit.models.repvit import (
 METADATA_KEY = "edgevit"
 METADATA_SCHEMA_VERSION = 1
 FLOAT_TYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
-MAX_IMAGE_SIZE_PX = 4096
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,7 @@ def load(
     *,
     variant: str | None = None,
     weights: str | None = None,
-    image_size: int = 224,
+    image_size: int = PreprocessingOptions.image_size,
 ) -> Loaded:
     """Load a RepViT checkpoint (.pth, .pt or .safetensors; float16 to float64).
 
@@ -94,8 +95,8 @@ def load(
     """
     if variant is not None and variant not in VARIANTS:
         raise InputError(f"unknown variant {variant!r}; use one of {', '.join(VARIANTS)}")
-    if not 32 <= image_size <= MAX_IMAGE_SIZE_PX:
-        raise InputError(f"image size {image_size} px; use 32 to {MAX_IMAGE_SIZE_PX}")
+    if not 32 <= image_size <= MAX_IMAGE_SIZE:
+        raise InputError(f"image size {image_size} px; use 32 to {MAX_IMAGE_SIZE}")
     file = tensorfile.read(path, weights)
     shapes = {
         name: tuple(tensor.shape)
@@ -106,7 +107,9 @@ def load(
     check_names_and_shapes(file.path, match, shapes)
     config, proof = _read_metadata(file, match)
     model = _filled(file, match, config)
-    return Loaded(model, _describe(file, match, model, image_size, proof))
+    info = _describe(file, match, model, image_size, proof)
+    model.checkpoint_info = info
+    return Loaded(model, info)
 
 
 def inspect(
@@ -114,7 +117,7 @@ def inspect(
     *,
     variant: str | None = None,
     weights: str | None = None,
-    image_size: int = 224,
+    image_size: int = PreprocessingOptions.image_size,
 ) -> CheckpointInfo:
     """What the checkpoint is; it is checked as `load` checks it, and raises the same."""
     return load(path, variant=variant, weights=weights, image_size=image_size).info

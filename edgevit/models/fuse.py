@@ -20,17 +20,16 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from edgevit.data.options import PreprocessingOptions
 from edgevit.errors import GateFailed, InputError
 from edgevit.files import atomic_path
 from edgevit.models.checkpoint import METADATA_KEY, METADATA_SCHEMA_VERSION
+from edgevit.models.options import FuseOptions
 from edgevit.models.repvit import RepViT, is_fused, unfused_layers
 
-# Float32 rounding alone moves the logits of a trained net by 1e-6 to 1e-5; one wrong weight, by
-# far more than this.
-DEFAULT_BOUND = 1e-4
+DEFAULT_BOUND = FuseOptions.bound
 NOISE_IMAGES = 8
 NOISE_SEED = 0
-NOISE_IMAGE_SIZE_PX = 224
 NOISE_SOURCE = f"seeded noise (standard normal, seed {NOISE_SEED})"
 BATCH_SIZE = 16
 
@@ -87,7 +86,7 @@ class FuseResult:
     proof: FuseProof
 
 
-def noise_images(image_size: int = NOISE_IMAGE_SIZE_PX) -> Tensor:
+def noise_images(image_size: int = PreprocessingOptions.image_size) -> Tensor:
     """Stand-ins where there are no images: (8, 3, image_size, image_size), standard normal.
 
     The same on every machine and call; the global random state is not touched.

@@ -11,11 +11,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
 
+from edgevit.data.options import PreprocessingOptions
 from edgevit.errors import InputError
 from edgevit.models.layers import (
     BATCH_NORMS,
@@ -26,6 +27,9 @@ from edgevit.models.layers import (
     RepVggDw,
     SqueezeExcite,
 )
+
+if TYPE_CHECKING:
+    from edgevit.models.checkpoint import CheckpointInfo
 
 SqueezeExciteUse = Literal["none", "every", "alternate"]
 
@@ -182,7 +186,11 @@ class RepViT(nn.Module):
 
     With `features_only` it returns a tuple of the chosen stages' maps instead, at strides 4, 8,
     16 and 32 of the input. H and W of at least 32 give every stage a map to work on.
+
+    `checkpoint_info` says what a net was loaded from, None where it was not.
     """
+
+    checkpoint_info: CheckpointInfo | None = None
 
     def __init__(self, config: RepViTConfig) -> None:
         super().__init__()
@@ -255,7 +263,7 @@ def count_parameters(model: nn.Module) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
 
 
-def count_macs(model: RepViT, image_size: int = 224) -> int:
+def count_macs(model: RepViT, image_size: int = PreprocessingOptions.image_size) -> int:
     """Multiply-accumulates of convolutions and linear layers for one square image, in pixels.
 
     Counted on the model as it is now; the figures that papers print are the fused net's.

@@ -132,8 +132,11 @@ class Weighted(Node):
 
     def compute(self, inputs: Sequence[Tensor], weights: Sequence[Tensor] = ()) -> Tensor:
         weight, bias = weights
-        value = self.sum_products(inputs[0], weight, bias)
-        return self.activation.clamped(value) if self.activation else value
+        return self.activated(self.sum_products(inputs[0], weight, bias))
+
+    def activated(self, sums: Tensor) -> Tensor:
+        """What `sum_products` gave, with the activation that is fused behind it."""
+        return self.activation.clamped(sums) if self.activation else sums
 
     def exact(self, inputs: Sequence[Quantizer], output: Quantizer) -> Step:
         """round(float32(sum) * float32(s_in * s_w / s_out)), as the integer kernels compute.

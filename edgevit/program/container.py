@@ -7,7 +7,6 @@ there is nothing to expand. Names are matched against the reader's own list.
 from __future__ import annotations
 
 import io
-import json
 import re
 import struct
 import zipfile
@@ -19,8 +18,6 @@ from edgevit.errors import InputError
 
 MAX_FILE_BYTES = 2**30
 MAX_MEMBERS = 4096
-MAX_DEPTH = 64
-"""Of JSON: no reader or writer of it meets Python's recursion limit later."""
 MAX_SHOWN = 200
 """Characters of a file's own text in an error."""
 FIXED_TIME = (1980, 1, 1, 0, 0, 0)
@@ -83,48 +80,6 @@ def write_zip(target: BinaryIO, members: Mapping[str, bytes]) -> None:
             info = zipfile.ZipInfo(name, FIXED_TIME)
             info.external_attr = 0o644 << 16
             archive.writestr(info, data)
-
-
-def parse_json(data: bytes, what: str) -> Any:
-    """JSON as the standard has it: UTF-8, no NaN or Infinity, no key twice in an object.
-
-    Raises InputError for anything else, for half a surrogate pair, which no file name or terminal
-    takes, and for more than MAX_DEPTH levels.
-    """
-
-    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        keys = dict(pairs)
-        if len(keys) != len(pairs):
-            raise ValueError("a key occurs twice in one object")
-        return keys
-
-    def refuse(constant: str) -> None:
-        raise ValueError(f"{constant} is not JSON")
-
-    try:
-        text = data.decode("utf-8")
-        value = json.loads(text, object_pairs_hook=unique, parse_constant=refuse)
-        _check_text_and_depth(value)
-        return value
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{what} is not valid JSON: {error}") from error
-
-
-def _check_text_and_depth(value: Any) -> None:
-    level = [value]
-    for _ in range(MAX_DEPTH):
-        inner: list[Any] = []
-        for item in level:
-            if isinstance(item, dict):
-                inner += (*item, *item.values())
-            elif isinstance(item, list):
-                inner += item
-            elif isinstance(item, str) and not item.isascii():
-                item.encode()
-        if not inner:
-            return
-        level = inner
-    raise ValueError(f"it is nested more than {MAX_DEPTH} levels deep")
 
 
 def fields(value: Any, what: str, names: tuple[str, ...]) -> tuple[Any, ...]:

@@ -23,10 +23,11 @@ from typing import Any
 
 from edgevit.errors import InputError
 from edgevit.graph import Graph, check_quantized
-from edgevit.program.container import MAX_FILE_BYTES, parse_json, read_zip, write_zip
+from edgevit.program.container import MAX_FILE_BYTES, read_zip, write_zip
 from edgevit.program.graph_file import GRAPH, WEIGHTS, graph_members, read_graph
 from edgevit.program.info import ProgramInfo, Reference
 from edgevit.program.v1 import unpack_v1
+from edgevit.schema import check_json, parse_json
 
 __all__ = ["MAX_FILE_BYTES", "check_info", "check_reference", "pack", "unpack"]
 
@@ -48,17 +49,6 @@ def schema() -> dict[str, Any]:
     """JSON Schema (draft 2020-12) of evq.json."""
     path = Path(__file__).parent.parent / "schemas" / "evq.schema.json"
     return json.loads(path.read_text(encoding="utf-8"))
-
-
-def check_json(value: Any, what: str, rules: dict[str, Any]) -> None:
-    """Raises InputError, saying where, when `value` does not fit a JSON Schema."""
-    from jsonschema import Draft202012Validator
-
-    validator = Draft202012Validator(rules)
-    error = next(iter(validator.iter_errors(value)), None)
-    if error is not None:
-        where = "/".join(str(step) for step in error.absolute_path) or "top level"
-        raise InputError(f"{what}: {where}: {error.message[:200]}")
 
 
 def pack(
@@ -93,7 +83,7 @@ def _check_sizes(members: Mapping[str, bytes]) -> None:
         limit = next(n for pattern, n in _LIMITS.items() if re.fullmatch(pattern, name))
         if len(data) > limit:
             raise InputError(
-                f"{name} would have {len(data)} bytes; a program's has {limit} at most"
+                f"{name} would have {len(data)} bytes; {limit} is the most it may have"
             )
 
 

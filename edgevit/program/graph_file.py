@@ -22,8 +22,9 @@ from edgevit.errors import InputError
 from edgevit.graph import Graph
 from edgevit.graph.quantized import bias_value
 from edgevit.ops import BY_KIND, CLAMPS, HOW, Int8Weights, Node, Quantizer, Weighted
-from edgevit.program.container import fields, parse_json
+from edgevit.program.container import fields
 from edgevit.program.tensors import read_tensors, tensor_bytes
+from edgevit.schema import parse_json
 
 GRAPH, WEIGHTS = "graph.json", "weights.safetensors"
 MAX_NODES, MAX_NAME, MAX_RANK, MAX_SIZE = 16384, 256, 8, 2**31

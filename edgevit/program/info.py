@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from edgevit.data.images import Preprocessing
+from edgevit.choices import PROFILES
+from edgevit.data.images import Preprocessing, check_labels
 from edgevit.errors import InputError
-from edgevit.graph import PROFILES
 from edgevit.program.tensors import read_tensors, tensor_bytes
 
 SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -89,6 +89,7 @@ class ProgramInfo:
         for label in self.labels:
             if label != label.encode("utf-8", "replace").decode():
                 raise InputError(f"the label {label!r} is no UTF-8 text; rename its folder")
+        check_labels(self.labels)
         if self.preprocessing.image_size != self.model.image_size:
             raise InputError(
                 f"preprocessing makes {self.preprocessing.image_size} px images, the model takes "

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+import edgevit
 from edgevit.errors import InputError
 from edgevit.files import atomic_path
 from edgevit.graph import Graph, check_quantized, quantize_graph
@@ -149,6 +150,13 @@ class Program:
             temporary.write_bytes(data)
         self.file_name, self._sha256 = path.name, hashlib.sha256(data).hexdigest()
         return path
+
+    def compile(
+        self, target: str, folder: str | os.PathLike[str], *, force: bool = False, **options: str
+    ) -> edgevit.Artifact:
+        """Compile for a target ("tflite", "coreml", "tensorrt"); see `edgevit.compile`."""
+        # By the package's front door: targets are built upon programs, not the reverse.
+        return edgevit.compile(self, target, folder, force=force, **options)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Program:

@@ -1,15 +1,16 @@
-"""Distillation: where the teacher comes from, and the loss that pulls the student to it."""
+"""Where the teacher of a distillation comes from."""
 
 from __future__ import annotations
 
+import copy
 import importlib
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from edgevit.data.batches import weights_channels_last
 from edgevit.errors import InputError
 
 Teacher = Callable[[Tensor], Tensor]
@@ -17,15 +18,19 @@ Teacher = Callable[[Tensor], Tensor]
 
 
 def load_teacher(
-    source: str | None, float_net: nn.Module, device: torch.device | str = "cpu"
+    source: Teacher | str | None, float_net: nn.Module, device: torch.device | str = "cpu"
 ) -> Teacher:
-    """The float net itself (None), a RepViT checkpoint's net, or what `module:function` returns.
+    """The float net itself (None), a checkpoint's, what `module:function` returns, or the given.
 
     The function is called without arguments and returns the teacher. It is the user's own code:
-    it is imported, so name only what you trust. Raises InputError when it cannot be had.
+    it is imported, so name only what you trust. Raises InputError when it cannot be loaded.
     """
     if source is None:
         return _frozen(float_net, device)
+    if isinstance(source, nn.Module):
+        return _frozen(copy.deepcopy(source), device)
+    if not isinstance(source, str):
+        return source
     if Path(source).suffix in (".pth", ".pt", ".safetensors"):
         from edgevit.models.checkpoint import load
         from edgevit.models.repvit import is_fused
@@ -48,28 +53,4 @@ def load_teacher(
 
 
 def _frozen(model: nn.Module, device: torch.device | str) -> nn.Module:
-    frozen = model.eval().requires_grad_(False).to(device)
-    return frozen.to(memory_format=torch.channels_last)
-
-
-def distillation_loss(
-    student: Tensor,
-    teacher: Tensor,
-    labels: Tensor,
-    temperature: float,
-    teacher_weight: float,
-    label_weight: float,
-) -> Tensor:
-    """teacher_weight * T² * KL(teacher || student at T) + label_weight * cross-entropy, a scalar.
-
-    Hinton et al., arXiv 1503.02531; logits are float32 (N, classes), labels int64 (N,).
-    """
-    loss = student.new_zeros(())
-    if teacher_weight:
-        target = F.log_softmax(teacher / temperature, dim=1)
-        found = F.log_softmax(student / temperature, dim=1)
-        divergence = F.kl_div(found, target, log_target=True, reduction="batchmean")
-        loss = loss + teacher_weight * temperature**2 * divergence
-    if label_weight:
-        loss = loss + label_weight * F.cross_entropy(student, labels)
-    return loss
+    return weights_channels_last(model.eval().requires_grad_(False).to(device))

@@ -95,7 +95,7 @@ def _build_and_load(library: Path) -> None:
     """Compile in a folder of this process's own: torch's build lock would outlive a killed run."""
     from torch.utils import cpp_extension
 
-    print("building the fake-quantize kernel (once, half a minute) ...", file=sys.stderr)
+    log.info("building the fake-quantize kernel (once, half a minute) ...")
     library.parent.mkdir(parents=True, exist_ok=True)
     # The loader calls `ninja`, which pip put beside this interpreter.
     path = os.environ.get("PATH", "")

@@ -13,19 +13,20 @@ import torch
 from torch import Tensor
 
 from edgevit.data.batches import (
-    PixelSource,
     augment,
     channels_last,
-    logits_of,
+    outputs_of,
     prefetched,
     training_batch,
 )
 from edgevit.data.distributed import Group
+from edgevit.data.source import ImageSource
 from edgevit.progress import Progress
-from edgevit.quantize.distill import Teacher, distillation_loss
+from edgevit.quantize.distill import Teacher
 from edgevit.quantize.net import QuantizedNet
 from edgevit.quantize.options import QuantizeOptions
 from edgevit.quantize.snapshot import read_snapshot, write_snapshot
+from edgevit.tasks import LossWeights, Task
 
 
 @dataclass
@@ -45,7 +46,8 @@ class FineTuner:
         self,
         net: QuantizedNet,
         teacher: Teacher,
-        source: PixelSource,
+        task: Task,
+        source: ImageSource,
         train: list[int],
         holdout: list[int],
         options: QuantizeOptions,
@@ -53,10 +55,13 @@ class FineTuner:
         snapshot: Path,
         snapshot_interval_s: float = 60.0,
     ) -> None:
-        self.net, self.teacher, self.source = net, teacher, source
+        self.net, self.teacher, self.task, self.source = net, teacher, task, source
         self.train_indices, self.holdout = train, holdout
         self.options, self.group = options, group
         self.snapshot, self.snapshot_interval_s = snapshot, snapshot_interval_s
+        self.weights = LossWeights(
+            options.temperature, options.teacher_weight, options.label_weight
+        )
         self.steps = options.steps(len(train))
         self.snap_step = options.snap_step(self.steps)
         self.history = History()
@@ -143,9 +148,7 @@ class FineTuner:
         self.net.train()
         with torch.no_grad():
             wanted = self.teacher(images)
-        loss = distillation_loss(
-            self.net(images), wanted, labels, o.temperature, o.teacher_weight, o.label_weight
-        )
+        loss = self.task.loss(self.net(images), wanted, labels, self.weights)
         # Each process's mean counts by its share of the batch.
         (loss * (len(images) / o.batch_size)).backward()
         used = [p for p in self.parameters.values() if p.grad is not None]
@@ -179,7 +182,6 @@ class FineTuner:
 
     @torch.no_grad()
     def _evaluate(self) -> None:
-        o = self.options
         live = {n: p.detach().clone() for n, p in self.parameters.items()} if self.ema else {}
         for name, average in self.ema.items():
             if name not in ("log_scale", "weight_log_scale", "zero_point"):
@@ -187,29 +189,19 @@ class FineTuner:
         self.net.eval()
         labels = torch.from_numpy(self.source.labels[self.holdout])
         if self._holdout_teacher is None:
-            self._holdout_teacher = logits_of(
-                self.teacher, self.source, self.holdout, self.group, "teacher on hold-out"
-            )
-        found = logits_of(self.net, self.source, self.holdout, self.group, "evaluate on hold-out")
-        loss = distillation_loss(
-            found, self._holdout_teacher, labels, o.temperature, o.teacher_weight, o.label_weight
-        )
-        agree = (found.argmax(1) == self._holdout_teacher.argmax(1)).double().mean()
-        top1 = (found.argmax(1) == labels).double().mean()
-        self.history.evaluations.append(
-            {
-                "step": self.history.step,
-                "holdout_loss": float(loss),
-                "holdout_top1": 100 * float(top1),
-                "holdout_agreement": 100 * float(agree),
-            }
-        )
-        best = self.history.best_loss
-        if best is None or float(loss) < best:
-            self.history.best_loss, self.history.best_step = float(loss), self.history.step
+            self._holdout_teacher = self._outputs(self.teacher, "teacher on hold-out")
+        found = self._outputs(self.net, "evaluate on hold-out")
+        figures = self.task.selection(found, self._holdout_teacher, labels, self.weights)
+        self.history.evaluations.append({"step": self.history.step, **figures})
+        loss, best = figures["holdout_loss"], self.history.best_loss
+        if best is None or loss < best:
+            self.history.best_loss, self.history.best_step = loss, self.history.step
             self.best = {n: t.detach().clone() for n, t in self.net.state_dict().items()}
         for name, value in live.items():
             self.parameters[name].copy_(value)
+
+    def _outputs(self, net: Teacher, title: str) -> Tensor:
+        return outputs_of(net, self.task.kept, self.source, self.holdout, self.group, title)
 
     def _save(self) -> None:
         if self.group.is_main:

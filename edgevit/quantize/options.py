@@ -5,75 +5,106 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal
 
-from edgevit.data.batches import AUGMENTATIONS
+from edgevit.choices import Activation, Augmentation, Profile
 from edgevit.errors import InputError
-from edgevit.graph import PROFILES
-from edgevit.graph.passes import ACTIVATIONS
+from edgevit.options import check, option
 
 
 @dataclass(frozen=True)
 class QuantizeOptions:
-    """Options of `edgevit quantize`. Raises InputError when one is out of range.
+    """Options of a quantization. Raises InputError when one is out of range.
 
     `epochs` counts passes over the fine-tuning images (0: post-training quantization only).
     The last `snapped_share` of the steps runs with every scale frozen at an fp16 value.
     Learning rates are the peaks of a cosine schedule; `scale_lr` acts on the logarithm of the
-    scales. `holdout` is the share of the training images that only selects the best state.
-    `activation` takes the place of every GELU of the fused net.
+    scales. `holdout` is the share of the training images that only selects the best checkpoint.
+    `activation` takes the place of every GELU of the fused net. `max_drop` is in percentage
+    points of top-1.
     """
 
-    profile: str = "portable"
-    activation: str = "gelu"
-    seed: int = 0
-    calibration_images: int = 256
-    epochs: float = 4.0
-    batch_size: int = 32
-    lr: float = 1e-4
-    scale_lr: float = 1e-3
-    weight_decay: float = 0.0
-    warmup: float = 0.02
-    temperature: float = 2.0
-    teacher_weight: float = 1.0
-    label_weight: float = 0.0
-    ema: float = 0.99
-    augment: str = "flip"
-    snapped_share: float = 0.3
-    holdout: float = 0.1
-    evaluations: int = 8
-    max_drop: float = 0.5
+    profile: Profile = option(
+        "portable",
+        "portable: symmetric activations, which every target runs; "
+        "asymmetric: TFLite and Core ML only.",
+    )
+    activation: Activation = option(
+        "gelu",
+        "Activation that replaces every GELU; NNAPI lacks GELU, and the fine-tuning adapts the "
+        "weights to the replacement.",
+    )
+    seed: int = option(0, "Seed of every random choice.", minimum=0, below=2**32, metavar="N")
+    calibration_images: int = option(
+        256, "Training images that calibrate the scales.", minimum=1, metavar="N"
+    )
+    epochs: float = option(
+        4.0,
+        "Passes over the training images; 0 is post-training quantization only.",
+        minimum=0,
+        metavar="N",
+    )
+    batch_size: int = option(32, "Images per training step.", minimum=1, metavar="N")
+    lr: float = option(1e-4, "Peak learning rate of the weights.", minimum=0, metavar="RATE")
+    scale_lr: float = option(
+        1e-3, "Peak learning rate of the logarithms of the scales.", minimum=0, metavar="RATE"
+    )
+    weight_decay: float = option(0.0, "Weight decay of the optimizer.", minimum=0, metavar="RATE")
+    warmup: float = option(
+        0.02,
+        "Fraction of steps in which the learning rate rises to its peak.",
+        minimum=0,
+        below=1,
+        metavar="FRACTION",
+    )
+    temperature: float = option(2.0, "Temperature of the distillation.", above=0, metavar="T")
+    teacher_weight: float = option(
+        1.0, "Weight of the distillation in the loss.", minimum=0, metavar="WEIGHT"
+    )
+    label_weight: float = option(
+        0.0, "Weight of the true labels in the loss.", minimum=0, metavar="WEIGHT"
+    )
+    ema: float = option(
+        0.99,
+        "Decay of the weights' moving average; 0 takes none.",
+        minimum=0,
+        below=1,
+        metavar="FRACTION",
+    )
+    augment: Augmentation = option(
+        "flip",
+        "Random changes of the training images: flip mirrors them left to right; dihedral also "
+        "turns them by quarters, for aerial images.",
+    )
+    snapped_share: float = option(
+        0.3,
+        "Fraction of steps trained with frozen FP16 scales.",
+        minimum=0,
+        below=1,
+        metavar="FRACTION",
+    )
+    holdout: float = option(
+        0.1,
+        "Fraction of the training images that selects the best checkpoint.",
+        minimum=0,
+        below=1,
+        metavar="FRACTION",
+    )
+    evaluations: int = option(
+        8, "Number of checkpoints evaluated to pick the best.", minimum=1, metavar="N"
+    )
+    max_drop: float = option(
+        0.5, "Gate: top-1 points that the program may lose against float.", metavar="POINTS"
+    )
 
     def __post_init__(self) -> None:
-        positive = ("calibration_images", "batch_size", "temperature", "evaluations")
-        shares = ("warmup", "snapped_share", "holdout", "ema")
-        not_negative = (
-            "epochs",
-            "lr",
-            "scale_lr",
-            "weight_decay",
-            "teacher_weight",
-            "label_weight",
-        )
-        checks = (
-            [(name, getattr(self, name) > 0, "above 0") for name in positive]
-            + [(name, 0 <= getattr(self, name) < 1, "from 0 to below 1") for name in shares]
-            + [(name, getattr(self, name) >= 0, "0 or more") for name in not_negative]
-            + [("profile", self.profile in PROFILES, f"one of {', '.join(PROFILES)}")]
-            + [("activation", self.activation in ACTIVATIONS, f"one of {', '.join(ACTIVATIONS)}")]
-            + [("augment", self.augment in AUGMENTATIONS, f"one of {', '.join(AUGMENTATIONS)}")]
-            + [("seed", 0 <= self.seed < 2**32, "from 0 to 2**32 - 1")]
-        )
-        for name, good, rule in checks:
-            if not good:
-                value = getattr(self, name)
-                raise InputError(f"--{name.replace('_', '-')} is {value}, it must be {rule}")
+        check(self)
         if self.epochs and not self.teacher_weight and not self.label_weight:
             raise InputError(
                 "--teacher-weight and --label-weight are both 0: nothing to learn from"
             )
         if self.epochs and not self.holdout:
-            raise InputError("--holdout 0 leaves no images to select the best state on")
+            raise InputError("--holdout 0 leaves no images to select the best checkpoint on")
 
     def steps(self, images: int) -> int:
         """Fine-tuning steps for this many images."""
@@ -85,6 +116,27 @@ class QuantizeOptions:
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
+
+
+@dataclass(frozen=True)
+class MachineOptions:
+    """Where and how a quantization runs. Raises InputError when a value is out of range."""
+
+    threads: int | None = option(
+        None, "CPU threads to use.", minimum=1, metavar="N", default_text="all cores"
+    )
+    device: Literal["cpu", "cuda"] = option("cpu", "Device that trains and evaluates.")
+    snapshot_interval_s: float = option(
+        60.0,
+        "Seconds between saved states, the most work that an interrupted run loses.",
+        minimum=0,
+        metavar="S",
+        cli_name="snapshot-interval",
+    )
+    fresh: bool = option(False, "Discard the state of an interrupted run.")
+
+    def __post_init__(self) -> None:
+        check(self)
 
 
 def run_key(options: QuantizeOptions, **facts: Any) -> str:

@@ -1,245 +1,274 @@
-"""`edgevit quantize`, end to end: fuse, calibrate, correct, fine-tune, snap, prove, write."""
+"""`edgevit.quantize`, end to end: trace, calibrate, correct, fine-tune, snap, prove."""
 
 from __future__ import annotations
 
 import copy
 import json
+import logging
+import os
 import platform
-import shutil
-import sys
 from collections.abc import Callable
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 import edgevit
-from edgevit.data.batches import PixelSource, channels_last, draw, logits_of, split
+from edgevit.data.batches import (
+    batch_of,
+    channels_last,
+    draw,
+    outputs_of,
+    split,
+    weights_channels_last,
+)
 from edgevit.data.distributed import Group
-from edgevit.data.images import ImageSet, Preprocessing
-from edgevit.errors import InputError
-from edgevit.files import check_target
-from edgevit.graph import Graph, trace
+from edgevit.data.sequence import Images, as_source
+from edgevit.data.source import ImageSource
+from edgevit.errors import GateFailed, InputError
+from edgevit.graph import Graph
 from edgevit.graph.float_run import GraphNet
 from edgevit.graph.passes import swap_gelus
-from edgevit.models.checkpoint import CheckpointInfo, load
-from edgevit.models.fuse import FuseResult, fuse
 from edgevit.ops import Quantizer
 from edgevit.program import Metric, ModelInfo, Program, ProgramInfo, Reference, build_program
-from edgevit.quantize.distill import load_teacher
+from edgevit.quantize.deterministic import deterministic
+from edgevit.quantize.distill import Teacher, load_teacher
 from edgevit.quantize.finetune import FineTuner, History
 from edgevit.quantize.net import QuantizedNet
-from edgevit.quantize.options import QuantizeOptions, run_key
+from edgevit.quantize.options import MachineOptions, QuantizeOptions, run_key
 from edgevit.quantize.place import place
 from edgevit.quantize.ptq import correct_biases
-from edgevit.quantize.snapshot import read_snapshot, remove_leftovers, write_snapshot
-from edgevit.tasks.gate import GateResult, gate
+from edgevit.quantize.run_folder import run_folder
+from edgevit.quantize.snapshot import read_snapshot, write_snapshot
+from edgevit.quantize.subject import Subject, key_of, module_of, subject_of
+from edgevit.tasks import Gate, Task, load_task
 
 CALIBRATION_BATCH = 16
 BIAS_IMAGES = 256
 PROOF_IMAGES = 64
 REPORT_SHARE = 0.1
-UNFINISHED_MARKER = ".run.json"
 
-
-@dataclass(frozen=True)
-class Source:
-    """What a run starts from; see `edgevit quantize --help` for each."""
-
-    checkpoint: Path
-    data: Path
-    preprocessing: Preprocessing
-    eval_data: Path | None = None
-    labels: tuple[str, ...] | None = None
-    teacher: str | None = None
-    variant: str | None = None
-    weights: str | None = None
-    author: str | None = None
-    license: str | None = None
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Result:
-    """The program that was written and what was measured on the reported images."""
+    """A quantized program, and what was measured on the reported images.
+
+    metrics     by name, such as "float_top1", as fractions of 1
+    history     the states that fine-tuning evaluated; none without fine-tuning
+    """
 
     program: Program
-    path: Path
-    gate: GateResult
+    gate: Gate
     metrics: dict[str, float]
     history: History
 
 
-@dataclass
-class Run:
-    """The open parts of a run: nets, images, index lists, and where its state is kept."""
+@dataclass(frozen=True)
+class Parts:
+    """The images of a run: training and selection draw on one source, the report on its own."""
 
-    source: Source
-    options: QuantizeOptions
-    group: Group
-    say: Callable[[str], None]
-    folder: Path
-    info: CheckpointInfo
-    fused: FuseResult
-    images: PixelSource
-    report: PixelSource
-    train_part: list[int]
-    holdout_part: list[int]
-    report_part: list[int]
-    key: str
+    images: ImageSource
+    report: ImageSource
+    train: list[int]
+    holdout: list[int]
+    reported: list[int]
 
     @property
-    def float_net(self) -> nn.Module:
-        return self.fused.net
+    def report_labels(self) -> np.ndarray:
+        return self.report.labels[self.reported]
 
-    @cached_property
-    def graph(self) -> Graph:
-        """The float net's graph, with the activation to be quantized."""
-        size = self.source.preprocessing.image_size
-        return swap_gelus(trace(self.float_net, (3, size, size)), self.options.activation)
+
+@dataclass(frozen=True)
+class Run:
+    """The open parts of a run; `about` is what the caller adds to the program's provenance."""
+
+    subject: Subject
+    task: Task
+    parts: Parts
+    options: QuantizeOptions
+    teacher: Teacher
+    group: Group
+    folder: Path
+    graph: Graph
+    about: dict[str, Any]
+
+    def say(self, text: str) -> None:
+        """Log a line, once for all processes."""
+        if self.group.is_main:
+            log.info(text)
+
+    def outputs(self, net: Callable[[Tensor], Any], title: str, group: Group) -> Tensor:
+        """What the task keeps of a net's outputs on the reported images, float32 (N, K)."""
+        parts, title = self.parts, f"{title} on report images"
+        return outputs_of(net, self.task.kept, parts.report, parts.reported, group, title)
 
 
 def quantize(
-    source: Source,
-    out: Path,
-    options: QuantizeOptions,
+    model: nn.Module | str | os.PathLike[str],
+    train: Images,
+    val: Images | None = None,
+    options: QuantizeOptions | None = None,
     *,
-    force: bool = False,
+    teacher: nn.Module | Teacher | str | None = None,
+    task: str = "classification",
+    name: str | None = None,
+    author: str | None = None,
+    license: str | None = None,
+    run_dir: str | os.PathLike[str] | None = None,
     fresh: bool = False,
-    device: str = "cpu",
-    snapshot_interval_s: float = 60.0,
-    say: Callable[[str], None] = lambda text: print(text, file=sys.stderr, flush=True),
+    device: str = MachineOptions.device,
+    snapshot_interval_s: float = MachineOptions.snapshot_interval_s,
+    **changed: Any,
 ) -> Result:
-    """Quantize a checkpoint and write the program (.evq) to `out`.
+    """Quantize a trained net to INT8 with learned scales, gated on accuracy.
 
-    State is kept in the folder `out`.run while it works: a run that was killed goes on from
-    there, to the same final weights; `fresh` discards it instead. The folder is removed once the
-    program is written, and kept when the gate fails (a larger `max_drop` then costs no training).
+        result = quantize(model, train, val, epochs=4, max_drop=0.5)
+        result.program.save("model.evq")
 
-    Raises InputError for bad input, GateFailed when the drop against float on the reported images
-    is over `options.max_drop`; the program is not written then.
+    model       any traceable net of operations that edgevit knows, or a RepViT checkpoint's path;
+                it is left as it is
+    train       labelled images that calibrate, train and select: an ImageFolder or another source,
+                a sequence of (image, class), a DataLoader
+    val         images that the accuracy is reported on; default: a tenth of `train`, held out.
+                Where they do not say how they are pre-processed, they are as `train`
+    options     how; single ones may be given by name as well (`epochs=4`, see QuantizeOptions)
+    teacher     what the student learns from: a net, a function from images to outputs, a
+                checkpoint, or "module:function"; default: the float net
+    task        what the outputs mean
+    name, author, license
+                for the program and the artifacts' metadata; the default name is the net's
+    run_dir     a folder that keeps the state: the same call goes on from there after a kill, to
+                the same weights, and `fresh` discards it; default: a temporary folder
+    device      "cpu" or "cuda"
+
+    torch's settings and random state are left as they are. Raises InputError for bad input;
+    GateFailed, whose `result` is the Result all the same, when the drop against float on the
+    reported images is over `max_drop`.
     """
-    check_target(out, force)
+    options = _options(options, changed)
     group = Group(device)
-    torch.use_deterministic_algorithms(True)
-    run = _open(source, out, options, group, fresh, say if group.is_main else lambda _text: None)
-    float_logits = _measure(run, run.float_net, "float")
+    chosen_task = load_task(task)
+    images = as_source(train)
+    report = images if val is None else as_source(val, images.preprocessing, images.classes)
+    module = module_of(model, images.preprocessing.image_size)
+    with deterministic():
+        parts = _divide(images, report, options)
+        subject = _subject(module, parts, options, name, group)
+        shapes = [subject.graph.shape(output) for output in subject.graph.outputs]
+        chosen_task.check(shapes, len(images.classes))
+        taught = load_teacher(teacher, copy.deepcopy(subject.net), group.device)
+        key = _key(subject, parts, options, teacher, task, group)
+        # Last: what is refused before leaves no folder behind.
+        with run_folder(None if run_dir is None else Path(run_dir), key, fresh, group) as folder:
+            run = Run(
+                subject=subject,
+                task=chosen_task,
+                parts=parts,
+                options=options,
+                teacher=taught,
+                group=group,
+                folder=folder,
+                graph=swap_gelus(subject.graph, options.activation),
+                about={k: v for k, v in (("author", author), ("license", license)) if v},
+            )
+            return _run(run, snapshot_interval_s, _teacher_name(teacher))
+
+
+def _run(run: Run, snapshot_interval_s: float, teacher_name: str) -> Result:
+    parts = run.parts
+    run.say(
+        f"{run.subject.name}, {len(parts.images.classes)} classes, "
+        f"{parts.images.preprocessing.image_size} px; fine-tuning on {len(parts.train)} images, "
+        f"selecting on {len(parts.holdout)}, reporting on {len(parts.reported)}"
+    )
+    float_outputs = run.outputs(run.subject.net, "float", run.group)
     net = _post_training(run)
     metrics = json.loads((run.folder / "ptq.json").read_text())
     history = History()
-    if options.steps(len(run.train_part)):
+    if run.options.steps(len(parts.train)):
         history = _fine_tune(run, net, snapshot_interval_s)
     else:
         net.snap()
-    return _finish(run, net, float_logits, metrics, history, out, force)
+    return _finish(run, net, float_outputs, metrics, history, teacher_name)
 
 
-def _open(
-    source: Source,
-    out: Path,
-    options: QuantizeOptions,
-    group: Group,
-    fresh: bool,
-    say: Callable[[str], None],
-) -> Run:
-    size = source.preprocessing.image_size
-    loaded = load(
-        source.checkpoint, variant=source.variant, weights=source.weights, image_size=size
-    )
-    images = PixelSource(ImageSet.open(source.data, source.labels), source.preprocessing)
-    classes = images.images.classes
-    if len(classes) != loaded.info.num_classes:
+def _options(given: QuantizeOptions | None, changed: dict[str, Any]) -> QuantizeOptions:
+    known = {field.name for field in fields(QuantizeOptions)}
+    if unknown := sorted(set(changed) - known):
         raise InputError(
-            f"{source.data} has {len(classes)} class folders, the checkpoint {source.checkpoint} "
-            f"has {loaded.info.num_classes} classes; give the full list with --labels"
+            f"quantize has no option {', '.join(unknown)}; QuantizeOptions has "
+            f"{', '.join(sorted(known))}"
         )
-    every = len(images.labels)
-    rest, report_part = list(range(every)), list(range(every))
-    report = images
-    if source.eval_data is not None:
-        report = PixelSource(ImageSet.open(source.eval_data, classes), source.preprocessing)
-        report_part = list(range(len(report.labels)))
-        if report.images.sha256 == images.images.sha256:
-            raise InputError(
-                f"--eval-data {source.eval_data} holds the images of --data: accuracy must be "
-                "reported on images that the fine-tuning never saw"
-            )
-    else:
-        rest, report_part = split(every, REPORT_SHARE, options.seed + 1)
-    train, chosen = split(len(rest), options.holdout, options.seed)
-    fused = fuse(
-        loaded.model,
-        images.batch(draw(rest, PROOF_IMAGES, options.seed)),
-        images_source=f"{min(PROOF_IMAGES, len(rest))} images of {source.data.name}",
-        original=loaded.info.proof,
-    )
-    fused.net.to(memory_format=torch.channels_last).to(group.device)
-    key = run_key(
+    return replace(given or QuantizeOptions(), **changed)
+
+
+def _key(
+    subject: Subject,
+    parts: Parts,
+    options: QuantizeOptions,
+    teacher: nn.Module | Teacher | str | None,
+    task: str,
+    group: Group,
+) -> str:
+    return run_key(
         options,
-        checkpoint=loaded.info.sha256,
-        weights=source.weights,
-        data=images.images.sha256,
-        report=report.images.sha256,
-        preprocessing=source.preprocessing.to_json(),
-        labels=classes,
-        teacher=source.teacher,
+        model=subject.key,
+        task=task,
+        data=parts.images.sha256,
+        report=parts.report.sha256,
+        preprocessing=parts.images.preprocessing.to_json(),
+        labels=list(parts.images.classes),
+        teacher=key_of(teacher) if isinstance(teacher, nn.Module) else _teacher_name(teacher),
         threads=torch.get_num_threads(),
         processes=group.size,
         device=group.device.type,
         version=edgevit.__version__,
     )
-    folder = _run_folder(out, key, fresh, group)
-    say(
-        f"{loaded.info.variant}, {loaded.info.num_classes} classes, {size} px; fine-tuning on "
-        f"{len(train)} images, selecting on {len(chosen)}, reporting on {len(report_part)}"
-    )
-    return Run(
-        source, options, group, say, folder, loaded.info, fused, images, report,
-        [rest[i] for i in train], [rest[i] for i in chosen], report_part, key,
-    )  # fmt: skip
 
 
-def _run_folder(out: Path, key: str, fresh: bool, group: Group) -> Path:
-    folder = out.with_name(out.name + ".run")
-    if group.is_main:
-        marker = folder / "run.json"
-        if folder.exists() and fresh:
-            if _foreign_files(folder) and not marker.exists():
-                raise InputError(f"{folder} is not a run folder of edgevit: not removed")
-            shutil.rmtree(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        if not marker.exists():
-            if _foreign_files(folder):
-                raise InputError(f"{folder} holds other files; choose another name for --output")
-            temporary = folder / UNFINISHED_MARKER
-            temporary.write_text(json.dumps({"schema_version": 1, "key": key}))
-            temporary.replace(marker)
-        elif _stored_key(marker) != key:
-            raise InputError(
-                f"{folder} holds the state of a run with other options, data or thread count; "
-                "repeat those to go on with it, or use --fresh to discard it"
-            )
-        remove_leftovers(folder)
-    group.wait()
-    return folder
+def _teacher_name(teacher: nn.Module | Teacher | str | None) -> str:
+    if teacher is None:
+        return "the float net"
+    if isinstance(teacher, str):
+        return teacher
+    return getattr(teacher, "__qualname__", type(teacher).__qualname__)
 
 
-def _foreign_files(folder: Path) -> bool:
-    """Whether there is more than the marker that a killed run had not renamed yet."""
-    return any(path.name != UNFINISHED_MARKER for path in folder.iterdir())
+def _divide(images: ImageSource, report: ImageSource, options: QuantizeOptions) -> Parts:
+    every = len(images)
+    rest, reported = list(range(every)), list(range(len(report)))
+    if report is images:
+        rest, reported = split(every, REPORT_SHARE, options.seed + 1)
+    elif report.sha256 == images.sha256:
+        raise InputError(
+            f"{report.title} holds the training images: accuracy must be reported on images that "
+            "the fine-tuning never saw (val=, or --eval-data)"
+        )
+    if list(report.classes) != list(images.classes):
+        raise InputError(
+            f"{report.title} has other classes than {images.title}; open it with like=the other"
+        )
+    if report.preprocessing != images.preprocessing:
+        raise InputError(
+            f"{report.title} is pre-processed otherwise than {images.title}; open it with like="
+        )
+    train, chosen = split(len(rest), options.holdout, options.seed)
+    return Parts(images, report, [rest[i] for i in train], [rest[i] for i in chosen], reported)
 
 
-def _stored_key(marker: Path) -> str | None:
-    try:
-        return json.loads(marker.read_text("utf-8"))["key"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return None  # of no run that could go on
-
-
-def _measure(run: Run, net: Callable[[Tensor], Tensor], title: str) -> Tensor:
-    return logits_of(net, run.report, run.report_part, run.group, f"{title} on report images")
+def _subject(
+    model: nn.Module, parts: Parts, options: QuantizeOptions, name: str | None, group: Group
+) -> Subject:
+    chosen = draw(sorted(parts.train + parts.holdout), PROOF_IMAGES, options.seed)
+    source = f"{len(chosen)} images of {parts.images.title}"
+    subject = subject_of(model, batch_of(parts.images, chosen), source, name)
+    weights_channels_last(subject.net).to(group.device)
+    return subject
 
 
 def _post_training(run: Run) -> QuantizedNet:
@@ -251,41 +280,42 @@ def _post_training(run: Run) -> QuantizedNet:
     tensors, state = read_snapshot(path)
     activations = {name: Quantizer(**q) for name, q in state["activations"].items()}
     scales = {n.removeprefix("scale."): t for n, t in tensors.items() if n.startswith("scale.")}
-    scales = {name: scales[name].numpy() for name in state["layers"]}
-    net = QuantizedNet(run.graph, activations, scales)
+    ordered = {name: scales[name].numpy() for name in state["layers"]}
+    net = QuantizedNet(run.graph, activations, ordered)
     net.load_state_dict({n[4:]: t for n, t in tensors.items() if n.startswith("net.")})
     return net.to(run.group.device)
 
 
 def _make_post_training(run: Run, path: Path) -> None:
-    o = run.options
-    chosen = draw(run.train_part, o.calibration_images, o.seed)
+    o, parts = run.options, run.parts
+    score_name, score_title = run.task.score_name, run.task.score_title
+    chosen = draw(parts.train, o.calibration_images, o.seed)
     run.say(f"calibrating with NNCF on {len(chosen)} images ...")
-    batch = run.images.batch(chosen)
+    batch = batch_of(parts.images, chosen)
     pieces = [channels_last(piece) for piece in batch.split(CALIBRATION_BATCH)]
     activations, scales, completed = place(run.graph, pieces, o.profile)
     alone = Group.alone()
-    labels = torch.from_numpy(run.report.labels[run.report_part])
+    labels = torch.from_numpy(parts.report_labels)
 
-    def top1(net: nn.Module, title: str) -> float:
-        logits = logits_of(net, run.report, run.report_part, alone, f"{title} on report images")
-        return float((logits.argmax(1) == labels).double().mean())
+    def score(net: nn.Module, title: str) -> float:
+        return run.task.score(run.outputs(net, title, alone), labels)
 
     metrics = {}
     if o.activation != "gelu":
-        metrics["swapped_float_top1"] = top1(GraphNet(run.graph).eval(), o.activation)
+        swapped = score(GraphNet(run.graph).eval(), o.activation)
+        metrics[f"swapped_float_{score_name}"] = swapped
         run.say(
-            f"{o.activation} in place of GELU: float top-1 "
-            f"{100 * metrics['swapped_float_top1']:.2f} % before it is healed"
+            f"{o.activation} in place of GELU: float {score_title} {100 * swapped:.2f} % before it "
+            "is healed"
         )
     net = QuantizedNet(run.graph, activations, scales).eval()
-    metrics["ptq_uncorrected_top1"] = top1(net, "PTQ")
+    before = metrics[f"ptq_uncorrected_{score_name}"] = score(net, "PTQ")
     shift = correct_biases(net, batch[:BIAS_IMAGES])
-    metrics["ptq_top1"] = top1(net, "PTQ, biases corrected")
+    after = metrics[f"ptq_{score_name}"] = score(net, "PTQ, biases corrected")
     run.say(
         f"NNCF and the completion pass: {len(activations)} activation quantizers, {len(completed)} "
-        f"of all quantizers added; top-1 {100 * metrics['ptq_uncorrected_top1']:.2f} %, with bias "
-        f"correction {100 * metrics['ptq_top1']:.2f} % (largest shift {shift:.3g})"
+        f"of all quantizers added; {score_title} {100 * before:.2f} %, with bias correction "
+        f"{100 * after:.2f} % (largest shift {shift:.3g})"
     )
     (run.folder / "ptq.json").write_text(json.dumps(metrics))
     tensors = {f"net.{n}": t for n, t in net.state_dict().items()}
@@ -300,10 +330,11 @@ def _make_post_training(run: Run, path: Path) -> None:
 def _fine_tune(run: Run, net: QuantizedNet, snapshot_interval_s: float) -> History:
     tuner = FineTuner(
         net,
-        load_teacher(run.source.teacher, copy.deepcopy(run.float_net), run.group.device),
-        run.images,
-        run.train_part,
-        run.holdout_part,
+        run.teacher,
+        run.task,
+        run.parts.images,
+        run.parts.train,
+        run.parts.holdout,
         run.options,
         run.group,
         run.folder / "state.safetensors",
@@ -321,68 +352,61 @@ def _fine_tune(run: Run, net: QuantizedNet, snapshot_interval_s: float) -> Histo
 def _finish(
     run: Run,
     net: QuantizedNet,
-    float_logits: Tensor,
+    float_outputs: Tensor,
     metrics: dict[str, float],
     history: History,
-    out: Path,
-    force: bool,
+    teacher_name: str,
 ) -> Result:
-    """Build the program, measure it (not the training net) on the report images, gate, write."""
+    """Build the program, measure it (not the training net) on the report images, gate."""
+    info = _program_info(run, history, teacher_name)
     program = build_program(
-        net.float_graph(),
-        net.activation_quantizers(),
-        net.weight_scales(),
-        _program_info(run, {}, history),
+        net.float_graph(), net.activation_quantizers(), net.weight_scales(), info
     )
-    logits = _measure(run, program.run, "program")
-    labels = run.report.labels[run.report_part]
-    float_classes, classes = float_logits.argmax(1).numpy(), logits.argmax(1).numpy()
-    result = gate(float_classes, classes, labels, run.options.max_drop)
-    metrics = {
-        "float_top1": result.reference_top1 / 100,
-        **metrics,
-        "program_top1": result.top1 / 100,
-        "program_float_agreement": result.agreement / 100,
-    }
-    run.say(str(result))
-    result.require()
-    entries = run.report.images.entries
+    outputs = run.outputs(program.run, "program", run.group)
+    labels = run.parts.report_labels
+    found = run.task.gate(float_outputs.numpy(), outputs.numpy(), labels, run.options.max_drop)
+    metrics = run.task.metrics(found, metrics)
+    run.say(str(found))
+    report = run.parts.report
+    names = report.names
     reference = Reference(
-        logits.numpy(),
-        tuple(entries[i][0] for i in run.report_part),
-        run.report.images.sha256,
-        float_logits.numpy(),
+        outputs.numpy(),
+        tuple(names[i] for i in run.parts.reported),
+        report.sha256,
+        float_outputs.numpy(),
     )
-    program = program.with_info(_program_info(run, metrics, history), reference)
-    if run.group.is_main:
-        program.save(out, force)
-        shutil.rmtree(run.folder)
-    run.group.wait()
-    return Result(program, out, result, metrics, history)
+    count = len(run.parts.reported)
+    measured = tuple(Metric(name, v, count, report.sha256) for name, v in metrics.items())
+    program = program.with_info(replace(info, metrics=measured), reference)
+    result = Result(program, found, metrics, history)
+    try:
+        found.require()
+    except GateFailed as error:
+        error.result = result
+        raise
+    return result
 
 
-def _program_info(run: Run, metrics: dict[str, float], history: History) -> ProgramInfo:
-    classes = tuple(run.images.images.classes)
-    sha256, count = run.report.images.sha256, len(run.report_part)
-    options = run.options
+def _program_info(run: Run, history: History, teacher_name: str) -> ProgramInfo:
+    parts, options = run.parts, run.options
+    classes = tuple(parts.images.classes)
+    rules = parts.images.preprocessing
     return ProgramInfo(
-        model=ModelInfo(run.info.variant, len(classes), run.source.preprocessing.image_size),
+        model=ModelInfo(run.subject.name, len(classes), rules.image_size),
         profile=options.profile,
-        preprocessing=run.source.preprocessing,
+        preprocessing=rules,
         labels=classes,
-        metrics=tuple(Metric(name, value, count, sha256) for name, value in metrics.items()),
         provenance={
-            "checkpoint": {"file": run.source.checkpoint.name, "sha256": run.info.sha256},
-            "data": {"file": run.source.data.name, "sha256": run.images.images.sha256},
+            **run.subject.origin,
+            "data": {"file": parts.images.title, "sha256": parts.images.sha256},
             "report_data": {
-                "file": (run.source.eval_data or run.source.data).name,
-                "sha256": sha256,
-                "images": count,
+                "file": parts.report.title,
+                "sha256": parts.report.sha256,
+                "images": len(parts.reported),
             },
-            "images": {"fine_tuned": len(run.train_part), "selected": len(run.holdout_part)},
-            "teacher": run.source.teacher or "the float net",
-            **{k: v for k in ("author", "license") if (v := getattr(run.source, k))},
-            "fusion_proof": run.fused.proof.to_json(),
+            "images": {"fine_tuned": len(parts.train), "selected": len(parts.holdout)},
+            "teacher": teacher_name,
+            **run.about,
             "options": options.to_json(),
             "seed": options.seed,
             "threads": torch.get_num_threads(),

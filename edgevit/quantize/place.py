@@ -14,18 +14,17 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from edgevit.choices import Profile
 from edgevit.errors import EdgevitError
 from edgevit.graph import Graph
 from edgevit.graph.float_run import GraphNet
 from edgevit.ops import INT8_MAX, INT8_MIN, WEIGHT_MAX, Clamp, Node, Quantizer, Weighted
 
-Profile = Literal["portable", "asymmetric"]
 # Dead channels: a smaller weight scale would overflow the int32 bias.
 MIN_WEIGHT_SCALE = 2.0**-14
 MIN_ACTIVATION_SCALE = 2.0**-14
@@ -33,7 +32,7 @@ Ranges = dict[str, tuple[float, float]]
 
 
 def place(
-    graph: Graph, images: Sequence[Tensor], profile: str
+    graph: Graph, images: Sequence[Tensor], profile: Profile
 ) -> tuple[dict[str, Quantizer], dict[str, np.ndarray], list[str]]:
     """Activation quantizers by owner, weight scales [O] by module, and the completed names.
 
@@ -52,7 +51,7 @@ def place(
     return activations, weight_scales, completed
 
 
-def quantizers_from_ranges(graph: Graph, ranges: Ranges, profile: str) -> dict[str, Quantizer]:
+def quantizers_from_ranges(graph: Graph, ranges: Ranges, profile: Profile) -> dict[str, Quantizer]:
     """The quantizer of every owner from the (low, high) of its tensors; fixed ones as they are."""
     found: dict[str, Quantizer] = {}
     for owner in graph.owners():
@@ -72,7 +71,7 @@ def _lowest(node: Node | None, low: float) -> float:
     return 0.0 if clamps else low
 
 
-def activation_quantizer(low: float, high: float, profile: str) -> Quantizer:
+def activation_quantizer(low: float, high: float, profile: Profile) -> Quantizer:
     """The int8 quantizer that covers low...high and represents 0 exactly."""
     low, high = min(low, 0.0), max(high, 0.0)
     if profile == "portable":
@@ -106,7 +105,7 @@ def observe(graph: Graph, images: Sequence[Tensor]) -> Ranges:
 
 
 def nncf_quantizers(
-    graph: Graph, images: Sequence[Tensor], profile: str
+    graph: Graph, images: Sequence[Tensor], profile: Profile
 ) -> tuple[Ranges, dict[str, np.ndarray]]:
     """Activation ranges and weight scales [O] as `nncf.quantize` places and calibrates them."""
     with _quiet_nncf():
@@ -152,11 +151,15 @@ def nncf_quantizers(
             node = _node_of(graph, operation)
             low, high = (t.detach().flatten() for t in quantizer.get_input_low_input_high())
             if kind == "pre_hooks" and port == 1 and isinstance(node, Weighted):
-                largest = high.numpy() / np.float32(WEIGHT_MAX)
-                weights[node.module] = np.maximum(largest, np.float32(MIN_WEIGHT_SCALE))
-            elif kind == "post_hooks" and low.numel() == 1:
-                name = node.name if node is not None else graph.input_name
-                activations[name] = (float(low), float(high))
+                if high.numel() == node.channels:
+                    largest = high.numpy() / np.float32(WEIGHT_MAX)
+                    weights[node.module] = np.maximum(largest, np.float32(MIN_WEIGHT_SCALE))
+            elif low.numel() == 1:
+                # In front of an operation: of the tensor that it reads there.
+                made = node.name if node is not None else graph.input_name
+                name = node.inputs[port] if node and kind == "pre_hooks" else made
+                least, most = activations.get(name, (float("inf"), float("-inf")))
+                activations[name] = (min(least, float(low)), max(most, float(high)))
             else:
                 raise EdgevitError(f"NNCF placed a quantizer that INT8 runtimes lack: {hook_name}")
     return activations, weights

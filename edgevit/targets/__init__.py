@@ -3,14 +3,14 @@
 A target is a module or package here. It is found by its name, and offers
 
     NAME, SUMMARY       the name on the command line, and one line of help
-    OPTIONS             option name -> its choices as strings, the first one the default
-    compile_program(program, out_dir, force, **options) -> manifest dict
+    Options             option class (edgevit.options) of compile_program's keywords
+    compile_program(program, out_dir, force, **options) -> Manifest
                         writes the artifact folder, whole or not at all
     audit_bytes(data, program)
                         the scale audit of the artifact's bytes, which compile_program calls
     check_artifact(folder, program)
                         the same of a written folder; EdgevitError naming what differs
-    RUN_OPTIONS         options of open_runner, as OPTIONS
+    RunOptions          option class of open_runner's keywords
     open_runner(artifact, **options) -> Runner
                         the artifact ready to run here, for `run` and `parity`
 
@@ -23,18 +23,21 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Iterator
-from types import ModuleType
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 
 from edgevit.errors import InputError
+from edgevit.options import option_fields
 
 if TYPE_CHECKING:
     import numpy as np
 
     from edgevit.program import Program
 
-_SHARED = ("artifact", "pixels")
+T = TypeVar("T")
+OptionKind = Literal["Options", "RunOptions"]
+
+_SHARED = ("artifact", "base", "manifest", "pixels")
 """Modules of this package that are no target."""
 
 
@@ -48,6 +51,11 @@ class Runner(Protocol):
 
     def scores(self, pixels: np.ndarray) -> np.ndarray:
         """uint8 (N, H, W, 3), cropped to the input's size, to float32 (N, classes)."""
+        ...
+
+    def outputs(self, pixels: np.ndarray) -> dict[str, np.ndarray]:
+        """Every output by its name in the manifest, dequantized: float32 (N, ...)."""
+        ...
 
     def tensors(self, pixels: np.ndarray, program: Program) -> Iterator[tuple[str, np.ndarray]]:
         """Canonical name and values of the program's tensors, in the program's shapes.
@@ -55,6 +63,7 @@ class Runner(Protocol):
         int8 where the artifact holds the tensor quantized, float32 where it holds real values;
         tensors that it does not hold are left out.
         """
+        ...
 
 
 def target_names() -> list[str]:
@@ -62,8 +71,41 @@ def target_names() -> list[str]:
     return sorted(m.name for m in pkgutil.iter_modules(__path__) if m.name not in _SHARED)
 
 
-def load_target(name: str) -> ModuleType:
-    """The target's module. Raises InputError, listing what there is, for an unknown name."""
+def load_target(name: str) -> Any:
+    """The target (see `base.Target`). InputError, listing what there is, for an unknown name."""
     if name not in target_names():
         raise InputError(f"target {name!r} is not one of {', '.join(target_names())}")
-    return importlib.import_module(f"{__name__}.{name}")
+    module = importlib.import_module(f"{__name__}.{name}")
+    return getattr(module, "TARGET", module)
+
+
+def option_classes(kind: OptionKind = "Options") -> dict[str, type]:
+    """Every target's option class of a kind, by the target's name."""
+    return {name: getattr(load_target(name), kind) for name in target_names()}
+
+
+def make_options(
+    target: str, cls: type[T], given: Mapping[str, Any], kind: OptionKind = "Options"
+) -> T:
+    """The target's option class, made of keywords.
+
+    Raises InputError for a value that the class refuses, and for an option that the target does not
+    have, naming the targets that do.
+    """
+    known = {each.name for each in option_fields(cls)}
+    for name in given:
+        if name not in known:
+            raise unknown_option(name, [target], kind)
+    return cls(**given)
+
+
+def unknown_option(name: str, asked: list[str], kind: OptionKind = "Options") -> InputError:
+    """The error for an option that none of the targets `asked` has."""
+    users = {
+        target: {each.name: each.flag for each in option_fields(cls)}
+        for target, cls in option_classes(kind).items()
+    }
+    owners = [target for target, names in users.items() if name in names]
+    flag = users[owners[0]][name] if owners else f"--{name.replace('_', '-')}"
+    hint = f"it is one of {', '.join(owners)}" if owners else "no target has it"
+    return InputError(f"{flag} is not an option of {', '.join(asked)}; {hint}")

@@ -17,37 +17,26 @@ from __future__ import annotations
 import os
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar, final
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, final
 
-from edgevit import __version__
 from edgevit.errors import EdgevitError, InputError
-from edgevit.files import sha256_bytes
 from edgevit.graph import Graph, float_graph
-from edgevit.graph.diff import Compared, Stored, compare, differs
+from edgevit.graph.diff import Equal, Stored, compare, differs
 from edgevit.ops import Node, Quantizer
 from edgevit.program import Program
+from edgevit.targets import Runner, make_options
 from edgevit.targets.artifact import (
     Artifact,
     ArtifactData,
+    Compiled,
     load_artifact,
-    size_bytes,
+    tool_versions,
     write_artifact,
 )
-from edgevit.targets.manifest import (
-    REFERENCE_FILE,
-    ArtifactFile,
-    Audit,
-    InputTensor,
-    Manifest,
-    Model,
-    OutputTensor,
-    ProgramFile,
-    ReferenceFile,
-)
+from edgevit.targets.manifest import Audit, InputTensor, Manifest, OutputTensor
 from edgevit.targets.pixels import quantized_pixels
 
 if TYPE_CHECKING:
@@ -69,6 +58,7 @@ class Reading:
     tensors     spelled name -> the artifact's own name of the tensor that holds it: the int8 one
                 where it is quantized, else the real one
     stored      how it holds real numbers
+    outputs     the artifact's own names of the graph's outputs, in order
     input_values  int8 (3, 256): what the program's input becomes for each pixel value, where the
                 artifact takes pixels and makes its input of them; None where it takes the input
     program_sha256, labels, preprocessing
@@ -79,36 +69,12 @@ class Reading:
     quantizers: Mapping[str, Quantizer]
     operators: Counter[str]
     tensors: Mapping[str, str]
+    outputs: tuple[str, ...]
     stored: Stored = field(default_factory=Stored)
     input_values: np.ndarray | None = None
     program_sha256: str | None = None
     labels: tuple[str, ...] | None = None
     preprocessing: Mapping[str, Any] | None = None
-
-
-class Runner(Protocol):
-    """An artifact that can be run here, by its own runtime or by a reference."""
-
-    engine: str
-    """What runs it, for people: name, version, arithmetic."""
-    probabilities: bool
-    """Whether the scores are probabilities already, not logits."""
-
-    def scores(self, pixels: np.ndarray) -> np.ndarray:
-        """uint8 (N, H, W, 3), cropped to the input's size, to float32 (N, classes)."""
-        ...
-
-    def outputs(self, pixels: np.ndarray) -> dict[str, np.ndarray]:
-        """Every output by its name in the manifest, dequantized: float32 (N, …)."""
-        ...
-
-    def tensors(self, pixels: np.ndarray, program: Program) -> Iterator[tuple[str, np.ndarray]]:
-        """Canonical name and values of the program's tensors, in the program's shapes.
-
-        int8 where the artifact holds the tensor quantized, float32 where it holds real values;
-        tensors that it does not hold are left out.
-        """
-        ...
 
 
 class Target(ABC, Generic[Options, RunOptions]):
@@ -203,19 +169,21 @@ class Target(ABC, Generic[Options, RunOptions]):
         hold), ToolMissing without the toolkit, and EdgevitError when what was written is not the
         program; nothing is left behind then.
         """
-        chosen = self.make_options(self.Options, options)
+        chosen = make_options(self.name, self.Options, options)
         data = self.write(program, chosen)
         reading, compared = self.audit(data, program)
         if bool(reading.quantizers) == self.is_float(chosen):
             raise EdgevitError(f"{self.name}: a float artifact has quantizers, or an int8 one none")
         self.check(data, program, chosen)
-        more = self.more_files(program, chosen)
-        manifest = self._manifest(program, chosen, data, reading, compared, more)
-        write_artifact(Path(folder), data, manifest, program.reference, force, more)
-        return manifest
+        _, outputs = self.edges(program, chosen)
+        if reading.outputs != tuple(tensor.name for tensor in outputs):
+            raise EdgevitError(f"{self.name}: the artifact's outputs are {reading.outputs}")
+        return write_artifact(
+            Path(folder), program, self._compiled(program, chosen, data, reading, compared), force
+        )
 
     @final
-    def audit(self, data: ArtifactData, program: Program) -> tuple[Reading, Compared]:
+    def audit(self, data: ArtifactData, program: Program) -> tuple[Reading, Equal]:
         """Reads an artifact's contents and compares them with the program, exactly.
 
         Raises EdgevitError naming what differs, is missing or is extra.
@@ -249,66 +217,40 @@ class Target(ABC, Generic[Options, RunOptions]):
         return reading, compared
 
     @final
-    def check_artifact(self, folder: str | os.PathLike[str], program: Program) -> Compared:
+    def check_artifact(self, folder: str | os.PathLike[str], program: Program) -> Equal:
         """`audit` of a written artifact folder."""
         return self.audit(load_artifact(folder).data, program)[1]
 
     @final
     def open_runner(self, artifact: Artifact, **options: Any) -> Runner:
         """`open` with the target's run options as keywords; InputError for a bad one."""
-        return self.open(artifact, self.make_options(self.RunOptions, options))
+        return self.open(artifact, make_options(self.name, self.RunOptions, options, "RunOptions"))
 
-    def make_options(self, kind: Callable[..., Any], given: Mapping[str, Any]) -> Any:
-        """An option class of keywords; InputError for an option that it does not have."""
-        from edgevit.targets import made_options
-
-        return made_options(self.name, kind, given)
-
-    def _manifest(
+    def _compiled(
         self,
         program: Program,
         options: Any,
         data: ArtifactData,
         reading: Reading,
-        compared: Compared,
-        more: Mapping[str, bytes],
-    ) -> Manifest:
-        info, graph = program.info, program.graph()
+        compared: Equal,
+    ) -> Compiled:
         source, outputs = self.edges(program, options)
-        floating = self.is_float(options)
-        drops = graph.owners() if floating else list(self.drops(graph))
-        versions = {name: metadata.version(name) for name in self.packages}
-        return Manifest(
+        graph, floating = program.graph(), self.is_float(options)
+        return Compiled(
             target=self.name,
-            artifact=ArtifactFile(self.file, sha256_bytes(data), size_bytes(data)),
-            program=ProgramFile(program.file_name, program.sha256),
-            profile=self.float_profile(options) if floating else info.profile,  # type: ignore[arg-type]
-            model=Model(info.model.variant, info.model.classes),
-            tools={"edgevit": __version__, **versions},
+            file=self.file,
+            data=data,
+            tools=tool_versions(*self.packages),
             options={name: str(value) for name, value in asdict(options).items()},
             input=source,
             outputs=outputs,
-            preprocessing=info.preprocessing,
-            labels=tuple(info.labels),
-            drops=tuple(drops),
-            ops=dict(sorted(reading.operators.items())),
+            ops=reading.operators,
             audit=None if floating else Audit(compared.activations, compared.weight_channels),
-            reference=_reference(program),
+            profile=self.float_profile(options) if floating else None,
+            drops=tuple(graph.owners() if floating else self.drops(graph)),
             commands=self.commands(options),
-            files={name: sha256_bytes(content) for name, content in more.items()},
+            files=self.more_files(program, options),
         )
-
-
-def _reference(program: Program) -> ReferenceFile | None:
-    reference = program.reference
-    if reference is None:
-        return None
-    return ReferenceFile(
-        REFERENCE_FILE,
-        sha256_bytes(reference.to_bytes()),
-        reference.dataset_sha256,
-        len(reference.paths),
-    )
 
 
 def require_bytes(data: ArtifactData, target: str) -> bytes:

@@ -1,1 +1,113 @@
-"""What a net is for: the accuracy gate of a classifier."""
+"""Tasks: what a net's outputs mean, so that a run knows what to train, measure and gate.
+
+A task is a module here, found by its name, that offers TASK, an object with the methods of `Task`.
+Everything else treats outputs as tensors only. Importing a task imports no torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+from edgevit.errors import InputError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor
+
+    Outputs = Tensor | tuple[Tensor, ...]
+    """What a net returns for a batch: one tensor or several, each (N, ...)."""
+
+_SHARED = ("gate",)
+"""Modules of this package that are no task."""
+
+
+@dataclass(frozen=True)
+class LossWeights:
+    """How much the student learns from the teacher (at a temperature) and from the labels."""
+
+    temperature: float
+    teacher_weight: float
+    label_weight: float
+
+
+class Gate(Protocol):
+    """What a comparison with float came to; `str` of it is one line for people."""
+
+    @property
+    def passed(self) -> bool: ...
+
+    def require(self) -> None:
+        """Raises GateFailed, with the figures, when the gate does not hold."""
+
+    def to_json(self) -> dict[str, Any]: ...
+
+
+class Task(Protocol):
+    """How outputs are trained, measured and compared.
+
+    name        by which manifests name it
+    score_name  of the figure that `score` gives, in metrics, such as "top1"
+    score_title the same for people, such as "top-1"
+    stages      metric name -> title, of the nets that a report shows as rows, in order
+    """
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def score_name(self) -> str: ...
+    @property
+    def score_title(self) -> str: ...
+    @property
+    def stages(self) -> Mapping[str, str]: ...
+
+    def check(self, shapes: Sequence[tuple[int, ...]], classes: int) -> None:
+        """Raises InputError where output shapes (N, ...) and the number of classes do not fit."""
+
+    def kept(self, outputs: Outputs) -> Tensor:
+        """What is kept of the outputs of N images for measuring and recording: (N, K)."""
+        ...
+
+    def loss(
+        self, student: Outputs, teacher: Outputs, labels: Tensor, weights: LossWeights
+    ) -> Tensor:
+        """The scalar that training lowers; `labels` int64 (N,)."""
+        ...
+
+    def selection(
+        self, student: Tensor, teacher: Tensor, labels: Tensor, weights: LossWeights
+    ) -> dict[str, float]:
+        """Figures of one state on the selection images; the lowest "holdout_loss" is the best.
+
+        `student` and `teacher` are (N, K), as `kept` gives them.
+        """
+        ...
+
+    def score(self, kept: Tensor, labels: Tensor) -> float:
+        """How good a net is, from 0 to 1."""
+        ...
+
+    def gate(
+        self, reference: np.ndarray, found: np.ndarray, labels: np.ndarray, max_drop: float
+    ) -> Gate:
+        """The comparison of a quantized net with float, both (N, K), on the same images."""
+        ...
+
+    def metrics(self, found: Any, earlier: Mapping[str, float]) -> dict[str, float]:
+        """What a program records: the gate's figures among those of the stages before, ordered."""
+        ...
+
+
+def task_names() -> list[str]:
+    """Every task, by the name of its module, sorted."""
+    return sorted(m.name for m in pkgutil.iter_modules(__path__) if m.name not in _SHARED)
+
+
+def load_task(name: str) -> Task:
+    """The task of that name. Raises InputError, listing what there is, for an unknown one."""
+    if name not in task_names():
+        raise InputError(f"task {name!r} is not one of {', '.join(task_names())}")
+    return importlib.import_module(f"{__name__}.{name}").TASK

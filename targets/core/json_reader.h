@@ -81,15 +81,11 @@ class JsonReader {
     // An array of `least` to `most` objects, each with its place in its name.
     std::vector<JsonReader> objects(const std::string& key, std::size_t least,
                                     std::size_t most) const {
-        const nlohmann::json& value = at(key);
-        if (!value.is_array() || value.size() < least || value.size() > most) {
-            fail(key,
-                 "must be an array of " + std::to_string(least) + " to " + std::to_string(most));
-        }
+        const nlohmann::json& value = array(key, least, most);
         std::vector<JsonReader> readers;
         readers.reserve(value.size());
         for (std::size_t i = 0; i < value.size(); ++i) {
-            readers.emplace_back(value[i], where_, path_ + key + "[" + std::to_string(i) + "].");
+            readers.emplace_back(value[i], where_, path_ + key + "." + std::to_string(i) + ".");
         }
         return readers;
     }
@@ -98,6 +94,15 @@ class JsonReader {
         const nlohmann::json& value = at(key);
         if (!value.is_array() || value.size() != size) {
             fail(key, "must be an array of " + std::to_string(size));
+        }
+        return value;
+    }
+
+    const nlohmann::json& array(const std::string& key, std::size_t least, std::size_t most) const {
+        const nlohmann::json& value = at(key);
+        if (!value.is_array() || value.size() < least || value.size() > most) {
+            fail(key,
+                 "must be an array of " + std::to_string(least) + " to " + std::to_string(most));
         }
         return value;
     }

@@ -9,22 +9,18 @@
 #include "core/errors.h"
 #include "core/half.h"
 #include "core/json_reader.h"
+#include "core/limits.h"
 #include "core/sha256.h"
 
 namespace edgevit {
 namespace {
 
-constexpr std::int64_t kSchemaVersion = 2;
-constexpr std::int64_t kMaxClasses = 1'000'000;
-constexpr std::int64_t kMaxImageSize = 4096;  // as edgevit.data.images.Preprocessing
-constexpr std::size_t kMaxOutputs = 64;
-constexpr std::int64_t kMaxElements = std::int64_t{1} << 28;
-constexpr std::uint64_t kMaxManifestBytes = 64 << 20;
+constexpr auto kMostElements = static_cast<std::uint64_t>(kMaxTensorElements);
 
 std::string plain_file_name(const JsonReader& reader, const std::string& key) {
     std::string name = reader.text(key);
-    if (name.empty() || name == "." || name == ".." || name.find('/') != std::string::npos ||
-        name.find('\0') != std::string::npos) {
+    if (name.empty() || name == "." || name == ".." ||
+        name.find_first_of(std::string_view("/\0", 2)) != std::string::npos) {
         reader.fail(key, "must be the name of a file in the artifact folder");
     }
     return name;
@@ -57,7 +53,7 @@ void read_quantization(const JsonReader& reader, TensorSpec& spec) {
     }
     // The manifest's number is the double of a float32; rounding back is exact.
     const auto scale = static_cast<float>(reader.number(reader.at("scale"), "scale"));
-    if (!(scale >= std::numeric_limits<float>::min())) {
+    if (!(scale >= std::numeric_limits<float>::min() && std::isfinite(scale))) {
         reader.fail("scale", "must be a positive float32");
     }
     spec.scale = scale;
@@ -69,18 +65,17 @@ void read_quantization(const JsonReader& reader, TensorSpec& spec) {
 TensorSpec read_tensor(const JsonReader& reader) {
     TensorSpec spec;
     spec.name = reader.text("name");
-    spec.dtype = read_dtype(reader);
-    const nlohmann::json& shape = reader.at("shape");
-    if (!shape.is_array() || shape.empty() || shape.size() > kMaxRank) {
-        reader.fail("shape", "must be an array of 1 to " + std::to_string(kMaxRank));
+    if (spec.name.empty()) {
+        reader.fail("name", "must not be empty");
     }
-    std::int64_t elements = 1;
-    for (const nlohmann::json& side : shape) {
-        spec.shape.push_back(reader.integer(side, "shape", 1, kMaxElements));
-        if (spec.shape.back() > kMaxElements / elements) {
-            reader.fail("shape", "has over " + std::to_string(kMaxElements) + " elements");
+    spec.dtype = read_dtype(reader);
+    std::uint64_t elements = 1;
+    for (const nlohmann::json& side : reader.array("shape", 1, kMaxTensorRank)) {
+        spec.shape.push_back(reader.integer(side, "shape", 1, kMaxTensorElements));
+        elements *= static_cast<std::uint64_t>(spec.shape.back());
+        if (elements > kMostElements) {
+            reader.fail("shape", "has over " + std::to_string(kMaxTensorElements) + " elements");
         }
-        elements *= spec.shape.back();
     }
     if (spec.shape.front() != 1) {
         reader.fail("shape", "must start with 1: one image at a time");
@@ -151,6 +146,24 @@ void read_input(const JsonReader& reader, Manifest& manifest) {
     }
 }
 
+// Of version 1 the one output.
+void read_outputs(const JsonReader& root, std::int64_t version, Manifest& manifest) {
+    const std::vector<JsonReader> readers = version == 1
+                                                ? std::vector<JsonReader>{root.object("output")}
+                                                : root.objects("outputs", 1, kMaxOutputs);
+    std::set<std::string> names;
+    for (const JsonReader& reader : readers) {
+        manifest.outputs.push_back(read_tensor(reader));
+        if (const std::string& name = manifest.outputs.back().name; !names.insert(name).second) {
+            reader.fail("name", "'" + name + "' is given twice");
+        }
+    }
+    using Shape = std::vector<std::int64_t>;
+    if (manifest.is_classification() && manifest.logits().shape != Shape{1, manifest.classes}) {
+        readers.front().fail("shape", "must be [1, model.classes]");
+    }
+}
+
 std::array<double, 3> read_triple(const JsonReader& reader, const std::string& key) {
     std::array<double, 3> values{};
     const nlohmann::json& array = reader.array(key, 3);
@@ -165,7 +178,7 @@ Preprocessing read_preprocessing(const JsonReader& reader) {
     result.image_size = static_cast<int>(reader.integer("image_size", 1, kMaxImageSize));
     if (!reader.is_null("resize_size")) {
         result.resize_size =
-            static_cast<int>(reader.integer("resize_size", result.image_size, 4 * kMaxImageSize));
+            static_cast<int>(reader.integer("resize_size", result.image_size, kMaxResizeSize));
     }
     const std::string interpolation = reader.text("interpolation");
     if (interpolation != "bicubic" && interpolation != "bilinear") {
@@ -178,25 +191,6 @@ Preprocessing read_preprocessing(const JsonReader& reader) {
     return result;
 }
 
-// Version 1 had one output, `output`, and no task.
-void read_outputs(const JsonReader& root, std::int64_t version, Manifest& manifest) {
-    const std::vector<JsonReader> readers = version < 2
-                                                ? std::vector<JsonReader>{root.object("output")}
-                                                : root.objects("outputs", 1, kMaxOutputs);
-    std::set<std::string> names;
-    for (const JsonReader& reader : readers) {
-        manifest.outputs.push_back(read_tensor(reader));
-        if (!names.insert(manifest.outputs.back().name).second) {
-            reader.fail("name", "'" + manifest.outputs.back().name + "' is an earlier output's");
-        }
-    }
-    manifest.task = version < 2 ? manifest.task : root.text("task");
-    if (manifest.is_classification() &&
-        manifest.logits().shape != std::vector<std::int64_t>{1, manifest.classes}) {
-        readers.front().fail("shape", "must be [1, model.classes]");
-    }
-}
-
 void read_labels(const JsonReader& reader, Manifest& manifest) {
     const nlohmann::json& labels =
         reader.array("labels", static_cast<std::size_t>(manifest.classes));
@@ -204,10 +198,14 @@ void read_labels(const JsonReader& reader, Manifest& manifest) {
         if (!label.is_string()) {
             reader.fail("labels", "must be strings");
         }
-        manifest.labels.push_back(label.get<std::string>());
-        if (manifest.labels.back().find('\0') != std::string::npos) {
+        const auto& text = label.get_ref<const std::string&>();
+        if (text.empty() || text.size() > kMaxLabelBytes) {
+            reader.fail("labels", "must be of 1 to " + std::to_string(kMaxLabelBytes) + " bytes");
+        }
+        if (text.find('\0') != std::string::npos) {
             reader.fail("labels", "must hold no zero byte, which ends a text in C");
         }
+        manifest.labels.push_back(text);
     }
     std::set<std::string> seen;
     for (const std::string& label : manifest.labels) {
@@ -239,17 +237,16 @@ void check_sha256(const Manifest& manifest) {
     }
 }
 
-// The schema version.
-std::int64_t check_kind(const JsonReader& root) {
+std::int64_t read_version(const JsonReader& root) {
     if (const std::string kind = root.text("kind"); kind != "edgevit-artifact") {
         root.fail("kind", "is '" + kind + "', expected 'edgevit-artifact'");
     }
     const std::int64_t version =
         root.integer("schema_version", 1, std::numeric_limits<std::int64_t>::max());
-    if (version > kSchemaVersion) {
-        root.fail("schema_version", "is " + std::to_string(version) +
-                                        ", this program reads up to " +
-                                        std::to_string(kSchemaVersion) + ": update edgevit");
+    if (version > kManifestSchemaVersion) {
+        root.fail("schema_version",
+                  "is " + std::to_string(version) + ", this program reads up to " +
+                      std::to_string(kManifestSchemaVersion) + ": update edgevit");
     }
     return version;
 }
@@ -264,7 +261,7 @@ Manifest parse_manifest(const std::string& text, const std::string& where) {
         throw InputError(where + ": not valid JSON: " + error.what());
     }
     const JsonReader root(document, where);
-    const std::int64_t version = check_kind(root);
+    const std::int64_t version = read_version(root);
     Manifest manifest;
     manifest.target = root.text("target");
     manifest.artifact_file = plain_file_name(root.object("artifact"), "file");
@@ -273,8 +270,10 @@ Manifest parse_manifest(const std::string& text, const std::string& where) {
     manifest.profile = root.text("profile");
     manifest.options = root.texts("options");
     manifest.variant = root.object("model").text("variant");
+    manifest.task = version == 1 ? "classification" : root.text("task");
+    const int least_classes = manifest.is_classification() ? 1 : 0;
     manifest.classes =
-        static_cast<int>(root.object("model").integer("classes", version < 2 ? 1 : 0, kMaxClasses));
+        static_cast<int>(root.object("model").integer("classes", least_classes, kMaxClasses));
     manifest.preprocessing = read_preprocessing(root.object("preprocessing"));
     read_input(root.object("input"), manifest);
     read_outputs(root, version, manifest);

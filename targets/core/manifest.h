@@ -45,8 +45,8 @@ struct Manifest {
     int classes = 0;   // 0: the net has none
     TensorSpec input;  // [1, H, W, 3], or [1, 3, H, W] for Layout::nchw
     Layout layout = Layout::nhwc;
-    std::vector<TensorSpec> outputs;  // one or more, of any rank, each with a name of its own
-    std::string task = "classification";
+    std::vector<TensorSpec> outputs;      // one or more, of any rank, each with a name of its own
+    std::string task = "classification";  // what the outputs mean
     // For each channel, what the input tensor holds for the pixel values 0 to 255:
     // 256 elements of input.dtype, in the machine's byte order.
     std::array<Bytes, 3> table;
@@ -65,9 +65,10 @@ struct Manifest {
     }
 };
 
-// Raises InputError naming `where` and the key for text that is not JSON, another kind, a newer
-// schema_version, a missing key, a wrong type or a value out of range. Keys it does not know
-// are left alone: what they would change, schema_version must announce.
+// Reads schema_version 1, whose one "output" is the only one of `outputs`, and 2. Raises InputError
+// naming `where` and the key for text that is not JSON, another kind, a newer schema_version, a
+// missing key, a wrong type or a value out of range. Keys it does not know are left alone: what
+// they would change, schema_version must announce.
 Manifest parse_manifest(const std::string& text, const std::string& where);
 
 // Reads FOLDER/manifest.json and checks that the artifact's sha256 is the manifest's.

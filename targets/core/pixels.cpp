@@ -4,6 +4,7 @@
 #include <string>
 
 #include "core/errors.h"
+#include "core/limits.h"
 
 namespace edgevit {
 namespace {
@@ -21,7 +22,7 @@ void check_pixels(const Pixels& pixels) {
         throw CallError("the image's format is " + std::to_string(static_cast<int>(pixels.format)) +
                         "; known are EDGEVIT_RGB888, EDGEVIT_RGBA8888, EDGEVIT_BGRA8888");
     }
-    if (pixels.width == 0 || pixels.height == 0 || pixels.height > kMaxPixels / pixels.width) {
+    if (pixels.width == 0 || pixels.height == 0 || pixels.height > kMaxImagePixels / pixels.width) {
         throw InputError("the image has " + std::to_string(pixels.width) + "x" +
                          std::to_string(pixels.height) + " pixels; 1 to 64 million can be used");
     }

@@ -8,10 +8,6 @@
 
 namespace edgevit {
 
-// As edgevit.data.images.MAX_IMAGE_PIXELS.
-constexpr std::size_t kMaxPixels = 64'000'000;
-constexpr std::size_t kMaxStrideBytes = std::size_t{1} << 30;
-
 // The numbers are those of the C API; check_pixels() refuses others.
 enum class PixelFormat : std::int32_t { rgb, rgba, bgra };
 

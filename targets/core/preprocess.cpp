@@ -5,16 +5,15 @@
 #include <string>
 
 #include "core/errors.h"
+#include "core/limits.h"
 
 namespace edgevit {
 namespace {
 
-constexpr double kMaxResizedPixels = 256e6;
-
 // Python's int(target * side / shorter): one division in double precision, then truncation.
 int scaled_side(int side, int shorter, int target) {
     const double scaled = static_cast<double>(target) * side / shorter;
-    if (scaled * target > kMaxResizedPixels) {
+    if (scaled * target > static_cast<double>(kMaxResizedPixels)) {
         throw InputError("the image is too thin to resize: its sides are " + std::to_string(side) +
                          "x" + std::to_string(shorter));
     }

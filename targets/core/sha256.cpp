@@ -7,14 +7,12 @@
 
 #include "core/bytes.h"
 #include "core/errors.h"
+#include "core/limits.h"
 
 namespace edgevit {
 namespace {
 
 namespace fs = std::filesystem;
-
-constexpr std::size_t kMaxTreeEntries = 10'000;
-constexpr int kMaxTreeDepth = 16;
 
 // The first 32 bits of the fractional parts of the cube roots of the first 64 primes.
 constexpr std::array<std::uint32_t, 64> kRound = {

@@ -18,8 +18,6 @@ std::string_view dtype_name(DType dtype);
 std::optional<DType> dtype_from_name(std::string_view name);
 std::size_t element_size_bytes(DType dtype);
 
-inline constexpr std::size_t kMaxRank = 8;  // of an output
-
 // real value = (stored - zero_point) * scale; scale is absent for floats, and for the pixels of an
 // image (uint8) that the artifact itself makes numbers of.
 struct TensorSpec {

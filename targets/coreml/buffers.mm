@@ -58,7 +58,7 @@ class ImageBuffer : public InputBuffer {
 // not throw.
 Extents extents_of(NSArray<NSNumber*>* shape, NSArray<NSNumber*>* strides) noexcept {
     Extents extents;
-    if (shape.count > kMaxRank || strides.count != shape.count) {
+    if (shape.count > kMaxTensorRank || strides.count != shape.count) {
         return extents;
     }
     extents.rank = shape.count;

@@ -73,7 +73,7 @@ std::size_t Extents::elements() const noexcept {
 
 std::size_t Extents::span_elements() const noexcept {
     constexpr std::int64_t most = std::numeric_limits<std::int64_t>::max() / 8;
-    if (rank == 0 || rank > kMaxRank) {
+    if (rank == 0 || rank > kMaxTensorRank) {
         return 0;
     }
     std::int64_t last = 0;

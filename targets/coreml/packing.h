@@ -10,7 +10,7 @@
 #include <cstdint>
 
 #include "core/bytes.h"
-#include "core/tensor.h"
+#include "core/limits.h"
 
 namespace edgevit::coreml {
 
@@ -19,8 +19,8 @@ enum class Element { float16, float32, float64 };
 // Shape and strides of an array, both in elements, outermost axis first.
 struct Extents {
     std::size_t rank = 0;
-    std::array<std::int64_t, kMaxRank> shape = {};
-    std::array<std::int64_t, kMaxRank> strides = {};
+    std::array<std::int64_t, kMaxTensorRank> shape = {};
+    std::array<std::int64_t, kMaxTensorRank> strides = {};
 
     std::size_t elements() const noexcept;
 

@@ -5,7 +5,6 @@
 #include <functional>
 #include <memory>
 #include <string>
-#include <utility>
 #include <vector>
 
 #include "core/errors.h"
@@ -22,9 +21,6 @@ constexpr const char* kFooter =
     "  edgevit-harness --artifact build/tflite --data val.tar --out result.json \\\n"
     "      --runtime .venv/lib/python3.11/site-packages/ai_edge_litert/libLiteRt.so\n"
     "Exit codes: 0 done, 1 internal, 2 bad usage or input, 4 runtime library or back-end missing.";
-
-// The figures of every inference are kept until the end: this bounds their memory.
-constexpr double kMaxDurationS = 3600;
 
 std::string known_backends() {
     std::string text;
@@ -45,34 +41,11 @@ std::string known_runtime_options() {
     return text;
 }
 
-// Returns what gathers the parsed values in Arguments; raises InputError for one given twice.
-std::function<void()> add_runtime_options(CLI::App& app, Arguments& a) {
-    auto words = std::make_shared<std::vector<std::string>>();
-    auto compute_units = std::make_shared<std::string>();
-    auto plan_cache = std::make_shared<std::string>();
-    app.add_option(
-           "--runtime-option", *words,
-           "NAME=VALUE, an option of the back-end; may be repeated" + known_runtime_options())
-        ->expected(1)
-        ->take_all();
-    app.add_option("--compute-units", *compute_units, "the runtime option compute_units (Core ML)");
-    app.add_option("--plan-cache", *plan_cache, "the runtime option plan_cache (TensorRT)");
-    return [=, &a] {
-        for (const std::string& word : *words) {
-            add_runtime_option(a.runtime_options, word);
-        }
-        for (const auto& [name, value] :
-             {std::pair("compute_units", *compute_units), std::pair("plan_cache", *plan_cache)}) {
-            if (!value.empty()) {
-                add_runtime_option(a.runtime_options, name, value);
-            }
-        }
-    };
-}
+CLI::Range within(const Range<std::int64_t>& range) { return {range.least, range.most}; }
 
 // CLI::Range lets NaN pass.
-CLI::Validator finite_within(double least, double most) {
-    const CLI::Range range(least, most);
+CLI::Validator finite_within(const Range<double>& bounds) {
+    const CLI::Range range(bounds.least, bounds.most);
     return CLI::Validator(
         [range](std::string& text) {
             return text.find_first_of("nN") == std::string::npos ? range(text)
@@ -81,49 +54,86 @@ CLI::Validator finite_within(double least, double most) {
         "FLOAT");
 }
 
-// Returns what turns the parsed values into Arguments; raises InputError for options that belong
-// together and are not given together.
-std::function<void()> add_long_run_options(CLI::App& app, Arguments& a) {
-    auto given = std::make_shared<LongRunOptions>();
+// Options that are needed unless --request stands in for all.
+std::vector<CLI::Option*> add_files(CLI::App& app, Request& r) {
+    std::vector<CLI::Option*> needed = {
+        app.add_option("--artifact", r.artifact, "artifact folder with its manifest.json"),
+        app.add_option("--data", r.data, "image folder or tar: CLASS/IMAGE.jpg or .png"),
+        app.add_option("--out", r.out, "the result, as JSON")};
+    app.add_option("--reference", r.reference,
+                   "the program's logits (.safetensors); default: the manifest's");
+    app.add_option("--logits", r.logits,
+                   "write logits, labels, predictions and paths (.safetensors)");
+    app.add_option("--dump-inputs", r.dump_inputs,
+                   "write every image's input tensor (.safetensors)");
+    app.add_option("--profile", r.profile, "write the time of each op, from 50 extra runs (JSON)");
+    return needed;
+}
+
+void add_runtime(CLI::App& app, Request& r) {
+    app.add_option("--backend", r.backend,
+                   "one of " + known_backends() + "; default: the manifest's target");
+    app.add_option("--runtime", r.runtime,
+                   "the runtime's shared library: a path with a '/', or a bare name that the "
+                   "system's loader finds; for Core ML a compiled model (.mlmodelc)");
+    app.add_option_function<std::vector<std::string>>(
+           "-O,--runtime-option",
+           [&r](const std::vector<std::string>& words) {
+               for (const std::string& word : words) {
+                   add_runtime_option(r.runtime_options, word);
+               }
+           },
+           "KEY=VALUE, an option of the back-end; may be repeated" + known_runtime_options())
+        ->allow_extra_args(false);
+    for (const std::string name : {"compute_units", "plan_cache"}) {
+        std::string flag = "--" + name;
+        std::replace(flag.begin(), flag.end(), '_', '-');
+        app.add_option_function<std::string>(
+            flag,
+            [&r, name](const std::string& value) {
+                add_runtime_option(r.runtime_options, name, value);
+            },
+            "short for -O " + name + "=...");
+    }
+    app.add_option("--threads", r.threads, "of the runtime (default 1)")->check(within(kThreads));
+}
+
+void add_measuring(CLI::App& app, Request& r) {
+    app.add_option("--warmup", r.warmup, "inferences before the clock counts (default 10)")
+        ->check(within(kWarmup));
+    app.add_option("--limit", r.limit, "this many images, spread evenly over the set")
+        ->check(within(kLimit));
+    app.add_option("--duration", r.duration_s,
+                   "go on over the images until so many seconds are over (3600 at most); at least "
+                   "one whole pass")
+        ->check(finite_within(kDurationS));
+    app.add_flag("--mlperf", r.mlperf,
+                 "go on for at least 60 s and 1024 inferences, and read the P90");
+    app.add_option("--bucket", r.bucket_s,
+                   "seconds that one row of latency over time stands for (default 10)")
+        ->check(finite_within(kBucketS));
+}
+
+// Returns what turns the parsed values into limits; raises InputError for a part of them.
+std::function<void()> add_early_stop(CLI::App& app, Request& r) {
     auto limits = std::make_shared<GateLimits>();
-    auto* duration = app.add_option("--duration", given->min_duration_s,
-                                    "go on over the images until so many seconds are over (3600 "
-                                    "at most); at least one whole pass")
-                         ->check(finite_within(0.001, kMaxDurationS));
-    auto* mlperf = app.add_flag("--mlperf", given->mlperf,
-                                "go on for at least 60 s and 1024 inferences, and read the P90");
-    auto* bucket =
-        app.add_option("--bucket", given->bucket_s,
-                       "seconds that one row of latency over time stands for (default 10)")
-            ->check(finite_within(0.01, kMaxDurationS));
     auto* early_stop = app.add_flag("--early-stop",
                                     "end as soon as a gate cannot hold any more, or both surely "
                                     "hold; needs --max-drop and --min-agreement");
     auto* max_drop = app.add_option("--max-drop", limits->max_drop_points,
                                     "gate: top-1 points below the reference's float net")
-                         ->check(finite_within(-100, 100));
+                         ->check(finite_within(kMaxDropPoints));
     auto* min_agreement = app.add_option("--min-agreement", limits->min_agreement_percent,
                                          "gate: percent of predictions equal to the program's")
-                              ->check(finite_within(0, 1000));
-    return [=, &a] {
-        const bool is_long = duration->count() + mlperf->count() > 0;
-        if (bucket->count() > 0 && !is_long) {
-            throw InputError("--bucket needs --duration or --mlperf; see --help");
-        }
+                              ->check(finite_within(kMinAgreementPercent));
+    return [=, &r] {
         if (early_stop->count() != max_drop->count() ||
             early_stop->count() != min_agreement->count()) {
             throw InputError(
                 "--early-stop, --max-drop and --min-agreement go together; see --help");
         }
-        if (given->mlperf) {
-            given->min_samples = kMlperfSamples;
-            given->min_duration_s = std::max(given->min_duration_s, kMlperfDurationS);
-        }
-        if (is_long) {
-            a.long_run = *given;
-        }
         if (early_stop->count() > 0) {
-            a.early_stop = *limits;
+            r.early_stop = *limits;
         }
     };
 }
@@ -132,33 +142,19 @@ std::function<void()> add_long_run_options(CLI::App& app, Arguments& a) {
 
 Command parse_command_line(int argc, const char* const* argv) {
     Command command;
-    Arguments& a = command.run.emplace();
+    Request& request = command.run.emplace();
     CLI::App app(kAbout, "edgevit-harness");
     app.footer(kFooter);
     app.set_version_flag("--version", EDGEVIT_VERSION);
-    app.add_option("--artifact", a.artifact, "artifact folder with its manifest.json")->required();
-    app.add_option("--data", a.data, "image folder or tar: CLASS/IMAGE.jpg or .png")->required();
-    app.add_option("--out", a.out, "the result, as JSON")->required();
-    app.add_option("--backend", a.backend,
-                   "one of " + known_backends() + "; default: the manifest's target");
-    app.add_option("--runtime", a.runtime_library,
-                   "the runtime's shared library: a path with a '/', or a bare name that the "
-                   "system's loader finds; for Core ML a compiled model (.mlmodelc)");
-    const auto apply_runtime_options = add_runtime_options(app, a);
-    app.add_option("--reference", a.reference,
-                   "the program's logits (.safetensors); default: the manifest's");
-    app.add_option("--logits", a.logits,
-                   "write logits, labels, predictions and paths (.safetensors)");
-    app.add_option("--dump-inputs", a.dump_inputs,
-                   "write every image's input tensor (.safetensors)");
-    app.add_option("--profile", a.profile, "write the time of each op, from 50 extra runs (JSON)");
-    app.add_option("--threads", a.threads, "of the runtime (default 1)")->check(CLI::Range(1, 256));
-    app.add_option("--warmup", a.warmup, "inferences before the clock counts (default 10)")
-        ->check(CLI::Range(0, 100000));
-    app.add_option("--limit", a.limit, "this many images, spread evenly over the set")
-        ->check(CLI::Range(1, 1000000000));
-    const auto apply_long_run = add_long_run_options(app, a);
-    app.add_flag("--quiet", a.quiet, "no progress on stderr");
+    std::string file;
+    auto* from_file = app.add_option("--request", file,
+                                     "a JSON file that says all the other options say, in their "
+                                     "place (request.schema.json)");
+    const std::vector<CLI::Option*> needed = add_files(app, request);
+    add_runtime(app, request);
+    add_measuring(app, request);
+    const auto apply_early_stop = add_early_stop(app, request);
+    const auto* quiet = app.add_flag("--quiet", request.quiet, "no progress on stderr");
     try {
         app.parse(argc, argv);
     } catch (const CLI::CallForHelp&) {
@@ -168,8 +164,22 @@ Command parse_command_line(int argc, const char* const* argv) {
     } catch (const CLI::ParseError& error) {
         throw InputError(std::string(error.what()) + "; see --help");
     }
-    apply_runtime_options();
-    apply_long_run();
+    if (from_file->count() > 0) {
+        if (app.parse_order().size() > from_file->count() + quiet->count()) {
+            throw InputError("--request stands alone: put the other options into " + file);
+        }
+        const bool is_quiet = request.quiet;
+        request = load_request(file);
+        request.quiet = is_quiet;
+        return command;
+    }
+    for (const CLI::Option* option : needed) {
+        if (option->count() == 0) {
+            throw InputError(option->get_name() + " is required; see --help");
+        }
+    }
+    apply_early_stop();
+    check_request(request);
     return command;
 }
 

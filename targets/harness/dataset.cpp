@@ -5,6 +5,7 @@
 #include <unordered_map>
 
 #include "core/errors.h"
+#include "core/limits.h"
 #include "core/sha256.h"
 #include "decode.h"
 #include "tar.h"

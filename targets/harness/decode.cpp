@@ -5,6 +5,7 @@
 #include <string>
 
 #include "core/errors.h"
+#include "core/limits.h"
 
 namespace edgevit {
 namespace {

@@ -13,10 +13,6 @@
 
 namespace edgevit {
 
-// As edgevit.data.images: what no image of a data set needs to exceed.
-constexpr std::uint64_t kMaxImageBytes = 64ULL << 20;
-constexpr std::uint64_t kMaxImagePixels = 64'000'000;
-
 // Raises InputError saying what is wrong with the bytes; the caller knows the file's name.
 void decode_image(ByteView file, Image& out);
 

@@ -78,16 +78,16 @@ void check_writable(const std::filesystem::path& file) {
     }
 }
 
-// The logits to compare with, or nothing and the reason. A reference named on the command line
-// must fit the data; the manifest's own is passed over when the data are other images.
-std::optional<ReferenceLogits> find_reference(const Arguments& arguments, const Manifest& manifest,
+// The logits to compare with, or nothing and the reason. A reference that the request names must
+// fit the data; the manifest's own is passed over when the data are other images.
+std::optional<ReferenceLogits> find_reference(const Request& request, const Manifest& manifest,
                                               const Dataset& dataset, std::string& reason) {
     const auto classes = static_cast<std::size_t>(manifest.classes);
     const std::string data_sha256 = dataset.sha256();
-    if (!arguments.reference.empty()) {
-        ReferenceLogits reference = load_reference(arguments.reference, classes);
+    if (!request.reference.empty()) {
+        ReferenceLogits reference = load_reference(request.reference, classes);
         if (reference.dataset_sha256 != data_sha256) {
-            throw InputError(arguments.reference.string() + ": was recorded on other images (" +
+            throw InputError(request.reference.string() + ": was recorded on other images (" +
                              reference.dataset_sha256 + ") than " + dataset.path().string() + " (" +
                              data_sha256 + ")");
         }
@@ -110,16 +110,16 @@ std::optional<ReferenceLogits> find_reference(const Arguments& arguments, const 
     return reference;
 }
 
-EvaluationOptions evaluation_options(const Arguments& arguments) {
+EvaluationOptions evaluation_options(const Request& request) {
     EvaluationOptions options;
-    options.warmup = arguments.warmup;
-    options.limit = arguments.limit;
-    options.logits_file = arguments.logits;
-    options.inputs_file = arguments.dump_inputs;
-    options.long_run = arguments.long_run;
-    options.early_stop = arguments.early_stop;
-    options.progress = reporter(arguments.quiet);
-    options.long_progress = long_reporter(arguments.quiet);
+    options.warmup = request.warmup;
+    options.limit = request.limit;
+    options.logits_file = request.logits;
+    options.inputs_file = request.dump_inputs;
+    options.long_run = long_run_options(request);
+    options.early_stop = request.early_stop;
+    options.progress = reporter(request.quiet);
+    options.long_progress = long_reporter(request.quiet);
     return options;
 }
 
@@ -140,20 +140,18 @@ void print_summary(const Run& run) {
     }
 }
 
-void run(const Arguments& arguments) {
+void run(const Request& request) {
     const std::string started_at = utc_now();
     const Clock::time_point start = Clock::now();
-    for (const auto& file :
-         {arguments.out, arguments.logits, arguments.dump_inputs, arguments.profile}) {
+    for (const auto& file : {request.out, request.logits, request.dump_inputs, request.profile}) {
         check_writable(file);
     }
-    Manifest manifest = load_artifact(arguments.artifact);
-    const Dataset dataset = Dataset::open(arguments.data, manifest.labels);
+    Manifest manifest = load_artifact(request.artifact);
+    const Dataset dataset = Dataset::open(request.data, manifest.labels);
     std::string reason;
-    const auto reference = find_reference(arguments, manifest, dataset, reason);
-    Session session(std::move(manifest), arguments.backend,
-                    {arguments.threads, arguments.runtime_library, arguments.runtime_options});
-    Run run{arguments,
+    const auto reference = find_reference(request, manifest, dataset, reason);
+    Session session(std::move(manifest), request.backend, backend_options(request));
+    Run run{request,
             session.manifest(),
             dataset,
             reference ? &*reference : nullptr,
@@ -165,19 +163,19 @@ void run(const Arguments& arguments) {
             session.backend_name(),
             started_at,
             0};
-    run.evaluation = evaluate(session, dataset, run.reference, evaluation_options(arguments));
+    run.evaluation = evaluate(session, dataset, run.reference, evaluation_options(request));
     if (run.reference != nullptr && run.evaluation.program->count() == 0) {
         run.reference = nullptr;
         run.reference_reason = "the reference logits have no row for any of the images";
     }
     run.ops = session.backend().profile(run.evaluation.first_input,
-                                        arguments.profile.empty() ? kCountingRuns : kProfileRuns);
+                                        request.profile.empty() ? kCountingRuns : kProfileRuns);
     run.duration_s = seconds_since(start);
-    if (!arguments.profile.empty()) {
-        write_profile(run, arguments.profile);
+    if (!request.profile.empty()) {
+        write_profile(run, request.profile);
     }
-    write_result(run, arguments.out);
-    if (!arguments.quiet) {
+    write_result(run, request.out);
+    if (!request.quiet) {
         print_summary(run);
     }
 }

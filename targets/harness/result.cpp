@@ -196,9 +196,9 @@ void write_result(const Run& run, const std::filesystem::path& path) {
     result["machine"] = to_json(run.machine);
     result["harness"] = harness();
     result["runtime"] = to_json(run.runtime);
-    result["threads"] = run.arguments.threads;
-    result["warmup"] = run.arguments.warmup;
-    result["limit"] = or_null(run.arguments.limit);
+    result["threads"] = run.request.threads;
+    result["warmup"] = run.request.warmup;
+    result["limit"] = or_null(run.request.limit);
     result["accuracy"] = accuracy(evaluation);
     result["agreement"] = program_agreement(run);
     result["agreement_reason"] =
@@ -222,7 +222,7 @@ void write_result(const Run& run, const std::filesystem::path& path) {
 void write_profile(const Run& run, const std::filesystem::path& path) {
     json result = heading(run, "edgevit-profile");
     result["runtime"] = to_json(run.runtime);
-    result["threads"] = run.arguments.threads;
+    result["threads"] = run.request.threads;
     result["ops"] = ops(run.ops);
     json times = json::array();
     for (const OpTime& op : run.ops.times) {

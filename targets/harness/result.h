@@ -5,7 +5,7 @@
 #include <optional>
 #include <string>
 
-#include "arguments.h"
+#include "request.h"
 #include "backend.h"
 #include "dataset.h"
 #include "evaluate.h"
@@ -16,7 +16,7 @@ namespace edgevit {
 
 // All that a run found out, before it becomes JSON.
 struct Run {
-    const Arguments& arguments;
+    const Request& request;
     const Manifest& manifest;
     const Dataset& dataset;
     const ReferenceLogits* reference;  // null: no comparison

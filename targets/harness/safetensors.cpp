@@ -5,14 +5,14 @@
 
 #include "core/errors.h"
 #include "core/json_reader.h"
+#include "core/limits.h"
 
 namespace edgevit {
 namespace {
 
 using nlohmann::json;
 
-constexpr long kLengthBytes = 8;  // of the number before the header
-constexpr std::uint64_t kMaxFileBytes = 8ULL << 30;
+constexpr long kLengthBytes = 8;                        // of the number before the header
 constexpr std::uint64_t kMaxHeaderBytes = 100'000'000;  // the format's own limit
 constexpr std::int64_t kMaxSide = 1LL << 40;
 
@@ -33,7 +33,7 @@ std::uint64_t tensor_bytes(const std::string& dtype, const std::vector<std::int6
         reader.fail("dtype", "'" + dtype + "' is not known");
     }
     for (const std::int64_t side : shape) {
-        if (side != 0 && total > kMaxFileBytes / static_cast<std::uint64_t>(side)) {
+        if (side != 0 && total > kMaxLogitsBytes / static_cast<std::uint64_t>(side)) {
             reader.fail("shape", "is too large");
         }
         total *= static_cast<std::uint64_t>(side);
@@ -106,7 +106,7 @@ const StoredTensor& Safetensors::get(const std::string& name, const std::string&
 
 Safetensors read_safetensors(const std::filesystem::path& path) {
     const std::string where = path.string();
-    const Bytes file = read_file(path, kMaxFileBytes);
+    const Bytes file = read_file(path, kMaxLogitsBytes);
     const std::uint64_t length = header_length(file, where);
     json header;
     try {

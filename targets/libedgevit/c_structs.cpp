@@ -7,6 +7,8 @@
 #include <string>
 #include <utility>
 
+#include "core/limits.h"
+
 namespace edgevit {
 namespace {
 
@@ -14,7 +16,7 @@ static_assert(static_cast<int>(DType::int8) == EDGEVIT_INT8);
 static_assert(static_cast<int>(DType::uint8) == EDGEVIT_UINT8);
 static_assert(static_cast<int>(DType::float16) == EDGEVIT_FLOAT16);
 static_assert(static_cast<int>(DType::float32) == EDGEVIT_FLOAT32);
-static_assert(kMaxRank == EDGEVIT_MAX_RANK);
+static_assert(kMaxTensorRank == EDGEVIT_MAX_RANK);
 static_assert(static_cast<int>(PixelFormat::rgb) == EDGEVIT_RGB888);
 static_assert(static_cast<int>(PixelFormat::rgba) == EDGEVIT_RGBA8888);
 static_assert(static_cast<int>(PixelFormat::bgra) == EDGEVIT_BGRA8888);
@@ -61,7 +63,7 @@ edgevit_options known_options(const edgevit_options* options) {
 
 BackendOptions backend_options(const edgevit_options& given) {
     BackendOptions options;
-    if (given.threads < 0 || given.threads > 256) {
+    if (given.threads < 0 || given.threads > kMaxThreads) {
         throw InputError("options.threads is " + std::to_string(given.threads) +
                          "; 1 to 256, or 0 for the default, can be used");
     }

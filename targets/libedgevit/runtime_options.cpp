@@ -85,7 +85,7 @@ std::int64_t runtime_integer(const RuntimeOptions& given, const std::string& nam
 void add_runtime_option(RuntimeOptions& options, const std::string& word) {
     const std::size_t equals = word.find('=');
     if (equals == std::string::npos || equals == 0) {
-        throw InputError("the runtime option '" + word + "' must be NAME=VALUE");
+        throw InputError("the runtime option '" + word + "' must be KEY=VALUE");
     }
     add_runtime_option(options, word.substr(0, equals), word.substr(equals + 1));
 }

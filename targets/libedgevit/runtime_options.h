@@ -38,7 +38,7 @@ std::string runtime_option(const RuntimeOptions& given, const std::string& name,
 std::int64_t runtime_integer(const RuntimeOptions& given, const std::string& name,
                              std::int64_t otherwise);
 
-// Adds "NAME=VALUE", as a command line spells it. Raises InputError for a word without a name or
+// Adds "KEY=VALUE", as a command line spells it. Raises InputError for a word without a name or
 // '=', and for a name that is there already.
 void add_runtime_option(RuntimeOptions& options, const std::string& word);
 void add_runtime_option(RuntimeOptions& options, const std::string& name, const std::string& value);

@@ -7,7 +7,6 @@ takes there says nothing of a board.
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from safetensors.numpy import load_file
 
 from edgevit.errors import ToolMissing
 from edgevit.measure.harness import run_harness
+from edgevit.measure.request import HarnessRequest
 
 ROOT = Path(__file__).resolve().parents[2]
 BUILD, SYSROOT = ROOT / "build" / "arm64", ROOT / "build" / "arm64-sysroot"
@@ -73,7 +73,7 @@ def compare(artifact: Path, data: Path, work: Path, limit: int | None = None) ->
     there = _run(artifact, data, work / "arm64", limit, harness=program, runtime=runtime)
     here = _run(artifact, data, work / "x86", limit)
     both = {"x86": here, "arm64": there}
-    scale = json.loads((artifact / "manifest.json").read_text())["output"]["scale"]
+    scale = json.loads((artifact / "manifest.json").read_text())["outputs"][0]["scale"]
     a, b = here["logits"], there["logits"]
     if a["paths"].tobytes() != b["paths"].tobytes():
         raise AssertionError("the two runs had other images")
@@ -101,11 +101,13 @@ def _top1_percent(run: dict[str, Any], what: str) -> float | None:
 
 
 def _run(
-    artifact: Path, data: Path, work: Path, limit: int | None, **where: os.PathLike[str]
-) -> dict[str, Any]:
+    artifact: Path, data: Path, work: Path, limit: int | None, harness: Path | None = None,
+    runtime: Path | None = None,
+) -> dict[str, Any]:  # fmt: skip
     work.mkdir(parents=True)
     logits, inputs = work / "logits.safetensors", work / "inputs.safetensors"
-    facts = run_harness(
-        artifact, data, limit=limit, warmup=1, logits=logits, dump_inputs=inputs, **where
+    request = HarnessRequest(
+        artifact, data, logits=logits, dump_inputs=inputs, runtime=runtime, warmup=1, limit=limit
     )
+    facts = run_harness(request, harness)
     return {"facts": facts, "logits": load_file(logits), "inputs": load_file(inputs)}

@@ -13,6 +13,7 @@ import pytest
 from edgevit.data.images import ImageSet
 from edgevit.errors import ToolMissing
 from edgevit.measure.harness import find_runtime, run_harness
+from edgevit.measure.request import HarnessRequest
 from edgevit.targets import load_target
 from tests.arm64.check import SYSROOT, Comparison, compare, emulated_harness
 from tests.programs import real_images, trained_program
@@ -89,9 +90,11 @@ def test_the_library_of_another_architecture_is_a_clear_error(
     x86_runtime = find_runtime("tflite")
     with pytest.raises(ToolMissing, match="cannot load LiteRT.*--runtime"):
         run_harness(
-            artifact_of("portable", "gelu"), embedded_val, limit=1, harness=harness,
-            runtime=x86_runtime,
-        )  # fmt: skip
+            HarnessRequest(
+                artifact_of("portable", "gelu"), embedded_val, limit=1, runtime=x86_runtime
+            ),
+            harness=harness,
+        )
 
 
 def test_the_sysroot_is_made_once() -> None:

@@ -21,18 +21,20 @@ std::string refusal(const std::vector<const char*>& words) {
 }  // namespace
 
 TEST_CASE("options and their defaults") {
-    const Arguments a = *parse({"--artifact", "A", "--data", "D", "--out", "O"}).run;
+    const Request a = *parse({"--artifact", "A", "--data", "D", "--out", "O"}).run;
     CHECK(a.artifact == "A");
     CHECK(a.threads == 1);
     CHECK(a.warmup == 10);
     CHECK_FALSE(a.limit);
-    const Arguments b = *parse({"--artifact", "A", "--data", "D", "--out", "O", "--threads", "4",
-                                "--limit=7", "--plan-cache", "P"})
-                             .run;
+    const Request b = *parse({"--artifact", "A", "--data", "D", "--out", "O", "--threads", "4",
+                              "--limit=7", "--plan-cache", "P"})
+                           .run;
     CHECK(b.threads == 4);
     CHECK(b.limit == 7);
     CHECK(b.runtime_options == RuntimeOptions{{"plan_cache", "P"}});
     CHECK(a.runtime_options.empty());
+    CHECK(backend_options(b).runtime_options == b.runtime_options);
+    CHECK(backend_options(b).threads == 4);
 }
 
 TEST_CASE("a runtime option is a name and a value, once") {
@@ -40,18 +42,33 @@ TEST_CASE("a runtime option is a name and a value, once") {
         extra.insert(extra.begin(), {"--artifact", "A", "--data", "D", "--out", "O"});
         return extra;
     };
-    CHECK(parse(with({"--compute-units", "cpu"})).run->runtime_options ==
-          RuntimeOptions{{"compute_units", "cpu"}});
-    CHECK(parse(with({"--runtime-option", "a=1", "--runtime-option", "b=x=y", "--quiet"}))
-              .run->runtime_options == RuntimeOptions{{"a", "1"}, {"b", "x=y"}});
-    CHECK(contains(refusal(with({"--runtime-option", "a"})), "'a' must be NAME=VALUE"));
-    CHECK(contains(refusal(with({"--runtime-option", "=1"})), "'=1' must be NAME=VALUE"));
-    CHECK(contains(refusal(with({"--runtime-option", "a=1", "--runtime-option", "a=2"})),
-                   "'a' is given twice"));
-    CHECK(
-        contains(refusal(with({"--compute-units", "cpu", "--runtime-option", "compute_units=all"})),
-                 "'compute_units' is given twice"));
+    const auto options = [&](std::vector<const char*> extra) {
+        return parse(with(std::move(extra))).run->runtime_options;
+    };
+    CHECK(options({"-O", "compute_units=cpu", "--runtime-option", "plan_cache=a=b c"}) ==
+          RuntimeOptions{{"compute_units", "cpu"}, {"plan_cache", "a=b c"}});
+    CHECK(options({"-O", "k="}) == RuntimeOptions{{"k", ""}});
+    CHECK(options({"--compute-units", "cpu"}) == RuntimeOptions{{"compute_units", "cpu"}});
+    CHECK(options({"--runtime-option", "a=1", "--runtime-option", "b=x=y", "--quiet"}) ==
+          RuntimeOptions{{"a", "1"}, {"b", "x=y"}});
+    CHECK(contains(refusal(with({"-O", "a"})), "'a' must be KEY=VALUE"));
+    CHECK(contains(refusal(with({"--runtime-option", "=1"})), "'=1' must be KEY=VALUE"));
+    CHECK(contains(refusal(with({"-O", "k=1", "-O", "k=2"})), "'k' is given twice"));
+    CHECK(contains(refusal(with({"--compute-units", "cpu", "-O", "compute_units=all"})),
+                   "'compute_units' is given twice"));
     CHECK(contains(parse({"--help"}).text, "--runtime-option"));
+}
+
+TEST_CASE("a request file stands for all other options") {
+    const TemporaryFolder folder;
+    const std::string file = folder / "run.json";
+    write_text(file, R"({"schema_version": 1, "kind": "edgevit-request",
+                         "artifact": "A", "data": "D", "out": "O", "threads": 3})");
+    CHECK(parse({"--request", file.c_str()}).run->threads == 3);
+    CHECK(contains(refusal({"--request", file.c_str(), "--threads", "2"}), "stands alone"));
+    CHECK(parse({"--request", file.c_str(), "--quiet"}).run->quiet);
+    CHECK(contains(refusal({"--request", file.c_str(), "--quiet", "-O", "k=v"}), "stands alone"));
+    CHECK(contains(refusal({"--request", (file + "x").c_str()}), "run.jsonx"));
 }
 
 TEST_CASE("wrong usage is refused, never guessed at") {
@@ -72,16 +89,19 @@ TEST_CASE("a long run and an early stop are asked for with all that belongs to t
         extra.insert(extra.begin(), {"--artifact", "A", "--data", "D", "--out", "O"});
         return extra;
     };
-    CHECK_FALSE(parse(with({})).run->long_run);
+    const auto long_run = [&](std::vector<const char*> extra) {
+        return long_run_options(*parse(with(std::move(extra))).run);
+    };
+    CHECK_FALSE(long_run({}));
     CHECK_FALSE(parse(with({})).run->early_stop);
-    const auto timed = *parse(with({"--duration", "90", "--bucket", "5"})).run->long_run;
+    const auto timed = *long_run({"--duration", "90", "--bucket", "5"});
     CHECK(timed.min_duration_s == 90);
     CHECK(timed.bucket_s == 5);
     CHECK(timed.min_samples == 0);
-    const auto mlperf = *parse(with({"--mlperf"})).run->long_run;
+    const auto mlperf = *long_run({"--mlperf"});
     CHECK(mlperf.min_duration_s == 60);
     CHECK(mlperf.min_samples == 1024);
-    CHECK(parse(with({"--mlperf", "--duration", "300"})).run->long_run->min_duration_s == 300);
+    CHECK(long_run({"--mlperf", "--duration", "300"})->min_duration_s == 300);
     const auto limits = *parse(with({"--early-stop", "--max-drop", "0.5", "--min-agreement", "99"}))
                              .run->early_stop;
     CHECK(limits.max_drop_points == 0.5);

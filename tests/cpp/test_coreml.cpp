@@ -68,7 +68,7 @@ TEST_CASE("an array that reaches beyond its memory is not touched") {
         CHECK_FALSE(scatter(packed.data(), bad, memory.data(), 12 * 4));
     }
     Extents deep = extents({1}, {1});
-    deep.rank = kMaxRank + 1;
+    deep.rank = kMaxTensorRank + 1;
     CHECK(deep.span_elements() == 0);
 }
 

@@ -508,8 +508,9 @@ TEST_CASE("whatever a runtime throws becomes a code, and the session goes on") {
 
 TEST_CASE("logits that are not finite are an error") {
     Fixture fixture;
-    fixture.manifest["output"]["dtype"] = "float32";
-    fixture.manifest["output"]["scale"] = fixture.manifest["output"]["zero_point"] = nullptr;
+    fixture.manifest["outputs"][0]["dtype"] = "float32";
+    fixture.manifest["outputs"][0]["scale"] = fixture.manifest["outputs"][0]["zero_point"] =
+        nullptr;
     const Opened session = fixture.opened("scripted");
     scripted_answer.assign(28, 0xff);
     CHECK(fixture.classify(session.get()) == EDGEVIT_BAD_INPUT);

@@ -128,6 +128,41 @@ TEST_CASE("a run with the null back-end writes a whole result, twice the same") 
     CHECK(bench.result()["accuracy"] == first["accuracy"]);
 }
 
+TEST_CASE("a request file asks for the run that the flags ask for") {
+    const Bench bench;
+    const fs::path file = bench.folder / "run.json";
+    const auto run = [&](json changes) {
+        json request = {{"schema_version", 1},
+                        {"kind", "edgevit-request"},
+                        {"artifact", (bench.folder / "artifact").string()},
+                        {"data", (bench.folder / "images").string()},
+                        {"out", (bench.folder / "r.json").string()}};
+        request.update(changes);
+        write_text(file, request.dump());
+        const std::string name = file.string();
+        const char* argv[] = {"edgevit-harness", "--request", name.c_str(), "--quiet"};
+        return run_command_line(4, argv);
+    };
+    REQUIRE(run({{"backend", "placing"}, {"runtime_options", {{"compute_units", "cpu"}}}}) == 0);
+    CHECK(requested_options == RuntimeOptions{{"compute_units", "cpu"}});
+    CHECK(bench.result()["backend"] == "placing");
+    REQUIRE(bench.run({"--limit", "2", "--warmup", "3"}) == 0);
+    const json by_flags = bench.result();
+    REQUIRE(run({{"limit", 2}, {"warmup", 3}}) == 0);
+    for (const char* key : {"accuracy", "threads", "warmup", "limit", "dataset", "backend"}) {
+        CHECK(bench.result()[key] == by_flags[key]);
+    }
+    fs::remove(bench.folder / "r.json");
+    CHECK(run({{"runtime_options", {{"compute_units", "cpu"}}}}) == 2);  // null takes none
+    CHECK(run({{"backend", "placing"}, {"runtime_options", {{"compute_units", "tpu"}}}}) == 2);
+    CHECK(run({{"threads", 0}}) == 2);
+    CHECK(run({{"schema_version", 2}}) == 2);
+    fs::remove(file);
+    const char* argv[] = {"edgevit-harness", "--request", "/no/such/file.json"};
+    CHECK(run_command_line(3, argv) == 2);
+    CHECK_FALSE(fs::exists(bench.folder / "r.json"));
+}
+
 TEST_CASE("a limit takes images spread over the set") {
     CHECK(spread(10, std::nullopt).size() == 10);
     CHECK(spread(10, 4) == std::vector<std::size_t>{0, 2, 5, 7});
@@ -171,8 +206,8 @@ TEST_CASE("its own logits as reference agree everywhere") {
 
 TEST_CASE("probabilities are compared with logits by their order, and no distance is told") {
     Bench bench;
-    bench.manifest["output"]["dtype"] = "float32";
-    bench.manifest["output"]["scale"] = bench.manifest["output"]["zero_point"] = nullptr;
+    bench.manifest["outputs"][0]["dtype"] = "float32";
+    bench.manifest["outputs"][0]["scale"] = bench.manifest["outputs"][0]["zero_point"] = nullptr;
     write_artifact(bench.folder / "artifact", bench.manifest);
     const fs::path logits = bench.folder / "reference.safetensors";
     REQUIRE(bench.run({"--logits", logits.string()}) == 0);
@@ -416,8 +451,8 @@ TEST_CASE("warm-up is not counted, and equal logits go to the first class") {
 
 TEST_CASE("logits that are not finite are refused") {
     Bench bench;
-    bench.manifest["output"]["dtype"] = "float32";
-    bench.manifest["output"]["scale"] = bench.manifest["output"]["zero_point"] = nullptr;
+    bench.manifest["outputs"][0]["dtype"] = "float32";
+    bench.manifest["outputs"][0]["scale"] = bench.manifest["outputs"][0]["zero_point"] = nullptr;
     write_artifact(bench.folder / "artifact", bench.manifest);
     REQUIRE(bench.run() == 0);
     CHECK(bench.result()["accuracy"]["count"] == 3);

@@ -114,7 +114,7 @@ TEST_CASE("a manifest that does not fit the model is refused") {
     CHECK(contains(message_of<InputError>([&] { open_with(folder, manifest, tiny_model()); }),
                    "its input is int8"));
     manifest = tiny_manifest();
-    manifest["output"]["zero_point"] = 1;
+    manifest["outputs"][0]["zero_point"] = 1;
     CHECK(contains(message_of<InputError>([&] { open_with(folder, manifest, tiny_model()); }),
                    "its output is int8"));
 }

@@ -24,9 +24,9 @@ json onnx_manifest(const std::string& onnx, const std::string& dtype) {
     manifest["artifact"]["file"] = "model.onnx";
     manifest["input"]["shape"] = {1, 3, 8, 8};
     manifest["input"]["layout"] = "NCHW";
-    for (const char* side : {"input", "output"}) {
-        manifest[side]["dtype"] = dtype;
-        manifest[side]["scale"] = manifest[side]["zero_point"] = nullptr;
+    for (json* side : {&manifest["input"], &manifest["outputs"][0]}) {
+        (*side)["dtype"] = dtype;
+        (*side)["scale"] = (*side)["zero_point"] = nullptr;
     }
     return manifest;
 }
@@ -235,7 +235,7 @@ TEST_CASE("options that mean nothing to TensorRT are refused") {
 TEST_CASE("a manifest that does not fit the engine is refused") {
     const Fixture fixture;
     json manifest = json::parse(read_text(fixture.folder / "artifact/manifest.json"));
-    manifest["output"]["dtype"] = "float32";
+    manifest["outputs"][0]["dtype"] = "float32";
     write_text(fixture.folder / "artifact/manifest.json", manifest.dump());
     CHECK(contains(fixture.refusal<InputError>(), "its output is float16 [1, 3]"));
 }

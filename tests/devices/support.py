@@ -5,15 +5,20 @@ from __future__ import annotations
 import shlex
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from edgevit.measure.harness import build_harness, measuring_options
-
-WORDS = measuring_options(warmup=0)
+from edgevit.measure.harness import build_harness
+from edgevit.measure.request import HarnessRequest
 
 # Broken connections and time-outs take minutes, and their timing is at the mercy of a busy machine.
 broken_connections = pytest.mark.full
+
+
+def asked(artifact: Path, data: Path, logits: Path, **options: Any) -> HarnessRequest:
+    """A run without warm-up that brings its logits back."""
+    return HarnessRequest(artifact, data, logits=logits, warmup=0, **options)
 
 
 def program(path: Path, before: str) -> Path:

@@ -14,7 +14,8 @@ from edgevit.measure.devices import link, open_device, run_on_device
 from edgevit.measure.devices.adb import Adb
 from edgevit.measure.devices.base import DeviceGone
 from edgevit.measure.harness import build_harness, run_harness
-from tests.devices.support import WORDS
+from edgevit.measure.request import HarnessRequest
+from tests.devices.support import asked
 from tests.test_harness import edit_manifest
 
 
@@ -33,7 +34,7 @@ def test_the_command_line_reaches_the_device(artifact, images, tmp_path):
 def test_without_adb_the_message_says_how_to_get_it(artifact, images, tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(ToolMissing, match="apt-get install -y adb"):
-        run_on_device(Adb("X"), artifact, images, WORDS, logits=tmp_path / "l")
+        run_on_device(Adb("X"), asked(artifact, images, tmp_path / "l"))
 
 
 @pytest.fixture
@@ -60,17 +61,15 @@ def adb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_a_run_over_the_stand_in_of_adb(adb, artifact, images, tmp_path):
     device = open_device("adb:SERIAL1")
     with pytest.raises(ToolMissing, match="is Android x86_64.*ANDROID_NDK.*--harness"):
-        run_on_device(device, artifact, images, WORDS, logits=tmp_path / "l")
-    there = run_on_device(
-        device, artifact, images, WORDS, logits=tmp_path / "l", harness=build_harness()
-    )
-    assert there["accuracy"] == run_harness(artifact, images)["accuracy"]
+        run_on_device(device, asked(artifact, images, tmp_path / "l"))
+    there = run_on_device(device, asked(artifact, images, tmp_path / "l"), harness=build_harness())
+    assert there["accuracy"] == run_harness(HarnessRequest(artifact, images))["accuracy"]
     assert list((adb / "edgevit-device" / "runs").iterdir()) == []
-    assert len(list((adb / "edgevit-device" / "blobs").iterdir())) == 3
+    assert len(list((adb / "edgevit-device" / "blobs").iterdir())) == 4
 
 
 def test_what_adb_says_is_passed_on(adb, artifact, images, tmp_path):
     with pytest.raises(DeviceGone, match="allow USB debugging"):
-        run_on_device(Adb("locked"), artifact, images, WORDS, logits=tmp_path / "l")
+        run_on_device(Adb("locked"), asked(artifact, images, tmp_path / "l"))
     with pytest.raises(DeviceGone, match="failed, after 2 attempts.*'gone' not found"):
-        run_on_device(Adb("gone"), artifact, images, WORDS, logits=tmp_path / "l")
+        run_on_device(Adb("gone"), asked(artifact, images, tmp_path / "l"))

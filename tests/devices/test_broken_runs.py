@@ -18,10 +18,10 @@ from edgevit.measure.devices import open_device, run_on_device
 from edgevit.measure.devices.base import DeviceGone
 from edgevit.measure.devices.link import Link
 from edgevit.measure.devices.packing import pack_artifact, pack_images
-from edgevit.measure.devices.remote import RemoteRun
+from edgevit.measure.devices.remote import RemoteRun, there
 from edgevit.measure.devices.store import Blob, push
 from edgevit.measure.harness import HarnessLog
-from tests.devices.support import WORDS, Here, broken_connections, program
+from tests.devices.support import Here, asked, broken_connections, program
 
 
 @broken_connections
@@ -53,7 +53,7 @@ def test_a_run_goes_on_without_the_connection_and_is_found_again(
     breaker = threading.Thread(target=interfere)
     breaker.start()
     there = run_on_device(
-        open_device(sshd.address), artifact, images, WORDS, logits=tmp_path / "l", harness=slow
+        open_device(sshd.address), asked(artifact, images, tmp_path / "l"), harness=slow
     )
     breaker.join()
     assert "trying again" in capfd.readouterr().err
@@ -75,7 +75,7 @@ def test_a_device_that_stays_away_is_a_clear_error(sshd, artifact, images, tmp_p
     threading.Thread(target=interfere, daemon=True).start()
     with pytest.raises(DeviceGone, match="was lost and did not come back, after 5 attempts"):
         run_on_device(
-            open_device(sshd.address), artifact, images, WORDS, logits=tmp_path / "l", harness=slow
+            open_device(sshd.address), asked(artifact, images, tmp_path / "l"), harness=slow
         )
     assert "left there: " in capfd.readouterr().err
     assert len(sshd.runs()) == 1
@@ -84,7 +84,7 @@ def test_a_device_that_stays_away_is_a_clear_error(sshd, artifact, images, tmp_p
         time.sleep(0.1)
     old_s = time.time() - 3 * 86400
     os.utime(sshd.runs()[0], (old_s, old_s))
-    run_on_device(open_device(sshd.address), artifact, images, WORDS, logits=tmp_path / "l")
+    run_on_device(open_device(sshd.address), asked(artifact, images, tmp_path / "l"))
     assert sshd.runs() == []
 
 
@@ -97,7 +97,8 @@ def test_an_interrupt_ends_the_run_over_there(sshd, artifact, images, tmp_path):
         "import sys; from pathlib import Path; from edgevit.measure.devices import *\n"
         "import signal; signal.signal(signal.SIGTERM, signal.default_int_handler)\n"
         "a, d, l, h = map(Path, sys.argv[2:])\n"
-        "run_on_device(open_device(sys.argv[1]), a, d, [], logits=l, harness=h)\n"
+        "from edgevit.measure.request import HarnessRequest\n"
+        "run_on_device(open_device(sys.argv[1]), HarnessRequest(a, d, logits=l), harness=h)\n"
     )
     process = subprocess.Popen(
         [sys.executable, "-c", code, sshd.address, artifact, images, tmp_path / "l", slow],
@@ -119,17 +120,22 @@ def test_a_start_that_is_repeated_starts_once(artifact, images, tmp_path):
     counting = program(tmp_path / "counting", f"echo started >> {shlex.quote(str(starts))}")
     pack_artifact(artifact, tmp_path / "artifact.tar")
     pack_images(images, tmp_path / "images.tar")
+    images_there = Blob.of("images", tmp_path / "images.tar")
+    request = asked(Path("artifact"), there(images_there), Path("logits"), out=Path("result.json"))
+    request.write(tmp_path / "request.json")
     blobs = [
-        Blob.of(p.name, p) for p in (counting, tmp_path / "artifact.tar", tmp_path / "images.tar")
+        *(Blob.of(p.name, p) for p in (counting, tmp_path / "artifact.tar")),
+        Blob.of("request", tmp_path / "request.json"),
+        images_there,
     ]
-    there = Link(Here(tmp_path / "far"))
-    push(there, blobs)
-    with RemoteRun(there) as run:
+    device = Link(Here(tmp_path / "far"))
+    push(device, blobs)
+    with RemoteRun(device) as run:
         run.prepare(blobs[1])
         for _ in range(3):
-            run.start(blobs[0], WORDS, {"--data": blobs[2]})
+            run.start(blobs[0], blobs[2])
         assert run.follow(lambda line: None) == 0
-        run.start(blobs[0], WORDS, {"--data": blobs[2]})
+        run.start(blobs[0], blobs[2])
         run.fetch("result.json", tmp_path / "r.json", 2**20)
         with pytest.raises(EdgevitError, match="1 to 10 are expected"):
             run.fetch("logits", tmp_path / "l", 10)

@@ -18,7 +18,8 @@ from edgevit.measure.devices.packing import pack_artifact, pack_images
 from edgevit.measure.devices.remote import RemoteRun
 from edgevit.measure.devices.store import Blob, push
 from edgevit.measure.harness import run_harness
-from tests.devices.support import WORDS, AndroidsTools, Here, program
+from edgevit.measure.request import HarnessRequest
+from tests.devices.support import AndroidsTools, Here, asked, program
 from tests.test_harness import edit_manifest, picture
 
 
@@ -51,9 +52,7 @@ def test_a_manifest_cannot_send_other_files(artifact, tmp_path, name):
 
 
 def test_a_chattering_login_shell_does_no_harm(artifact, images, tmp_path):
-    there = run_on_device(
-        Here(tmp_path / "far side"), artifact, images, WORDS, logits=tmp_path / "l"
-    )
+    there = run_on_device(Here(tmp_path / "far side"), asked(artifact, images, tmp_path / "l"))
     assert there["accuracy"]["count"] == 6
 
 
@@ -62,11 +61,11 @@ def test_a_chattering_login_shell_does_no_harm(artifact, images, tmp_path):
 )
 def test_the_scripts_run_in_androids_shell_with_its_tools(artifact, images, large, tmp_path):
     device = AndroidsTools(tmp_path / "far", tmp_path / "tools")
-    there = run_on_device(device, artifact, images, WORDS, logits=tmp_path / "l")
-    assert there["accuracy"] == run_harness(artifact, images)["accuracy"]
+    there = run_on_device(device, asked(artifact, images, tmp_path / "l"))
+    assert there["accuracy"] == run_harness(HarnessRequest(artifact, images))["accuracy"]
     assert list((tmp_path / "far" / "runs").iterdir()) == []
     blobs = tmp_path / "far" / "blobs"
-    assert len(list(blobs.iterdir())) == 3
+    assert len(list(blobs.iterdir())) == 4
     blob = Blob.of("images", large)
     (blobs / f"{blob.sha256}.part").write_bytes(large.read_bytes()[:1000])
     link_there = Link(device)
@@ -75,10 +74,12 @@ def test_the_scripts_run_in_androids_shell_with_its_tools(artifact, images, larg
     slow = Blob.of("harness", program(tmp_path / "slow", "exec /bin/sleep 300"))
     pack_artifact(artifact, tmp_path / "artifact.tar")
     packed = Blob.of("artifact", tmp_path / "artifact.tar")
-    push(link_there, [slow, packed])
+    asked(artifact, images, tmp_path / "l").write(tmp_path / "request.json")
+    request = Blob.of("request", tmp_path / "request.json")
+    push(link_there, [slow, packed, request])
     with RemoteRun(link_there) as run:
         run.prepare(packed)
-        run.start(slow, WORDS, {})
+        run.start(slow, request)
         pid = int((tmp_path / "far" / "runs" / run.name / "harness.pid").read_text())
         assert Path(f"/proc/{pid}").exists()
     assert not Path(f"/proc/{pid}").exists()

@@ -3,6 +3,7 @@
 #include <string>
 
 #include "core/errors.h"
+#include "core/limits.h"
 #include "core/manifest.h"
 #include "core/preprocess.h"
 #include "fuzz.h"
@@ -14,11 +15,12 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     try {
         const Manifest manifest =
             parse_manifest(std::string(reinterpret_cast<const char*>(data), size), "fuzz");
+        FUZZ_REQUIRE(manifest.labels.size() == static_cast<std::size_t>(manifest.classes));
         FUZZ_REQUIRE(!manifest.outputs.empty());
         FUZZ_REQUIRE(!manifest.is_classification() ||
                      manifest.labels.size() == manifest.logits().elements());
         for (const TensorSpec& output : manifest.outputs) {
-            FUZZ_REQUIRE(output.elements() >= 1 && output.elements() <= std::size_t{1} << 28);
+            FUZZ_REQUIRE(output.elements() >= 1 && output.elements() <= kMaxTensorElements);
         }
         // Larger ones differ in time and memory only.
         if (manifest.preprocessing.resize_size.value_or(0) <= 512 &&

@@ -23,10 +23,8 @@ inline Manifest null_manifest(int size, int resize, Interpolation interpolation,
     manifest.input.dtype = dtype;
     manifest.input.shape = layout == Layout::nhwc ? std::vector<std::int64_t>{1, size, size, 3}
                                                   : std::vector<std::int64_t>{1, 3, size, size};
-    manifest.outputs.resize(1);
-    manifest.outputs[0].dtype = DType::int8;
-    manifest.outputs[0].shape = {1, 5};
-    manifest.outputs[0].scale = 0.25F;
+    manifest.task = "classification";
+    manifest.outputs = {{"logits", {1, 5}, DType::int8, 0.25F, 0}};
     manifest.table.fill(Bytes(256 * element_size_bytes(dtype), 1));
     return manifest;
 }

@@ -8,7 +8,8 @@ import pytest
 
 from edgevit.errors import ToolMissing
 from edgevit.program import Program
-from edgevit.targets.tflite import IO_TYPES, tflite_bytes
+from edgevit.targets.tflite import tflite_bytes
+from edgevit.targets.tflite.options import IO_TYPES
 from tests.nnapi.check import DEFAULT_LIMIT, NnapiCheck, Partitions
 from tests.programs import m0_9, make_program
 

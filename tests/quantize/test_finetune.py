@@ -15,9 +15,9 @@ import torch
 
 from edgevit.data.batches import augment, split, training_batch
 from edgevit.errors import InputError
-from edgevit.quantize.distill import distillation_loss
 from edgevit.quantize.options import QuantizeOptions, run_key
 from edgevit.quantize.snapshot import read_snapshot, write_snapshot
+from edgevit.tasks.classification import distillation_loss
 from tests.image_sets import subset
 
 OPTIONS = [
@@ -43,11 +43,12 @@ def finish(command: list[str], out: Path, *extra: str) -> subprocess.CompletedPr
     return subprocess.run([*command, "-o", str(out), *extra], capture_output=True, text=True)
 
 
-def evq_parts(path: Path) -> tuple[bytes, dict]:
+def evq_parts(path: Path) -> tuple[dict[str, bytes], dict]:
     import zipfile
 
     with zipfile.ZipFile(path) as archive:
-        return archive.read("program.pt2"), json.loads(archive.read("evq.json"))
+        members = {name: archive.read(name) for name in archive.namelist()}
+    return members, json.loads(members.pop("evq.json"))
 
 
 def test_a_killed_run_goes_on_to_the_same_weights(command: list[str], tmp_path: Path) -> None:

@@ -6,7 +6,7 @@
     remote     one run on the device
 
 No path, label or other text of the user's reaches the device's shell: files are named by their
-sha256 over there, and the options that go along are numbers and checked words.
+sha256 over there, and the request of the run is one of them.
 """
 
 from __future__ import annotations
@@ -16,15 +16,17 @@ import os
 import platform
 import re
 import tempfile
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from edgevit.errors import EdgevitError, InputError, ToolMissing
+from edgevit.files import atomic_path
 from edgevit.measure.devices.adb import Adb
 from edgevit.measure.devices.base import Transport
 from edgevit.measure.devices.link import Link
 from edgevit.measure.devices.packing import check_machine, pack_artifact, pack_images
-from edgevit.measure.devices.remote import MAX_LOGITS_BYTES, MAX_RESULT_BYTES, RemoteRun
+from edgevit.measure.devices.remote import OUTPUT_LIMITS, RemoteRun, there
 from edgevit.measure.devices.ssh import Ssh
 from edgevit.measure.devices.store import Blob, discard, push
 from edgevit.measure.harness import (
@@ -35,10 +37,13 @@ from edgevit.measure.harness import (
     find_runtime,
     manifest_target,
 )  # fmt: skip
+from edgevit.measure.request import HarnessRequest
 
 __all__ = ["open_device", "run_on_device"]
 
 LOCAL = "local"
+# What a request may ask for beside the result: its name over there.
+_OUTPUTS = {"logits": "logits", "dump_inputs": "inputs", "profile": "profile"}
 
 
 def open_device(text: str) -> Transport | None:
@@ -56,73 +61,110 @@ def open_device(text: str) -> Transport | None:
 
 
 def run_on_device(
-    transport: Transport,
-    artifact_dir: Path,
-    data: Path,
-    words: list[str],
-    *,
-    logits: Path,
-    reference: Path | None = None,
-    backend: str | None = None,
-    runtime: Path | None = None,
-    harness: Path | None = None,
-    keep: bool = True,
+    transport: Transport, request: HarnessRequest, *, harness: Path | None = None, keep: bool = True
 ) -> dict[str, Any]:
-    """`run_harness` on a device: the same result, with the logits written to `logits`.
+    """`run_harness` on a device: the same result, and the files that the request asks for here.
 
-    words     harness options that name no file (`harness.measuring_options`)
-    runtime   library built for the device; default: the installed wheel's, where it fits
     harness   harness program built for the device; default: the one built here, where it fits
     keep      leave what was sent on the device, for the next run
 
-    Raises InputError, ToolMissing (DeviceGone when the device cannot be reached) or EdgevitError
-    with the harness's own message, by its exit code.
+    The request's runtime is a library built for the device; default: the installed wheel's, where
+    it fits. Raises InputError, ToolMissing (DeviceGone when the device cannot be reached) or
+    EdgevitError with the harness's own message, by its exit code.
     """
-    if backend is not None and not re.fullmatch("[a-z0-9_]{1,32}", backend):
-        raise InputError(f"--backend {backend!r} is not the name of a back-end")
-    words = [*words, *(["--backend", backend] if backend else [])]
+    if "plan_cache" in request.runtime_options:
+        raise InputError(
+            "--plan-cache names a folder of this machine, as does -O plan_cache=DIR; --device has "
+            "no use for it"
+        )
     link = Link(transport)
     system, machine = _system_of(link)
     program = harness or _local_harness(transport, system, machine)
     check_machine(program, machine, "the harness")
-    runtime = runtime or _default_runtime(backend or manifest_target(artifact_dir))
+    target = request.backend or manifest_target(request.artifact)
+    runtime = request.runtime or _default_runtime(target)
     if runtime is not None:
         check_machine(runtime, machine, "the runtime library")
-    with tempfile.TemporaryDirectory(prefix="edgevit-") as folder:
-        artifact_tar, images = Path(folder) / "artifact.tar", data
-        pack_artifact(artifact_dir, artifact_tar)
-        if data.is_dir():
-            images = Path(folder) / "images.tar"
-            pack_images(data, images)
-        packed, binary = Blob.of("artifact", artifact_tar), Blob.of("harness", program)
-        files = {"--data": Blob.of("images", images)}
-        if runtime is not None:
-            files["--runtime"] = Blob.of("runtime library", runtime)
-        if reference is not None:
-            files["--reference"] = Blob.of("reference logits", reference)
-        everything = [packed, binary, *files.values()]
-        push(link, everything)
-        result_path = Path(folder) / "result.json"
-        with RemoteRun(link) as run:
-            run.prepare(packed)
-            run.start(binary, words, files)
-            with HarnessLog() as log:
-                code = run.follow(log.feed)
-            log.raise_for(-(code - 128) if code > 128 else code)
-            run.fetch("result.json", result_path, MAX_RESULT_BYTES)
-            run.fetch("logits", logits, MAX_LOGITS_BYTES)
-        if not keep:
-            discard(link, everything)
-        try:
-            result = json.loads(result_path.read_bytes())
-        except ValueError as error:
-            raise EdgevitError(f"{transport.name}: the result is not JSON: {error}") from error
+    with tempfile.TemporaryDirectory(prefix="edgevit-") as name:
+        sent = _pack(replace(request, runtime=runtime), program, Path(name))
+        push(link, sent.blobs)
+        text = _run(link, sent, request, Path(name) / "result.json")
+    if not keep:
+        discard(link, sent.blobs)
+    try:
+        result = json.loads(text)
+    except ValueError as error:
+        raise EdgevitError(f"{transport.name}: the result is not JSON: {error}") from error
     check_result(result)
     # Over there files are named by their sha256.
-    result["dataset"]["name"] = data.resolve().name
+    result["dataset"]["name"] = request.data.resolve().name
     if runtime is not None:
         result["runtime"]["library"] = runtime.name
+    if request.out is not None:
+        with atomic_path(request.out, force=True) as temporary:
+            temporary.write_text(json.dumps(result, indent=2) + "\n", "utf-8")
     return result
+
+
+@dataclass(frozen=True)
+class _Sent:
+    """The files of one run: the program, and what it is asked for."""
+
+    harness: Blob
+    request: Blob
+    artifact: Blob
+    files: tuple[Blob, ...]  # images, and a library and reference logits where there are any
+
+    @property
+    def blobs(self) -> list[Blob]:
+        return [self.artifact, self.harness, self.request, *self.files]
+
+
+def _pack(request: HarnessRequest, program: Path, folder: Path) -> _Sent:
+    """Everything as files, the request as the device must have it."""
+    artifact, images = folder / "artifact.tar", request.data
+    pack_artifact(request.artifact, artifact)
+    if request.data.is_dir():
+        images = folder / "images.tar"
+        pack_images(request.data, images)
+    data = Blob.of("images", images)
+    wanted = {"runtime library": request.runtime, "reference logits": request.reference}
+    files = {what: Blob.of(what, path) for what, path in wanted.items() if path is not None}
+    paths = {what: there(blob) for what, blob in files.items()}
+    document = folder / "request.json"
+    replace(
+        request,
+        artifact=Path("artifact"),
+        data=there(data),
+        out=Path("result.json"),
+        reference=paths.get("reference logits"),
+        runtime=paths.get("runtime library"),
+        logits=request.logits and Path(_OUTPUTS["logits"]),
+        dump_inputs=request.dump_inputs and Path(_OUTPUTS["dump_inputs"]),
+        profile=request.profile and Path(_OUTPUTS["profile"]),
+    ).write(document)
+    return _Sent(
+        Blob.of("harness", program),
+        Blob.of("request", document),
+        Blob.of("artifact", artifact),
+        (data, *files.values()),
+    )
+
+
+def _run(link: Link, sent: _Sent, request: HarnessRequest, result: Path) -> bytes:
+    """The result's text; fetches the request's other files to where it wants them."""
+    with RemoteRun(link) as run:
+        run.prepare(sent.artifact)
+        run.start(sent.harness, sent.request)
+        with HarnessLog() as log:
+            code = run.follow(log.feed)
+        log.raise_for(-(code - 128) if code > 128 else code)
+        run.fetch("result.json", result, OUTPUT_LIMITS["result.json"])
+        for key, name in _OUTPUTS.items():
+            if (out := getattr(request, key)) is not None:
+                with atomic_path(out, force=True) as temporary:
+                    run.fetch(name, temporary, OUTPUT_LIMITS[name])
+    return result.read_bytes()
 
 
 def _system_of(link: Link) -> tuple[str, str]:

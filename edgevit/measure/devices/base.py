@@ -23,15 +23,22 @@ class Transport(Protocol):
     root   the folder on the device, as a word of POSIX shell (it may hold $HOME)
     """
 
-    kind: str
-    name: str
-    root: str
+    @property
+    def kind(self) -> str: ...
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def root(self) -> str: ...
 
     def command(self, script: str) -> list[str]:
         """The argv that runs `script` in the device's sh, with stdin, stdout, stderr as pipes.
 
         Raises ToolMissing when the client program is not installed.
         """
+        ...
 
     def refusal(self, errors: str) -> str | None:
         """What to tell the user when the client's stderr says that trying again is no use."""
+        ...

@@ -83,7 +83,7 @@ def _pump(
             heard_s = time.monotonic()
             for key, _ in ready:
                 if key.fileobj is process.stdin:
-                    assert send is not None
+                    assert send is not None and process.stdin is not None
                     pending = pending or memoryview(send.read(_CHUNK_BYTES))
                     taken = _write(key.fd, pending)
                     if taken is None or not pending:

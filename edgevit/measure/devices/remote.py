@@ -4,6 +4,9 @@ The run lives on the device apart from the connection, in a folder of its own wi
 
     artifact/     unpacked                 started       made by whoever starts it, once
     log, rc       its stderr, exit code    harness.pid   to end it when we are interrupted
+
+What the harness is asked for lies in a file, as the images do: the run's command names two files by
+their sha256 and nothing else.
 """
 
 from __future__ import annotations
@@ -13,15 +16,22 @@ import re
 import secrets
 import shlex
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 from edgevit.errors import EdgevitError
+from edgevit.limits import MAX_LOGITS_BYTES, MAX_RESULT_BYTES
 from edgevit.measure.devices.base import ConnectionLost, DeviceGone
 from edgevit.measure.devices.link import Answer, Link
 from edgevit.measure.devices.store import CHECKSUM_SILENCE_S, Blob
 
-MAX_RESULT_BYTES, MAX_LOGITS_BYTES = 64 * 2**20, 4 * 2**30
+# What a run may leave, by its name in the run's folder, and how large each may be.
+OUTPUT_LIMITS = {
+    "result.json": MAX_RESULT_BYTES,
+    "logits": MAX_LOGITS_BYTES,
+    "inputs": 64 * 2**30,
+    "profile": MAX_RESULT_BYTES,
+}
 _MAX_LINE_BYTES = 64 * 1024
 _VANISHED = 91
 
@@ -56,7 +66,7 @@ while :; do
   sleep 1
 done"""
 
-_ENDED = """cd runs/{run} && cat rc && for f in result.json logits; do
+_ENDED = """cd runs/{run} && cat rc && for f in {names}; do
   if [ -f $f ]; then echo "$f $(bytes_of $f) $(sum256 < $f)"; fi
 done"""
 
@@ -71,6 +81,11 @@ _CLEAN = """if [ -f runs/{run}/harness.pid ] && [ ! -f runs/{run}/rc ]; then
   is_ours && kill -9 $p
 fi 2>/dev/null
 rm -rf runs/{run}"""
+
+
+def there(blob: Blob) -> Path:
+    """The path of a file that was sent, from within a run's folder."""
+    return Path("../../blobs") / blob.sha256
 
 
 class RemoteRun:
@@ -102,16 +117,13 @@ class RemoteRun:
         body = _PREPARE.format(run=self.name, artifact=artifact.sha256)
         self._checked(self.link.ask(body), "unpacking the artifact")
 
-    def start(self, harness: Blob, words: Sequence[str], files: Mapping[str, Blob]) -> None:
+    def start(self, harness: Blob, request: Blob) -> None:
         """Start the harness, once however often the connection breaks meanwhile.
 
-        words   options that name no file
-        files   option -> file that is there: "--data", "--runtime", "--reference"
+        The request's paths are relative to the run's folder: `there` for a file that was sent,
+        "artifact", and the names of OUTPUT_LIMITS.
         """
-        command = [f"../../blobs/{harness.sha256}", "--artifact", "artifact"]
-        command += ["--out", "result.json", "--logits", "logits", *words]
-        for option, blob in files.items():
-            command += [option, f"../../blobs/{blob.sha256}"]
+        command = [str(there(harness)), "--request", str(there(request))]
         body = _START.format(run=self.name, command=shlex.join(command))
         self._checked(self.link.ask(body), "starting the harness")
 
@@ -147,7 +159,7 @@ class RemoteRun:
         return code
 
     def fetch(self, name: str, out: Path, limit_bytes: int) -> None:
-        """After `follow`: fetch "result.json" or "logits", checked by its sha256.
+        """After `follow`: fetch one of OUTPUT_LIMITS, checked by its sha256.
 
         Goes on where it was when the connection broke. Raises EdgevitError when the run left no
         such file, or one over the limit.
@@ -178,10 +190,12 @@ class RemoteRun:
 
     def _ended(self) -> tuple[int, dict[str, tuple[int, str]]]:
         """The exit code, and what the run left: name -> (size in bytes, sha256)."""
-        answer = self.link.ask(_ENDED.format(run=self.name), CHECKSUM_SILENCE_S)
+        body = _ENDED.format(run=self.name, names=" ".join(OUTPUT_LIMITS))
+        answer = self.link.ask(body, CHECKSUM_SILENCE_S)
         self._checked(answer, "reading how the run ended")
         code, *rest = answer.output.splitlines() or [""]
-        rows = [re.fullmatch(r"(result\.json|logits) (\d{1,18}) ([0-9a-f]{64})", r) for r in rest]
+        known = "|".join(re.escape(name) for name in OUTPUT_LIMITS)
+        rows = [re.fullmatch(rf"({known}) (\d{{1,18}}) ([0-9a-f]{{64}})", row) for row in rest]
         if not re.fullmatch(r"\d{1,3}", code) or None in rows:
             raise EdgevitError(
                 f"{self.link.transport.name}: not how a run ends: {answer.output[:200]!r}"

@@ -14,7 +14,8 @@ from edgevit.measure.parity import FILE_NAME as PARITY_NAME
 from edgevit.measure.report.long_run import section
 from edgevit.measure.validate import RESULT_NAME
 from edgevit.program import Program
-from edgevit.targets.artifact import load_manifest
+from edgevit.targets.manifest import Manifest
+from edgevit.tasks.classification import STAGES
 
 SCHEMA_VERSION = 1
 STYLE = """
@@ -43,14 +44,6 @@ class Row:
     passed: bool | None = None
 
 
-STAGES = {
-    "float_top1": "float (fused)",
-    "ptq_uncorrected_top1": "PTQ",
-    "ptq_top1": "PTQ, biases corrected",
-    "program_top1": "quantized program",
-}
-
-
 def collect(folder: Path) -> dict[str, Any]:
     """Everything known in a run folder: its one program (.evq) and its artifact folders.
 
@@ -73,7 +66,7 @@ def collect(folder: Path) -> dict[str, Any]:
         rows += _stages(loaded, programs[0].stat().st_size)
     details = {}
     for artifact in artifacts:
-        manifest = load_manifest(artifact)
+        manifest = Manifest.load(artifact)
         path = artifact / RESULT_NAME
         validation = json.loads(path.read_text("utf-8")) if path.exists() else None
         path = artifact / PARITY_NAME
@@ -113,12 +106,12 @@ def _stages(program: Program, size_bytes: int) -> list[Row]:
 
 def _artifact_row(
     name: str,
-    manifest: dict[str, Any],
+    manifest: Manifest,
     validation: dict[str, Any] | None,
     parity: dict[str, Any] | None,
 ) -> Row:
     """As the harness ran it; without a validation, as `parity` did, by whatever it has here."""
-    size = manifest["artifact"]["size_bytes"]
+    size = manifest.artifact.size_bytes
     if validation is None and parity is not None:
         return Row(
             f"artifact {name} (not by its runtime)",
@@ -144,9 +137,10 @@ def _artifact_row(
     )
 
 
-def _without_table(manifest: dict[str, Any]) -> dict[str, Any]:
-    kept = {k: v for k, v in manifest["input"].items() if k != "table"}
-    return {**manifest, "input": kept}
+def _without_table(manifest: Manifest) -> dict[str, Any]:
+    value = manifest.to_json()
+    del value["input"]["table"]
+    return value
 
 
 COLUMNS = (

@@ -18,9 +18,10 @@ import numpy as np
 
 from edgevit.errors import InputError
 from edgevit.graph import Graph
-from edgevit.program.container import fields, parse_json, read_zip
+from edgevit.program.container import fields, read_zip
 from edgevit.program.v1.aten import Call, Ref
 from edgevit.program.v1.reading import graph_from_calls
+from edgevit.schema import parse_json
 
 SCHEMA_MAJOR = 8
 """torch.export's serialization schema this reader knows (torch 2.13 writes 8.20)."""

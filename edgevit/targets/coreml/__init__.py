@@ -10,40 +10,39 @@ import os
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from edgevit.errors import InputError
 from edgevit.program import Program
+from edgevit.targets import make_options
 from edgevit.targets.artifact import (
     Artifact,
     ArtifactData,
-    ArtifactTensor,
+    Compiled,
     load_artifact,
-    manifest_of,
     tool_versions,
     write_artifact,
 )
 from edgevit.targets.coreml.audit import AuditResult, audit
 from edgevit.targets.coreml.lower import (
-    CHOICES,
     INPUT_NAME,
     LOGITS_NAME,
     PROBABILITIES_NAME,
-    Options,
     convert,
 )
+from edgevit.targets.coreml.options import CoremlOptions, CoremlRunOptions
 from edgevit.targets.coreml.package import PACKAGE_FILE, package_files, read_package
-from edgevit.targets.coreml.runner import RUN_OPTIONS, CoremlRunner
+from edgevit.targets.coreml.runner import CoremlRunner
+from edgevit.targets.manifest import Audit, InputTensor, Manifest, OutputTensor
 
 NAME = "coreml"
 SUMMARY = "Core ML: W8A8 ML Program, for iPhone and Mac"
-OPTIONS = CHOICES
+Options, RunOptions = CoremlOptions, CoremlRunOptions
 FLOAT_PROFILE = "float16"
 
-__all__ = ["RUN_OPTIONS", "audit_bytes", "compile_coreml"]
+__all__ = ["Options", "RunOptions", "audit_bytes", "compile_coreml"]
 
 
-def coreml_files(program: Program, options: Options) -> dict[str, bytes]:
+def coreml_files(program: Program, options: CoremlOptions) -> dict[str, bytes]:
     """The files of a program's .mlpackage, not yet audited. Raises what `convert` does."""
     return package_files(convert(program, options), program.sha256, program.info)
 
@@ -57,57 +56,53 @@ def audit_bytes(data: ArtifactData, program: Program) -> AuditResult:
 
 def compile_coreml(
     program: Program, out_dir: str | os.PathLike[str], force: bool = False, **options: str
-) -> dict[str, Any]:
+) -> Manifest:
     """Writes the artifact folder `out_dir` (model.mlpackage, manifest.json); returns the manifest.
 
-    options  as in `OPTIONS`. precision "float16" gives a float package to compare with: the
+    options  as in `CoremlOptions`. precision "float16" gives a float package to compare with: the
              program's weights without any activation quantizer
     force    replaces an artifact folder that is there
     Raises InputError (a bad option, a deployment target without the operations, an existing
     folder, a program Core ML cannot express), ToolMissing without coremltools, and EdgevitError
     when the scale audit finds a difference; nothing is left behind then.
     """
-    chosen = Options(**options)
+    chosen = make_options(NAME, Options, options)
     data = coreml_files(program, chosen)
     result = audit_bytes(data, program)
     source, output = _edges(program, chosen)
     floating = chosen.precision == "float16"
-    manifest = manifest_of(
-        program,
+    compiled = Compiled(
         target=NAME,
         file=PACKAGE_FILE,
         data=data,
         tools=tool_versions("coremltools", "torch", "numpy"),
         options=asdict(chosen),
-        source=source,
-        output=output,
+        input=source,
+        outputs=(output,),
         ops=result.operators,
-        audited=(result.activations, result.weight_channels),
-        drops=sorted(program.graph().activations()) if floating else [],
+        audit=None if floating else Audit(result.activations, result.weight_channels),
+        profile=FLOAT_PROFILE if floating else None,
+        drops=tuple(sorted(program.graph().activations())) if floating else (),
     )
-    if floating:
-        manifest |= {"profile": FLOAT_PROFILE, "audit": None}
-    write_artifact(Path(out_dir), data, manifest, program.reference, force)
-    return manifest
+    return write_artifact(Path(out_dir), program, compiled, force)
 
 
-def _edges(program: Program, options: Options) -> tuple[ArtifactTensor, ArtifactTensor]:
+def _edges(program: Program, options: CoremlOptions) -> tuple[InputTensor, OutputTensor]:
     """The artifact's input with its pixel table, and its output."""
     graph, rules = program.graph(), program.info.preprocessing
     _, channels, height, width = graph.input_shape
     if options.input_type == "image":
-        table = [list(range(256)) for _ in range(channels)]
-        source = ArtifactTensor(
-            INPUT_NAME, (1, height, width, channels), "uint8", None, "NHWC", table
-        )
+        shape = (1, height, width, channels)
+        source = InputTensor.of(INPUT_NAME, shape, "NHWC", "uint8", None, [range(256)] * channels)
     else:
-        table = [[float(value) for value in row] for row in rules.table()]
-        source = ArtifactTensor(INPUT_NAME, graph.input_shape, "float32", None, "NCHW", table)
+        source = InputTensor.of(
+            INPUT_NAME, graph.input_shape, "NCHW", "float32", None, rules.table()
+        )
     name = LOGITS_NAME if options.output_type == "logits" else PROBABILITIES_NAME
-    return source, ArtifactTensor(name, graph.shape(graph.output_name), "float32", None)
+    return source, OutputTensor.of(name, graph.shape(graph.output_name), "float32", None)
 
 
-def compile_program(program: Program, out_dir: Path, force: bool, **options: str) -> dict[str, Any]:
+def compile_program(program: Program, out_dir: Path, force: bool, **options: str) -> Manifest:
     """What every target offers the `compile` command; see edgevit.targets."""
     return compile_coreml(program, out_dir, force=force, **options)
 

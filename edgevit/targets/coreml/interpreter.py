@@ -27,10 +27,9 @@ from torch.nn import functional
 
 from edgevit.errors import InputError
 from edgevit.ops.weighted import EXACT_FLOAT32
+from edgevit.targets.coreml.options import ARITHMETIC, ROUNDING
 from edgevit.targets.coreml.package import MilProgram, Operation, Ref
 
-ARITHMETIC = ("float16", "float32")
-ROUNDING = ("division", "reciprocal")
 _RANGES = {"int8": (-128, 127), "uint8": (0, 255)}
 _CONSTANT = "constexpr_"
 

@@ -9,7 +9,6 @@ like), so that a layer has the same name in Xcode's performance report as in par
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,7 +18,7 @@ from edgevit.errors import EdgevitError, InputError
 from edgevit.graph import Graph, float_graph
 from edgevit.ops import Quantizer
 from edgevit.program import Program
-from edgevit.targets.artifact import check_choices
+from edgevit.targets.coreml.options import CoremlOptions
 from edgevit.targets.coreml.toolkit import coremltools, quiet
 from edgevit.targets.pixels import quantized, quantized_pixels
 
@@ -47,35 +46,7 @@ residual adds (distributive_quantized_binary_op_scale_normalization), another ma
 the normalisation, whose epsilon changes the values; the rest find nothing."""
 
 
-@dataclass(frozen=True)
-class Options:
-    """What a package is compiled with; InputError for what is unknown or does not go together."""
-
-    deployment_target: str = "iOS17"
-    precision: str = "int8"
-    compute_precision: str = "float16"
-    input_type: str = "image"
-    output_type: str = "logits"
-
-    def __post_init__(self) -> None:
-        check_choices(self, CHOICES, "coreml")
-        if self.precision == "int8" and self.deployment_target == "iOS16":
-            raise InputError(
-                "iOS16 has no int8 activations (quantize and dequantize came with iOS17): compile "
-                "with --deployment-target iOS17, or --precision float16 for a float package"
-            )
-
-
-CHOICES = {
-    "deployment_target": ("iOS17", "iOS18", "iOS16"),
-    "precision": ("int8", "float16"),
-    "compute_precision": ("float16", "float32"),
-    "input_type": ("image", "tensor"),
-    "output_type": ("logits", "classifier"),
-}
-
-
-def convert(program: Program, options: Options) -> Any:
+def convert(program: Program, options: CoremlOptions) -> Any:
     """The coremltools model of a program, not yet audited or saved.
 
     Raises InputError naming an operation that this lowering does not know or a tensor without a
@@ -107,7 +78,7 @@ def convert(program: Program, options: Options) -> Any:
     return model
 
 
-def _compute_precision(options: Options) -> Any:
+def _compute_precision(options: CoremlOptions) -> Any:
     """float16 but for the normalisation and the input's quantize.
 
     In float16 those would move many an input value by a step: it has 11 bits, and 8 of them go
@@ -124,7 +95,7 @@ def _is_edge(op: Any) -> bool:
     return op.name in _NORMALISATION or (source is not None and source.name in _INPUTS)
 
 
-def _input_type(graph: Graph, options: Options) -> Any:
+def _input_type(graph: Graph, options: CoremlOptions) -> Any:
     ct, shape = coremltools(), graph.input_shape
     if options.input_type == "image":
         return ct.ImageType(INPUT_NAME, shape=shape, color_layout=ct.colorlayout.RGB)
@@ -163,7 +134,9 @@ def _channel(
     raise EdgevitError("no float32 gain and offset give the program's input for every pixel")
 
 
-def _edge_constants(program: Program, options: Options) -> tuple[np.ndarray, np.ndarray] | None:
+def _edge_constants(
+    program: Program, options: CoremlOptions
+) -> tuple[np.ndarray, np.ndarray] | None:
     """Gain and offset of an image input; None for a tensor, which comes normalised."""
     if options.input_type == "tensor":
         return None
@@ -171,7 +144,9 @@ def _edge_constants(program: Program, options: Options) -> tuple[np.ndarray, np.
     return normalisation(program.info.preprocessing, graph.quantizer(graph.input_name))
 
 
-def _export(graph: Graph, edge: tuple[np.ndarray, np.ndarray] | None, options: Options) -> Any:
+def _export(
+    graph: Graph, edge: tuple[np.ndarray, np.ndarray] | None, options: CoremlOptions
+) -> Any:
     """The graph with its edges as a torch.export program (ATen dialect), canonically named."""
     import torch
 

@@ -9,11 +9,11 @@ import numpy as np
 from edgevit.errors import InputError
 from edgevit.ops import INT8_MIN
 from edgevit.program import Program
-from edgevit.targets.artifact import Artifact, table_of
+from edgevit.targets.artifact import Artifact
 from edgevit.targets.coreml.lower import INPUT_NAME
+from edgevit.targets.coreml.options import CoremlRunOptions
 from edgevit.targets.coreml.package import MilProgram, read_package
 
-RUN_OPTIONS = {"arithmetic": ("float16", "float32"), "rounding": ("division", "reciprocal")}
 CHUNK_IMAGES = 32
 
 
@@ -21,24 +21,26 @@ class CoremlRunner:
     """Raises InputError for a package of other software, a newer one, and unknown options."""
 
     def __init__(
-        self, artifact: Artifact, arithmetic: str | None = None, rounding: str = ""
+        self,
+        artifact: Artifact,
+        arithmetic: str | None = CoremlRunOptions.arithmetic,
+        rounding: str = CoremlRunOptions.rounding,
     ) -> None:
-        """arithmetic  default: what the package was compiled to compute in"""
+        """arithmetic  None: what the package was compiled to compute in"""
         from edgevit.targets.coreml.interpreter import Interpreter
 
         if not isinstance(artifact.data, Mapping):
             raise InputError(f"{artifact.path} is a file; a Core ML package is a folder")
-        options = artifact.manifest["options"]
+        options = artifact.manifest.options
         try:
             self.package: MilProgram = read_package(artifact.data)
             arithmetic = arithmetic or options.get("compute_precision", "float16")
-            rounding = rounding or RUN_OPTIONS["rounding"][0]
             self._interpreter = Interpreter(self.package, arithmetic, rounding)
         except InputError as error:
             raise InputError(f"{artifact.path}: {error}") from error
         self.engine = f"reference interpreter, {arithmetic}, {rounding}"
         self.probabilities = options.get("output_type") == "classifier"
-        self._table = table_of(artifact.manifest)
+        self._table = artifact.manifest.table()
 
     def scores(self, pixels: np.ndarray) -> np.ndarray:
         """Logits, or a classifier's probabilities: uint8 (N, H, W, 3) to float32 (N, classes)."""

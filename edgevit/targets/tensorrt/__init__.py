@@ -11,26 +11,28 @@ from __future__ import annotations
 import os
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from edgevit.errors import EdgevitError, InputError
+from edgevit.options import NoOptions
 from edgevit.program import Program
+from edgevit.targets import make_options
 from edgevit.targets.artifact import (
     Artifact,
     ArtifactData,
-    ArtifactTensor,
+    Compiled,
     load_artifact,
-    manifest_of,
     tool_versions,
     write_artifact,
 )
+from edgevit.targets.manifest import Audit, InputTensor, Manifest, OutputTensor
 from edgevit.targets.tensorrt.audit import AuditResult, audit
-from edgevit.targets.tensorrt.lower import CHOICES, OUTPUT_NAME, Options, lower
-from edgevit.targets.tensorrt.runner import RUN_OPTIONS, OnnxRunner
+from edgevit.targets.tensorrt.lower import OUTPUT_NAME, lower
+from edgevit.targets.tensorrt.options import TensorrtOptions
+from edgevit.targets.tensorrt.runner import OnnxRunner
 
 NAME = "tensorrt"
 SUMMARY = "TensorRT: QDQ ONNX, for Jetson and NVIDIA GPUs"
-OPTIONS = CHOICES
+Options, RunOptions = TensorrtOptions, NoOptions
 
 MODEL_FILE, ENGINE_FILE = "model.onnx", "torch-tensorrt.plan"
 TRTEXEC = "trtexec --onnx=model.onnx --saveEngine=model.plan --timingCacheFile=timing.cache"
@@ -39,10 +41,10 @@ COMMANDS = {
     "trtexec, TensorRT 11": f"{TRTEXEC} --skipInference",  # strongly typed is all it has
 }
 
-__all__ = ["RUN_OPTIONS", "audit_bytes", "compile_tensorrt"]
+__all__ = ["Options", "RunOptions", "audit_bytes", "compile_tensorrt"]
 
 
-def onnx_bytes(program: Program, options: Options) -> bytes:
+def onnx_bytes(program: Program, options: TensorrtOptions) -> bytes:
     """The ONNX file of a program, not yet audited or linted. Raises what `lower` does."""
     return lower(program, options).SerializeToString(deterministic=True)
 
@@ -66,60 +68,56 @@ def check_lint(data: bytes) -> None:
 
 def compile_tensorrt(
     program: Program, out_dir: str | os.PathLike[str], force: bool = False, **options: str
-) -> dict[str, Any]:
+) -> Manifest:
     """Writes the artifact folder `out_dir` (model.onnx, manifest.json) and returns the manifest.
 
-    options  as in `OPTIONS`
+    options  as in `TensorrtOptions`
     force    replaces an artifact folder that is there
     Raises InputError (a bad option, the asymmetric profile, an existing folder, a program the
     target cannot express), ToolMissing without onnx or, for an engine, torch-tensorrt or the GPU,
     and EdgevitError when audit or lint find something; nothing is left behind then.
     """
-    chosen = Options(**options)
+    chosen = make_options(NAME, Options, options)
     data = onnx_bytes(program, chosen)
     result = audit_bytes(data, program)
     floating = chosen.precision == "float16"
     if not floating:
         check_lint(data)
-    more = {}
+    more: dict[str, bytes] = {}
     if chosen.engine == "on":
         from edgevit.targets.tensorrt.engine import engine_bytes
 
         more[ENGINE_FILE] = engine_bytes(program)
     source, output = _edges(program, chosen)
-    manifest = manifest_of(
-        program,
+    compiled = Compiled(
         target=NAME,
         file=MODEL_FILE,
         data=data,
         tools=tool_versions("onnx", "numpy"),
         options=asdict(chosen),
-        source=source,
-        output=output,
+        input=source,
+        outputs=(output,),
         ops=result.operators,
-        audited=(result.activations, result.weight_channels),
-        drops=list(result.drops),
+        audit=None if floating else Audit(result.activations, result.weight_channels),
+        profile=chosen.compute_precision if floating else None,
+        drops=tuple(result.drops),
         commands=COMMANDS,
-        more_files=more,
+        files=more,
     )
-    if floating:
-        manifest |= {"profile": chosen.compute_precision, "audit": None}
-    write_artifact(Path(out_dir), data, manifest, program.reference, force, more)
-    return manifest
+    return write_artifact(Path(out_dir), program, compiled, force)
 
 
-def _edges(program: Program, options: Options) -> tuple[ArtifactTensor, ArtifactTensor]:
+def _edges(program: Program, options: TensorrtOptions) -> tuple[InputTensor, OutputTensor]:
     """The artifact's input with its pixel table, and its output."""
     graph, rules = program.graph(), program.info.preprocessing
     table = rules.table().astype(options.io)
-    rows = [[float(value) for value in row] for row in table]
     return (
-        ArtifactTensor(graph.input_name, graph.input_shape, options.io, None, "NCHW", rows),
-        ArtifactTensor(OUTPUT_NAME, graph.shape(graph.output_name), options.io, None),
+        InputTensor.of(graph.input_name, graph.input_shape, "NCHW", options.io, None, table),
+        OutputTensor.of(OUTPUT_NAME, graph.shape(graph.output_name), options.io, None),
     )
 
 
-def compile_program(program: Program, out_dir: Path, force: bool, **options: str) -> dict[str, Any]:
+def compile_program(program: Program, out_dir: Path, force: bool, **options: str) -> Manifest:
     """What every target offers the `compile` command; see edgevit.targets."""
     return compile_tensorrt(program, out_dir, force=force, **options)
 

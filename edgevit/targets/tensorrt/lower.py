@@ -12,7 +12,6 @@ asked otherwise.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
@@ -22,12 +21,11 @@ from edgevit.errors import InputError, ToolMissing
 from edgevit.graph import float_graph
 from edgevit.ops import Linear, Node
 from edgevit.program import Program
-from edgevit.targets.artifact import check_choices
+from edgevit.targets.tensorrt.options import TensorrtOptions
 from edgevit.targets.tensorrt.place import dropped
 
 OPSET, IR_VERSION = 20, 10
 OUTPUT_NAME = "logits"
-FLOAT_TYPES = ("float16", "float32")
 METADATA_PREFIX = "edgevit."
 _SIMPLE = {
     "gelu": "Gelu", "hard_swish": "HardSwish", "relu": "Relu", "sigmoid": "Sigmoid", "add": "Add",
@@ -46,34 +44,7 @@ def onnx() -> ModuleType:
     return onnx
 
 
-@dataclass(frozen=True)
-class Options:
-    """What an ONNX is compiled with.
-
-    io                  element type of its input and output
-    precision           "float16": no quantizer and float weights, to compare with
-    compute_precision   element type of everything in it that is not int8
-    engine              "on": also an engine by torch-tensorrt, for the GPU of this machine
-    """
-
-    io: str = "float16"
-    precision: str = "int8"
-    compute_precision: str = "float16"
-    engine: str = "off"
-
-    def __post_init__(self) -> None:
-        check_choices(self, CHOICES, "tensorrt")
-
-
-CHOICES = {
-    "io": FLOAT_TYPES,
-    "precision": ("int8", "float16"),
-    "compute_precision": FLOAT_TYPES,
-    "engine": ("off", "on"),
-}
-
-
-def lower(program: Program, options: Options) -> Any:
+def lower(program: Program, options: TensorrtOptions) -> Any:
     """The ONNX model of a program, not yet audited.
 
     Raises InputError naming an operation it does not know, a tensor without a quantizer or, for
@@ -89,7 +60,7 @@ def lower(program: Program, options: Options) -> Any:
 
 
 class _Lowering:
-    def __init__(self, program: Program, options: Options) -> None:
+    def __init__(self, program: Program, options: TensorrtOptions) -> None:
         self.onnx = onnx()
         self.program, self.options, self.graph = program, options, program.graph()
         self.graph.activations()  # names a tensor without a quantizer

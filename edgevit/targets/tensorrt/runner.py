@@ -13,10 +13,8 @@ import numpy as np
 
 from edgevit.errors import InputError, ToolMissing
 from edgevit.program import Program
-from edgevit.targets.artifact import Artifact, table_of
+from edgevit.targets.artifact import Artifact
 from edgevit.targets.tensorrt.lower import onnx
-
-RUN_OPTIONS: dict[str, tuple[str, ...]] = {}
 
 
 class OnnxRunner:
@@ -28,10 +26,10 @@ class OnnxRunner:
         if not isinstance(artifact.data, bytes):
             raise InputError(f"{artifact.path} is a folder; a TensorRT artifact is an ONNX file")
         self._artifact, self._data = artifact, artifact.data
-        self._table = table_of(artifact.manifest)
-        self._dtype = np.dtype(artifact.manifest["input"]["dtype"])
+        self._table = artifact.manifest.table()
+        self._dtype = np.dtype(artifact.manifest.input.dtype)
         self._session = _session(self._data, str(artifact.path))
-        precision = artifact.manifest["options"].get("compute_precision", "")
+        precision = artifact.manifest.options.get("compute_precision", "")
         self.engine = f"ONNX Runtime {_runtime().__version__} on the CPU, {precision}"
 
     def scores(self, pixels: np.ndarray) -> np.ndarray:

@@ -7,22 +7,18 @@
 from __future__ import annotations
 
 import os
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
-from edgevit.errors import EdgevitError, InputError
+from edgevit.errors import EdgevitError
+from edgevit.options import NoOptions
 from edgevit.program import Program
-from edgevit.targets.artifact import (
-    Artifact,
-    ArtifactTensor,
-    manifest_of,
-    tool_versions,
-    write_artifact,
-)
+from edgevit.targets import make_options
+from edgevit.targets.artifact import Artifact, Compiled, tool_versions, write_artifact
+from edgevit.targets.manifest import Audit, InputTensor, Manifest, OutputTensor
 from edgevit.targets.pixels import quantized_pixels
 from edgevit.targets.tflite.audit import AuditResult, audit
 from edgevit.targets.tflite.lower import (
-    IO_TYPES,
     OUTPUT_NAME,
     as_uint8,
     lower,
@@ -36,22 +32,20 @@ from edgevit.targets.tflite.metadata import (
     metadata,
     runtime_version,
 )
+from edgevit.targets.tflite.options import IoType, TfliteOptions
 from edgevit.targets.tflite.pixels import PixelInput, pixel_input
 from edgevit.targets.tflite.runner import TfliteRunner
 
 NAME = "tflite"
 SUMMARY = "TFLite / LiteRT: full INT8, for Android and Linux"
-OPTIONS = {"io": IO_TYPES}
-"""Options of `compile` beside the program, with their choices; the first is the default."""
-
-RUN_OPTIONS: dict[str, tuple[str, ...]] = {}
+Options, RunOptions = TfliteOptions, NoOptions
 
 MODEL_FILE = "model.tflite"
 
 __all__ = ["audit_bytes", "compile_tflite", "tflite_bytes"]
 
 
-def tflite_bytes(program: Program, io: str = "int8") -> bytes:
+def tflite_bytes(program: Program, io: str = TfliteOptions.io) -> bytes:
     """The .tflite file of a program, not yet audited. Raises InputError as `lower` does."""
     graph, info = program.graph(), program.info
     pixels = None
@@ -72,46 +66,45 @@ def audit_bytes(data: bytes, program: Program) -> AuditResult:
 
 
 def compile_tflite(
-    program: Program, out_dir: str | os.PathLike[str], io: str = "int8", force: bool = False
-) -> dict[str, Any]:
+    program: Program,
+    out_dir: str | os.PathLike[str],
+    io: IoType = TfliteOptions.io,
+    force: bool = False,
+) -> Manifest:
     """Writes the artifact folder `out_dir` (model.tflite, manifest.json) and returns the manifest.
 
-    io      "int8" (quantized pixels and logits), "uint8" (raw pixels, logits 128 higher) or
-            "float32" (normalised pixels, dequantized logits)
+    io      as in `TfliteOptions`
     force   replaces an artifact folder that is there
     Raises InputError (a bad `io`, an existing folder, a program TFLite cannot express) and
     EdgevitError when the scale audit finds a difference; nothing is left behind then.
     """
-    if io not in IO_TYPES:
-        raise InputError(f"--io {io!r} is not one of {', '.join(IO_TYPES)}")
+    chosen = TfliteOptions(io)
     data = tflite_bytes(program, io)
     result = audit_bytes(data, program)
     source, output = _edges(program, io)
-    manifest = manifest_of(
-        program,
+    compiled = Compiled(
         target=NAME,
         file=MODEL_FILE,
         data=data,
         tools=tool_versions("ai-edge-litert", "flatbuffers", "numpy"),
-        options={"io": io},
-        source=source,
-        output=output,
+        options=asdict(chosen),
+        input=source,
+        outputs=(output,),
         ops=result.operators,
-        audited=(result.activations, result.weight_channels),
+        audit=Audit(result.activations, result.weight_channels),
     )
-    write_artifact(Path(out_dir), data, manifest, program.reference, force)
-    return manifest
+    return write_artifact(Path(out_dir), program, compiled, force)
 
 
-def _edges(program: Program, io: str) -> tuple[ArtifactTensor, ArtifactTensor]:
+def _edges(program: Program, io: str) -> tuple[InputTensor, OutputTensor]:
     """The artifact's input with its pixel table, and its output."""
     graph, rules = program.graph(), program.info.preprocessing
     quantizer, head = graph.quantizer(graph.input_name), graph.quantizer(graph.output_name)
     shape, classes = nhwc(graph.input_shape), graph.shape(graph.output_name)
     tables = {
-        "int8": lambda: quantized_pixels(rules, quantizer).tolist(),
-        "uint8": lambda: [list(range(256)) for _ in range(3)],
-        "float32": lambda: [[float(value) for value in row] for row in rules.table()],
+        "int8": lambda: quantized_pixels(rules, quantizer),
+        "uint8": lambda: [range(256)] * 3,
+        "float32": rules.table,
     }
     edges = {
         "int8": (quantizer, head), "uint8": (PixelInput.UINT8, as_uint8(head)),
@@ -119,14 +112,15 @@ def _edges(program: Program, io: str) -> tuple[ArtifactTensor, ArtifactTensor]:
     }  # fmt: skip
     before, after = edges[io]
     return (
-        ArtifactTensor(graph.input_name, shape, io, before, "NHWC", tables[io]()),
-        ArtifactTensor(OUTPUT_NAME, classes, io, after),
+        InputTensor.of(graph.input_name, shape, "NHWC", io, before, tables[io]()),
+        OutputTensor.of(OUTPUT_NAME, classes, io, after),
     )
 
 
-def compile_program(program: Program, out_dir: Path, force: bool, **options: str) -> dict[str, Any]:
+def compile_program(program: Program, out_dir: Path, force: bool, **options: str) -> Manifest:
     """What every target offers the `compile` command; see edgevit.targets."""
-    return compile_tflite(program, out_dir, force=force, **options)
+    chosen = make_options(NAME, Options, options)
+    return compile_tflite(program, out_dir, chosen.io, force)
 
 
 def check_artifact(folder: str | os.PathLike[str], program: Program) -> AuditResult:

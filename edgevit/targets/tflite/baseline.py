@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from edgevit.program import Program
-from edgevit.targets.artifact import ArtifactTensor, manifest_of, tool_versions, write_artifact
+from edgevit.targets.artifact import Compiled, tool_versions, write_artifact
+from edgevit.targets.manifest import InputTensor, Manifest, OutputTensor
 from edgevit.targets.tflite.lower import OUTPUT_NAME, lower, min_runtime_version, nhwc
 from edgevit.targets.tflite.metadata import RUNTIME_NAME, runtime_version
 
@@ -31,7 +32,7 @@ def float_tflite(net: torch.nn.Module, image_size: int) -> tuple[bytes, dict[str
 
 def write_float_artifact(
     net: torch.nn.Module, program: Program, folder: str | os.PathLike[str], force: bool = False
-) -> dict[str, Any]:
+) -> Manifest:
     """Writes an artifact folder that the harness runs like any other, and returns its manifest.
 
     net      the fused float net that `program` was made from; its operators come out as the INT8
@@ -42,21 +43,23 @@ def write_float_artifact(
     """
     graph, info = program.graph(), program.info
     data, ops = float_tflite(net, info.model.image_size)
-    table = [[float(value) for value in row] for row in info.preprocessing.table()]
-    manifest = manifest_of(
-        program,
+    compiled = Compiled(
         target="tflite",
         file=MODEL_FILE,
         data=data,
         tools=tool_versions("ai-edge-litert", "flatbuffers", "numpy"),
         options={"io": "float32"},
-        source=ArtifactTensor(
-            graph.input_name, nhwc(graph.input_shape), "float32", None, "NHWC", table
+        input=InputTensor.of(
+            graph.input_name,
+            nhwc(graph.input_shape),
+            "NHWC",
+            "float32",
+            None,
+            info.preprocessing.table(),
         ),
-        output=ArtifactTensor(OUTPUT_NAME, graph.shape(graph.output_name), "float32", None),
+        outputs=(OutputTensor.of(OUTPUT_NAME, graph.shape(graph.output_name), "float32", None),),
         ops=ops,
-        audited=(0, 0),
+        audit=None,
+        profile=PROFILE,
     )
-    manifest |= {"profile": PROFILE, "audit": None}
-    write_artifact(Path(folder), data, manifest, program.reference, force)
-    return manifest
+    return write_artifact(Path(folder), program, compiled, force)

@@ -19,9 +19,9 @@ from edgevit.errors import InputError
 from edgevit.graph import Graph
 from edgevit.ops import INT8_MIN, Linear, Node, Quantizer
 from edgevit.targets.tflite.flatbuffer import ModelWriter
+from edgevit.targets.tflite.options import IO_TYPES
 from edgevit.targets.tflite.pixels import PixelInput
 
-IO_TYPES = ("int8", "uint8", "float32")
 OUTPUT_NAME = "logits"
 
 INT8_VERSIONS = {

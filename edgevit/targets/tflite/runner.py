@@ -13,7 +13,7 @@ import numpy as np
 
 from edgevit.errors import InputError, ToolMissing
 from edgevit.program import Program
-from edgevit.targets.artifact import Artifact, table_of
+from edgevit.targets.artifact import Artifact
 from edgevit.targets.tflite.flatbuffer import schema
 
 _FILE_IDENTIFIER = b"TFL3"
@@ -29,20 +29,20 @@ class TfliteRunner:
             raise InputError(f"{artifact.path} is a folder; a TFLite artifact is a file")
         self.engine = f"LiteRT {version('ai-edge-litert')}, XNNPACK"
         self._artifact = artifact
-        self._table = table_of(artifact.manifest)
+        self._table = artifact.manifest.table()
         self._interpreter = _interpreter(artifact.data, str(artifact.path))
 
     def scores(self, pixels: np.ndarray) -> np.ndarray:
         """Logits: uint8 (N, H, W, 3) to float32 (N, classes)."""
-        output = self._artifact.manifest["output"]
+        output = self._artifact.manifest.outputs[0]
         index = self._interpreter.get_output_details()[0]["index"]
         rows = []
         for image in pixels:
             self._invoke(self._interpreter, image)
             rows.append(self._interpreter.get_tensor(index)[0].astype(np.float32))
-        if output["scale"] is None:
+        if output.scale is None:
             return np.array(rows)
-        return (np.array(rows) - np.float32(output["zero_point"])) * np.float32(output["scale"])
+        return (np.array(rows) - np.float32(output.zero_point)) * np.float32(output.scale)
 
     def tensors(self, pixels: np.ndarray, program: Program) -> Iterator[tuple[str, np.ndarray]]:
         """Every tensor of the program that the file holds: int8, or float32 in a float artifact."""

@@ -7,15 +7,12 @@
 #include <vector>
 
 #include "core/errors.h"
+#include "core/limits.h"
 #include "core/pixels.h"
 #include "core/preprocess.h"
 #include "core/scores.h"
 
 namespace {
-
-constexpr std::int32_t kMaxImageSize = 4096;  // as edgevit.data.images.Preprocessing
-constexpr std::int32_t kMaxResizeSize = 4 * kMaxImageSize;
-constexpr std::size_t kMaxClasses = 1'000'000;
 
 void require(bool condition, const char* message) {
     if (!condition) {
@@ -25,9 +22,9 @@ void require(bool condition, const char* message) {
 
 void check(const edgevit_preprocessing& preprocessing, std::size_t rgb_size_bytes) {
     const std::int32_t size = preprocessing.image_size;
-    require(size >= 1 && size <= kMaxImageSize, "image_size is not 1 to 4096");
+    require(size >= 1 && size <= edgevit::kMaxImageSize, "image_size is not 1 to 4096");
     const std::int32_t resize = preprocessing.resize_size;
-    require(resize == 0 || (resize >= size && resize <= kMaxResizeSize),
+    require(resize == 0 || (resize >= size && resize <= edgevit::kMaxResizeSize),
             "resize_size is neither 0 nor image_size to 16384");
     require(preprocessing.interpolation == EDGEVIT_BICUBIC ||
                 preprocessing.interpolation == EDGEVIT_BILINEAR,
@@ -118,7 +115,7 @@ std::int32_t edgevit_best(const float* scores, std::size_t classes, std::int32_t
     return guarded(message, message_size_bytes, [&] {
         require(scores != nullptr && indices != nullptr && probabilities != nullptr,
                 "scores, indices or probabilities is null");
-        require(classes >= 1 && classes <= kMaxClasses, "classes is not 1 to 1000000");
+        require(classes >= 1 && classes <= edgevit::kMaxClasses, "classes is not 1 to 1000000");
         require(count <= classes, "count is over classes");
         if (!edgevit::are_finite(scores, classes)) {
             return fail(EDGEVIT_NOT_FINITE, "the model answered a value that is not finite",

@@ -8,13 +8,11 @@ import EdgevitImage
 struct PixelPreparation {
     let preprocessing: Manifest.Preprocessing
 
-    private static let maxImagePixels = 64_000_000
-
     /// The image's pixels in sRGB, as stored: no orientation is applied. Transparent pixels are
     /// blended with black.
     func input(from image: CGImage) throws -> CVPixelBuffer {
         let (width, height) = (image.width, image.height)
-        guard width > 0, height > 0, height <= Self.maxImagePixels / width else {
+        guard width > 0, height > 0, height <= Limits.maxImagePixels / width else {
             throw RepViTClassifierError.image("\(width)x\(height) pixels, over 64 million or none")
         }
         let layout =

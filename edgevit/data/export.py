@@ -1,0 +1,64 @@
+"""An image source as files, for programs of their own such as the C++ harness."""
+
+from __future__ import annotations
+
+import io
+import tarfile
+from pathlib import Path
+
+import numpy as np
+
+from edgevit.data.source import ImageFolder, ImageSource
+from edgevit.errors import InputError
+
+
+def image_files(source: ImageSource, folder: Path) -> Path:
+    """Class folders, or a tar of them, that hold the source's images; written into `folder` if so.
+
+    Raises InputError as `write_tar` does.
+    """
+    if isinstance(source, ImageFolder):
+        return source.path
+    path = folder / "images.tar"
+    write_tar(source, path)
+    return path
+
+
+def write_tar(source: ImageSource, path: Path) -> None:
+    """Write the images as an uncompressed tar of class folders.
+
+    An `ImageFolder` of that tar has the source's names and pixels, in the order of the names.
+    Raises InputError for a class that cannot be a folder's name, and as `cropped_bytes` does.
+    """
+    for name in source.classes:
+        if "/" in name or "\0" in name or name in ("", ".", ".."):
+            raise InputError(f"{source.title}: the class {name!r} cannot be the name of a folder")
+    encoded = getattr(source, "encoded", None)
+    with tarfile.open(path, "w", format=tarfile.PAX_FORMAT) as archive:
+        for i, name in enumerate(source.names):
+            data = cropped_bytes(source, i) if encoded is None else encoded(i)
+            # One folder around all: without it a lone class folder would be taken for that.
+            member = tarfile.TarInfo(f"images/{name}")
+            member.size, member.mode, member.mtime = len(data), 0o600, 0
+            archive.addfile(member, io.BytesIO(data))
+
+
+def cropped_bytes(source: ImageSource, index: int) -> bytes:
+    """A cropped image as PNG. Raises InputError where preprocessing would resize it again."""
+    rules = source.preprocessing
+    if rules.resize_size not in (None, rules.image_size):
+        raise InputError(
+            f"{source.title}: its images were cropped to {rules.image_size} px before, and the "
+            f"preprocessing first resizes to {rules.resize_size} px, so an artifact cannot be run "
+            "on them as files; use an edgevit.ImageFolder of the original images"
+        )
+    return png_bytes(source.pixels([index])[0])
+
+
+def png_bytes(pixels: np.ndarray) -> bytes:
+    """uint8 (H, W, 3) as a PNG file."""
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    return buffer.getvalue()

@@ -1,0 +1,224 @@
+"""The one form in which every step reads labelled images, and its form for folders and tars.
+
+Calibration, fine-tuning, evaluation, parity and validation ask an `ImageSource` for pixels; where
+the images come from (class folders here, a sequence or a DataLoader in `sequence`) is its matter.
+Importing this module imports no torch.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+
+from edgevit.data.images import ImageSet, Preprocessing
+from edgevit.data.options import IMAGENET_MEAN, IMAGENET_STD
+from edgevit.errors import InputError
+
+CACHE_BYTES = 2**30
+"""Cropped images are kept in memory while the whole set fits into this."""
+
+
+class ImageSource(Protocol):
+    """Labelled images, cropped to the network's input; the same pixels on every call.
+
+    title           what to call the set in messages and provenance, such as "eurosat-train.tar"
+    classes         class names in the order of the logits
+    names           a distinct name an image, CLASS/NAME, by which recorded logits are found again
+    labels          int64 (N,): the class index of every image
+    sha256          names the set: sources with the same images have the same one
+    preprocessing   how `pixels` were made and how they become the network's input
+    """
+
+    @property
+    def title(self) -> str: ...
+    @property
+    def classes(self) -> Sequence[str]: ...
+    @property
+    def names(self) -> Sequence[str]: ...
+    @property
+    def labels(self) -> np.ndarray: ...
+    @property
+    def sha256(self) -> str: ...
+    @property
+    def preprocessing(self) -> Preprocessing: ...
+
+    def __len__(self) -> int: ...
+
+    def pixels(self, indices: Sequence[int]) -> np.ndarray:
+        """uint8 (len(indices), image_size, image_size, 3), RGB."""
+        ...
+
+
+class PixelCache:
+    """Cropped images by index, read once and kept if the whole set fits into `CACHE_BYTES`."""
+
+    def __init__(self, count: int, image_size: int) -> None:
+        fits = count * 3 * image_size**2 <= CACHE_BYTES
+        self._kept: dict[int, np.ndarray] | None = {} if fits else None
+
+    def get(
+        self, indices: Sequence[int], read: Callable[[Sequence[int]], np.ndarray]
+    ) -> np.ndarray:
+        """uint8 (N, H, W, 3); `read` is asked for the images that are not kept yet."""
+        if self._kept is None:
+            return read(indices)
+        for i in indices:
+            if i not in self._kept:
+                self._kept[i] = read([i])[0]
+        return np.stack([self._kept[i] for i in indices])
+
+
+class ImageFolder:
+    """An `ImageSource` over class folders, in a folder or an uncompressed tar.
+
+        train = ImageFolder("train/", size=224, resize=256)
+        val = ImageFolder("val/", like=train)
+
+    path        CLASS/IMAGE.jpg (or .png) below it, or in it
+    size        input height and width of the network, pixels
+    resize      the shorter side before the centre crop, pixels; default: `size`
+    classes     folder names in the order of the logits; default: sorted, or those of `like`
+    like        a source, whose preprocessing and classes are taken, or a Preprocessing
+    Raises InputError for a set that is missing, empty or unreadable, for a class folder that is
+    not in `classes`, and for preprocessing out of range.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        size: int | None = None,
+        *,
+        resize: int | None = None,
+        interpolation: str | None = None,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+        classes: Sequence[str] | None = None,
+        like: ImageSource | Preprocessing | None = None,
+    ) -> None:
+        rules = preprocessing_of(like, size, resize, interpolation, mean, std)
+        if rules is None:
+            raise InputError(
+                f"the images of {path} need the network's input size: give size=224, or "
+                "like=another source"
+            )
+        self.preprocessing = rules
+        if classes is None and like is not None and not isinstance(like, Preprocessing):
+            classes = like.classes
+        self.images = ImageSet.open(path, classes)
+        self.path = self.images.path
+        self.labels = self.images.labels
+        self._cache = PixelCache(len(self.images), rules.image_size)
+
+    @property
+    def title(self) -> str:
+        return self.path.name
+
+    @property
+    def classes(self) -> list[str]:
+        return self.images.classes
+
+    @property
+    def names(self) -> list[str]:
+        return [name for name, _ in self.images.entries]
+
+    @property
+    def sha256(self) -> str:
+        return self.images.sha256
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def pixels(self, indices: Sequence[int]) -> np.ndarray:
+        """uint8 (N, image_size, image_size, 3). Raises InputError naming an unreadable image."""
+        return self._cache.get(
+            indices, lambda wanted: self.images.pixels(wanted, self.preprocessing)
+        )
+
+    def __repr__(self) -> str:
+        return (
+            f"ImageFolder({str(self.path)!r}, {len(self)} images, {len(self.classes)} classes, "
+            f"{self.preprocessing.image_size} px)"
+        )
+
+
+def preprocessing_of(
+    like: ImageSource | Preprocessing | None,
+    size: int | None,
+    resize: int | None,
+    interpolation: str | None,
+    mean: Sequence[float] | None,
+    std: Sequence[float] | None,
+) -> Preprocessing | None:
+    """The preprocessing that a source's arguments ask for; None where the size is not given.
+
+    Raises InputError where `like` and another argument would both decide.
+    """
+    given = {
+        "size": size, "resize": resize, "interpolation": interpolation, "mean": mean, "std": std
+    }  # fmt: skip
+    if like is not None:
+        doubled = [name for name, value in given.items() if value is not None]
+        if doubled:
+            raise InputError(
+                f"like= brings its own preprocessing: leave out {', '.join(doubled)}, or like"
+            )
+        return like if isinstance(like, Preprocessing) else like.preprocessing
+    if size is None:
+        return None
+    return Preprocessing(
+        size,
+        size if resize is None else resize,
+        "bicubic" if interpolation is None else interpolation,
+        _triple("mean", IMAGENET_MEAN if mean is None else mean),
+        _triple("std", IMAGENET_STD if std is None else std),
+    )
+
+
+def _triple(name: str, values: Sequence[float]) -> tuple[float, float, float]:
+    try:
+        red, green, blue = (float(value) for value in values)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{name} must be three numbers, one a channel, not {values}") from error
+    return red, green, blue
+
+
+def check_same_input(
+    source: ImageSource, preprocessing: Preprocessing, classes: Sequence[str]
+) -> None:
+    """Raises InputError when a source's pixels or classes are not those a program was made for."""
+    asked, found = preprocessing.to_json(), source.preprocessing.to_json()
+    other = [
+        f"{name} {found[name]} instead of {asked[name]}"
+        for name in asked
+        if found[name] != asked[name]
+    ]
+    if other:
+        raise InputError(
+            f"{source.title} is pre-processed otherwise than the program: {', '.join(other)}; open "
+            "it with like=program.info.preprocessing"
+        )
+    if list(source.classes) != list(classes):
+        raise InputError(
+            f"{source.title} has other classes ({', '.join(source.classes[:5])}, ...) than the "
+            f"program ({', '.join(classes[:5])}, ...); give classes=program.info.labels"
+        )
+
+
+def check_source(source: Any) -> None:
+    """Raises InputError when a source of the user's own lacks a part of `ImageSource`."""
+    missing = [name for name in _PARTS if not hasattr(source, name)]
+    if missing:
+        raise InputError(
+            f"{type(source).__name__} is no image source: it has no {', '.join(missing)}; use "
+            "edgevit.ImageFolder, or a sequence of (image, class)"
+        )
+    if source.labels.dtype != np.int64 or source.labels.shape != (len(source),):
+        raise InputError(f"{source.title}: labels must be int64 ({len(source)},), one an image")
+
+
+_PARTS = (
+    "title", "classes", "names", "labels", "sha256", "preprocessing", "pixels", "__len__"
+)  # fmt: skip

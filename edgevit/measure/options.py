@@ -1,0 +1,42 @@
+"""Options of running an artifact here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from edgevit.options import check, option
+
+
+@dataclass(frozen=True)
+class ClassifyOptions:
+    """How single images are classified. Raises InputError when a value is out of range."""
+
+    top_k: int = option(3, "Classes to print for each image.", minimum=1, metavar="K")
+
+    def __post_init__(self) -> None:
+        check(self)
+
+
+@dataclass(frozen=True)
+class ParityOptions:
+    """How an artifact is compared with its program. Raises InputError for values out of range."""
+
+    layer_images: int = option(32, "Images to compare layer by layer.", minimum=1, metavar="N")
+    images: int | None = option(
+        None,
+        "Images to predict, spread evenly over the set.",
+        minimum=1,
+        metavar="N",
+        default_text="all",
+    )
+    min_agreement: float | None = option(
+        None,
+        "Gate: percentage of predictions that must equal the program's.",
+        minimum=0,
+        maximum=100,
+        metavar="PERCENT",
+        default_text="no gate",
+    )
+
+    def __post_init__(self) -> None:
+        check(self)

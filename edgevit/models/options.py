@@ -1,0 +1,45 @@
+"""Options of reading and fusing a checkpoint."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from edgevit.options import check, option
+
+
+@dataclass(frozen=True)
+class CheckpointOptions:
+    """What a checkpoint is expected to hold. Raises InputError for a value of another type."""
+
+    variant: str | None = option(
+        None,
+        "Fail unless the checkpoint is this variant, for example repvit_m0_9.",
+        metavar="NAME",
+        default_text="any",
+    )
+    weights: str | None = option(
+        None,
+        "Weights to read from a file that holds several, for example model_ema.",
+        metavar="KEY",
+        default_text="the only ones",
+    )
+
+    def __post_init__(self) -> None:
+        check(self)
+
+
+@dataclass(frozen=True)
+class FuseOptions:
+    """How the fused net is proved equal. Raises InputError when a value is out of range."""
+
+    images: int = option(
+        64, "Images of --data to compare, spread evenly over the set.", minimum=1, metavar="N"
+    )
+    # Float32 rounding alone moves the logits of a trained net by 1e-6 to 1e-5; one wrong weight, by
+    # far more than this.
+    bound: float = option(
+        1e-4, "Largest difference of a logit that is allowed.", above=0, metavar="LOGITS"
+    )
+
+    def __post_init__(self) -> None:
+        check(self)

@@ -1,0 +1,87 @@
+"""`edgevit quantize`: a run that starts from files and ends in one."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgevit.data.distributed import Group
+from edgevit.data.images import Preprocessing
+from edgevit.data.source import ImageFolder
+from edgevit.files import check_target
+from edgevit.models.checkpoint import load
+from edgevit.quantize.options import MachineOptions, QuantizeOptions
+from edgevit.quantize.pipeline import Result, quantize
+
+
+@dataclass(frozen=True)
+class Source:
+    """The files that a run starts from.
+
+    data        training images: a folder or tar of class folders
+    eval_data   images that the accuracy is reported on; None: a tenth of `data`, held out
+    labels      class folder names in the order of the logits; None: sorted
+    teacher     a checkpoint, or "module:function"; None: the float net
+    variant, weights
+                as for `edgevit.load`
+    author, license
+                for the artifacts' metadata
+    """
+
+    checkpoint: Path
+    data: Path
+    preprocessing: Preprocessing
+    eval_data: Path | None = None
+    labels: tuple[str, ...] | None = None
+    teacher: str | None = None
+    variant: str | None = None
+    weights: str | None = None
+    author: str | None = None
+    license: str | None = None
+
+
+def quantize_files(
+    source: Source,
+    out: Path,
+    options: QuantizeOptions,
+    *,
+    force: bool = False,
+    fresh: bool = False,
+    device: str = MachineOptions.device,
+    snapshot_interval_s: float = MachineOptions.snapshot_interval_s,
+) -> Result:
+    """Quantize a checkpoint and write the program (.evq) to `out`.
+
+    State is kept in the folder `out`.run while it works: a run that was killed goes on from
+    there, to the same final weights; `fresh` discards it instead. The folder is removed once the
+    program is written, and kept when the gate fails (a larger `max_drop` then costs no training).
+    Raises as `quantize` does; the program is not written then.
+    """
+    check_target(out, force)
+    size = source.preprocessing.image_size
+    loaded = load(
+        source.checkpoint, variant=source.variant, weights=source.weights, image_size=size
+    )
+    train = ImageFolder(source.data, classes=source.labels, like=source.preprocessing)
+    val = ImageFolder(source.eval_data, like=train) if source.eval_data is not None else None
+    folder = out.with_name(out.name + ".run")
+    result = quantize(
+        loaded.model,
+        train,
+        val,
+        options,
+        teacher=source.teacher,
+        author=source.author,
+        license=source.license,
+        run_dir=folder,
+        fresh=fresh,
+        device=device,
+        snapshot_interval_s=snapshot_interval_s,
+    )
+    group = Group(device)
+    if group.is_main:
+        result.program.save(out, force)
+        shutil.rmtree(folder)
+    group.wait()
+    return result

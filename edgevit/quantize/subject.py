@@ -1,0 +1,120 @@
+"""What a run quantizes: a float net, its graph, the proof that both compute the same."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import os
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from edgevit.errors import GateFailed, InputError
+from edgevit.graph import Graph, trace
+from edgevit.graph.float_run import GraphNet
+from edgevit.models import checkpoint
+from edgevit.models.fuse import fuse
+from edgevit.models.repvit import RepViT
+
+PROOF_BATCH = 16
+RELATIVE_BOUND = 1e-4
+"""Of the largest output: float32 rounding alone moves outputs by 1e-6 to 1e-5 of it."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A float net in eval mode on the CPU, with its graph.
+
+    name        what the program is called, such as "repvit_m0_9"
+    origin      where the net came from, and the proof of its fusing, for the program's provenance
+    key         names the net: its classes, structure and weights
+    """
+
+    net: nn.Module
+    graph: Graph
+    name: str
+    origin: dict[str, Any]
+    key: str
+
+
+@dataclass(frozen=True)
+class TraceProof:
+    """The largest |graph − net| over all outputs of `images`, and the largest |net|."""
+
+    images: int
+    max_abs_delta: float
+    max_abs_output: float
+    bound: float
+
+
+def module_of(model: nn.Module | str | os.PathLike[str], image_size: int) -> nn.Module:
+    """The net itself, or that of a RepViT checkpoint. Raises InputError for anything else."""
+    if isinstance(model, str | os.PathLike):
+        return checkpoint.load(model, image_size=image_size).model
+    if not isinstance(model, nn.Module):
+        raise InputError(
+            f"{type(model).__name__} is no model: give a torch.nn.Module or a checkpoint's path"
+        )
+    return model
+
+
+def subject_of(model: nn.Module, images: Tensor, images_source: str, name: str | None) -> Subject:
+    """A copy of the model, fused where it has branches, and its graph.
+
+    images  float32 (N, 3, H, W) that the proof is made on; H and W are the program's input size
+    Raises InputError for an operation that no program may hold, GateFailed when the graph does not
+    compute what the model does.
+    """
+    key = key_of(model)
+    net = copy.deepcopy(model).cpu().eval()
+    origin: dict[str, Any] = {"model": {"class": type(model).__name__, "sha256": key}}
+    info = getattr(model, "checkpoint_info", None)
+    if info is not None:
+        origin["checkpoint"] = {"file": os.path.basename(info.path), "sha256": info.sha256}
+    if isinstance(net, RepViT):
+        original = info.proof if info is not None else None
+        fused = fuse(net, images, images_source=images_source, original=original)
+        net, name = fused.net, name or fused.net.config.variant
+        origin["fusion_proof"] = fused.proof.to_json()
+    graph = trace(net, tuple(images.shape[1:]))
+    origin["trace_proof"] = asdict(_prove(net, graph, images)) | {"images_source": images_source}
+    return Subject(net, graph, name or type(model).__name__, origin, key)
+
+
+def key_of(model: nn.Module) -> str:
+    """Hex sha256 of a net's class, structure and weights."""
+    digest = hashlib.sha256(f"{type(model).__module__}.{type(model).__qualname__}\n".encode())
+    digest.update(repr(model).encode())
+    for name, tensor in sorted(model.state_dict().items()):
+        values = tensor.detach().cpu().contiguous()
+        digest.update(f"\n{name} {values.dtype} {tuple(values.shape)}\n".encode())
+        digest.update(values.flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+@torch.no_grad()
+def _prove(net: nn.Module, graph: Graph, images: Tensor) -> TraceProof:
+    traced = GraphNet(graph)
+    delta = largest = 0.0
+    for part in images.split(PROOF_BATCH):
+        for found, expected in zip(_all(traced(part)), _all(net(part)), strict=True):
+            if not (torch.isfinite(found).all() and torch.isfinite(expected).all()):
+                raise GateFailed(
+                    f"{type(net).__name__}: its outputs are not finite on the proof images"
+                )
+            delta = max(delta, float((found - expected).abs().max()))
+            largest = max(largest, float(expected.abs().max()))
+    proof = TraceProof(len(images), delta, largest, RELATIVE_BOUND * max(1.0, largest))
+    if delta > proof.bound:
+        raise GateFailed(
+            f"{type(net).__name__}: its graph's outputs differ from its own by up to {delta:.3g} "
+            f"on {len(images)} images, the bound is {proof.bound:.3g}. A batch norm with a "
+            "variance near zero may do that, or a forward that depends on the values of its input"
+        )
+    return proof
+
+
+def _all(outputs: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    return (outputs,) if isinstance(outputs, Tensor) else tuple(outputs)

@@ -1,0 +1,46 @@
+"""Tasks are found by name; classification trains, measures and gates logits."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from edgevit.errors import InputError
+from edgevit.tasks import LossWeights, load_task, task_names
+from edgevit.tasks.classification import TASK, distillation_loss
+
+STUDENT = torch.tensor([[2.0, 1.0], [0.0, 1.0], [3.0, 0.0], [0.0, 2.0]])
+TEACHER = torch.tensor([[2.0, 1.0], [1.0, 0.0], [3.0, 0.0], [0.0, 1.0]])
+LABELS = torch.tensor([0, 1, 1, 1])
+
+
+def test_tasks_are_found_by_name() -> None:
+    assert task_names() == ["classification"]
+    assert load_task("classification") is TASK
+    with pytest.raises(InputError, match="task 'juggling' is not one of classification"):
+        load_task("juggling")
+
+
+def test_the_net_must_have_one_output_with_the_images_classes() -> None:
+    TASK.check([(1, 10)], 10)
+    for shapes in ([(1, 10), (1, 10)], [(1, 10, 4)], []):
+        with pytest.raises(InputError, match="a classifier has one"):
+            TASK.check(shapes, 10)
+    with pytest.raises(InputError, match=r"10 classes, the images have 9.*--labels"):
+        TASK.check([(1, 10)], 9)
+
+
+def test_selection_counts_loss_score_and_agreement() -> None:
+    weights = LossWeights(2.0, 1.0, 0.5)
+    found = TASK.selection(STUDENT, TEACHER, LABELS, weights)
+    assert found["holdout_top1"] == 75.0 and found["holdout_agreement"] == 75.0
+    expected = float(distillation_loss(STUDENT, TEACHER, LABELS, 2.0, 1.0, 0.5))
+    assert found["holdout_loss"] == expected
+    assert float(TASK.loss((STUDENT,), (TEACHER,), LABELS, weights)) == expected
+    assert TASK.score(STUDENT, LABELS) == 0.75
+
+
+def test_the_gate_compares_predicted_classes() -> None:
+    found = TASK.gate(TEACHER.numpy(), STUDENT.numpy(), LABELS.numpy(), 0.0)
+    assert (found.reference_top1, found.top1, found.agreement) == (50.0, 75.0, 75.0)
+    assert found.passed
