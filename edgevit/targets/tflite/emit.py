@@ -256,9 +256,10 @@ def _transposed(e: Emitter, node: ConvTranspose2d) -> None:
     options.strideH, options.strideW = node.stride
     weights = _weights(e, node, node.weight.transpose(1, 2, 3, 0), 0)
     target = e.writer.constant(f"{node.module}.shape", np.array(shape, np.int32))
-    names = [f"{node.module}.whole"] * cut + [f"{node.module}.linear"] * bool(node.activation)
-    shapes = [shape, (1, *out, node.channels)][-len(names) :] if names else []
-    results = [e.like(name, made, node.name) for name, made in zip(names, shapes, strict=True)]
+    stages = [(f"{node.module}.whole", shape)] if cut else []
+    if node.activation is not None:
+        stages.append((f"{node.module}.linear", (1, *out, node.channels)))
+    results = [e.like(name, made, node.name) for name, made in stages]
     results.append(e.result(node.name))
     e.operator(
         "TRANSPOSE_CONV", [target, weights[0], source, weights[1]], results[0], options, BIASED
