@@ -46,7 +46,7 @@ def latency(activations: tuple[str, ...], given: argparse.Namespace) -> dict[str
         for activation in activations:
             compile_tflite(make_program(given.image_size, activation)[1], work / activation)
         images = write_images(work, given.image_size)
-        options = {"threads": 1, "warmup": 10}
+        options: dict[str, Any] = {"threads": 1, "warmup": 10}
         p50: dict[str, list[float]] = {activation: [] for activation in activations}
         for _ in range(given.rounds):
             for activation in activations:

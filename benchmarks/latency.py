@@ -111,7 +111,7 @@ def main() -> None:
         work = Path(name)
         made = make_artifacts(work, given.image_size)
         images = write_images(work, given.image_size)
-        options = {"threads": given.threads, "warmup": 10}
+        options: dict[str, Any] = {"threads": given.threads, "warmup": 10}
         p50: dict[str, list[float]] = {"int8": [], "float32": []}
         facts: dict[str, Any] = {}
         for _ in range(given.rounds):

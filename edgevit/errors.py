@@ -6,6 +6,8 @@ EdgevitError            1   something inside edgevit went wrong
 └── ToolMissing         4   a toolkit, compiler or device that the command needs is not here
 """
 
+from typing import Any
+
 
 class EdgevitError(Exception):
     """Base class; the message says what is wrong, where, and what to do about it."""
@@ -20,9 +22,13 @@ class InputError(EdgevitError):
 
 
 class GateFailed(EdgevitError):
-    """An accuracy or agreement gate did not hold. The measured figures are in the message."""
+    """An accuracy or agreement gate did not hold. The measured figures are in the message.
+
+    `result` is what was computed all the same, where there is something.
+    """
 
     exit_code = 3
+    result: Any = None
 
 
 class ToolMissing(EdgevitError):

@@ -54,6 +54,18 @@ MAX_TREE_DEPTH = 16
 MAX_TREE_BYTES = 4 * 2**30
 """Size of all files of such an artifact."""
 
+MAX_THREADS = 256
+"""Threads of a runtime."""
+
+MAX_WARMUP = 100_000
+"""Inferences of the harness before the clock counts."""
+
+MAX_RUN_IMAGES = 10**9
+"""Images that a run of the harness may be limited to."""
+
+MAX_DURATION_S = 3600
+"""Length of a long run, seconds: the figures of every inference are kept in memory."""
+
 MAX_RESULT_BYTES = 64 * 2**20
 """Size of the harness's result.json."""
 

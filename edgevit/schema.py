@@ -37,6 +37,9 @@ _SCALARS: dict[Any, tuple[str, tuple[type, ...]]] = {
     type(None): ("null", (type(None),)),
 }
 
+MAX_DEPTH = 64
+"""Levels of JSON: no reader or writer of it meets Python's recursion limit later."""
+
 
 @dataclass(frozen=True)
 class Rule:
@@ -106,7 +109,8 @@ def parse_json(data: bytes, what: str) -> Any:
     """JSON as the standard has it: UTF-8, no NaN or Infinity, no key twice in an object.
 
     what    names the file in errors
-    Raises InputError.
+    Raises InputError for anything else, for half a surrogate pair, which no file name or terminal
+    takes, and for more than MAX_DEPTH levels.
     """
 
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -120,9 +124,28 @@ def parse_json(data: bytes, what: str) -> Any:
 
     try:
         text = data.decode("utf-8")
-        return json.loads(text, object_pairs_hook=unique, parse_constant=refuse)
+        value = json.loads(text, object_pairs_hook=unique, parse_constant=refuse)
+        _check_text_and_depth(value)
+        return value
     except (ValueError, RecursionError) as error:
         raise InputError(f"{what} is not valid JSON: {error}") from error
+
+
+def _check_text_and_depth(value: Any) -> None:
+    level = [value]
+    for _ in range(MAX_DEPTH):
+        inner: list[Any] = []
+        for item in level:
+            if isinstance(item, dict):
+                inner += (*item, *item.values())
+            elif isinstance(item, list):
+                inner += item
+            elif isinstance(item, str) and not item.isascii():
+                item.encode()
+        if not inner:
+            return
+        level = inner
+    raise ValueError(f"it is nested more than {MAX_DEPTH} levels deep")
 
 
 def check_json(
@@ -210,7 +233,7 @@ def _schema(hint: Any, defs: dict[str, Any]) -> dict[str, Any]:
         for rule in arguments[1:]:
             schema |= rule.keywords(schema.get("type", ""))
         return schema
-    if dataclasses.is_dataclass(hint):
+    if isinstance(hint, type) and dataclasses.is_dataclass(hint):
         name = hint.__name__
         if name not in defs:
             defs[name] = {}
@@ -248,7 +271,7 @@ def _read(hint: Any, value: Any, what: str, path: tuple[str, ...]) -> Any:
         for message in (each for rule in arguments[1:] for each in rule.failures(found)):
             raise _fail(what, path, message)
         return found
-    if dataclasses.is_dataclass(hint):
+    if isinstance(hint, type) and dataclasses.is_dataclass(hint):
         return _read_object(hint, value, what, path)
     if hint in _SCALARS:
         return _read_scalar(hint, value, what, path)

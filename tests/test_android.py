@@ -32,6 +32,7 @@ from edgevit.errors import InputError, ToolMissing
 from edgevit.measure.harness import find_runtime, run_harness
 from edgevit.measure.request import HarnessRequest
 from edgevit.targets import load_target
+from tests.manifests import goldens
 from tests.programs import make_program, real_images, trained_program
 from tests.test_harness import edit_manifest
 
@@ -313,6 +314,21 @@ def refusals(
     folder = assets_of(packaged) / "edgevit"
     lines = jvm.run("Refusals", folder, empty, storage, pictures)
     return {name: (status, message) for name, status, message in lines}
+
+
+@needs_jvm
+def test_kotlin_takes_or_refuses_the_golden_manifests(jvm: Jvm, tmp_path: Path) -> None:
+    """Its reader is the one in C++. No artifact lies beside a golden: a good one gets that far."""
+    for golden in goldens():
+        (tmp_path / golden.file).mkdir()
+        (tmp_path / golden.file / "manifest.json").write_bytes(golden.read())
+    found = {name: (status, message) for name, status, message in jvm.run("Manifests", tmp_path)}
+    assert len(found) == len(goldens())
+    for golden in goldens():
+        status, message = found[golden.file]
+        assert status == "BAD_INPUT", golden
+        assert (golden.cpp or "cannot open") in message, (golden, message)
+        assert ("manifest.json" in message) == bool(golden.cpp), (golden, message)
 
 
 OF_KOTLIN = "IllegalArgumentException|NullPointerException"  # before 1.4, and since

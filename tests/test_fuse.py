@@ -216,7 +216,7 @@ def test_fuse_command_on_a_fused_file_keeps_the_first_proof(tmp_path):
     assert run(checkpoint, "-o", first, "--image-size", 64).exit_code == 0
     assert run(first, "-o", second, "--image-size", 64).exit_code == 0
     table = run(second, "-o", third, "--image-size", 64).output
-    assert "not compared: it came fused" in table
+    assert "not compared: fused already" in table
     proof = load(third).info.proof
     assert proof["already_fused"] and proof["max_abs_delta_logit"] is None
     assert proof["original"] == load(first).info.proof

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from edgevit import limits
-from edgevit.data.images import Preprocessing
+from edgevit.data.images import Preprocessing, check_labels
 from edgevit.errors import InputError
 from tools.generate import ROOT, generated, read_limits
 
@@ -60,3 +60,11 @@ def test_a_thin_image_is_refused_as_the_harness_refuses_it() -> None:
 
     with pytest.raises(InputError, match="too thin to resize: its sides are 4000000x1"):
         Preprocessing(16, 16).crop(Image.new("RGB", (4_000_000, 1)))
+
+
+def test_a_label_that_no_artifact_could_hold_is_refused_with_the_images() -> None:
+    check_labels(["x" * limits.MAX_LABEL_BYTES])
+    with pytest.raises(InputError, match=r"the label 'ééé.*'\.\.\. has over 4096 bytes"):
+        check_labels(["a", "é" * limits.MAX_LABEL_BYTES])
+    with pytest.raises(InputError, match="holds a zero byte"):
+        check_labels(["a\0b"])

@@ -15,7 +15,7 @@ import tree_sitter_swift
 
 from edgevit.data.images import Preprocessing
 from edgevit.errors import InputError
-from edgevit.limits import MAX_LABEL_BYTES, MAX_MANIFEST_BYTES
+from edgevit.limits import MANIFEST_SCHEMA_VERSION, MAX_LABEL_BYTES, MAX_MANIFEST_BYTES
 from edgevit.schema import check_json, json_schema
 from edgevit.targets import load_target
 from edgevit.targets.manifest import Manifest, OutputTensor
@@ -77,7 +77,7 @@ def test_version_1_becomes_a_classification_with_one_output() -> None:
 @pytest.mark.parametrize("io", ["int8", "uint8", "float32"])
 def test_todays_artifact_has_the_goldens_text(io: str, tmp_path: Path) -> None:
     """But for what names the program and the versions of the tools."""
-    load_target("tflite").compile_program(make_program(), tmp_path / "out", False, io=io)
+    load_target("tflite").compile(make_program(), tmp_path / "out", io=io)
     texts = [
         re.sub(r'("sha256"|"size_bytes"|"numpy"|"flatbuffers"|"ai-edge-litert"): .*', r"\1", text)
         for text in (
@@ -86,6 +86,10 @@ def test_todays_artifact_has_the_goldens_text(io: str, tmp_path: Path) -> None:
         )
     ]
     assert texts[0] == texts[1]
+
+
+def test_what_is_written_has_the_newest_version() -> None:
+    assert small().schema_version == MANIFEST_SCHEMA_VERSION
 
 
 def test_keys_without_contents_are_left_out() -> None:
@@ -102,8 +106,8 @@ def test_the_table_is_an_array() -> None:
     ("changes", "message"),
     [
         ({"labels": ("a",)}, "labels: 1 of them, expected 2"),
-        ({"labels": ("a", "b\0")}, "labels: .* zero byte"),
-        ({"labels": ("a", "b" * (MAX_LABEL_BYTES + 1))}, "labels: .* over 4096 bytes"),
+        ({"labels": ("a", "b\0")}, "the label .* holds a zero byte"),
+        ({"labels": ("a", "b" * (MAX_LABEL_BYTES + 1))}, "the label .* has over 4096 bytes"),
         ({"outputs": (OutputTensor("x", (1, 3), "float32", None, None),)}, r"\[1, 2\]"),
         ({"preprocessing": Preprocessing(9, 9)}, r"input/shape: \[1, 8, 8, 3\] must be"),
     ],

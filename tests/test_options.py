@@ -270,7 +270,6 @@ def test_option_classes_need_neither_torch_nor_click() -> None:
 # -- the commands ------------------------------------------------------------------------------
 
 COMMAND_FILES = Path(__file__).resolve().parent.parent / "edgevit" / "commands"
-"""Commands whose options are not made from a class yet."""
 
 
 def options(name: str) -> Iterator[click.Option]:
@@ -294,7 +293,8 @@ def test_every_option_has_a_help_text(name: str) -> None:
 @pytest.mark.parametrize("name", COMMANDS)
 def test_help_shows_every_default(name: str) -> None:
     for each in options(name):
-        if each.default in (None, False, (), []) or each.required or "UNSET" in str(each.default):
+        unset = each.default is None or each.default is False or each.default in ((), [])
+        if unset or each.required or "UNSET" in str(each.default):
             continue
         value = each.default
         if isinstance(value, bool):

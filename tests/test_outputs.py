@@ -77,7 +77,7 @@ def library() -> ctypes.CDLL:
     command = ["cmake", "--build", build, "--target", "edgevit", "--parallel", "2"]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
-    loaded = ctypes.CDLL(str(build / "targets/libedgevit/libedgevit.so"))
+    loaded = ctypes.CDLL(str(build / "libedgevit.so"))
     loaded.edgevit_output_count.restype = ctypes.c_size_t
     return loaded
 

@@ -116,7 +116,7 @@ def _print_table(proof: FuseProof, variant: str, output: Path) -> None:
     table.add_row("batch norms and branches left", str(proof.norms_and_branches_left))
     table.add_row("convolutions", f"{proof.convs} of {proof.expected_convs} expected")
     if proof.already_fused:
-        table.add_row("logits", "not compared: the checkpoint was fused already")
+        table.add_row("logits", "not compared: fused already")
     else:
         table.add_row("max |Δlogit|", f"{proof.max_abs_delta_logit:.2e} (≤ {proof.bound:g})")
         table.add_row("largest logit", f"{proof.max_abs_logit:.2f}")

@@ -77,5 +77,5 @@ def _proof_text(stored: dict[str, Any]) -> str:
 
     proof = FuseProof.from_json(stored.get("original") or stored)
     if proof.max_abs_delta_logit is None:
-        return "by structure alone: the checkpoint was fused already"
+        return "by structure alone: fused already"
     return f"max |Δlogit| {proof.max_abs_delta_logit:.2e} on {proof.images} images"

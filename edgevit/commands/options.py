@@ -18,13 +18,3 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print the re
 def force_option(what: str) -> Callable[[Command], Command]:
     """--force: replace `what`, such as "M.evq"."""
     return click.option("--force", is_flag=True, help=f"Replace {what} if it exists.")
-
-
-def program_option(default: str) -> Callable[[Command], Command]:
-    """--program: the program that an artifact is compared with, None for the `default`."""
-    return click.option(
-        "--program",
-        metavar="M.evq",
-        type=click.Path(path_type=Path),
-        help=f"Program that the artifact was compiled from.  [default: {default}]",
-    )

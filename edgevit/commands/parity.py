@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgevit.commands.generate import collect, collect_given, options_of, options_of_several
-from edgevit.commands.options import force_option, json_option, program_option
+from edgevit.commands.options import force_option, json_option
 from edgevit.measure.options import ParityOptions
 from edgevit.options import option_fields
 from edgevit.targets import load_target, option_classes, unknown_option
@@ -29,7 +29,13 @@ if TYPE_CHECKING:
     type=click.Path(path_type=Path),
     help="Labelled images: a folder or tar of class folders.",
 )
-@program_option("the file beside the artifact folder that the manifest names")
+@click.option(
+    "--program",
+    metavar="M.evq",
+    type=click.Path(path_type=Path),
+    help="Program that the artifact was compiled from.  [default: the file beside the artifact "
+    "folder that the manifest names]",
+)
 @options_of(ParityOptions)
 @options_of_several(option_classes("RunOptions"))
 @click.option("--all", "every", is_flag=True, help="Print every layer, not only the worst.")

@@ -138,11 +138,11 @@ def read_labels(path: Path | None) -> tuple[str, ...] | None:
     return labels
 
 
-def _print(result: Result, as_json: bool) -> None:
+def _print(result: Result, path: Path, as_json: bool) -> None:
     if as_json:
         found = {
             "schema_version": 1,
-            "program": str(result.path),
+            "program": str(path),
             "sha256": result.program.sha256,
             "metrics": result.metrics,
             "gate": result.gate.to_json(),
@@ -151,4 +151,4 @@ def _print(result: Result, as_json: bool) -> None:
         click.echo(json.dumps(found, indent=2, allow_nan=False))
         return
     click.echo(str(result.gate))
-    click.echo(f"wrote {result.path} ({result.path.stat().st_size / 1e6:.1f} MB)")
+    click.echo(f"wrote {path} ({path.stat().st_size / 1e6:.1f} MB)")

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from edgevit.data.distributed import Group
 from edgevit.data.source import ImageSource
@@ -24,6 +24,11 @@ def batch_of(source: ImageSource, indices: Sequence[int]) -> Tensor:
 
 def channels_last(x: Tensor) -> Tensor:
     return x.contiguous(memory_format=torch.channels_last)
+
+
+def weights_channels_last(net: nn.Module) -> nn.Module:
+    """The net itself, its weights laid out for `channels_last` images."""
+    return net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # not in stubs
 
 
 def split(count: int, fraction: float, seed: int) -> tuple[list[int], list[int]]:

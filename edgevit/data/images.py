@@ -21,9 +21,11 @@ from edgevit.choices import INTERPOLATIONS
 from edgevit.data.options import PreprocessingOptions
 from edgevit.errors import InputError
 from edgevit.limits import (
+    MAX_CLASSES,
     MAX_IMAGE_BYTES,
     MAX_IMAGE_PIXELS,
     MAX_IMAGE_SIZE,
+    MAX_LABEL_BYTES,
     MAX_RESIZE_SIZE,
     MAX_RESIZED_PIXELS,
 )
@@ -166,6 +168,7 @@ class ImageSet:
         found = sorted({PurePosixPath(name).parts[0] for name, _, _ in members})
         self.path = path
         self.classes = list(labels) if labels is not None else found
+        check_labels(self.classes)
         unknown = [c for c in found if c not in set(self.classes)]
         if unknown:
             raise InputError(
@@ -263,6 +266,31 @@ class ImageSet:
         if self._tar is None or self._tar[0] != os.getpid():
             self._tar = (os.getpid(), os.open(self.path, os.O_RDONLY))
         return self._tar[1]
+
+
+def check_labels(labels: Sequence[str]) -> None:
+    """Raises InputError for class names that an artifact could not hold: here, before a training.
+
+    They are distinct UTF-8, one line each, without spaces around them. Zero bytes end a text in C.
+    A label has MAX_LABEL_BYTES at most, a net MAX_CLASSES.
+    """
+    if len(set(labels)) != len(labels):
+        raise InputError(
+            f"{len(labels)} labels ({len(set(labels))} distinct): each class needs its own name"
+        )
+    if len(labels) > MAX_CLASSES:
+        raise InputError(f"{len(labels)} classes are too many, at most {MAX_CLASSES} are allowed")
+    for label in labels:
+        if not label or label != label.strip() or "\n" in label:
+            raise InputError(
+                f"the label {label[:40]!r} is empty, or has spaces around it or a line break in it"
+            )
+        if label != label.encode("utf-8", "replace").decode():
+            raise InputError(f"the label {label!r} is no UTF-8 text; rename its folder")
+        if "\0" in label:
+            raise InputError(f"the label {label[:40]!r} holds a zero byte, which ends a text in C")
+        if len(label.encode()) > MAX_LABEL_BYTES:
+            raise InputError(f"the label {label[:40]!r}... has over {MAX_LABEL_BYTES} bytes")
 
 
 def decode_rgb(data: bytes, what: str) -> Any:

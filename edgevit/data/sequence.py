@@ -12,7 +12,7 @@ import numpy as np
 
 from edgevit.data.export import cropped_bytes, png_bytes
 from edgevit.data.given import GivenImage, own_size, understood
-from edgevit.data.images import Preprocessing
+from edgevit.data.images import Preprocessing, check_labels
 from edgevit.data.loader import first_image, is_loader, items_of
 from edgevit.data.source import (
     ImageFolder,
@@ -47,6 +47,7 @@ class ImageSequence:
         given, digests, suffixes = self._read_all()
         self._check_repeatable(digests)
         self.classes = _class_names(given, classes, title)
+        check_labels(self.classes)
         self.labels = _class_indices(given, self.classes, title)
         self.names = [
             f"{self.classes[label]}/{i:07d}{suffix}"

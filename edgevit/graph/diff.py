@@ -30,10 +30,12 @@ class Stored:
     """How an artifact holds real numbers.
 
     real_type   element type of biases and float weights, unless `real_types` has the node's name
+    integer_biases  whether biases are int32 on their grid rather than real numbers
     """
 
     real_type: np.dtype = field(default_factory=lambda: np.dtype(np.float32))
     real_types: dict[str, np.dtype] = field(default_factory=dict)
+    integer_biases: bool = True
 
     def of(self, node: Node) -> np.dtype:
         """Element type of a node's real numbers."""
@@ -58,8 +60,7 @@ def compare(
     dropped   canonical names of the quantizers that the target does without
     stored    how the artifact holds real numbers: they are equal once rounded to that
     spelled   canonical name -> the artifact's spelling of it
-    A found convolution with int32 biases must have the program's; one without (`bias_q` of size 0)
-    the real ones. Raises EdgevitError naming what differs, is missing or is extra.
+    Raises EdgevitError naming what differs, is missing or is extra.
     """
     return _Comparison(expected, found, quantizers, set(dropped), stored or Stored(), spelled).run()
 
@@ -136,7 +137,7 @@ class _Comparison:
                 f"{expected.scale[channel]!r}",
             )
         where = f"{node.module}.bias"
-        if weight.bias_q.size:
+        if self.stored.integer_biases:
             same_array(where, weight.bias_q, expected.bias_q, "its int32 values differ")
         else:
             self._same_real(where, node, weight.bias, expected.bias)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 import torch
@@ -10,6 +10,8 @@ from torch import Tensor, nn
 
 from edgevit.graph.graph import Graph
 from edgevit.ops import FloatWeights, Node, Weighted
+
+Adjust = Callable[[Weighted, Tensor], Tensor]
 
 
 class Layer(nn.Module):
@@ -68,12 +70,20 @@ class GraphNet(nn.Module):
             layer.node.module: layer for layer in self.nodes() if isinstance(layer.node, Weighted)
         }
 
-    def run(self, x: Tensor) -> Iterator[tuple[str, Tensor]]:
-        """Yield (name, tensor) of every operation; tensors are freed when nothing needs them."""
+    def run(self, x: Tensor, adjust: Adjust | None = None) -> Iterator[tuple[str, Tensor]]:
+        """Yield (name, tensor) of every operation; tensors are freed when nothing needs them.
+
+        `adjust` may replace what a convolution or linear gives, before the activation behind it.
+        """
         values = {self.graph.input_name: x}
         for layer in self.nodes():
             node = layer.node
-            values[node.name] = layer(*(values[name] for name in node.inputs))
+            inputs = [values[name] for name in node.inputs]
+            if adjust is not None and isinstance(node, Weighted):
+                sums = node.sum_products(inputs[0], *layer.weights)
+                values[node.name] = node.activated(adjust(node, sums))
+            else:
+                values[node.name] = layer(*inputs)
             for name in self._last_uses.get(node.name, ()):
                 del values[name]
             yield node.name, values[node.name]

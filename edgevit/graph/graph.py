@@ -7,6 +7,8 @@ weights. Layout is PyTorch's throughout: tensors NCHW or (N, C), batch 1.
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -36,6 +38,10 @@ class Graph:
     quantizers: Mapping[str, Quantizer] = field(default_factory=dict)
     input_name: str = INPUT
 
+    def __deepcopy__(self, memo: dict[int, object]) -> Graph:
+        """Itself: a graph does not change, and nets that hold one are copied."""
+        return self
+
     def __post_init__(self) -> None:
         object.__setattr__(self, "nodes", tuple(self.nodes))
         object.__setattr__(self, "outputs", tuple(self.outputs))
@@ -50,9 +56,8 @@ class Graph:
         unread = [name for name in shapes if name not in read and name not in self.outputs]
         if unread:
             raise InputError(f"{unread[0]}: nothing reads this tensor")
-        modules = [node.module for node in self.weighted()]
-        for module in modules:
-            if modules.count(module) > 1:
+        for module, count in Counter(node.module for node in self.weighted()).items():
+            if count > 1:
                 raise InputError(f"{module}: two operations have the weights of this module")
         for name in self.quantizers:
             if self._owners.get(name) != name:
@@ -77,15 +82,32 @@ class Graph:
     @cached_property
     def _owners(self) -> dict[str, str]:
         """Tensor -> the tensor whose quantizer it has: of those that share one, the first made."""
-        owners = {self.input_name: self.input_name}
+        place = {name: index for index, name in enumerate(self._shapes)}
+        parent = {name: name for name in place}
+
+        def first_of(name: str) -> str:
+            while parent[name] != name:
+                parent[name] = parent[parent[name]]  # halves the way for the next one
+                name = parent[name]
+            return name
+
         for node in self.nodes:
-            owners[node.name] = node.name
             if isinstance(node.rule, SameAs):
                 sources = node.inputs if node.rule.every_input else node.inputs[:1]
-                group = {owners[name] for name in (*sources, node.name)}
-                first = next(name for name in owners if name in group)
-                owners = {name: first if own in group else own for name, own in owners.items()}
-        return owners
+                group = {first_of(name) for name in (*sources, node.name)}
+                first = min(group, key=place.__getitem__)
+                parent |= {name: first for name in group}
+        return {name: first_of(name) for name in place}
+
+    @cached_property
+    def _sources(self) -> dict[str, list[str]]:
+        """Owner -> the tensors that share its quantizer and are not copied from others."""
+        found: dict[str, list[str]] = {}
+        for name, owner in self._owners.items():
+            node = self._by_name.get(name)
+            if node is None or not isinstance(node.rule, SameAs):
+                found.setdefault(owner, []).append(name)
+        return found
 
     @property
     def quantized(self) -> bool:
@@ -133,14 +155,7 @@ class Graph:
 
     def sources(self, owner: str) -> list[str]:
         """The tensors whose values a shared quantizer must cover: those not copied from others."""
-        return [
-            name
-            for name, own in self._owners.items()
-            if own == owner
-            and not (
-                (node := self._by_name.get(name)) is not None and isinstance(node.rule, SameAs)
-            )
-        ]
+        return self._sources.get(owner, [])
 
     def fixed(self, owner: str) -> Quantizer | None:
         """The quantizer that an owner's operation fixes, if it does.
@@ -179,6 +194,19 @@ class Graph:
         return replace(
             self, nodes=tuple(nodes), outputs=tuple(self.outputs if outputs is None else outputs)
         )
+
+    def peak_values(self) -> int:
+        """The most values of tensors that are held at once to run one image, freed as they can be.
+
+        An operation's inputs and its result are held together.
+        """
+        last = self.last_uses()
+        held = peak = math.prod(self.input_shape)
+        for node in self.nodes:
+            held += math.prod(self.shape(node.name))
+            peak = max(peak, held)
+            held -= sum(math.prod(self.shape(name)) for name in last.get(node.name, ()))
+        return peak
 
     def last_uses(self) -> dict[str, list[str]]:
         """Node -> the tensors that nothing needs behind it, so that they can be freed."""

@@ -24,6 +24,7 @@ from edgevit.ops import (
     HardSwish,
     Linear,
     Node,
+    Relu6,
     Silu,
     Weighted,
 )
@@ -52,8 +53,10 @@ def drop_identities(graph: Graph) -> Graph:
 def fold_affines(graph: Graph) -> Graph:
     """Batch norms and constant factors disappear into weights.
 
-    Given   conv2d (or linear, conv_transpose2d) -> channel_affine; or channel_affine -> linear
-    Result  one conv2d or linear with scaled weights and a shifted bias, under its own name
+    Given   conv2d (or linear, conv_transpose2d) -> channel_affine; or channel_affine -> linear;
+            or channel_affine -> channel_affine
+    Result  one conv2d or linear with scaled weights and a shifted bias, under its own name; or one
+            channel_affine, under the second one's
 
     An affine that has no such neighbour stays.
     """
@@ -69,6 +72,10 @@ def fold_affines(graph: Graph) -> Graph:
         elif isinstance(node, ChannelAffine) and isinstance(maker, Weighted) and alone:
             nodes[maker.name] = _folded(maker, node)
             renamed[node.name] = maker.name
+        elif isinstance(node, ChannelAffine) and isinstance(maker, ChannelAffine) and alone:
+            del nodes[maker.name]
+            gain, offset = node.gain * maker.gain, node.gain * maker.offset + node.offset
+            nodes[node.name] = replace(node, inputs=maker.inputs, gain=gain, offset=offset)
         else:
             nodes[node.name] = node
     return graph.with_nodes(nodes.values(), [renamed.get(name, name) for name in graph.outputs])
@@ -162,6 +169,8 @@ def merge_branches(graph: Graph) -> Graph:
         if not (isinstance(first, Weighted) and isinstance(second, Weighted)):
             continue
         if any(b.activation or not _read_alone(graph, b.name) for b in (first, second)):
+            continue
+        if graph.shape(first.name) != graph.shape(second.name):  # one of them broadcasts
             continue
         merged = _merged(first, second)
         if merged is not None:
@@ -259,17 +268,18 @@ def swap_gelus(graph: Graph, activation: Activation) -> Graph:
 
     activation  "gelu" (nothing changes), "quick-gelu" or "hard-swish"
     Raises InputError, naming the GELU, where it does not stand between convolutions alone, so that
-    the factor has nowhere to go.
+    the factor has nowhere to go; a ReLU6 behind the first one would not let it through.
     """
     if activation == "gelu":
         return graph
     nodes: dict[str, Node] = {node.name: node for node in graph.nodes}
     gelus = [node for node in graph.nodes if isinstance(node, Gelu)]
     for gelu in gelus:
-        for node, factor in _around(graph, nodes, gelu):
-            scaled_bias = node.bias * np.float32(factor) if factor > 1 else node.bias
-            weights = FloatWeights(node.weight * np.float32(factor), scaled_bias)
-            nodes[node.name] = replace(node, weights=weights)
+        before, *behind = _around(graph, nodes, gelu)
+        gain = np.float32(GAIN)
+        nodes[before.name] = _reweighted(before, before.weight * gain, before.bias * gain)
+        for node in behind:
+            nodes[node.name] = _reweighted(node, node.weight / gain, node.bias)
     renamed: dict[str, str] = {}
     result: list[Node] = []
     for node in nodes.values():
@@ -284,17 +294,21 @@ def swap_gelus(graph: Graph, activation: Activation) -> Graph:
     return graph.with_nodes(result, [renamed.get(name, name) for name in graph.outputs])
 
 
-def _around(graph: Graph, nodes: dict[str, Node], gelu: Gelu) -> list[tuple[Weighted, float]]:
-    """The convolution before `gelu` with its factor, and those behind it with theirs."""
+def _reweighted(node: Weighted, weight: np.ndarray, bias: np.ndarray) -> Weighted:
+    return replace(node, weights=FloatWeights(weight, bias))
+
+
+def _around(graph: Graph, nodes: dict[str, Node], gelu: Gelu) -> list[Weighted]:
+    """The convolution before `gelu`, and those behind it."""
     (source,) = gelu.inputs
     found = [nodes.get(source), *(nodes[reader.name] for reader in graph.readers(gelu.name))]
     weighted = [node for node in found if isinstance(node, Weighted)]
     siblings = graph.readers(source)
     outside = gelu.name in graph.outputs or source in graph.outputs
-    if len(siblings) != 1 or len(found) < 2 or len(weighted) != len(found) or outside:
+    cut_off = any(isinstance(w, Weighted) and w.activation is Relu6 for w in found[:1])
+    if len(siblings) != 1 or len(found) < 2 or len(weighted) != len(found) or outside or cut_off:
         raise InputError(
             f"{gelu.name}: this GELU does not stand between convolutions alone, so it cannot be "
             "swapped; quantize with --activation gelu"
         )
-    before, *behind = weighted
-    return [(before, GAIN), *((node, 1 / GAIN) for node in behind)]
+    return weighted

@@ -106,6 +106,8 @@ class _Tracer:
     values: dict[str, str] = field(default_factory=dict)  # name in the calls -> canonical name
     parts: dict[str, list[str]] = field(default_factory=dict)  # of a split, canonical names
     calls_in: Counter[str] = field(default_factory=Counter)
+    memory: dict[str, str] = field(default_factory=dict)  # name in the calls -> whose memory it has
+    overwritten: dict[str, str] = field(default_factory=dict)  # name in the calls -> layer
 
     def __post_init__(self) -> None:
         self.values[self.source] = INPUT
@@ -120,10 +122,13 @@ class _Tracer:
     def read(self, call: Any) -> None:
         overload = _overload(call)
         written = str(call.target)
+        if _shares_memory(call, overload):
+            self.memory[call.name] = self._owner(call.args[0].name)
         if overload in ELIDED:
             self.values[call.name] = self.resolve(call.args[0].name)
             return
         if "getitem" in written:
+            self._check_not_overwritten(call.args[0].name)
             self.values[call.name] = self.parts[call.args[0].name][call.args[1]]
             return
         if overload in _SPLITS:
@@ -139,6 +144,11 @@ class _Tracer:
         args = self._arguments(call, overload, operation.aten[overload])
         name = self._name(call, getattr(operation, "kind", "silu"))
         shapes = [self.shapes[n] for n in _activation_names(args)]
+        if not shapes:
+            raise InputError(
+                f"{_path(call) or 'the net'}: {overload} reads stored tensors alone; store its "
+                "result instead"
+            )
         try:
             made = operation.from_call(name, args, shapes)
         except UnsupportedError as error:
@@ -146,14 +156,41 @@ class _Tracer:
                 error
             )
         self.values[call.name] = self._append(made)
-        if written != overload:  # in place: later readers of the operand see the result
-            self.values[call.args[0].name] = self.values[call.name]
+        if written != overload:
+            self._overwrite(call)
 
     def resolve(self, name: str) -> str:
         """The canonical name of a value of the exported program."""
+        self._check_not_overwritten(name)
         if name not in self.values:
             raise InputError(f"the net gives out or reads {name}, which is no tensor of its input")
         return self.values[name]
+
+    def _owner(self, name: str) -> str:
+        return self.memory.get(name, name)
+
+    def _overwrite(self, call: Any) -> None:
+        """After an operation in place: who else has the operand's memory sees the result.
+
+        Given   y = dropout(x), relu_(y): the same values; z = x[:, 1:], relu_(z): others
+        Result  x is the ReLU's result; x must not be read again
+        """
+        written = call.args[0].name
+        before, after = self.values[written], self.values[call.name]
+        for name in (*self.values, *self.parts):
+            if self._owner(name) != self._owner(written) or name == call.name:
+                continue
+            if self.values.get(name) == before:
+                self.values[name] = after
+            else:
+                self.overwritten[name] = _path(call) or "the net"
+
+    def _check_not_overwritten(self, name: str) -> None:
+        if name in self.overwritten:
+            raise InputError(
+                f"{self.overwritten[name]}: an operation in place changes another view of its "
+                "tensor, which is read afterwards; write it without in-place (relu, not relu_)"
+            )
 
     def _append(self, made: list[Node]) -> str:
         for node in made:
@@ -248,6 +285,18 @@ def _split_sizes(overload: str, by: Any, size: int) -> list[int]:
         return list(by)
     each = by if overload == "aten.split.Tensor" else -(-size // by)
     return [min(each, size - start) for start in range(0, size, each)]
+
+
+def _shares_memory(call: Any, overload: str) -> bool:
+    """Whether the result may lie in the memory of the first operand: a view, or in place."""
+    if "getitem" in overload or overload in _DROPOUTS:
+        return True
+    schema = getattr(call.target, "_schema", None)
+    return schema is not None and any(each.alias_info is not None for each in schema.returns)
+
+
+_DROPOUTS = ("aten.dropout.default", "aten.feature_dropout.default")
+"""Their schema says nothing of it, but in eval mode they give out their operand itself."""
 
 
 def _overload(call: Any) -> str:

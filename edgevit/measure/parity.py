@@ -185,8 +185,8 @@ def find_program(artifact: Artifact, given: Path | None) -> Path:
         if path.is_file() and sha256_file(path) == entry.sha256:
             return path
     raise InputError(
-        f"the program of {artifact.folder} ({entry['file'] or 'never saved'}, sha256 "
-        f"{entry['sha256'][:12]}) is not beside it; name it with --program M.evq"
+        f"the program of {artifact.folder} ({entry.file or 'never saved'}, sha256 "
+        f"{entry.sha256[:12]}) is not beside it; name it with --program M.evq"
     )
 
 

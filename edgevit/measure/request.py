@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from edgevit.errors import InputError
+from edgevit.limits import MAX_DURATION_S, MAX_RUN_IMAGES, MAX_THREADS, MAX_WARMUP
 from edgevit.options import OptionField, check, option, option_fields
 
 SCHEMA_VERSION = 1
@@ -29,9 +30,15 @@ class GateLimits:
     min_agreement   percent of predictions equal to the quantized program's
     """
 
-    max_drop: float = option(help="Gate: top-1 points below float.", minimum=-100, maximum=100)
+    max_drop: float = option(
+        help="Gate: top-1 points that the artifact may lose against float.",
+        minimum=-100,
+        maximum=100,
+    )
     min_agreement: float = option(
-        help="Gate: percent of predictions equal to the program's.", minimum=0, maximum=1000
+        help="Gate: percentage of predictions that must equal the program's.",
+        minimum=0,
+        maximum=1000,
     )
 
     def __post_init__(self) -> None:
@@ -62,59 +69,64 @@ class HarnessRequest:
     out: Path | None = option(None, "Where the harness writes its result.")
     reference: Path | None = option(None, "The program's logits (.safetensors).")
     logits: Path | None = option(
-        None, "Write every image's logits to this .safetensors.", metavar="FILE"
+        None, "File to write every image's logits to (.safetensors).", metavar="FILE"
     )
     dump_inputs: Path | None = option(
-        None, "Write every image's input tensor to this .safetensors.", metavar="FILE"
+        None, "File to write every image's input tensor to (.safetensors).", metavar="FILE"
     )
     profile: Path | None = option(
-        None, "Write the time of each op, from 50 extra runs, to this JSON.", metavar="FILE"
+        None,
+        "File to write the time of each operation to (JSON), from 50 extra runs.",
+        metavar="FILE",
     )
     backend: str | None = option(
         None,
-        "The back-end that runs it, such as onnxruntime for an ONNX file.",
+        "Back-end that runs the artifact, for example onnxruntime for an ONNX file.",
         metavar="NAME",
         default_text="the artifact's target",
     )
     runtime: Path | None = option(
         None,
-        "The runtime's library.",
+        "Library of the runtime.",
         metavar="LIB",
         default_text="the one in its installed Python package",
     )
     runtime_options: dict[str, str] = option(
         factory=dict,
-        help="An option of the back-end, such as compute_units=cpu; give it again for another.",
+        help="Option of the back-end, for example compute_units=cpu; repeat it for several.",
         cli_name="runtime-option",
         short="-O",
     )
-    threads: int = option(1, "Threads of the runtime.", minimum=1, maximum=256)
+    threads: int = option(1, "Threads of the runtime.", minimum=1, maximum=MAX_THREADS, metavar="N")
     warmup: int = option(
-        10, "Inferences before the clock counts.", minimum=0, maximum=100_000, metavar="N"
+        10, "Inferences before the timing starts.", minimum=0, maximum=MAX_WARMUP, metavar="N"
     )
     limit: int | None = option(
-        None, "Only N images, evenly spread.", minimum=1, maximum=10**9, metavar="N",
+        None, "Images to run, spread evenly over the set.", minimum=1, maximum=MAX_RUN_IMAGES,
+        metavar="N",
         default_text="all",
     )  # fmt: skip
     duration_s: float | None = option(
         None,
-        "Go on over the images for S seconds, at least one pass; latency over time.",
+        "Seconds to repeat the images for, at least one pass; shows the latency over time.",
         minimum=0.001,
-        maximum=3600,
+        maximum=MAX_DURATION_S,
         metavar="S",
         cli_name="duration",
         default_text="each image once",
     )
     bucket_s: float | None = option(
         None,
-        "Seconds a row of the latency over time.",
+        "Seconds that each row of the latency over time covers.",
         minimum=0.01,
-        maximum=3600,
+        maximum=MAX_DURATION_S,
         metavar="S",
         cli_name="bucket",
         default_text=f"{BUCKET_S:g}",
     )
-    mlperf: bool = option(False, "Run for at least 60 s and 1024 inferences; read the P90.")
+    mlperf: bool = option(
+        False, "Run for at least 60 s and 1024 inferences, as MLPerf does; its figure is the P90."
+    )
     early_stop: GateLimits | None = None
 
     def __post_init__(self) -> None:
@@ -160,26 +172,32 @@ class ValidateOptions:
 
     program: Path | None = option(
         None,
-        "The quantized program; needed for images other than those it recorded its logits for.",
+        "Quantized program; required for images whose logits the artifact does not hold.",
         metavar="M.evq",
     )
     max_drop: float | None = option(
-        None, "Gate: top-1 points below float.", default_text="target.toml"
+        None,
+        "Gate: top-1 points that the artifact may lose against float.",
+        metavar="POINTS",
+        default_text="target.toml",
     )
     min_agreement: float | None = option(
-        None, "Gate: percent of predictions equal to the program's.", default_text="target.toml"
+        None,
+        "Gate: percentage of predictions that must equal the program's.",
+        metavar="PERCENT",
+        default_text="target.toml",
     )
     gate: bool = option(True, "Fail when a gate does not hold; --no-gate measures only.")
-    early_stop: bool = option(False, "End the run when the gates are decided.")
+    early_stop: bool = option(False, "End the run as soon as the gates are decided.")
     device: str = option(
         "local",
-        "Where to run; what is sent there stays for the next run.",
+        "Device that runs the artifact; files sent to it stay for the next run.",
         metavar="local|ssh://USER@HOST[:PORT]|adb:SERIAL",
     )
-    keep: bool = option(True, "Leave what was sent on the device.")
+    keep: bool = option(True, "Leave the files that were sent on the device.")
     harness: Path | None = option(
         None,
-        "edgevit-harness built for the device.",
+        "edgevit-harness program built for the device.",
         metavar="PROGRAM",
         default_text="the one built here",
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -10,7 +11,17 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from edgevit.errors import InputError
-from edgevit.ops.base import BINARY, Node, Ref, Shape, Signature, UnsupportedError, activations
+from edgevit.ops.base import (
+    BINARY,
+    REQUIRED,
+    TENSOR,
+    Node,
+    Ref,
+    Shape,
+    Signature,
+    UnsupportedError,
+    activations,
+)
 from edgevit.ops.quantizer import INT8_MAX, INT8_MIN
 
 if TYPE_CHECKING:
@@ -18,19 +29,19 @@ if TYPE_CHECKING:
 
 INT8_RANGE = INT8_MAX - INT8_MIN
 """The largest magnitude of an int8 value less its zero-point."""
-_CONSTANT = {**BINARY, "other": ((Ref, int, float), None)}
+_CONSTANT = {**BINARY, "other": ((Ref, int, float), REQUIRED)}
 
 
-def _constant(args: Mapping[str, Any]) -> np.ndarray | None:
+def _constant(args: Mapping[str, Any], shapes: Sequence[Shape]) -> np.ndarray | None:
     """The operand that is stored rather than computed, float64 and flat; None where both are."""
     found = [v for v in (args["self"], args["other"]) if not isinstance(v, Ref)]
     if not found:
         return None
     values = np.asarray(found[0], np.float64)
-    # One value a channel: (C, 1, 1), (1, C, 1, 1); or one value in all.
-    if values.size != max(values.shape, default=1) or (
-        values.size > 1 and values.ndim > 2 and values.shape[-3] != values.size
-    ):
+    rank = len(shapes[0]) if shapes else 0
+    aligned = (1,) * (rank - values.ndim) + values.shape
+    # One value in all or one a channel, axis 1. (W,) lines up with the width, whatever its size.
+    if len(aligned) > rank or any(size != 1 for axis, size in enumerate(aligned) if axis != 1):
         raise UnsupportedError(f"a constant of shape {values.shape}; one value a channel is known")
     return values.reshape(-1)
 
@@ -51,15 +62,16 @@ def _affine(name: str, args: Mapping[str, Any], gain: Any, offset: Any) -> list[
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Binary(Node):
-    """Two tensors of shapes that broadcast."""
+    """Two tensors of one rank, of shapes that broadcast."""
 
     arity = 2
 
     def output_shape(self, inputs: Sequence[Shape]) -> Shape:
-        try:
-            return tuple(int(size) for size in np.broadcast_shapes(*inputs))
-        except ValueError:
-            raise InputError(f"{self.name}: {self.kind} of {inputs[0]} and {inputs[1]}") from None
+        # (N, C) would line its N up with the H of (N, C, H, W): another result for another N.
+        if len(inputs[0]) == len(inputs[1]):
+            with contextlib.suppress(ValueError):
+                return tuple(int(size) for size in np.broadcast_shapes(*inputs))
+        raise InputError(f"{self.name}: {self.kind} of {inputs[0]} and {inputs[1]}")
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -75,6 +87,7 @@ class Add(Binary):
     aten: ClassVar[Mapping[str, Signature]] = {
         "aten.add.Tensor": {**_CONSTANT, "alpha": (int, 1)},
         "aten.sub.Tensor": {**_CONSTANT, "alpha": (int, 1)},
+        "aten.rsub.Scalar": {"self": TENSOR, "other": ((int, float), REQUIRED), "alpha": (int, 1)},
     }
     scales_on_one_grid = True
 
@@ -83,7 +96,9 @@ class Add(Binary):
         subtracts = args.get("overload") == "aten.sub.Tensor"
         if args["alpha"] != 1:
             raise UnsupportedError(f"a sum with alpha {args['alpha']}")
-        constant = _constant(args)
+        constant = _constant(args, shapes)
+        if args.get("overload") == "aten.rsub.Scalar":
+            return _affine(name, args, -1.0, constant)
         if constant is None:
             if not subtracts:
                 return [cls(name=name, inputs=activations(args))]
@@ -114,7 +129,7 @@ class Mul(Binary):
     @classmethod
     def from_call(cls, name: str, args: Mapping[str, Any], shapes: Sequence[Shape]) -> list[Node]:
         divides = args.get("overload") == "aten.div.Tensor"
-        constant = _constant(args)
+        constant = _constant(args, shapes)
         if constant is not None and not (divides and isinstance(args["other"], Ref)):
             return _affine(name, args, 1 / constant if divides else constant, 0.0)
         if divides:

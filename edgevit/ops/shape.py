@@ -13,6 +13,7 @@ from edgevit.ops.base import (
     TENSOR,
     TENSORS,
     Node,
+    Ref,
     Shape,
     Signature,
     Step,
@@ -85,6 +86,8 @@ class Concat(Unchanged):
 
     @classmethod
     def attributes(cls, args: Mapping[str, Any], shapes: Sequence[Shape]) -> dict[str, Any]:
+        if not all(isinstance(item, Ref) for item in args["tensors"]):
+            raise UnsupportedError("a concatenation with a stored tensor")
         if args["dim"] % len(shapes[0]) != 1:
             raise UnsupportedError(f"a concatenation along axis {args['dim']}; channels are known")
         return {}
@@ -156,8 +159,39 @@ class Resize(Node):
         return functional.interpolate(inputs[0], size=self.size, mode=self.mode)
 
     def exact(self, inputs: Sequence[Quantizer], output: Quantizer) -> Step:
-        """Values moved, or weighted by multiples of a fraction that float64 holds exactly."""
-        return lambda x: self.compute([x.double()]).round().float()
+        """Values moved; or an integer sum of weighted neighbours, divided and rounded once."""
+        if self.mode == "nearest":
+            return lambda x: self.compute([x])
+
+        def step(x: Tensor) -> Tensor:
+            total, divisor = x.double(), 1
+            for axis, size in zip((2, 3), self.size):
+                factor = size // x.shape[axis]
+                total = _blended(total, axis, factor)
+                divisor *= 2 * factor
+            return total.div_(divisor).round_().float()
+
+        return step
+
+
+def _blended(x: Tensor, axis: int, factor: int) -> Tensor:
+    """Integers of one axis blended linearly, `factor` results each, all times 2 * factor.
+
+    Result i lies at (2i + 1 - factor) / (2 factor) of the source, at least at 0: a whole number of
+    parts, of which float64 holds every sum. (Thirds as float64 would round halves either way.)
+    """
+    import torch
+
+    last = x.shape[axis] - 1
+    parts = (2 * torch.arange(factor * (last + 1)) + 1 - factor).clamp_(min=0)
+    low = parts // (2 * factor)
+    second = (parts - low * 2 * factor).double()
+    shape = [-1 if a == axis else 1 for a in range(x.dim())]
+    low, second = low.to(x.device), second.view(shape).to(x.device)
+    first_values, second_values = (
+        x.index_select(axis, index) for index in (low, (low + 1).clamp_(max=last))
+    )
+    return first_values * (2 * factor - second) + second_values * second
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -225,7 +259,7 @@ class Pad(Unchanged):
         "aten.constant_pad_nd.default": {
             "self": TENSOR,
             "pad": (tuple, REQUIRED),
-            "value": ((int, float, type(None)), None),
+            "value": ((int, float), 0),
         },
     }
     rule = SameAs()

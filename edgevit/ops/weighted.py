@@ -132,8 +132,11 @@ class Weighted(Node):
 
     def compute(self, inputs: Sequence[Tensor], weights: Sequence[Tensor] = ()) -> Tensor:
         weight, bias = weights
-        value = self.sum_products(inputs[0], weight, bias)
-        return self.activation.clamped(value) if self.activation else value
+        return self.activated(self.sum_products(inputs[0], weight, bias))
+
+    def activated(self, sums: Tensor) -> Tensor:
+        """What `sum_products` gave, with the activation that is fused behind it."""
+        return self.activation.clamped(sums) if self.activation else sums
 
     def exact(self, inputs: Sequence[Quantizer], output: Quantizer) -> Step:
         """round(float32(sum) * float32(s_in * s_w / s_out)), as the integer kernels compute.
@@ -200,7 +203,8 @@ def _check_weights(node: Weighted) -> None:
     weights, where = node.weights, node.module
     weight, bias = weights.weight, weights.bias
     channels = weight.shape[node.channel_axis : node.channel_axis + 1]
-    if weight.ndim != node.rank or bias.shape != channels or bias.dtype != np.float32:
+    fits = weight.ndim == node.rank and 0 not in weight.shape
+    if not fits or bias.shape != channels or bias.dtype != np.float32:
         raise InputError(f"{where}: weight {weight.shape} and bias {bias.shape} do not fit")
     if isinstance(weights, FloatWeights):
         if weight.dtype != np.float32:

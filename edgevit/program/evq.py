@@ -15,6 +15,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import re
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
@@ -39,6 +40,8 @@ _LIMITS = {
     r"program\.pt2": 2**29,
     r"reference\.safetensors": 2**29,
 }
+MAX_VALUES = 2**28
+"""Of tensors that one image needs at once: 1 GiB as float32. RepViT-M2.3 at 1024 px needs 2**25."""
 
 
 @cache
@@ -66,9 +69,22 @@ def pack(
     }
     check_json(manifest, MANIFEST, schema())
     text = json.dumps(manifest, indent=1, ensure_ascii=False, allow_nan=False)
+    members = {MANIFEST: text.encode("utf-8", "surrogatepass"), **members}
+    parse_json(members[MANIFEST], MANIFEST)
+    _check_sizes(members)
     buffer = io.BytesIO()
-    write_zip(buffer, {MANIFEST: text.encode(), **members})
+    write_zip(buffer, members)
     return buffer.getvalue()
+
+
+def _check_sizes(members: Mapping[str, bytes]) -> None:
+    """What is written can be read back."""
+    for name, data in members.items():
+        limit = next(n for pattern, n in _LIMITS.items() if re.fullmatch(pattern, name))
+        if len(data) > limit:
+            raise InputError(
+                f"{name} would have {len(data)} bytes; {limit} is the most it may have"
+            )
 
 
 Unpacked = tuple[Graph, ProgramInfo, Reference | None]
@@ -112,6 +128,8 @@ def _check_manifest(manifest: dict[str, Any], version: int) -> None:
     if version == 1:
         if not isinstance(manifest.get("members"), dict) or "tensors" not in manifest:
             raise InputError(f"{MANIFEST}: members or tensors are missing")
+        if foreign := sorted(set(manifest["members"]) - {PT2, REFERENCE}):
+            raise InputError(f"{MANIFEST}: {foreign[0][:80]!r} is no member of a version 1 file")
         if any(not isinstance(sha256, str) for sha256 in manifest["members"].values()):
             raise InputError(f"{MANIFEST}: a member's sha256 is not text")
         blank = {name: "0" * 64 for name in (GRAPH, WEIGHTS)}
@@ -129,11 +147,15 @@ def _version(manifest: Any) -> int:
         raise InputError(
             f"it has schema version {version}, newer than {SCHEMA_VERSION}; upgrade edgevit"
         )
-    return 1 if version == 1 else SCHEMA_VERSION
+    return 1 if type(version) is int and version == 1 else SCHEMA_VERSION
 
 
 def check_info(graph: Graph, info: ProgramInfo) -> None:
-    """InputError when the graph is not the model that the info describes."""
+    """InputError when the graph is not the model that the info describes, or too large to run."""
+    if graph.peak_values() > MAX_VALUES:
+        raise InputError(
+            f"one image needs {graph.peak_values()} values at once; {MAX_VALUES} is the limit"
+        )
     size, classes = info.model.image_size, info.model.classes
     if graph.input_shape != (1, 3, size, size):
         raise InputError(f"the program takes {graph.input_shape}, its info says {size} px images")

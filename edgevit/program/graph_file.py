@@ -29,11 +29,18 @@ from edgevit.schema import parse_json
 GRAPH, WEIGHTS = "graph.json", "weights.safetensors"
 MAX_NODES, MAX_NAME, MAX_RANK, MAX_SIZE = 16384, 256, 8, 2**31
 
+_METADATA = {"schema_version": "2"}
 _NAME = re.compile(r"[^\s\x00-\x1f/\\](?:[^\x00-\x1f]*[^\s\x00-\x1f])?")
 
 
 def graph_members(graph: Graph) -> dict[str, bytes]:
-    """graph.json and weights.safetensors of a quantized graph; the same graph, the same bytes."""
+    """graph.json and weights.safetensors of a quantized graph; the same graph, the same bytes.
+
+    Raises InputError for names and sizes that `read_graph` would not take.
+    """
+    _array(list(graph.nodes), "nodes")
+    for name in (*graph.tensors(), *(node.module for node in graph.weighted())):
+        _name(name, "a tensor or module")
     value = {
         "input": {"name": graph.input_name, "shape": list(graph.input_shape)},
         "outputs": list(graph.outputs),
@@ -49,7 +56,7 @@ def graph_members(graph: Graph) -> dict[str, bytes]:
         weights[f"{node.module}.weight"] = node.weight
         weights[f"{node.module}.weight_scale"] = node.weight_scale
         weights[f"{node.module}.bias"] = node.bias_q
-    return {GRAPH: text.encode(), WEIGHTS: tensor_bytes(weights, {"schema_version": "2"})}
+    return {GRAPH: text.encode(), WEIGHTS: tensor_bytes(weights, _METADATA)}
 
 
 def _node_json(node: Node) -> dict[str, Any]:
@@ -65,8 +72,10 @@ def read_graph(members: Mapping[str, bytes]) -> Graph:
     value = parse_json(members[GRAPH], GRAPH)
     source, outputs, rows, nodes = fields(value, GRAPH, ("input", "outputs", "quantizers", "nodes"))
     input_name, input_shape = fields(source, f"{GRAPH}: input", ("name", "shape"))
-    tensors, _ = read_tensors(members[WEIGHTS], WEIGHTS)
-    quantizers = dict(_quantizer(row) for row in _array(rows, "quantizers"))
+    tensors, metadata = read_tensors(members[WEIGHTS], WEIGHTS)
+    if metadata != _METADATA:
+        raise InputError(f"{WEIGHTS}: its metadata is {str(metadata)[:80]}, not {_METADATA}")
+    quantizers = _quantizers(_array(rows, "quantizers"))
     reader = _Reader(tensors, quantizers)
     made = [reader.node(row) for row in _array(nodes, "nodes")]
     if reader.unread:
@@ -148,6 +157,16 @@ def _with_real_biases(graph: Graph) -> Graph:
         return replace(node, weights=replace(node.int8, bias=bias))
 
     return graph.with_nodes(completed(node) for node in graph.nodes)
+
+
+def _quantizers(rows: list[Any]) -> dict[str, Quantizer]:
+    found: dict[str, Quantizer] = {}
+    for row in rows:
+        name, quantizer = _quantizer(row)
+        if name in found:
+            raise InputError(f"{name}: it has two quantizers")
+        found[name] = quantizer
+    return found
 
 
 def _quantizer(row: Any) -> tuple[str, Quantizer]:

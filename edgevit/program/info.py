@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from edgevit.choices import PROFILES
-from edgevit.data.images import Preprocessing
+from edgevit.data.images import Preprocessing, check_labels
 from edgevit.errors import InputError
 from edgevit.program.tensors import read_tensors, tensor_bytes
 
@@ -79,13 +79,9 @@ class ProgramInfo:
             object.__setattr__(self, name, tuple(getattr(self, name)))
         if self.profile not in PROFILES:
             raise InputError(f"profile {self.profile!r} is not one of {', '.join(PROFILES)}")
-        if len(self.labels) != self.model.classes or len(set(self.labels)) != len(self.labels):
-            raise InputError(
-                f"{len(self.labels)} labels ({len(set(self.labels))} distinct) for "
-                f"{self.model.classes} classes"
-            )
-        if any(not label or label != label.strip() or "\n" in label for label in self.labels):
-            raise InputError("a label is empty, or has spaces around it or a line break in it")
+        if len(self.labels) != self.model.classes:
+            raise InputError(f"{len(self.labels)} labels for {self.model.classes} classes")
+        check_labels(self.labels)
         if self.preprocessing.image_size != self.model.image_size:
             raise InputError(
                 f"preprocessing makes {self.preprocessing.image_size} px images, the model takes "

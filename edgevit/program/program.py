@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from edgevit.graph.execute import Executor
 
 RUN_CHUNK_IMAGES = 64
-"""Images run at once: enough to keep the cores busy, little memory."""
+"""Images run at once: enough to keep the cores busy, little memory; fewer where one needs much."""
 
 
 class Program:
@@ -72,8 +72,10 @@ class Program:
         names = self._graph.outputs
         if not len(images):
             return {name: torch.zeros(0, *self._graph.shape(name)[1:]) for name in names}
+        fitting = max(1, evq.MAX_VALUES // self._graph.peak_values())
         with torch.inference_mode():
-            chunks = [self._executor(chunk) for chunk in images.split(RUN_CHUNK_IMAGES)]
+            split = images.split(min(RUN_CHUNK_IMAGES, fitting))
+            chunks = [self._executor(chunk) for chunk in split]
         return {name: torch.cat([chunk[name] for chunk in chunks]).clone() for name in names}
 
     def tensors(self, images: torch.Tensor) -> Iterator[tuple[str, torch.Tensor]]:

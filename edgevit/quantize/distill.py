@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import importlib
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from edgevit.data.batches import weights_channels_last
 from edgevit.errors import InputError
 
 Teacher = Callable[[Tensor], Tensor]
@@ -16,15 +18,19 @@ Teacher = Callable[[Tensor], Tensor]
 
 
 def load_teacher(
-    source: str | None, float_net: nn.Module, device: torch.device | str = "cpu"
+    source: Teacher | str | None, float_net: nn.Module, device: torch.device | str = "cpu"
 ) -> Teacher:
-    """The float net itself (None), a RepViT checkpoint's net, or what `module:function` returns.
+    """The float net itself (None), a checkpoint's, what `module:function` returns, or the given.
 
     The function is called without arguments and returns the teacher. It is the user's own code:
-    it is imported, so name only what you trust. Raises InputError when it cannot be had.
+    it is imported, so name only what you trust. Raises InputError when it cannot be loaded.
     """
     if source is None:
         return _frozen(float_net, device)
+    if isinstance(source, nn.Module):
+        return _frozen(copy.deepcopy(source), device)
+    if not isinstance(source, str):
+        return source
     if Path(source).suffix in (".pth", ".pt", ".safetensors"):
         from edgevit.models.checkpoint import load
         from edgevit.models.repvit import is_fused
@@ -47,5 +53,4 @@ def load_teacher(
 
 
 def _frozen(model: nn.Module, device: torch.device | str) -> nn.Module:
-    frozen = model.eval().requires_grad_(False).to(device)
-    return frozen.to(memory_format=torch.channels_last)
+    return weights_channels_last(model.eval().requires_grad_(False).to(device))

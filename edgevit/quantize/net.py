@@ -7,7 +7,7 @@ with its quantizer.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import torch
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from edgevit.errors import InputError
 from edgevit.graph import Graph
-from edgevit.graph.float_run import GraphNet, only_or_all
+from edgevit.graph.float_run import Adjust, GraphNet, only_or_all
 from edgevit.graph.ties import tie_free, to_fp16_grid
 from edgevit.ops import INT8_MAX, INT8_MIN, WEIGHT_MAX, Gelu, Node, Quantizer, Weighted
 from edgevit.quantize.fakequant import fake_quantize, fake_quantize_gelu
@@ -84,10 +84,10 @@ class QuantizedNet(nn.Module):
     def run(
         self,
         x: Tensor,
-        adjust: Callable[[Node, Tensor], Tensor] | None = None,
+        adjust: Adjust | None = None,
         fuse_gelu: bool = False,
     ) -> Iterator[tuple[str, Tensor]]:
-        """Yield (name, tensor) by node; `adjust` may replace a result before it is quantized.
+        """Yield (name, tensor) by node; `adjust` as for `GraphNet.run`.
 
         With `fuse_gelu` the same is computed in less memory, but a tensor that only a GELU reads
         is yielded as it is before it is quantized.
@@ -114,10 +114,11 @@ class QuantizedNet(nn.Module):
                 weights = quantized_weight(node, weight, weight_scales[node.module]), bias
             if node.inputs[0] in later:
                 value = fake_quantize_gelu(values[node.inputs[0]], *grid(node.inputs[0]))
+            elif adjust is not None and isinstance(node, Weighted):
+                sums = node.sum_products(values[node.inputs[0]], *weights)
+                value = node.activated(adjust(node, sums))
             else:
                 value = node.compute([values[name] for name in node.inputs], weights)
-            if adjust is not None:
-                value = adjust(node, value)
             if node.requantizes and node.name not in later:
                 in_place = not _backward_reads_output(node)
                 value = fake_quantize(value, *grid(node.name), in_place)

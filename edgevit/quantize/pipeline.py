@@ -17,7 +17,14 @@ import torch
 from torch import Tensor, nn
 
 import edgevit
-from edgevit.data.batches import batch_of, channels_last, draw, outputs_of, split
+from edgevit.data.batches import (
+    batch_of,
+    channels_last,
+    draw,
+    outputs_of,
+    split,
+    weights_channels_last,
+)
 from edgevit.data.distributed import Group
 from edgevit.data.sequence import Images, as_source
 from edgevit.data.source import ImageSource
@@ -149,25 +156,27 @@ def quantize(
     images = as_source(train)
     report = images if val is None else as_source(val, images.preprocessing, images.classes)
     module = module_of(model, images.preprocessing.image_size)
-    key = _key(module, images, report, options, teacher, task, group)
-    folder = None if run_dir is None else Path(run_dir)
-    with deterministic(), run_folder(folder, key, fresh, group) as state:
+    with deterministic():
         parts = _divide(images, report, options)
         subject = _subject(module, parts, options, name, group)
         shapes = [subject.graph.shape(output) for output in subject.graph.outputs]
         chosen_task.check(shapes, len(images.classes))
-        run = Run(
-            subject=subject,
-            task=chosen_task,
-            parts=parts,
-            options=options,
-            teacher=load_teacher(teacher, copy.deepcopy(subject.net), group.device),
-            group=group,
-            folder=state,
-            graph=swap_gelus(subject.graph, options.activation),
-            about={k: v for k, v in (("author", author), ("license", license)) if v},
-        )
-        return _run(run, snapshot_interval_s, _teacher_name(teacher))
+        taught = load_teacher(teacher, copy.deepcopy(subject.net), group.device)
+        key = _key(subject, parts, options, teacher, task, group)
+        # Last: what is refused before leaves no folder behind.
+        with run_folder(None if run_dir is None else Path(run_dir), key, fresh, group) as folder:
+            run = Run(
+                subject=subject,
+                task=chosen_task,
+                parts=parts,
+                options=options,
+                teacher=taught,
+                group=group,
+                folder=folder,
+                graph=swap_gelus(subject.graph, options.activation),
+                about={k: v for k, v in (("author", author), ("license", license)) if v},
+            )
+            return _run(run, snapshot_interval_s, _teacher_name(teacher))
 
 
 def _run(run: Run, snapshot_interval_s: float, teacher_name: str) -> Result:
@@ -199,9 +208,8 @@ def _options(given: QuantizeOptions | None, changed: dict[str, Any]) -> Quantize
 
 
 def _key(
-    model: nn.Module,
-    images: ImageSource,
-    report: ImageSource,
+    subject: Subject,
+    parts: Parts,
     options: QuantizeOptions,
     teacher: nn.Module | Teacher | str | None,
     task: str,
@@ -209,12 +217,12 @@ def _key(
 ) -> str:
     return run_key(
         options,
-        model=key_of(model),
+        model=subject.key,
         task=task,
-        data=images.sha256,
-        report=report.sha256,
-        preprocessing=images.preprocessing.to_json(),
-        labels=list(images.classes),
+        data=parts.images.sha256,
+        report=parts.report.sha256,
+        preprocessing=parts.images.preprocessing.to_json(),
+        labels=list(parts.images.classes),
         teacher=key_of(teacher) if isinstance(teacher, nn.Module) else _teacher_name(teacher),
         threads=torch.get_num_threads(),
         processes=group.size,
@@ -259,7 +267,7 @@ def _subject(
     chosen = draw(sorted(parts.train + parts.holdout), PROOF_IMAGES, options.seed)
     source = f"{len(chosen)} images of {parts.images.title}"
     subject = subject_of(model, batch_of(parts.images, chosen), source, name)
-    subject.net.to(memory_format=torch.channels_last).to(group.device)
+    weights_channels_last(subject.net).to(group.device)
     return subject
 
 
@@ -279,7 +287,8 @@ def _post_training(run: Run) -> QuantizedNet:
 
 
 def _make_post_training(run: Run, path: Path) -> None:
-    o, parts, score_name = run.options, run.parts, run.task.score_name
+    o, parts = run.options, run.parts
+    score_name, score_title = run.task.score_name, run.task.score_title
     chosen = draw(parts.train, o.calibration_images, o.seed)
     run.say(f"calibrating with NNCF on {len(chosen)} images ...")
     batch = batch_of(parts.images, chosen)
@@ -296,7 +305,7 @@ def _make_post_training(run: Run, path: Path) -> None:
         swapped = score(GraphNet(run.graph).eval(), o.activation)
         metrics[f"swapped_float_{score_name}"] = swapped
         run.say(
-            f"{o.activation} in place of GELU: float {score_name} {100 * swapped:.2f} % before it "
+            f"{o.activation} in place of GELU: float {score_title} {100 * swapped:.2f} % before it "
             "is healed"
         )
     net = QuantizedNet(run.graph, activations, scales).eval()
@@ -305,7 +314,7 @@ def _make_post_training(run: Run, path: Path) -> None:
     after = metrics[f"ptq_{score_name}"] = score(net, "PTQ, biases corrected")
     run.say(
         f"NNCF and the completion pass: {len(activations)} activation quantizers, {len(completed)} "
-        f"of all quantizers added; {score_name} {100 * before:.2f} %, with bias correction "
+        f"of all quantizers added; {score_title} {100 * before:.2f} %, with bias correction "
         f"{100 * after:.2f} % (largest shift {shift:.3g})"
     )
     (run.folder / "ptq.json").write_text(json.dumps(metrics))

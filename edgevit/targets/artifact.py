@@ -10,11 +10,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import cast
 
 from edgevit import __version__
 from edgevit.errors import InputError
-from edgevit.files import atomic_path, read_tree, sha256_bytes, write_tree
+from edgevit.files import atomic_path, read_tree, sha256_bytes, sha256_file, write_tree
+from edgevit.program import Program, Reference
 from edgevit.targets.manifest import (
     MANIFEST_FILE,
     REFERENCE_FILE,
@@ -24,12 +25,10 @@ from edgevit.targets.manifest import (
     Manifest,
     Model,
     OutputTensor,
+    Profile,
     ProgramFile,
     ReferenceFile,
 )
-
-if TYPE_CHECKING:
-    from edgevit.program import Program, Reference
 
 ArtifactData = bytes | Mapping[str, bytes]
 """An artifact's contents: a file's bytes, or every file of a folder by relative path."""
@@ -57,6 +56,16 @@ class Artifact:
     def path(self) -> Path:
         """The artifact itself, a file or a folder."""
         return self.folder / self.manifest.artifact.file
+
+    def reference(self) -> Reference | None:
+        """The program's recorded answers. Raises InputError when they are not the manifest's."""
+        recorded = self.manifest.reference
+        if recorded is None:
+            return None
+        path = self.folder / recorded.file
+        if sha256_file(path) != recorded.sha256:
+            raise InputError(f"{path} is not what the manifest describes; compile it again")
+        return Reference.from_bytes(path.read_bytes())
 
 
 def load_artifact(folder: str | os.PathLike[str]) -> Artifact:
@@ -111,7 +120,7 @@ class Compiled:
             target=self.target,
             artifact=ArtifactFile(self.file, sha256_bytes(self.data), size_bytes(self.data)),
             program=ProgramFile(program.file_name, program.sha256),
-            profile=self.profile or info.profile,  # type: ignore[arg-type]
+            profile=cast(Profile, self.profile or info.profile),
             model=Model(info.model.variant, info.model.classes),
             tools=dict(self.tools),
             options=dict(self.options),

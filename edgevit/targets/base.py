@@ -58,6 +58,7 @@ class Reading:
     tensors     spelled name -> the artifact's own name of the tensor that holds it: the int8 one
                 where it is quantized, else the real one
     stored      how it holds real numbers
+    outputs     the artifact's own names of the graph's outputs, in order
     input_values  int8 (3, 256): what the program's input becomes for each pixel value, where the
                 artifact takes pixels and makes its input of them; None where it takes the input
     program_sha256, labels, preprocessing
@@ -68,6 +69,7 @@ class Reading:
     quantizers: Mapping[str, Quantizer]
     operators: Counter[str]
     tensors: Mapping[str, str]
+    outputs: tuple[str, ...]
     stored: Stored = field(default_factory=Stored)
     input_values: np.ndarray | None = None
     program_sha256: str | None = None
@@ -177,6 +179,9 @@ class Target(ABC, Generic[Options, RunOptions]):
         if bool(reading.quantizers) == self.is_float(chosen):
             raise EdgevitError(f"{self.name}: a float artifact has quantizers, or an int8 one none")
         self.check(data, program, chosen)
+        _, outputs = self.edges(program, chosen)
+        if reading.outputs != tuple(tensor.name for tensor in outputs):
+            raise EdgevitError(f"{self.name}: the artifact's outputs are {reading.outputs}")
         return write_artifact(
             Path(folder), program, self._compiled(program, chosen, data, reading, compared), force
         )

@@ -13,16 +13,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path
-from typing import Annotated, Any, Literal, Protocol
+from typing import Annotated, Any, Literal, Protocol, cast
 
 import numpy as np
 
-from edgevit.data.images import Preprocessing
+from edgevit.data.images import Preprocessing, check_labels
 from edgevit.errors import InputError
 from edgevit.limits import (
     MANIFEST_SCHEMA_VERSION,
     MAX_CLASSES,
-    MAX_LABEL_BYTES,
     MAX_MANIFEST_BYTES,
     MAX_OUTPUTS,
     MAX_TENSOR_ELEMENTS,
@@ -30,7 +29,6 @@ from edgevit.limits import (
 )
 from edgevit.schema import OMIT_DEFAULT, Rule, parse_json, read_json, to_json
 
-KIND = "edgevit-artifact"
 MANIFEST_FILE, REFERENCE_FILE = "manifest.json", "reference.safetensors"
 CLASSIFICATION = "classification"
 
@@ -43,6 +41,7 @@ Positive = Annotated[int, Rule(minimum=1)]
 Scale = Annotated[float, Rule(above=0)]
 DType = Literal["int8", "uint8", "float16", "float32"]
 Layout = Literal["NHWC", "NCHW"]
+Profile = Literal["portable", "asymmetric", "float32", "float16"]
 PixelRow = Annotated[tuple[float, ...], Rule(min_size=256, max_size=256)]
 PixelTable = tuple[PixelRow, PixelRow, PixelRow]
 
@@ -104,7 +103,7 @@ class InputTensor:
     """
 
     name: Text
-    shape: tuple[Positive, Positive, Positive, Positive]
+    shape: Annotated[tuple[Positive, ...], Rule(min_size=4, max_size=4)]
     layout: Layout
     dtype: DType
     scale: Scale | None
@@ -143,11 +142,10 @@ class InputTensor:
         """
         rows = table.tolist() if isinstance(table, np.ndarray) else table
         edge = OutputTensor.of(name, shape, dtype, quantizer)
-        n, *sides = edge.shape
+        red, green, blue = (tuple(row) for row in rows)
         return cls(
-            name, (n, *sides), layout, edge.dtype, edge.scale, edge.zero_point,  # type: ignore[arg-type]
-            tuple(tuple(row) for row in rows),  # type: ignore[arg-type]
-        )  # fmt: skip
+            name, edge.shape, layout, edge.dtype, edge.scale, edge.zero_point, (red, green, blue)
+        )
 
 
 @dataclass(frozen=True)
@@ -175,7 +173,7 @@ class OutputTensor:
         """From a quantizer, or None for floats."""
         scale = quantizer.scale if quantizer else None
         zero_point = quantizer.zero_point if quantizer else None
-        return cls(name, tuple(shape), dtype, scale, zero_point)  # type: ignore[arg-type]
+        return cls(name, tuple(shape), cast(DType, dtype), scale, zero_point)
 
 
 def _check_tensor(tensor: InputTensor | OutputTensor) -> None:
@@ -240,13 +238,13 @@ class Manifest:
     Raises InputError where two fields contradict each other.
     """
 
-    schema_version: Literal[2] = MANIFEST_SCHEMA_VERSION
-    kind: Literal["edgevit-artifact"] = KIND
+    schema_version: Literal[2] = 2
+    kind: Literal["edgevit-artifact"] = "edgevit-artifact"
     target: Annotated[str, Rule(pattern="[a-z][a-z0-9]*")]
     task: Annotated[str, Rule(pattern="[a-z][a-z0-9_]*")] = CLASSIFICATION
     artifact: ArtifactFile
     program: ProgramFile
-    profile: Literal["portable", "asymmetric", "float32", "float16"]
+    profile: Profile
     model: Model
     tools: Mapping[str, str]
     options: Mapping[str, str]
@@ -274,7 +272,11 @@ class Manifest:
         names = [tensor.name for tensor in self.outputs]
         if len(set(names)) != len(names):
             raise InputError(f"outputs: {names} must have distinct names")
-        check_labels(self.labels, self.model.classes)
+        if len(self.labels) != self.model.classes:
+            raise InputError(
+                f"labels: {len(self.labels)} of them, expected {self.model.classes}, one a class"
+            )
+        check_labels(self.labels)
         if self.task == CLASSIFICATION:
             self._check_classification()
 
@@ -328,17 +330,6 @@ class Manifest:
     def table(self) -> np.ndarray:
         """float32 (3, 256): what the input holds for a pixel of 0..255, by channel."""
         return np.array(self.input.table, np.float32)
-
-
-def check_labels(labels: tuple[str, ...], classes: int) -> None:
-    """Raises InputError for labels that an app could not show, or that are not one a class."""
-    if len(labels) != classes:
-        raise InputError(f"labels: {len(labels)} of them, expected {classes}, one a class")
-    for label in labels:
-        if "\0" in label:
-            raise InputError(f"labels: {label[:40]!r} holds a zero byte, which ends a text in C")
-        if len(label.encode()) > MAX_LABEL_BYTES:
-            raise InputError(f"labels: {label[:40]!r}... has over {MAX_LABEL_BYTES} bytes")
 
 
 def _upgraded(value: Any, what: str) -> Any:

@@ -50,7 +50,8 @@ class Task(Protocol):
     """How outputs are trained, measured and compared.
 
     name        by which manifests name it
-    score       the name of the figure that `score` gives, such as "top1"
+    score_name  of the figure that `score` gives, in metrics, such as "top1"
+    score_title the same for people, such as "top-1"
     stages      metric name -> title, of the nets that a report shows as rows, in order
     """
 
@@ -58,6 +59,8 @@ class Task(Protocol):
     def name(self) -> str: ...
     @property
     def score_name(self) -> str: ...
+    @property
+    def score_title(self) -> str: ...
     @property
     def stages(self) -> Mapping[str, str]: ...
 
@@ -77,8 +80,9 @@ class Task(Protocol):
     def selection(
         self, student: Tensor, teacher: Tensor, labels: Tensor, weights: LossWeights
     ) -> dict[str, float]:
-        """Figures of one state on the selection images; the lowest "holdout_loss" is the best.
+        """Figures of one state on the selection images: the lowest "holdout_loss" is the best.
 
+        "holdout_agreement" is the agreement with the teacher, percent; others as the task likes.
         `student` and `teacher` are (N, K), as `kept` gives them.
         """
         ...
@@ -91,6 +95,10 @@ class Task(Protocol):
         self, reference: np.ndarray, found: np.ndarray, labels: np.ndarray, max_drop: float
     ) -> Gate:
         """The comparison of a quantized net with float, both (N, K), on the same images."""
+        ...
+
+    def metrics(self, found: Any, earlier: Mapping[str, float]) -> dict[str, float]:
+        """What a program records: the gate's figures among those of the stages before, ordered."""
         ...
 
 

@@ -27,7 +27,7 @@ class Classification:
     """Top-1 accuracy and agreement of the predicted classes; what is kept are the logits."""
 
     name = "classification"
-    score_name = "top1"
+    score_name, score_title = "top1", "top-1"
     stages: Mapping[str, str] = STAGES
 
     def check(self, shapes: Sequence[tuple[int, ...]], classes: int) -> None:
@@ -80,6 +80,15 @@ class Classification:
     ) -> GateResult:
         """Top-1 of `found` may be `max_drop` points below that of `reference`."""
         return gate(reference.argmax(1), found.argmax(1), labels, max_drop)
+
+    def metrics(self, found: GateResult, earlier: Mapping[str, float]) -> dict[str, float]:
+        """Top-1 of every stage in their order, and the program's agreement with float."""
+        return {
+            "float_top1": found.reference_top1 / 100,
+            **earlier,
+            "program_top1": found.top1 / 100,
+            "program_float_agreement": found.agreement / 100,
+        }
 
 
 TASK = Classification()

@@ -53,6 +53,18 @@ inline constexpr std::int64_t kMaxTreeDepth = 16;
 // Size of all files of such an artifact.
 inline constexpr std::int64_t kMaxTreeBytes = 4'294'967'296;
 
+// Threads of a runtime.
+inline constexpr std::int64_t kMaxThreads = 256;
+
+// Inferences of the harness before the clock counts.
+inline constexpr std::int64_t kMaxWarmup = 100'000;
+
+// Images that a run of the harness may be limited to.
+inline constexpr std::int64_t kMaxRunImages = 1'000'000'000;
+
+// Length of a long run, seconds: the figures of every inference are kept in memory.
+inline constexpr std::int64_t kMaxDurationS = 3600;
+
 // Size of the harness's result.json.
 inline constexpr std::int64_t kMaxResultBytes = 67'108'864;
 

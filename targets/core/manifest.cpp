@@ -20,7 +20,7 @@ constexpr auto kMostElements = static_cast<std::uint64_t>(kMaxTensorElements);
 std::string plain_file_name(const JsonReader& reader, const std::string& key) {
     std::string name = reader.text(key);
     if (name.empty() || name == "." || name == ".." ||
-        name.find_first_of(std::string_view("/\\\0", 3)) != std::string::npos) {
+        name.find_first_of(std::string_view("/\0", 2)) != std::string::npos) {
         reader.fail(key, "must be the name of a file in the artifact folder");
     }
     return name;

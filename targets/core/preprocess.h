@@ -19,7 +19,7 @@ constexpr int centre_crop_start(int side, int crop) {
 }
 
 // The size after resizing the shorter side to `target`; the longer side is rounded down.
-// Raises InputError when that would be more than 256 million pixels: only the crop's are computed
+// Raises InputError when that would be more than kMaxResizedPixels: only the crop's are computed
 // here, but edgevit.data.images has to hold them all.
 Size resized(int width, int height, int target);
 

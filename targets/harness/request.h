@@ -9,6 +9,7 @@
 #include <string>
 
 #include "backend.h"
+#include "core/limits.h"
 #include "early_stop.h"
 #include "long_run.h"
 
@@ -21,12 +22,11 @@ struct Range {
 };
 
 // As in edgevit.measure.request: Python refuses what is outside before the harness starts.
-inline constexpr Range<std::int64_t> kThreads{1, 256};
-inline constexpr Range<std::int64_t> kWarmup{0, 100'000};
-inline constexpr Range<std::int64_t> kLimit{1, 1'000'000'000};
-// The figures of every inference are kept until the end: this bounds their memory.
-inline constexpr Range<double> kDurationS{0.001, 3600};
-inline constexpr Range<double> kBucketS{0.01, 3600};
+inline constexpr Range<std::int64_t> kThreads{1, kMaxThreads};
+inline constexpr Range<std::int64_t> kWarmup{0, kMaxWarmup};
+inline constexpr Range<std::int64_t> kLimit{1, kMaxRunImages};
+inline constexpr Range<double> kDurationS{0.001, kMaxDurationS};
+inline constexpr Range<double> kBucketS{0.01, kMaxDurationS};
 inline constexpr Range<double> kMaxDropPoints{-100, 100};
 inline constexpr Range<double> kMinAgreementPercent{0, 1000};
 

@@ -63,7 +63,7 @@ edgevit_options known_options(const edgevit_options* options) {
 
 BackendOptions backend_options(const edgevit_options& given) {
     BackendOptions options;
-    if (given.threads < 0 || given.threads > 256) {
+    if (given.threads < 0 || given.threads > kMaxThreads) {
         throw InputError("options.threads is " + std::to_string(given.threads) +
                          "; 1 to 256, or 0 for the default, can be used");
     }

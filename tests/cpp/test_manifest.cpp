@@ -78,7 +78,7 @@ TEST_CASE("version 1 is read as a classification with one output") {
         parse_manifest(golden_manifest("good-version-1-tflite-int8.json"), "m");
     CHECK(manifest.is_classification());
     REQUIRE(manifest.outputs.size() == 1);
-    CHECK(manifest.logits().describe() == "int8 [1, 10] scale 0.0315857 zero-point 0");
+    CHECK(manifest.logits().describe() == "int8 [1, 10] scale 0.0315856934 zero-point 0");
     const Manifest newer = parse_manifest(golden_manifest("good-tflite-int8.json"), "m");
     CHECK(newer.logits().describe() == manifest.logits().describe());
     CHECK(newer.table == manifest.table);
@@ -225,12 +225,9 @@ TEST_CASE("another task has outputs, and classes only if it says so") {
     document["labels"] = json::array();
     CHECK(parse_manifest(document.dump(), "m").labels.empty());
     document["task"] = "classification";
-    CHECK(contains(refusal(document), "outputs.0.shape"));
+    CHECK(contains(refusal(document), "model.classes must be an integer from 1"));
     document.erase("task");
     CHECK(refusal(document) == "manifest.json: task is missing");
-    json old = manifest_json(3);
-    old["model"]["classes"] = 0;
-    CHECK(contains(refusal(old), "model.classes must be an integer from 1"));
 }
 
 TEST_CASE("the channels may come first") {

@@ -24,9 +24,9 @@ json onnx_manifest(const std::string& onnx, const std::string& dtype) {
     manifest["artifact"]["file"] = "model.onnx";
     manifest["input"]["shape"] = {1, 3, 8, 8};
     manifest["input"]["layout"] = "NCHW";
-    for (const char* side : {"input", "output"}) {
-        manifest[side]["dtype"] = dtype;
-        manifest[side]["scale"] = manifest[side]["zero_point"] = nullptr;
+    for (json* side : {&manifest["input"], &manifest["outputs"][0]}) {
+        (*side)["dtype"] = dtype;
+        (*side)["scale"] = (*side)["zero_point"] = nullptr;
     }
     return manifest;
 }

@@ -46,7 +46,7 @@ FAULTS: list[tuple[str, str, Any, str | None, str | None]] = [
     ("kind-other", "/kind", "edgevit-result", "is not 'edgevit-artifact'", "expected"),
     ("key-unknown", "/a_later_key", 1, "Additional properties", None),
     ("file-outside", "/artifact/file", "../model.bin", "does not match", "name of a file"),
-    ("file-with-backslash", "/artifact/file", "a\\b", "does not match", "name of a file"),
+    ("file-with-backslash", "/artifact/file", "a\\b", "does not match", None),
     ("file-parent", "/artifact/file", "..", "does not match", "name of a file"),
     ("sha256-short", "/artifact/sha256", "abc", "does not match", "64 lower-case"),
     ("sha256-line-break", "/artifact/sha256", "0" * 64 + "\n", "does not match", "64 lower-case"),
@@ -213,7 +213,7 @@ def main() -> None:
 
         for name, (target, options) in COMPILED.items():
             out = Path(folder) / name
-            load_target(target).compile_program(make_program(), out, False, **options)
+            load_target(target).compile(make_program(), out, **options)
             file = f"good-{name}.json"
             (FOLDER / file).write_bytes((out / "manifest.json").read_bytes())
             rows.append(Golden(file, None, None, None))

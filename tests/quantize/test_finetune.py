@@ -43,11 +43,12 @@ def finish(command: list[str], out: Path, *extra: str) -> subprocess.CompletedPr
     return subprocess.run([*command, "-o", str(out), *extra], capture_output=True, text=True)
 
 
-def evq_parts(path: Path) -> tuple[bytes, dict]:
+def evq_parts(path: Path) -> tuple[dict[str, bytes], dict]:
     import zipfile
 
     with zipfile.ZipFile(path) as archive:
-        return archive.read("program.pt2"), json.loads(archive.read("evq.json"))
+        members = {name: archive.read(name) for name in archive.namelist()}
+    return members, json.loads(members.pop("evq.json"))
 
 
 def test_a_killed_run_goes_on_to_the_same_weights(command: list[str], tmp_path: Path) -> None:
