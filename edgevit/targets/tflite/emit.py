@@ -327,22 +327,11 @@ def _float_hard_sigmoid(e: Emitter, node: HardSigmoid) -> None:
 
 
 def _add(e: Emitter, node: Add) -> None:
-    _same_rank(e, node)
     e.operator("ADD", e.sources(node), e.result(node.name), e.schema.AddOptionsT())
 
 
 def _mul(e: Emitter, node: Mul) -> None:
-    _same_rank(e, node)
     e.operator("MUL", e.sources(node), e.result(node.name), e.schema.MulOptionsT())
-
-
-def _same_rank(e: Emitter, node: Node) -> None:
-    shapes = [e.graph.shape(name) for name in node.inputs]
-    if len({len(shape) for shape in shapes}) > 1:
-        raise InputError(
-            f"{node.name}: {node.kind} of {shapes[0]} and {shapes[1]}; TFLite holds (N, C) as "
-            "channels, not as rows: give both tensors one rank"
-        )
 
 
 # -- several positions ------------------------------------------------------------------------

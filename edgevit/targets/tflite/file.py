@@ -53,10 +53,14 @@ class Operator:
 
 @dataclass(frozen=True, eq=False)
 class File:
-    """The one subgraph of a file, operators in execution order, and the labels if it has any."""
+    """The one subgraph of a file, operators in execution order, and the labels if it has any.
+
+    output_names    of the outputs, as the signature calls them; their tensors' without one
+    """
 
     inputs: tuple[Tensor, ...]
     outputs: tuple[Tensor, ...]
+    output_names: tuple[str, ...]
     operators: tuple[Operator, ...]
     labels: tuple[str, ...] | None
 
@@ -96,7 +100,26 @@ def _open(data: bytes) -> File:
         name = codes[max(code.builtinCode, code.deprecatedBuiltinCode)]
         (output,) = at(operator.outputs)
         operators.append(Operator(name, at(operator.inputs), output, operator.builtinOptions))
-    return File(at(graph.inputs), at(graph.outputs), tuple(operators), _labels(data))
+    called = _signature(model.signatureDefs or [])
+    names = [called.get(index, tensors[index].name) for index in graph.outputs]
+    return File(
+        inputs=at(graph.inputs),
+        outputs=at(graph.outputs),
+        output_names=tuple(names),
+        operators=tuple(operators),
+        labels=_labels(data),
+    )
+
+
+def _signature(definitions: list[Any]) -> dict[int, str]:
+    """Index -> name of the outputs, in the one signature that a file may have."""
+    if len(definitions) > 1:
+        raise ValueError(f"{len(definitions)} signatures")
+    return {
+        output.tensorIndex: output.name.decode()
+        for definition in definitions
+        for output in definition.outputs
+    }
 
 
 def _names(enumeration: Any) -> dict[int, str]:

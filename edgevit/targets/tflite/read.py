@@ -12,7 +12,7 @@ from contextlib import contextmanager
 
 import numpy as np
 
-from edgevit.errors import InputError
+from edgevit.errors import EdgevitError, InputError
 from edgevit.graph import INPUT, Graph
 from edgevit.graph.diff import differs
 from edgevit.ops import Flatten, Node, Quantizer, Shape
@@ -71,15 +71,24 @@ class _Graph(Reader):
         for tensor, shape in zip(outputs, (tensor.shape for tensor in file.outputs), strict=True):
             if len(shape) != len(self.shapes.get(tensor.name, ())):
                 raise differs(tensor.name, f"the output of it has the shape {shape}")
-        names = tuple(tensor.name for tensor in outputs)
         return Reading(
-            graph=Graph(self.shapes[INPUT], tuple(self.nodes), names),
+            graph=self._graph(tuple(tensor.name for tensor in outputs)),
             quantizers=self.quantizers,
             operators=Counter(operator.name for operator in file.operators),
             tensors=self.tensors,
+            outputs=file.output_names,
             input_values=values,
             labels=file.labels,
         )
+
+    def _graph(self, outputs: tuple[str, ...]) -> Graph:
+        """A tensor that nothing reads is given out too: the comparison then says what is wrong."""
+        read = {name for node in self.nodes for name in node.inputs}
+        unread = [name for name in self.shapes if name not in read and name not in outputs]
+        try:
+            return Graph(self.shapes[INPUT], tuple(self.nodes), (*outputs, *unread))
+        except InputError as error:
+            raise EdgevitError(f"scale audit: {error}") from error
 
     def taken(self, operator: Operator) -> list[Operator]:
         take = TAKES.get(operator.name)
