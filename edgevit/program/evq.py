@@ -143,11 +143,13 @@ def _version(manifest: Any) -> int:
     if not isinstance(manifest, dict):
         raise InputError(f"{MANIFEST} is not a JSON object")
     version = manifest.get("schema_version")
-    if type(version) is int and version > SCHEMA_VERSION:
+    if type(version) is not int:
+        raise InputError(f"{MANIFEST}: schema_version {str(version)[:80]!r} is not a whole number")
+    if version > SCHEMA_VERSION:
         raise InputError(
             f"it has schema version {version}, newer than {SCHEMA_VERSION}; upgrade edgevit"
         )
-    return 1 if type(version) is int and version == 1 else SCHEMA_VERSION
+    return 1 if version == 1 else SCHEMA_VERSION
 
 
 def check_info(graph: Graph, info: ProgramInfo) -> None:
