@@ -18,14 +18,24 @@ import pytest
 import torch
 
 from edgevit.errors import InputError
-from edgevit.graph import float_graph
+from edgevit.graph import Graph, float_graph
 from edgevit.graph.execute import Executor
 from edgevit.graph.float_run import GraphNet
-from edgevit.ops import BY_KIND, OPERATIONS, AvgPool2d, HardSigmoid, HardSwish, Quantizer, Resize
+from edgevit.ops import (
+    BY_KIND,
+    OPERATIONS,
+    AvgPool2d,
+    HardSigmoid,
+    HardSwish,
+    Linear,
+    Quantizer,
+    Resize,
+)
 from edgevit.program import Program
 from edgevit.targets.artifact import load_artifact
 from edgevit.targets.tflite import TARGET
 from edgevit.targets.tflite.emit import EMITTERS
+from edgevit.targets.tflite.exact import hard_sigmoid
 from edgevit.targets.tflite.options import IO_TYPES, TfliteOptions
 from edgevit.targets.tflite.pixels import PixelInput
 from tests.operation_programs import LABELS, Net, any_program, operation_program
@@ -59,8 +69,9 @@ def differing(program: Program, seed: int) -> dict[str, tuple[float, float]]:
     Every operation is given what the artifact gave it: errors do not add up.
     """
     graph, executor = program.graph(), Executor(program.graph())
-    names = [name for name in graph.tensors() if name != graph.input_name]
-    model = Model(with_outputs(tflite_bytes(program), names))
+    data = tflite_bytes(program)
+    held = [name for name in TARGET.read(data).tensors if name in graph.tensors()]
+    model = Model(with_outputs(data, [name for name in held if name != graph.input_name]))
     shape = (1, *graph.input_shape[2:], 3)
     image = np.random.default_rng(seed).integers(-128, 128, shape, dtype=np.int8)
     model(image)
@@ -69,8 +80,8 @@ def differing(program: Program, seed: int) -> dict[str, tuple[float, float]]:
     for node in graph.nodes:
         inputs = [values[name] for name in node.inputs]
         # A flatten in front of the head is no tensor of the file.
-        held = model.tensor(node.name if node.name in model.indices else node.inputs[0])
-        values[node.name] = held.reshape(graph.shape(node.name))
+        result = model.tensor(node.name if node.name in held else node.inputs[0])
+        values[node.name] = result.reshape(graph.shape(node.name))
         off = (values[node.name].int() - executor.step(node, inputs).int()).abs().float()
         share, steps = float((off > 0).float().mean()), float(off.max())
         before = found.get(node.kind, (0.0, 0.0))
@@ -141,9 +152,6 @@ def features() -> Program:
     flat = net(BY_KIND["flatten"])
     net(BY_KIND["mean"], maps)
     net(BY_KIND["flatten"])
-    from edgevit.graph import Graph
-    from edgevit.ops import Linear
-
     head = net.conv(Linear, (10, 8))
     graph = Graph(net.shapes["input"], tuple(net.nodes), (head, maps, flat))
     return any_program(graph, profile="asymmetric")
@@ -181,8 +189,6 @@ def test_a_hard_sigmoid_without_an_exact_line_is_refused() -> None:
 @pytest.mark.parametrize("scale", [0.0004, 0.01, 0.0625, 0.25, 1.7])
 @pytest.mark.parametrize("zero_point", [-128, -3, 0, 90])
 def test_a_hard_sigmoid_is_exact_at_any_scale(scale: float, zero_point: int) -> None:
-    from edgevit.targets.tflite.exact import hard_sigmoid
-
     source, output = Quantizer(float(np.float16(scale)), zero_point), PixelInput.INT8
     line = hard_sigmoid(source)
     assert line is not None and output.zero_point == -128

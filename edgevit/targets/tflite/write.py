@@ -101,10 +101,9 @@ def _output(e: Emitter, name: str, label: str, io: str) -> tuple[str, int]:
     shape, kind = e.graph.shape(name), "int8" if e.quantized else "float32"
     inner = e.tensors[name]
     if len(shape) == 2:
-        own = label if kind == io else f"{label}.int8"
-        own = f"{name}.vector" if own == name else own
-        target = shape_constant(e, f"{label}.shape", shape)
-        inner = e.like(own, shape, name)
+        vector = f"{name}.vector" if label == name else label
+        target = shape_constant(e, f"{vector}.shape", shape)
+        inner = e.like(vector if kind == io else f"{vector}.int8", shape, name)
         reshape(e, [e.tensors[name], target], inner, shape)
     if kind == io:
         return label, inner
