@@ -103,6 +103,8 @@ class Interpreter:
         return self._store(_KINDS[op.kind](self, op, arguments), op.dtype)
 
     def _argument(self, value: Any, env: Mapping[str, Tensor]) -> Any:
+        if isinstance(value, tuple):
+            return [self._argument(item, env) for item in value]
         if isinstance(value, Ref):
             return env[value.name] if value.name in env else self._constants[value.name]
         if isinstance(value, np.ndarray | np.floating) and np.asarray(value).dtype.kind == "f":
@@ -172,14 +174,13 @@ def _constant(run: Interpreter, op: Operation, centred: np.ndarray, scale: Tenso
 
 
 def _weighted(run: Interpreter, op: Operation, a: Arguments) -> Tensor:
-    bias = a.get("bias")
+    bias, function = a.get("bias"), _FUNCTIONS[op.kind]
     if bias is None:
-        bias = torch.zeros(a["weight"].shape[0])
-    function = _linear if op.kind == "linear" else _convolution
+        bias = torch.zeros(a["weight"].shape[_CHANNEL_AXIS.get(op.kind, 0)])
     data, weight = (_grid_of(run, op, name) for name in ("x", "weight"))
     if run.stored_float16 or data is None or weight is None:
         return function(a["x"], a["weight"], bias, a)
-    return _on_integers(function, data, weight, bias, a)
+    return _on_integers(function, data, weight, bias, a, _CHANNEL_AXIS.get(op.kind, 0))
 
 
 def _grid_of(run: Interpreter, op: Operation, argument: str) -> _Grid | None:
@@ -188,7 +189,12 @@ def _grid_of(run: Interpreter, op: Operation, argument: str) -> _Grid | None:
 
 
 def _on_integers(
-    function: Callable[..., Tensor], data: _Grid, weight: _Grid, bias: Tensor, a: Arguments
+    function: Callable[..., Tensor],
+    data: _Grid,
+    weight: _Grid,
+    bias: Tensor,
+    a: Arguments,
+    channel_axis: int,
 ) -> Tensor:
     """The exact result, rounded once to float32.
 
@@ -200,7 +206,8 @@ def _on_integers(
     rounded = units.round()
     on_grid = bool(((rounded * step).float() == bias).all())
     units = rounded if on_grid else units
-    largest = weight.centred.abs().flatten(1).sum(1).double() * 256 + units.abs()
+    by_channel = weight.centred.transpose(0, channel_axis).abs().flatten(1)
+    largest = by_channel.sum(1).double() * 256 + units.abs()
     exact = torch.float32 if on_grid and float(largest.max()) < EXACT_FLOAT32 else torch.float64
     total = function(data.centred.to(exact), weight.centred.to(exact), units.to(exact), a)
     per_channel = (1, -1) + (1,) * (total.ndim - 2)
@@ -212,17 +219,40 @@ def _linear(x: Tensor, weight: Tensor, bias: Tensor, a: Arguments) -> Tensor:
 
 
 def _convolution(x: Tensor, weight: Tensor, bias: Tensor, a: Arguments) -> Tensor:
+    if weight.ndim != 4:
+        raise InputError(f"a {weight.ndim - 2}-d convolution is not supported")
+    padding = _padding("convolution", a)
+    strides, dilations = (_integers(a, name) for name in ("strides", "dilations"))
+    groups = int(a.get("groups", 1))
+    return functional.conv2d(x, weight, bias, strides, padding, dilations, groups)
+
+
+def _transposed(x: Tensor, weight: Tensor, bias: Tensor, a: Arguments) -> Tensor:
+    if weight.ndim != 4 or a.get("output_shape") is not None:
+        raise InputError("this form of a transposed convolution is not supported")
+    return functional.conv_transpose2d(
+        x, weight, bias, _integers(a, "strides"), _padding("transposed convolution", a),
+        groups=int(a.get("groups", 1)), dilation=_integers(a, "dilations"),
+    )  # fmt: skip
+
+
+def _integers(a: Arguments, name: str) -> tuple[int, ...]:
+    return tuple(int(n) for n in a.get(name, (1, 1)))
+
+
+def _padding(what: str, a: Arguments) -> tuple[int, int]:
     pad_type = a.get("pad_type", "valid")
-    if pad_type not in ("custom", "valid") or weight.ndim != 4:
-        raise InputError(f"a {weight.ndim - 2}-d convolution padded {pad_type!r} is not supported")
+    if pad_type not in ("custom", "valid"):
+        raise InputError(f"a {what} padded {pad_type!r} is not supported")
     top, bottom, left, right = (int(n) for n in a["pad"]) if pad_type == "custom" else (0,) * 4
     if (top, left) != (bottom, right):
-        raise InputError("a convolution padded differently on two sides is not supported")
-    strides, dilations = (
-        tuple(int(n) for n in a.get(name, (1, 1))) for name in ("strides", "dilations")
-    )
-    groups = int(a.get("groups", 1))
-    return functional.conv2d(x, weight, bias, strides, (top, left), dilations, groups)
+        raise InputError(f"a {what} padded differently on two sides is not supported")
+    return top, left
+
+
+_FUNCTIONS = {"conv": _convolution, "conv_transpose": _transposed, "linear": _linear}
+_CHANNEL_AXIS = {"conv_transpose": 1}
+"""Of the output channels in the weight, where it is not 0."""
 
 
 # -- the others ---------------------------------------------------------------------------------
@@ -266,9 +296,92 @@ def _mean(run: Interpreter, op: Operation, a: Arguments) -> Tensor:
     return a["x"].mean(axes, keepdim=bool(a.get("keep_dims", False)), dtype=torch.float64).float()
 
 
-def _reshape(run: Interpreter, op: Operation, a: Arguments) -> Tensor:
+def _average(run: Interpreter, op: Operation, a: Arguments) -> Tensor:
+    if any(_padding("pooling", a)) or a.get("ceil_mode"):
+        raise InputError(f"{op.name}: average pooling with padding or ceil_mode is not supported")
+    kernel, strides = _integers(a, "kernel_sizes"), _integers(a, "strides")
+    return functional.avg_pool2d(a["x"].double(), kernel, strides).float()
+
+
+def _bilinear(run: Interpreter, op: Operation, a: Arguments) -> Tensor:
+    if a.get("align_corners", True) or not a.get("half_pixel_centers", True):
+        raise InputError(f"{op.name}: upsampling with align_corners is not supported")
+    size = _enlarged(a["x"], a)
+    return functional.interpolate(a["x"].double(), size=size, mode="bilinear").float()
+
+
+def _enlarged(x: Tensor, a: Arguments) -> list[int]:
+    factors = (float(a[f"scale_factor_{side}"]) for side in ("height", "width"))
+    return [int(size * factor) for size, factor in zip(x.shape[2:], factors)]
+
+
+def _moved(function: Callable[[list[Tensor], Operation, Arguments], Tensor]) -> Kind:
+    """An operation that moves or selects values: what was on a grid stays on it."""
+
+    def kind(run: Interpreter, op: Operation, a: Arguments) -> Tensor:
+        name = "values" if "values" in op.inputs else "x"
+        given = op.inputs[name]
+        refs = given if isinstance(given, tuple) else (given,)
+        grids = [run._grids.get(ref.name) for ref in refs]
+        known = [grid for grid in grids if grid is not None]
+        if len(known) == len(grids) and all(bool(g.scale == known[0].scale) for g in known):
+            centred = function([grid.centred for grid in known], op, a)
+            run._grids[op.name] = _Grid(centred, known[0].scale)
+        return function(a[name] if isinstance(given, tuple) else [a["x"]], op, a)
+
+    return kind
+
+
+def _reshape(x: list[Tensor], op: Operation, a: Arguments) -> Tensor:
     # Packages are made for one image; the first dimension is the batch's throughout.
-    return a["x"].reshape(len(a["x"]), *(int(size) for size in a["shape"][1:]))
+    return x[0].reshape(len(x[0]), *(int(size) for size in a["shape"][1:]))
+
+
+def _concat(x: list[Tensor], op: Operation, a: Arguments) -> Tensor:
+    if a.get("interleave"):
+        raise InputError(f"{op.name}: an interleaved concat is not supported")
+    return torch.cat(x, int(a["axis"]))
+
+
+def _largest(x: list[Tensor], op: Operation, a: Arguments) -> Tensor:
+    if a.get("ceil_mode"):
+        raise InputError(f"{op.name}: pooling with ceil_mode is not supported")
+    kernel, strides = _integers(a, "kernel_sizes"), _integers(a, "strides")
+    return functional.max_pool2d(x[0], kernel, strides, _padding("pooling", a))
+
+
+def _nearest(x: list[Tensor], op: Operation, a: Arguments) -> Tensor:
+    return functional.interpolate(x[0], size=_enlarged(x[0], a), mode="nearest")
+
+
+def _sliced(x: list[Tensor], op: Operation, a: Arguments) -> Tensor:
+    """The batch is whole, whatever its size."""
+    shape = x[0].shape
+    none = [False] * len(shape)
+    begins, ends = (a.get(f"{edge}_mask", none) for edge in ("begin", "end"))
+    if any(a.get("squeeze_mask", none)):
+        raise InputError(f"{op.name}: a slice that drops an axis is not supported")
+    strides = a.get("stride", [1] * len(shape))
+    parts = [
+        slice(None if begins[i] else int(a["begin"][i]), None if ends[i] else int(a["end"][i]),
+              int(strides[i]))
+        for i in range(1, len(shape))
+    ]  # fmt: skip
+    return x[0][(slice(None), *parts)]
+
+
+def _padded(x: list[Tensor], op: Operation, a: Arguments) -> Tensor:
+    pad = [int(n) for n in a["pad"]]
+    if a.get("mode", "constant") != "constant" or float(a.get("constant_val", 0)) or any(pad[:2]):
+        raise InputError(f"{op.name}: padding with anything but zeros is not supported")
+    axes = [pad[i : i + 2] for i in range(0, len(pad), 2)]
+    return functional.pad(x[0], [n for axis in reversed(axes) for n in axis])
+
+
+def _cropped(run: Interpreter, op: Operation, a: Arguments) -> Tensor:
+    (top, bottom), (left, right) = (_integers(a, f"crop_{side}") for side in ("height", "width"))
+    height, width = a["x"].shape[2:]
+    return a["x"][:, :, top : height - bottom, left : width - right]
 
 
 def _classify(run: Interpreter, op: Operation, a: Arguments) -> Tensor:
@@ -281,18 +394,29 @@ _KINDS: dict[str, Kind] = {
     "constexpr_affine_dequantize": _constant_affine,
     "constexpr_blockwise_shift_scale": _constant_blockwise,
     "conv": _weighted,
+    "conv_transpose": _weighted,
+    "crop": _cropped,
     "linear": _weighted,
     "gelu": _gelu,
     "sigmoid": _function(torch.sigmoid),
     "sigmoid_hard": _sigmoid_hard,
     "thresholded_relu": _thresholded_relu,
+    "silu": _function(functional.silu),
+    "relu6": lambda run, op, a: functional.relu6(a["x"]),
     "relu": lambda run, op, a: a["x"].relu(),
     "add": lambda run, op, a: a["x"] + a["y"],
     "mul": lambda run, op, a: a["x"] * a["y"],
     "reduce_mean": _mean,
-    "reshape": _reshape,
+    "reshape": _moved(_reshape),
+    "concat": _moved(_concat),
+    "slice_by_index": _moved(_sliced),
+    "pad": _moved(_padded),
+    "max_pool": _moved(_largest),
+    "upsample_nearest_neighbor": _moved(_nearest),
+    "upsample_bilinear": _bilinear,
+    "avg_pool": _average,
     "softmax": lambda run, op, a: a["x"].softmax(int(a["axis"])),
     "cast": lambda run, op, a: a["x"],
     "classify": _classify,
 }
-"""What a RepViT needs, and no more."""
+"""What packages of edgevit hold, and no more."""
