@@ -7,7 +7,7 @@ a graph of its ML Program, and the reference interpreter runs it.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -115,6 +115,14 @@ def read_package(files: Mapping[str, bytes]) -> MilProgram:
             raise
         except Exception as error:  # of many kinds, for as many ways to be damaged
             raise InputError(f"coremltools cannot read this package: {error}") from error
+
+
+def references(op: Operation) -> Iterator[Ref]:
+    """The variables that an operation reads."""
+    for value in op.inputs.values():
+        for item in value if isinstance(value, tuple) else (value,):
+            if isinstance(item, Ref):
+                yield item
 
 
 def _parse_spec(data: bytes) -> Any:

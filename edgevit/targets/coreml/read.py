@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -23,7 +23,14 @@ from edgevit.graph import INPUT, Graph
 from edgevit.graph.diff import Stored
 from edgevit.ops import INT8_MIN, Clamp, ConvTranspose2d, Node, Quantizer, SameAs, Shape, Weighted
 from edgevit.targets.base import Misread, Reading
-from edgevit.targets.coreml.package import Feature, MilProgram, Operation, Ref, read_package
+from edgevit.targets.coreml.package import (
+    Feature,
+    MilProgram,
+    Operation,
+    Ref,
+    read_package,
+    references,
+)
 from edgevit.targets.coreml.records import RECORDS, weights_of
 
 CONSTANT = "constexpr_"
@@ -350,14 +357,6 @@ class Reader:
     def forget(self, name: str) -> None:
         """Takes back a node that is part of the next one."""
         del self.nodes[name], self.shapes[name], self.tensors[name]
-
-
-def references(op: Operation) -> Iterator[Ref]:
-    """The variables that an operation reads."""
-    for value in op.inputs.values():
-        for item in value if isinstance(value, tuple) else (value,):
-            if isinstance(item, Ref):
-                yield item
 
 
 def _renamed(node: Node, places: Mapping[str, str]) -> Node:
