@@ -70,7 +70,7 @@ def run_demo(out: Path, force: bool) -> dict[str, Any]:
     result = quantize_files(source, out / "model.evq", options)
     program = Program.load(out / "model.evq")
     for target in TARGETS:
-        load_target(target).compile_program(program, out / target, force=False)
+        load_target(target).compile(program, out / target)
     _float_artifact(checkpoint, program, out / "tflite-float32")
     validate(HarnessRequest(out / "tflite-float32", val), ValidateOptions(gate=False))
     validate(HarnessRequest(out / "tflite", val), ValidateOptions(max_drop=MAX_DROP))
