@@ -29,8 +29,6 @@ from edgevit.targets import load_target
 from edgevit.targets.artifact import load_artifact
 from edgevit.targets.coreml import audit_bytes, coreml_files
 from edgevit.targets.coreml.options import CoremlOptions
-from edgevit.targets.tensorrt import onnx_bytes
-from edgevit.targets.tensorrt.lower import lower as onnx_lower
 from edgevit.targets.tensorrt.options import TensorrtOptions
 from edgevit.targets.tensorrt.place import BEFORE_ACTIVATION, GATE, dropped
 from edgevit.targets.tflite import tflite_bytes
@@ -272,7 +270,7 @@ def test_tensorflows_converter_makes_the_same_model(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", SWAPPED)
 def test_every_target_audits_and_runs_it(name: str, target: str, tmp_path: Path) -> None:
     program, module, pixels = make_program(activation=name), load_target(target), seeded_pixels(4)
-    manifest = module.compile_program(program, tmp_path / "out", False)
+    manifest = module.compile(program, tmp_path / "out")
     assert manifest.audit.activations + len(manifest.drops) == len(program.graph().activations())
     found = module.open_runner(load_artifact(tmp_path / "out")).scores(pixels)
     expected = program.run(program.info.preprocessing.normalise(pixels)).numpy()
@@ -290,9 +288,9 @@ def test_tensorrt_never_writes_a_sigmoids_pair(monkeypatch: pytest.MonkeyPatch) 
     program = make_program(activation="quick-gelu")
     (gate,) = [n.name for n in program.graph().nodes if n.name == "stem.act1.gate"]
     kept = {name: why for name, why in dropped(program.graph()).items() if name != gate}
-    monkeypatch.setitem(onnx_lower.__globals__, "dropped", lambda graph: kept)
+    monkeypatch.setattr(type(load_target("tensorrt")), "drops", lambda _, graph: kept)
     with pytest.raises(InputError, match="stem.act1.gate: zero-point -128"):
-        onnx_bytes(program, TensorrtOptions())
+        load_target("tensorrt").write(program, TensorrtOptions())
 
 
 def test_tensorrt_leaves_a_silu_whole() -> None:
