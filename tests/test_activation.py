@@ -27,8 +27,6 @@ from edgevit.quantize.options import QuantizeOptions
 from edgevit.quantize.place import place
 from edgevit.targets import load_target
 from edgevit.targets.artifact import load_artifact
-from edgevit.targets.coreml import audit_bytes, coreml_files
-from edgevit.targets.coreml.options import CoremlOptions
 from edgevit.targets.tensorrt.options import TensorrtOptions
 from edgevit.targets.tensorrt.place import BEFORE_ACTIVATION, GATE, dropped
 from edgevit.targets.tflite import tflite_bytes
@@ -40,7 +38,6 @@ from tests.programs import (
     seeded_pixels,
     trained_program,
 )
-from tests.test_coreml import Editor
 from tests.test_program import ExactReference
 from tests.test_tflite import (
     Model,
@@ -305,26 +302,3 @@ def test_tensorrt_leaves_a_silu_whole() -> None:
         assert product.name not in found
     before = dropped(make_program().graph())
     assert {n for n in found if ".se." in n} == {n for n in before if ".se." in n}
-
-
-@pytest.mark.parametrize(
-    "options",
-    [CoremlOptions(), CoremlOptions(compute_precision="float32"),
-     CoremlOptions(deployment_target="iOS16", precision="float16")],
-    ids=["int8", "float32", "iOS16"],
-)  # fmt: skip
-@pytest.mark.parametrize(("kind", "argument"), [("thresholded_relu", "alpha"),
-                                                ("sigmoid_hard", "alpha"),
-                                                ("sigmoid_hard", "beta")])  # fmt: skip
-def test_core_mls_hard_swish_is_audited(options: CoremlOptions, kind: str, argument: str) -> None:
-    program = make_program(activation="hard-swish")
-    files = coreml_files(program, options)
-    audit_bytes(files, program)
-    editor = Editor(files)
-    value = editor.constant(editor.of_kind(kind)[0], argument).immediateValue.tensor
-    if value.WhichOneof("value") == "floats":
-        value.floats.values[0] += 0.25
-    else:
-        value.bytes.values = np.float16(0.25).tobytes()
-    with pytest.raises(EdgevitError, match=f"stem.act1: {kind} has {argument}"):
-        audit_bytes(editor.done(), program)

@@ -8,9 +8,10 @@ reference that runs it anywhere.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import ClassVar
 
 from edgevit.graph import INPUT, Graph
-from edgevit.ops import Weighted
+from edgevit.ops import OPERATIONS, Weighted
 from edgevit.program import Program
 from edgevit.targets.artifact import Artifact, ArtifactData
 from edgevit.targets.base import Reading, Target, require_folder
@@ -34,6 +35,8 @@ class Coreml(Target[CoremlOptions, CoremlRunOptions]):
     file = "model.mlpackage"
     Options, RunOptions = CoremlOptions, CoremlRunOptions
     packages = ("coremltools", "torch", "numpy")
+    # Values between operations are float16, of 11 bits; see tests/targets/test_coreml_operations.
+    tolerance_steps: ClassVar = {kind: 1 for kind in OPERATIONS if kind.requantizes}
 
     def write(self, program: Program, options: CoremlOptions) -> dict[str, bytes]:
         return write_package(program, options)

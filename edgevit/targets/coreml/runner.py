@@ -54,9 +54,11 @@ class CoremlRunner:
             self._interpreter(self._input(pixels[start : start + CHUNK_IMAGES]))
             for start in range(0, len(pixels), CHUNK_IMAGES)
         ]
+        # A classifier's first result is `classify` itself, which stands for its probabilities.
+        results = dict(zip(self._outputs, self.package.results, strict=False))
         return {
-            name: np.concatenate([chunk[name].numpy() for chunk in chunks])
-            for name in self._outputs
+            name: np.concatenate([chunk[result].numpy() for chunk in chunks])
+            for name, result in results.items()
         }
 
     def tensors(self, pixels: np.ndarray, program: Program) -> Iterator[tuple[str, np.ndarray]]:
