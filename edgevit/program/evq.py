@@ -42,6 +42,8 @@ _LIMITS = {
 }
 MAX_VALUES = 2**28
 """Of tensors that one image needs at once: 1 GiB as float32. RepViT-M2.3 at 1024 px needs 2**25."""
+MAX_SHOWN = 500
+"""Characters of an error about a file."""
 
 
 @cache
@@ -98,7 +100,8 @@ def unpack(data: bytes, what: str) -> Unpacked:
     try:
         return _unpack(data)
     except InputError as error:
-        raise InputError(f"{what} is not a program this edgevit can read: {error}") from error
+        why = str(error)[:MAX_SHOWN]  # it may quote the file, and a file can hold anything
+        raise InputError(f"{what} is not a program this edgevit can read: {why}") from error
 
 
 def _unpack(data: bytes) -> Unpacked:

@@ -17,8 +17,8 @@ from tests.programs import make_program
 
 JUNK: list[Any] = [
     None, True, False, 0, -1, 2**31, 2**40, -(2**70), 10**400, 1.5, 64.0, 1e308, -0.0, "",
-    "__class__", "../x", "\0", "\ud800", "a\nb", "x" * 10_000, [], {}, [1], [[]], {"a": {}}, {"as_int": 3},
-    {"as_tensor": {"name": "input"}}, [2**30, 2**30], [-1, -1], [0, 0], [1, 1, 1],
+    "__class__", "../x", "\0", "\ud800", "a\nb", "x" * 10_000, [], {}, [1], [[]], {"a": {}},
+    {"as_int": 3}, {"as_tensor": {"name": "input"}}, [2**30, 2**30], [-1, -1], [0, 0], [1, 1, 1],
 ]  # fmt: skip
 """JSON values that do not belong in most places."""
 
