@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Sequence
+from dataclasses import fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
+from edgevit.data.export import image_files
 from edgevit.data.images import Preprocessing
 from edgevit.data.sequence import Images, as_source
+from edgevit.data.source import ImageFolder, ImageSource, check_same_input
 from edgevit.errors import InputError
+from edgevit.files import check_target
 from edgevit.measure.options import ClassifyOptions, ParityOptions
 from edgevit.program import Program
 from edgevit.targets import artifact as artifacts
 from edgevit.targets import load_target
+from edgevit.tasks import load_task
 
 if TYPE_CHECKING:
     from edgevit.measure.classify import Classifier, Prediction
     from edgevit.measure.parity import Parity
+    from edgevit.measure.validate import Validation
     from edgevit.models.repvit import RepViT
     from edgevit.targets.manifest import Manifest
 
@@ -56,7 +63,7 @@ def compile(
     """
     if not isinstance(program, Program):
         program = Program.load(program)
-    load_target(target).compile_program(program, Path(folder), force, **options)
+    load_target(target).compile(program, Path(folder), force, **options)
     return Artifact(artifacts.load_artifact(folder), program)
 
 
@@ -66,6 +73,56 @@ def open(folder: PathLike) -> Artifact:
     Raises InputError when it is none, or holds other bytes than its manifest says.
     """
     return Artifact(artifacts.load_artifact(folder))
+
+
+def validate(
+    artifact: Artifact | PathLike,
+    images: Images,
+    *,
+    program: Program | PathLike | None = None,
+    out: PathLike | None = None,
+    force: bool = False,
+    **options: Any,
+) -> Validation:
+    """Run an artifact on labelled images with the C++ harness, and gate what it measured.
+
+        validate("build/tflite", val, device="ssh://pi@board", duration_s=60).gate
+
+    images      pre-processed as the program's images; what is no ImageFolder is written as files
+    program     needed for images that the artifact records no logits for; default: the program it
+                was compiled from in this process
+    out         JSON to write as `edgevit validate` does (`force` replaces it); default: none
+    options     fields of `ValidateOptions` (max_drop, min_agreement, device, ...) and of
+                `HarnessRequest` (threads, limit, duration_s, ...), which has their documentation
+    Raises InputError for bad input; GateFailed, whose `result` is the Validation, when a gate does
+    not hold; ToolMissing when the harness cannot be built or the device not be reached.
+    """
+    from edgevit.measure.request import HarnessRequest, ValidateOptions
+    from edgevit.measure.validate import measured, save
+
+    opened = artifact if isinstance(artifact, Artifact) else open(artifact)
+    if out is not None:
+        check_target(out, force)
+    judged = {f.name for f in fields(ValidateOptions)} - {"program"}
+    asked = {f.name for f in fields(HarnessRequest)} - {"artifact", "data", "reference", "out"}
+    if unknown := sorted(set(options) - judged - asked):
+        known = ", ".join(sorted(judged | asked))
+        raise InputError(f"validate has no option {', '.join(unknown)}; it has {known}")
+    with tempfile.TemporaryDirectory(prefix="edgevit-") as folder:
+        data, reference = opened._as_files(images, program, Path(folder))
+        found = measured(
+            HarnessRequest(
+                artifact=opened.folder,
+                data=data,
+                reference=reference,
+                **{name: value for name, value in options.items() if name in asked},
+            ),
+            ValidateOptions(**{name: v for name, v in options.items() if name in judged}),
+        )
+    if out is not None:
+        save(found, Path(out), force)
+    found.require()
+    return found
 
 
 class Artifact:
@@ -149,9 +206,37 @@ class Artifact:
         found = classifier.classify(images if several else [images], top_k)
         return found if several else found[0]
 
-    def source(self, images: Images) -> Any:
-        """The images as a source with the artifact's preprocessing and classes."""
-        return as_source(images, self.preprocessing, self.labels)
+    def source(self, images: Images) -> ImageSource:
+        """The images as a source. Raises InputError for other preprocessing, or other classes."""
+        found = as_source(images, self.preprocessing, self.labels)
+        check_same_input(found, self.preprocessing, self.labels)
+        return found
+
+    def _as_files(
+        self, images: Images, program: Program | PathLike | None, folder: Path
+    ) -> tuple[Path, Path | None]:
+        """The images for the harness, and the program's logits for them, in `folder` if need be.
+
+        No logits: the harness finds the recorded ones, or there are none.
+        """
+        from edgevit.measure.validate import program_reference
+
+        source = self.source(images)
+        data = image_files(source, folder)
+        recorded = self._artifact.reference()
+        if recorded is not None and recorded.dataset_sha256 == source.sha256:
+            if isinstance(source, ImageFolder):
+                return data, None
+            reference = recorded
+        elif program is None and self._program is None:
+            return data, None
+        else:
+            task = load_task(self.manifest.task)
+            reference = program_reference(self._own_program(program), source, task)
+        written = ImageFolder(data, like=self.preprocessing, classes=self.labels)
+        path = folder / "reference.safetensors"
+        path.write_bytes(replace(reference, dataset_sha256=written.sha256).to_bytes())
+        return data, path
 
     @cached_property
     def _classifier(self) -> Classifier:

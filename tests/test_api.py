@@ -160,3 +160,46 @@ def test_compile_takes_a_file_and_refuses_what_is_not_there(
 def test_a_small_picture_is_named(artifact: edgevit.Artifact, tmp_path: Path) -> None:
     Image.new("RGB", (64, 64)).save(tmp_path / "x.png")
     assert len(artifact.classify(tmp_path / "x.png", top_k=20)) == 10
+
+
+@pytest.fixture(scope="module")
+def recorded(
+    program: edgevit.Program, val: edgevit.ImageFolder, tmp_path_factory: pytest.TempPathFactory
+) -> edgevit.Artifact:
+    """An artifact with the program's answers on `val`."""
+    from edgevit.measure.validate import program_reference
+    from edgevit.tasks import load_task
+
+    reference = program_reference(program, val, load_task("classification"))
+    known = program.with_info(program.info, reference)
+    return known.compile("tflite", tmp_path_factory.mktemp("recorded") / "tflite")
+
+
+def test_validate_runs_the_harness_and_gates(
+    recorded: edgevit.Artifact, val: edgevit.ImageFolder, tmp_path: Path
+) -> None:
+    found = edgevit.validate(recorded.folder, val, max_drop=0.0, warmup=0)
+    assert found.passed and found.gate is not None and found.gate.count == len(val)
+    assert found.agreement is not None and found.agreement.agreement == 100
+    assert not (recorded.folder / "validation.json").exists()
+    out = tmp_path / "v.json"
+    with pytest.raises(edgevit.GateFailed, match="allowed -100") as failed:
+        edgevit.validate(recorded, val, max_drop=-100.0, out=out, warmup=0)
+    assert failed.value.result.gate.count == len(val) and out.exists()
+    with pytest.raises(InputError, match="exists already"):
+        edgevit.validate(recorded, val, out=out)
+    with pytest.raises(InputError, match="validate has no option wormup"):
+        edgevit.validate(recorded, val, wormup=0)
+
+
+def test_validate_takes_images_in_memory(
+    artifact: edgevit.Artifact, program: edgevit.Program, val: edgevit.ImageFolder
+) -> None:
+    images = [(val.images.load_rgb(i), int(val.labels[i])) for i in range(6)]
+    found = edgevit.validate(artifact, images, warmup=0)
+    assert found.passed and found.result["accuracy"]["count"] == 6
+    opened = edgevit.open(artifact.folder)
+    with pytest.raises(InputError, match="nothing to gate on"):
+        edgevit.validate(opened, images)
+    assert edgevit.validate(opened, images, gate=False, warmup=0).gate is None
+    assert edgevit.validate(opened, images, program=program, warmup=0).passed

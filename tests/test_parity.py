@@ -44,11 +44,11 @@ def build(
     labels = tuple(ImageSet.open(embedded_val).classes)
     program = program.with_info(replace(program.info, labels=labels))
     program.save(folder / "m.evq")
-    load_target("tflite").compile_program(program, folder / "tflite", False)
+    load_target("tflite").compile(program, folder / "tflite")
     coreml = load_target("coreml")
-    coreml.compile_program(program, folder / "coreml", False)
+    coreml.compile(program, folder / "coreml")
     exact = {"compute_precision": "float32", "input_type": "tensor"}
-    coreml.compile_program(program, folder / "exact", False, **exact)
+    coreml.compile(program, folder / "exact", **exact)
     return Build(folder, program, subset(embedded_val, folder / "images.tar", 20))
 
 
@@ -60,7 +60,7 @@ def parity(build: Build, *arguments: object) -> Result:
 def test_the_exact_package_is_the_program_in_every_layer(build: Build) -> None:
     found = compare(
         build.folder / "exact", build.images, layer_images=4, force=True,
-        arithmetic="float32", rounding="reciprocal",
+        arithmetic="float32", rounding="fused",
     )  # fmt: skip
     assert [row.name for row in found.layers] == list(build.program.graph().activations())
     assert found.first_departure is None and found.agreement_percent == 100
@@ -94,7 +94,7 @@ def test_json_holds_every_artifact(build: Build) -> None:
 
 def test_a_gate_below_which_the_exit_code_is_3(build: Build) -> None:
     folder = build.folder / "exact"
-    given = ["--images", 4, "--rounding", "reciprocal", "--min-agreement", 100]
+    given = ["--images", 4, "--rounding", "fused", "--min-agreement", 100]
     assert parity(build, folder, *given).exit_code == 0
     found = compare(folder, build.images, images=4, layer_images=1, force=True)
     check_agreement({"exact": found}, 100)
@@ -202,7 +202,7 @@ def test_run_says_what_is_in_a_picture(
     program = trained_program(embedded_checkpoint, images, "portable")
     for target, options in (("tflite", {}), ("coreml", {"output_type": "classifier"})):
         folder = tmp_path / target
-        load_target(target).compile_program(program, folder, False, **options)
+        load_target(target).compile(program, folder, **options)
         arguments = [folder, *photos, "--top-k", 2, "--json"]
         result = CliRunner().invoke(run_command, [str(a) for a in arguments])
         assert result.exit_code == 0, result.output

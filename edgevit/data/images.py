@@ -271,14 +271,25 @@ class ImageSet:
 def check_labels(labels: Sequence[str]) -> None:
     """Raises InputError for class names that an artifact could not hold: here, before a training.
 
-    Zero bytes end a text in C; a label has MAX_LABEL_BYTES of UTF-8 at most, a net MAX_CLASSES.
+    They are distinct UTF-8, one line each, without spaces around them. Zero bytes end a text in C.
+    A label has MAX_LABEL_BYTES at most, a net MAX_CLASSES.
     """
+    if len(set(labels)) != len(labels):
+        raise InputError(
+            f"{len(labels)} labels ({len(set(labels))} distinct): each class needs its own name"
+        )
     if len(labels) > MAX_CLASSES:
         raise InputError(f"{len(labels)} classes are too many, at most {MAX_CLASSES} are allowed")
     for label in labels:
+        if not label or label != label.strip() or "\n" in label:
+            raise InputError(
+                f"the label {label[:40]!r} is empty, or has spaces around it or a line break in it"
+            )
+        if label != label.encode("utf-8", "replace").decode():
+            raise InputError(f"the label {label!r} is no UTF-8 text; rename its folder")
         if "\0" in label:
             raise InputError(f"the label {label[:40]!r} holds a zero byte, which ends a text in C")
-        if len(label.encode(errors="surrogatepass")) > MAX_LABEL_BYTES:
+        if len(label.encode()) > MAX_LABEL_BYTES:
             raise InputError(f"the label {label[:40]!r}... has over {MAX_LABEL_BYTES} bytes")
 
 

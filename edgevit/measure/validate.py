@@ -12,13 +12,15 @@ from typing import Any
 import numpy as np
 
 from edgevit.data.images import ImageSet
+from edgevit.data.source import ImageFolder, ImageSource
 from edgevit.errors import GateFailed, InputError
-from edgevit.files import atomic_path, check_target
+from edgevit.files import atomic_path, check_target, sha256_file
 from edgevit.measure.devices import open_device, run_on_device
 from edgevit.measure.harness import SOURCES, run_harness
 from edgevit.measure.request import GateLimits, HarnessRequest, ValidateOptions
+from edgevit.program import Program, Reference
 from edgevit.targets.manifest import Manifest
-from edgevit.tasks import load_task
+from edgevit.tasks import Task, load_task
 from edgevit.tasks.gate import GateResult, gate
 
 SCHEMA_VERSION = 1
@@ -56,8 +58,20 @@ class Validation:
     device: str = "local"  # or "ssh", "adb": the address is its owner's
 
     @property
+    def gate(self) -> GateResult | None:
+        """Top-1 against float (against the program, where float's is not known)."""
+        return self.accuracy
+
+    @property
     def passed(self) -> bool:
         return not self.failures()
+
+    def require(self, where: str = "") -> None:
+        """Raises GateFailed, with the figures, when a gate does not hold."""
+        if not self.passed:
+            error = GateFailed("; ".join(self.failures()) + where)
+            error.result = self
+            raise error
 
     def failures(self) -> list[str]:
         """One line for each gate that does not hold."""
@@ -113,12 +127,26 @@ def validate(
     """
     options = options or ValidateOptions()
     out = request.artifact / RESULT_NAME if out is None else out
-    transport = open_device(options.device)
-    if request.early_stop is not None:
-        raise InputError("the limits of an early stop are the gates'; ask for it with early_stop")
     for path in (out, request.out, request.logits, request.dump_inputs, request.profile):
         if path is not None:
             check_target(path, force)
+    found = measured(request, options)
+    save(found, out, force)
+    found.require(f" (all figures are in {out})")
+    return found
+
+
+def save(found: Validation, out: Path, force: bool) -> None:
+    """Write the JSON. Raises InputError when `out` exists, without `force`."""
+    with atomic_path(out, force) as temporary:
+        temporary.write_text(json.dumps(found.to_json(), indent=2, allow_nan=False) + "\n")
+
+
+def measured(request: HarnessRequest, options: ValidateOptions) -> Validation:
+    """`validate` without its JSON, and without an error for a gate that does not hold."""
+    transport = open_device(options.device)
+    if request.early_stop is not None:
+        raise InputError("the limits of an early stop are the gates'; ask for it with early_stop")
     manifest = Manifest.load(request.artifact)
     limits = limits_of_target(manifest.target, options.max_drop, options.min_agreement)
     with tempfile.TemporaryDirectory(prefix="edgevit-") as folder:
@@ -141,12 +169,7 @@ def validate(
     if not options.gate:
         accuracy = agreement = None
     kind = "local" if transport is None else transport.kind
-    found = Validation(result, accuracy, agreement, limits, kind)
-    with atomic_path(out, force) as temporary:
-        temporary.write_text(json.dumps(found.to_json(), indent=2, allow_nan=False) + "\n")
-    if not found.passed:
-        raise GateFailed("; ".join(found.failures()) + f" (all figures are in {out})")
-    return found
+    return Validation(result, accuracy, agreement, limits, kind)
 
 
 def _references(
@@ -165,29 +188,32 @@ def _references(
         return request.artifact / recorded.file, None
     if program is None:
         return None, None
-    from edgevit.data.batches import outputs_of
-    from edgevit.data.distributed import Group
-    from edgevit.data.source import ImageFolder
-    from edgevit.files import sha256_file
-    from edgevit.program import Program, Reference
-
     if sha256_file(program) != manifest.program.sha256:
         raise InputError(
             f"{request.artifact} was not compiled from {program}: its sha256 is another"
         )
     source = ImageFolder(request.data, classes=manifest.labels, like=manifest.preprocessing)
+    path = folder / "reference.safetensors"
+    path.write_bytes(
+        program_reference(Program.load(program), source, load_task(manifest.task)).to_bytes()
+    )
+    return path, path
+
+
+def program_reference(program: Program, source: ImageSource, task: Task) -> Reference:
+    """What the program answers on a source's images."""
+    from edgevit.data.batches import outputs_of
+    from edgevit.data.distributed import Group
+
     logits = outputs_of(
-        Program.load(program).run,
-        load_task(manifest.task).kept,
+        program.run,
+        task.kept,
         source,
         range(len(source)),
         Group.alone(),
         "program on the images",
     )
-    path = folder / "reference.safetensors"
-    names = tuple(name for name, _ in images.entries)
-    path.write_bytes(Reference(logits.numpy(), names, images.sha256).to_bytes())
-    return path, path
+    return Reference(logits.numpy(), tuple(source.names), source.sha256)
 
 
 def _surely_held(result: dict[str, Any], data: Path, manifest: Manifest) -> list[tuple[str, int]]:

@@ -79,16 +79,8 @@ class ProgramInfo:
             object.__setattr__(self, name, tuple(getattr(self, name)))
         if self.profile not in PROFILES:
             raise InputError(f"profile {self.profile!r} is not one of {', '.join(PROFILES)}")
-        if len(self.labels) != self.model.classes or len(set(self.labels)) != len(self.labels):
-            raise InputError(
-                f"{len(self.labels)} labels ({len(set(self.labels))} distinct) for "
-                f"{self.model.classes} classes"
-            )
-        if any(not label or label != label.strip() or "\n" in label for label in self.labels):
-            raise InputError("a label is empty, or has spaces around it or a line break in it")
-        for label in self.labels:
-            if label != label.encode("utf-8", "replace").decode():
-                raise InputError(f"the label {label!r} is no UTF-8 text; rename its folder")
+        if len(self.labels) != self.model.classes:
+            raise InputError(f"{len(self.labels)} labels for {self.model.classes} classes")
         check_labels(self.labels)
         if self.preprocessing.image_size != self.model.image_size:
             raise InputError(

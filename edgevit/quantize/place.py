@@ -182,20 +182,29 @@ def _quiet_nncf() -> Iterator[None]:
     saved = {k: os.environ.get(k) for k in ("PATH", "NNCF_EXTENSION_LOAD_TIMEOUT")}
     os.environ["PATH"] = os.pathsep.join((str(Path(sys.executable).parent), saved["PATH"] or ""))
     os.environ["NNCF_EXTENSION_LOAD_TIMEOUT"] = "0"
-    logger = logging.getLogger("nncf")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
     try:
-        import nncf
-
-        nncf.set_log_level(logging.ERROR)
-        # Its progress bars go to standard output, which belongs to our results.
-        with contextlib.redirect_stdout(io.StringIO()):
+        with _nncf_errors_only(), contextlib.redirect_stdout(io.StringIO()):
+            # Its progress bars go to standard output, which belongs to our results.
             yield
     finally:
-        logger.setLevel(level)
         for key, value in saved.items():
             if value is None:
                 os.environ.pop(key, None)
             else:
                 os.environ[key] = value
+
+
+@contextlib.contextmanager
+def _nncf_errors_only() -> Iterator[None]:
+    logger_class = logging.getLoggerClass()
+    import nncf  # noqa: F401  (sets its logger up, and Python's class of loggers as well)
+
+    logging.setLoggerClass(logger_class)
+    logger = logging.getLogger("nncf")
+    level = logger.level
+    # Not nncf.set_log_level: that mutes, for good, the handlers that the caller attached.
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)

@@ -10,11 +10,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 from edgevit import __version__
 from edgevit.errors import InputError
-from edgevit.files import atomic_path, read_tree, sha256_bytes, write_tree
+from edgevit.files import atomic_path, read_tree, sha256_bytes, sha256_file, write_tree
+from edgevit.program import Program, Reference
 from edgevit.targets.manifest import (
     MANIFEST_FILE,
     REFERENCE_FILE,
@@ -28,9 +29,6 @@ from edgevit.targets.manifest import (
     ProgramFile,
     ReferenceFile,
 )
-
-if TYPE_CHECKING:
-    from edgevit.program import Program, Reference
 
 ArtifactData = bytes | Mapping[str, bytes]
 """An artifact's contents: a file's bytes, or every file of a folder by relative path."""
@@ -58,6 +56,16 @@ class Artifact:
     def path(self) -> Path:
         """The artifact itself, a file or a folder."""
         return self.folder / self.manifest.artifact.file
+
+    def reference(self) -> Reference | None:
+        """The program's recorded answers. Raises InputError when they are not the manifest's."""
+        recorded = self.manifest.reference
+        if recorded is None:
+            return None
+        path = self.folder / recorded.file
+        if sha256_file(path) != recorded.sha256:
+            raise InputError(f"{path} is not what the manifest describes; compile it again")
+        return Reference.from_bytes(path.read_bytes())
 
 
 def load_artifact(folder: str | os.PathLike[str]) -> Artifact:

@@ -80,8 +80,9 @@ class Task(Protocol):
     def selection(
         self, student: Tensor, teacher: Tensor, labels: Tensor, weights: LossWeights
     ) -> dict[str, float]:
-        """Figures of one state on the selection images; the lowest "holdout_loss" is the best.
+        """Figures of one state on the selection images: the lowest "holdout_loss" is the best.
 
+        "holdout_agreement" is the agreement with the teacher, percent; others as the task likes.
         `student` and `teacher` are (N, K), as `kept` gives them.
         """
         ...

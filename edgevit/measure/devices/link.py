@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import secrets
-import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -14,6 +14,8 @@ from edgevit.measure.devices.base import ConnectionLost, DeviceGone, Transport
 from edgevit.measure.devices.exchange import exchange
 
 T = TypeVar("T")
+
+log = logging.getLogger(__name__)
 
 BACKOFF_S = (1.0, 2.0, 4.0, 8.0, 16.0)
 SILENCE_S = 60.0
@@ -110,9 +112,7 @@ class Link:
                         f"attempts: {lost}"
                     ) from lost
                 wait_s = self.backoff_s[failures - 1]
-                print(
-                    f"{self.transport.name}: {lost}; trying again in {wait_s:g} s", file=sys.stderr
-                )
+                log.warning("%s: %s; trying again in %g s", self.transport.name, lost, wait_s)
                 time.sleep(wait_s)
 
     def ask(self, body: str, silence_s: float = SILENCE_S) -> Answer:

@@ -11,11 +11,11 @@ their sha256 and nothing else.
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import secrets
 import shlex
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -24,6 +24,8 @@ from edgevit.limits import MAX_LOGITS_BYTES, MAX_RESULT_BYTES
 from edgevit.measure.devices.base import ConnectionLost, DeviceGone
 from edgevit.measure.devices.link import Answer, Link
 from edgevit.measure.devices.store import CHECKSUM_SILENCE_S, Blob
+
+log = logging.getLogger(__name__)
 
 # What a run may leave, by its name in the run's folder, and how large each may be.
 OUTPUT_LIMITS = {
@@ -106,10 +108,11 @@ class RemoteRun:
         try:
             clean(_CLEAN.format(run=self.name))
         except (ConnectionLost, DeviceGone) as error:
-            print(
-                f"{error}\nleft there: {self.link.transport.root}/runs/{self.name}; a run more "
-                "than a day later removes it",
-                file=sys.stderr,
+            log.warning(
+                "%s\nleft there: %s/runs/%s; a run more than a day later removes it",
+                error,
+                self.link.transport.root,
+                self.name,
             )
 
     def prepare(self, artifact: Blob) -> None:

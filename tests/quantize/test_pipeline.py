@@ -1,0 +1,235 @@
+"""`edgevit.quantize` as a library: any net, images in any form, and nothing left behind."""
+
+from __future__ import annotations
+
+import logging
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import edgevit
+from edgevit.errors import GateFailed, InputError
+from edgevit.quantize.options import QuantizeOptions
+from edgevit.quantize.pipeline import Result, quantize
+from edgevit.quantize.subject import key_of
+
+SIZE, CLASSES = 16, 3
+
+
+class Tiny(nn.Module):
+    """A net of a user's own: norms to fold, a ReLU to fuse, a residual sum."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(
+            nn.Conv2d(3, 8, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(8), nn.ReLU()
+        )
+        self.block = nn.Sequential(nn.Conv2d(8, 8, 3, padding=1, groups=8), nn.GELU())
+        self.mix = nn.Conv2d(8, 8, 1)
+        self.head = nn.Linear(8, CLASSES)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.stem(x)
+        x = x + self.mix(self.block(x))
+        return self.head(x.mean((2, 3), keepdim=True).flatten(1))
+
+
+def tiny() -> Tiny:
+    torch.manual_seed(0)
+    net = Tiny().train()
+    for _ in range(4):
+        net(torch.randn(16, 3, SIZE, SIZE))  # the norm sees something
+    return net.eval()
+
+
+def pictures(count: int, seed: int) -> list[tuple[np.ndarray, int]]:
+    """Each class is a colour, with noise."""
+    random = np.random.default_rng(seed)
+    rows = []
+    for i in range(count):
+        noise = random.integers(0, 90, (SIZE, SIZE, 3), np.uint8)
+        noise[..., i % CLASSES] += 120
+        rows.append((noise, i % CLASSES))
+    return rows
+
+
+TRAIN, VAL = pictures(48, 1), pictures(24, 2)
+
+
+def test_a_checkpoint_is_named_by_its_path(tmp_path: Path) -> None:
+    rows = [(np.zeros((32, 32, 3), np.uint8), 0)]
+    with pytest.raises(InputError, match=r"missing.pth"):
+        edgevit.quantize(tmp_path / "missing.pth", rows, epochs=0)
+
+
+@pytest.fixture(scope="module")
+def model() -> Tiny:
+    return tiny()
+
+
+@pytest.fixture(scope="module")
+def result(model: Tiny) -> Result:
+    return edgevit.quantize(model, TRAIN, VAL, epochs=2, max_drop=100, batch_size=16)
+
+
+def test_a_net_that_is_no_repvit_is_quantized(model: Tiny, result: Result) -> None:
+    info = result.program.info
+    assert info.model.variant == "Tiny" and info.labels == ("0", "1", "2")
+    assert info.preprocessing.image_size == SIZE
+    assert info.provenance["trace_proof"]["max_abs_delta"] < 1e-4
+    assert "fusion_proof" not in info.provenance and "checkpoint" not in info.provenance
+    assert info.provenance["model"] == {"class": "Tiny", "sha256": key_of(model)}
+    assert result.gate.count == len(VAL) and "allowed 100.00" in str(result.gate)
+    assert result.history.step == round(2 * 43 / 16)
+    assert set(result.metrics) == {
+        "float_top1", "ptq_uncorrected_top1", "ptq_top1", "program_top1", "program_float_agreement"
+    }  # fmt: skip
+    images = torch.stack([torch.from_numpy(p) for p, _ in VAL])
+    logits = result.program.run(info.preprocessing.normalise(images.numpy()))
+    assert result.program.reference is not None
+    assert np.array_equal(logits.numpy(), result.program.reference.logits)
+    with torch.no_grad():
+        expected = model(info.preprocessing.normalise(images.numpy()))
+    assert np.allclose(result.program.reference.float_logits, expected.numpy(), atol=1e-4)
+
+
+def test_the_program_goes_on_into_an_artifact(result: Result, tmp_path: Path) -> None:
+    artifact = result.program.compile("tflite", tmp_path / "tflite")
+    assert artifact.parity(VAL).first_departure is None
+    assert artifact.classify(VAL[1][0])[0].label in ("0", "1", "2")
+    path = result.program.save(tmp_path / "model.evq")
+    assert edgevit.Program.load(path).info == result.program.info
+
+
+def test_a_library_leaves_everything_as_it_was(
+    model: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    before, state = key_of(model), torch.get_rng_state()
+    path, training = os.environ["PATH"], model.training
+    torch.use_deterministic_algorithms(False)
+    edgevit.quantize(model, TRAIN, VAL, epochs=0, max_drop=100)
+    assert capfd.readouterr() == ("", "")
+    assert not torch.are_deterministic_algorithms_enabled()
+    assert key_of(model) == before and model.training == training
+    assert all(p.requires_grad for p in model.parameters())
+    assert torch.equal(torch.get_rng_state(), state) and os.environ["PATH"] == path
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_library_speaks_through_its_logger(model: Tiny, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, "edgevit"):
+        edgevit.quantize(model, TRAIN, epochs=0, max_drop=100)
+    said = "\n".join(caplog.messages)
+    assert (
+        "Tiny, 3 classes, 16 px; fine-tuning on 39 images, selecting on 4, reporting on 5" in said
+    )
+    assert "bias correction" in said and "drop " in said
+
+
+def test_a_failed_gate_hands_over_the_result(model: Tiny) -> None:
+    with pytest.raises(GateFailed, match="accuracy gate failed") as failed:
+        quantize(model, TRAIN, VAL, QuantizeOptions(epochs=0), max_drop=-100)
+    found = failed.value.result
+    assert isinstance(found, Result) and not found.gate.passed
+    assert found.program.info.metrics
+
+
+def test_a_run_folder_goes_on_and_belongs_to_one_run(
+    model: Tiny, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = tmp_path / "run"
+    asked = {"epochs": 1, "batch_size": 16, "max_drop": 100, "run_dir": run}
+    first = edgevit.quantize(model, TRAIN, VAL, **asked)
+    with caplog.at_level(logging.INFO, "edgevit"):
+        again = edgevit.quantize(model, TRAIN, VAL, **asked)
+    assert "calibrating" not in "\n".join(caplog.messages)
+    assert again.program.to_bytes() == first.program.to_bytes()
+    other = tiny()
+    with torch.no_grad():
+        other.head.bias.add_(1)
+    with pytest.raises(InputError, match="another model"):
+        edgevit.quantize(other, TRAIN, VAL, **asked)
+    assert edgevit.quantize(other, TRAIN, VAL, fresh=True, **asked).program
+
+
+def test_the_images_form_does_not_matter(model: Tiny, result: Result) -> None:
+    rules = result.program.info.preprocessing
+
+    def loader(rows: list) -> torch.utils.data.DataLoader:
+        tensors = [(rules.normalise(p[None])[0], c) for p, c in rows]
+        return torch.utils.data.DataLoader(tensors, batch_size=5, shuffle=True)
+
+    found = edgevit.quantize(
+        model, loader(TRAIN), loader(VAL), epochs=2, max_drop=100, batch_size=16
+    )
+    assert found.metrics == result.metrics
+    assert found.program.graph().quantizers == result.program.graph().quantizers
+
+
+def constant(images: torch.Tensor) -> torch.Tensor:
+    return images.new_zeros(len(images), CLASSES)
+
+
+@pytest.mark.parametrize(("teacher", "name"), [(tiny(), "Tiny"), (constant, "constant")])
+def test_a_teacher_is_a_net_or_a_function(model: Tiny, teacher: object, name: str) -> None:
+    found = edgevit.quantize(
+        model, TRAIN, VAL, epochs=1, max_drop=100, batch_size=16, teacher=teacher
+    )
+    assert found.program.info.provenance["teacher"] == name
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"epoks": 3}, r"quantize has no option epoks; QuantizeOptions has activation"),
+        ({"epochs": -1.0}, "epochs"),
+        ({"task": "juggling"}, "task 'juggling' is not one of"),
+        ({"val": TRAIN}, "never saw"),
+        ({"val": edgevit.from_sequence(VAL, classes=["a", "b", "c"])}, "other classes"),
+        ({"val": edgevit.from_sequence(VAL, mean=(0, 0, 0))}, "pre-processed otherwise"),
+        ({"train": pictures(6, 3)[:2]}, r"the net has 3 classes, the images have 2"),
+        ({"model": 7}, "int is no model"),
+        ({"train": 7}, "int is no set of images"),
+        ({"teacher": "nowhere"}, "neither a checkpoint"),
+    ],
+)
+def test_bad_input_is_named(model: Tiny, change: dict, message: str, tmp_path: Path) -> None:
+    asked = {"model": model, "train": TRAIN, "val": None, "max_drop": 100, **change}
+    run = tmp_path / "run"
+    with pytest.raises(InputError, match=message):
+        edgevit.quantize(run_dir=run, epochs=asked.pop("epochs", 0), **asked)
+    assert not run.exists()
+
+
+class Branching(nn.Module):
+    """Its graph is another one for other values: torch.export sees one of them only."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net, self.calls = tiny(), 0
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.net(x) if torch.compiler.is_exporting() else self.net(x) * 2
+
+
+def test_a_graph_that_computes_something_else_is_refused() -> None:
+    with pytest.raises(GateFailed, match="its graph's outputs differ from its own"):
+        edgevit.quantize(Branching(), TRAIN, VAL, epochs=0, max_drop=100)
+
+
+def test_several_processes_need_a_folder_that_they_share(tmp_path: Path) -> None:
+    code = (
+        "from edgevit.quantize.run_folder import run_folder\n"
+        "from edgevit.data.distributed import Group\n"
+        "group = Group.alone(); group.size = 2\n"
+        "with run_folder(None, 'key', False, group): pass"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert "give run_dir=" in done.stderr
