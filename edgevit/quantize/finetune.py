@@ -151,8 +151,7 @@ class FineTuner:
         loss = self.task.loss(self.net(images), wanted, labels, self.weights)
         # Each process's mean counts by its share of the batch.
         (loss * (len(images) / o.batch_size)).backward()
-        used = [p for p in self.parameters.values() if p.grad is not None]
-        self.group.sum_(p.grad for p in used)
+        self.group.sum_(p.grad for p in self.parameters.values() if p.grad is not None)
         for group in self.optimizer.param_groups:
             group["lr"] = group["peak"] * self._rate(step)
         if not self.net.zero_point_trained:
@@ -174,7 +173,7 @@ class FineTuner:
         if not self.ema:
             self.ema = {n: p.detach().clone() for n, p in self.parameters.items()}
             return
-        torch._foreach_lerp_(
+        torch._foreach_lerp_(  # pyright: ignore[reportPrivateImportUsage]  # it has no public name
             list(self.ema.values()),
             [p.detach() for p in self.parameters.values()],
             1.0 - self.options.ema,
