@@ -21,7 +21,6 @@ from edgevit.measure.validate import validate
 from edgevit.program import Program, Reference
 from edgevit.targets import load_target
 from edgevit.targets.manifest import Manifest
-from edgevit.targets.tflite.baseline import write_float_artifact
 from tests.image_sets import subset
 from tests.programs import real_images, trained_program
 from tests.sshd import start_sshd
@@ -86,7 +85,7 @@ def test_a_good_artifact_passes_and_the_report_shows_it(
     assert found.result["agreement"]["top1_percent"] == pytest.approx(found.agreement.agreement)
     net = load(embedded_checkpoint).model.fuse()
     baseline = artifact.parent / "float"
-    write_float_artifact(net, Program.load(program), baseline)
+    load_target("tflite").compile(Program.load(program), baseline, precision="float32")
     floats = validate(HarnessRequest(baseline, images), ValidateOptions(gate=False))
     # The same float net in another runtime: every prediction is torch's.
     assert floats.result["agreement_float"]["top1_count"] == 125
