@@ -49,7 +49,7 @@ def one_variant(
     seconds = []
     for _ in range(given.rounds):
         start = time.monotonic()
-        manifest = load_target(target).compile_program(program, work, True, **options)
+        manifest = load_target(target).compile(program, work, True, **options)
         seconds.append(time.monotonic() - start)
     figures: dict[str, Any] = {
         "options": dict(manifest.options),

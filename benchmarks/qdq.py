@@ -65,9 +65,9 @@ def nncf_default(work: Path) -> Path:
 
 
 def lint_figures(work: Path, program: Any) -> dict[str, Any]:
-    from edgevit.targets.tensorrt import compile_tensorrt
+    from edgevit.targets import load_target
 
-    compile_tensorrt(program, work / "ours")
+    load_target("tensorrt").compile(program, work / "ours")
     return {
         "edgevit": counts(work / "ours" / "model.onnx"),
         "nncf_default": counts(nncf_default(work)),
@@ -77,12 +77,12 @@ def lint_figures(work: Path, program: Any) -> dict[str, Any]:
 def latency_figures(work: Path, given: argparse.Namespace) -> dict[str, Any]:
     from edgevit.measure.harness import run_harness
     from edgevit.measure.request import HarnessRequest
-    from edgevit.targets.tensorrt import compile_tensorrt
+    from edgevit.targets import load_target
 
     _, program = make_program(given.image_size)
     kinds = {"int8": FLOAT32, "float32": {**FLOAT32, "precision": "float16"}}
     for kind, options in kinds.items():
-        compile_tensorrt(program, work / kind, **options)
+        load_target("tensorrt").compile(program, work / kind, **options)
     images = write_images(work, given.image_size)
     p50: dict[str, list[float]] = {kind: [] for kind in kinds}
     facts: dict[str, Any] = {}

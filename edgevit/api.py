@@ -63,7 +63,7 @@ def compile(
     """
     if not isinstance(program, Program):
         program = Program.load(program)
-    load_target(target).compile_program(program, Path(folder), force, **options)
+    load_target(target).compile(program, Path(folder), force, **options)
     return Artifact(artifacts.load_artifact(folder), program)
 
 

@@ -29,11 +29,8 @@ from edgevit.targets import load_target
 from edgevit.targets.artifact import load_artifact
 from edgevit.targets.coreml import audit_bytes, coreml_files
 from edgevit.targets.coreml.options import CoremlOptions
-from edgevit.targets.tensorrt import onnx_bytes
-from edgevit.targets.tensorrt.lower import lower as onnx_lower
 from edgevit.targets.tensorrt.options import TensorrtOptions
 from edgevit.targets.tensorrt.place import BEFORE_ACTIVATION, GATE, dropped
-from edgevit.targets.tflite import tflite_bytes
 from tests.programs import (
     make_program,
     real_images,
@@ -42,17 +39,18 @@ from tests.programs import (
     seeded_pixels,
     trained_program,
 )
-from tests.test_coreml import Editor
-from tests.test_program import ExactReference
-from tests.test_tflite import (
+from tests.targets.tflite_files import (
     Model,
-    _same_versions,
-    _steps_by_operator,
-    _with_every_tensor_an_output,
     int8_input,
     operator_names,
     read_model,
+    same_versions,
+    steps_by_operator,
+    tflite_bytes,
+    with_outputs,
 )
+from tests.test_coreml import Editor
+from tests.test_program import ExactReference
 
 SWAPPED = ACTIVATIONS[1:]
 PROFILES = ("portable", "asymmetric")
@@ -210,8 +208,8 @@ def test_every_operator_computes_what_the_program_computes(
     images = real_images(embedded_val, 16, 64)
     program = trained_program(embedded_checkpoint, images, "portable", name)
     names = [n for n in program.graph().activations() if n != "input"]
-    data = _with_every_tensor_an_output(tflite_bytes(program), names)
-    steps = _steps_by_operator(
+    data = with_outputs(tflite_bytes(program), names)
+    steps = steps_by_operator(
         program, Model(data, builtin, keep_all=builtin), int8_input(program, images[::8])
     )
     assert steps["sigmoid"] == (0, 0.0)
@@ -231,7 +229,7 @@ def test_xnnpack_rounds_between_sigmoid_and_product(
     graph, executor = program.graph(), Executor(program.graph())
     products = [n for n in graph.nodes if n.op == "mul" and ".se." not in n.name]
     names = [name for node in products for name in (node.inputs[0], node.name)]
-    model = Model(_with_every_tensor_an_output(tflite_bytes(program), names))
+    model = Model(with_outputs(tflite_bytes(program), names))
     for image in int8_input(program, images[::8]):
         model(image[None])
         for node in products:
@@ -241,7 +239,7 @@ def test_xnnpack_rounds_between_sigmoid_and_product(
     # The artifact as it is, against the one whose sigmoids have to be written.
     data, inputs = tflite_bytes(program), int8_input(program, images)
     every = [name for name in graph.activations() if name != "input"]
-    apart = Model(_with_every_tensor_an_output(data, every))
+    apart = Model(with_outputs(data, every))
     for image, logits in zip(inputs, Model(data)(inputs)):
         apart(image[None])
         assert np.array_equal(apart.tensor("head").flatten().numpy(), logits)
@@ -262,7 +260,7 @@ def test_tensorflows_converter_makes_the_same_model(tmp_path: Path) -> None:
         theirs, ours = (tmp_path / f"{name}.tflite").read_bytes(), tflite_bytes(program)
         for builtin in (False, True):
             assert np.array_equal(Model(ours, builtin)(inputs), Model(theirs, builtin)(inputs))
-        _same_versions(read_model(ours), read_model(theirs))
+        same_versions(read_model(ours), read_model(theirs))
 
 
 # -- every target -----------------------------------------------------------------------------
@@ -272,7 +270,7 @@ def test_tensorflows_converter_makes_the_same_model(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", SWAPPED)
 def test_every_target_audits_and_runs_it(name: str, target: str, tmp_path: Path) -> None:
     program, module, pixels = make_program(activation=name), load_target(target), seeded_pixels(4)
-    manifest = module.compile_program(program, tmp_path / "out", False)
+    manifest = module.compile(program, tmp_path / "out")
     assert manifest.audit.activations + len(manifest.drops) == len(program.graph().activations())
     found = module.open_runner(load_artifact(tmp_path / "out")).scores(pixels)
     expected = program.run(program.info.preprocessing.normalise(pixels)).numpy()
@@ -290,9 +288,9 @@ def test_tensorrt_never_writes_a_sigmoids_pair(monkeypatch: pytest.MonkeyPatch) 
     program = make_program(activation="quick-gelu")
     (gate,) = [n.name for n in program.graph().nodes if n.name == "stem.act1.gate"]
     kept = {name: why for name, why in dropped(program.graph()).items() if name != gate}
-    monkeypatch.setitem(onnx_lower.__globals__, "dropped", lambda graph: kept)
+    monkeypatch.setattr(type(load_target("tensorrt")), "drops", lambda _, graph: kept)
     with pytest.raises(InputError, match="stem.act1.gate: zero-point -128"):
-        onnx_bytes(program, TensorrtOptions())
+        load_target("tensorrt").write(program, TensorrtOptions())
 
 
 def test_tensorrt_leaves_a_silu_whole() -> None:

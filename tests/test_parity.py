@@ -44,11 +44,11 @@ def build(
     labels = tuple(ImageSet.open(embedded_val).classes)
     program = program.with_info(replace(program.info, labels=labels))
     program.save(folder / "m.evq")
-    load_target("tflite").compile_program(program, folder / "tflite", False)
+    load_target("tflite").compile(program, folder / "tflite")
     coreml = load_target("coreml")
-    coreml.compile_program(program, folder / "coreml", False)
+    coreml.compile(program, folder / "coreml")
     exact = {"compute_precision": "float32", "input_type": "tensor"}
-    coreml.compile_program(program, folder / "exact", False, **exact)
+    coreml.compile(program, folder / "exact", **exact)
     return Build(folder, program, subset(embedded_val, folder / "images.tar", 20))
 
 
@@ -202,7 +202,7 @@ def test_run_says_what_is_in_a_picture(
     program = trained_program(embedded_checkpoint, images, "portable")
     for target, options in (("tflite", {}), ("coreml", {"output_type": "classifier"})):
         folder = tmp_path / target
-        load_target(target).compile_program(program, folder, False, **options)
+        load_target(target).compile(program, folder, **options)
         arguments = [folder, *photos, "--top-k", 2, "--json"]
         result = CliRunner().invoke(run_command, [str(a) for a in arguments])
         assert result.exit_code == 0, result.output

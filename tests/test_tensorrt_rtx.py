@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from edgevit.targets import tensorrt
+from edgevit.targets.tensorrt import TARGET as tensorrt
 from tests.conftest import ROOT
 from tests.programs import make_program, real_images, trained_program
 
@@ -38,7 +38,7 @@ def build(path: Path) -> dict[str, object]:
 def test_a_program_parses_without_a_word_and_builds(
     tmp_path: Path, options: dict[str, str]
 ) -> None:
-    tensorrt.compile_program(make_program(), tmp_path / "out", False, **options)
+    tensorrt.compile(make_program(), tmp_path / "out", **options)
     found = build(tmp_path / "out" / "model.onnx")
     assert found["parsed"] and not found["parser_errors"] and not found["parser_messages"]
     messages = [text for _, text in found["builder_messages"]]
@@ -51,13 +51,13 @@ def test_the_trained_net_builds(
 ) -> None:
     images = real_images(embedded_val, 16, 64)
     program = trained_program(embedded_checkpoint, images, "portable")
-    tensorrt.compile_program(program, tmp_path / "out", False)
+    tensorrt.compile(program, tmp_path / "out")
     found = build(tmp_path / "out" / "model.onnx")
     assert not found["parser_messages"] and found["engine_bytes"] > 1_000_000
 
 
 def test_a_graph_it_cannot_parse_is_seen(tmp_path: Path) -> None:
     broken = tmp_path / "broken.onnx"
-    tensorrt.compile_program(make_program(), tmp_path / "out", False)
+    tensorrt.compile(make_program(), tmp_path / "out")
     broken.write_bytes((tmp_path / "out" / "model.onnx").read_bytes()[:2000])
     assert not build(broken)["parsed"]

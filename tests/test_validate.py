@@ -67,7 +67,7 @@ def program(
 @pytest.fixture
 def artifact(tmp_path: Path, program: Path) -> Path:
     folder = tmp_path / "run" / "tflite"
-    load_target("tflite").compile_program(Program.load(program), folder, force=False)
+    load_target("tflite").compile(Program.load(program), folder)
     shutil.copy(program, tmp_path / "run")
     return folder
 

@@ -67,7 +67,7 @@ def compile_command(
     program = Program.load(program_file)
     manifests: dict[str, Manifest] = {}
     for name, chosen in own.items():
-        manifests[name] = load_target(name).compile_program(program, output / name, force, **chosen)
+        manifests[name] = load_target(name).compile(program, output / name, force, **chosen)
         if not as_json:
             _print_summary(manifests[name], output / name)
     if as_json:

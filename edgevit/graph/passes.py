@@ -275,10 +275,11 @@ def swap_gelus(graph: Graph, activation: Activation) -> Graph:
     nodes: dict[str, Node] = {node.name: node for node in graph.nodes}
     gelus = [node for node in graph.nodes if isinstance(node, Gelu)]
     for gelu in gelus:
-        for node, factor in _around(graph, nodes, gelu):
-            scaled_bias = node.bias * np.float32(factor) if factor > 1 else node.bias
-            weights = FloatWeights(node.weight * np.float32(factor), scaled_bias)
-            nodes[node.name] = replace(node, weights=weights)
+        before, *behind = _around(graph, nodes, gelu)
+        gain = np.float32(GAIN)
+        nodes[before.name] = _reweighted(before, before.weight * gain, before.bias * gain)
+        for node in behind:
+            nodes[node.name] = _reweighted(node, node.weight / gain, node.bias)
     renamed: dict[str, str] = {}
     result: list[Node] = []
     for node in nodes.values():
@@ -293,8 +294,12 @@ def swap_gelus(graph: Graph, activation: Activation) -> Graph:
     return graph.with_nodes(result, [renamed.get(name, name) for name in graph.outputs])
 
 
-def _around(graph: Graph, nodes: dict[str, Node], gelu: Gelu) -> list[tuple[Weighted, float]]:
-    """The convolution before `gelu` with its factor, and those behind it with theirs."""
+def _reweighted(node: Weighted, weight: np.ndarray, bias: np.ndarray) -> Weighted:
+    return replace(node, weights=FloatWeights(weight, bias))
+
+
+def _around(graph: Graph, nodes: dict[str, Node], gelu: Gelu) -> list[Weighted]:
+    """The convolution before `gelu`, and those behind it."""
     (source,) = gelu.inputs
     found = [nodes.get(source), *(nodes[reader.name] for reader in graph.readers(gelu.name))]
     weighted = [node for node in found if isinstance(node, Weighted)]
@@ -306,5 +311,4 @@ def _around(graph: Graph, nodes: dict[str, Node], gelu: Gelu) -> list[tuple[Weig
             f"{gelu.name}: this GELU does not stand between convolutions alone, so it cannot be "
             "swapped; quantize with --activation gelu"
         )
-    before, *behind = weighted
-    return [(before, GAIN), *((node, 1 / GAIN) for node in behind)]
+    return weighted

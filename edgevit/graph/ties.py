@@ -45,7 +45,10 @@ def tie_free(graph: Graph, scales: Mapping[str, float]) -> dict[str, float]:
     """
     free = {name: scale for name, scale in scales.items() if graph.fixed(name) is None}
     on_grid = [_owners(graph, node) for node in graph.nodes if node.scales_on_one_grid]
-    on_grid = [owners for owners in on_grid if free.keys() >= {*owners}]
+    # A fixed scale is a power of two: it lies on any grid that is finer.
+    on_grid = [
+        tuple(name for name in owners if name in free) for owners in on_grid if owners[-1] in free
+    ]
     result = {**scales, **_on_grids(free, on_grid)}
     movable = free.keys() - {name for owners in on_grid for name in owners}
     for node in graph.nodes:

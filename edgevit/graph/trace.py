@@ -144,6 +144,11 @@ class _Tracer:
         args = self._arguments(call, overload, operation.aten[overload])
         name = self._name(call, getattr(operation, "kind", "silu"))
         shapes = [self.shapes[n] for n in _activation_names(args)]
+        if not shapes:
+            raise InputError(
+                f"{_path(call) or 'the net'}: {overload} reads stored tensors alone; store its "
+                "result instead"
+            )
         try:
             made = operation.from_call(name, args, shapes)
         except UnsupportedError as error:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 INT8_RANGE = INT8_MAX - INT8_MIN
 """The largest magnitude of an int8 value less its zero-point."""
-_CONSTANT = {**BINARY, "other": ((Ref, int, float), None)}
+_CONSTANT = {**BINARY, "other": ((Ref, int, float), REQUIRED)}
 
 
 def _constant(args: Mapping[str, Any], shapes: Sequence[Shape]) -> np.ndarray | None:

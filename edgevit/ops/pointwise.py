@@ -128,7 +128,11 @@ class Relu6(Clamp):
     kind = "relu6"
     aten: ClassVar[Mapping[str, Signature]] = {
         "aten.relu6.default": UNARY,
-        "aten.hardtanh.default": {"self": TENSOR, "min_val": _BOUND, "max_val": _BOUND},
+        "aten.hardtanh.default": {
+            "self": TENSOR,
+            "min_val": ((int, float), -1),
+            "max_val": ((int, float), 1),
+        },
         "aten.clamp.default": {"self": TENSOR, "min": _BOUND, "max": _BOUND},
         "aten.clamp_min.default": {"self": TENSOR, "min": _BOUND},
     }

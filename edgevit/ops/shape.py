@@ -259,7 +259,7 @@ class Pad(Unchanged):
         "aten.constant_pad_nd.default": {
             "self": TENSOR,
             "pad": (tuple, REQUIRED),
-            "value": ((int, float, type(None)), None),
+            "value": ((int, float), 0),
         },
     }
     rule = SameAs()

@@ -1,22 +1,8 @@
 """Targets: each lowers a quantized program into an artifact folder.
 
-A target is a module or package here. It is found by its name, and offers
-
-    NAME, SUMMARY       the name on the command line, and one line of help
-    Options             option class (edgevit.options) of compile_program's keywords
-    compile_program(program, out_dir, force, **options) -> Manifest
-                        writes the artifact folder, whole or not at all
-    audit_bytes(data, program)
-                        the scale audit of the artifact's bytes, which compile_program calls
-    check_artifact(folder, program)
-                        the same of a written folder; EdgevitError naming what differs
-    RunOptions          option class of open_runner's keywords
-    open_runner(artifact, **options) -> Runner
-                        the artifact ready to run here, for `run` and `parity`
-
-It MUST NOT choose, re-round or drop a scale without listing it in the manifest's "drops", MUST
-audit the written bytes, and MUST import its toolkit only when it compiles. Its tests inherit
-tests/target_contract.py.
+A target is a package here, found by its name, whose `TARGET` is a `base.Target`. To add one, write
+its package and the C++ back-end of the same name; nothing else lists targets. It MUST import its
+toolkit only when it compiles. Its tests inherit tests/target_contract.py.
 """
 
 from __future__ import annotations
@@ -33,6 +19,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from edgevit.program import Program
+    from edgevit.targets.base import Target
 
 T = TypeVar("T")
 OptionKind = Literal["Options", "RunOptions"]
@@ -71,8 +58,8 @@ def target_names() -> list[str]:
     return sorted(m.name for m in pkgutil.iter_modules(__path__) if m.name not in _SHARED)
 
 
-def load_target(name: str) -> Any:
-    """The target (see `base.Target`). InputError, listing what there is, for an unknown name."""
+def load_target(name: str) -> Target[Any, Any]:
+    """The target of this name. InputError, listing what there is, for an unknown one."""
     if name not in target_names():
         raise InputError(f"target {name!r} is not one of {', '.join(target_names())}")
     module = importlib.import_module(f"{__name__}.{name}")

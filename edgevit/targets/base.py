@@ -17,7 +17,7 @@ from __future__ import annotations
 import os
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, final
@@ -131,6 +131,10 @@ class Target(ABC, Generic[Options, RunOptions]):
         """A canonical tensor name as the artifact spells it."""
         return name
 
+    def spelling(self, graph: Graph) -> Callable[[str], str]:
+        """`spelled`, for a target that must know the graph to say what `read` calls a tensor."""
+        return self.spelled
+
     def is_float(self, options: Options) -> bool:
         """Whether these options ask for a float artifact: the program's weights as real numbers,
         no activation quantizer, to compare with."""
@@ -200,7 +204,7 @@ class Target(ABC, Generic[Options, RunOptions]):
             reading.quantizers,
             dropped=dropped,
             stored=reading.stored,
-            spelled=self.spelled,
+            spelled=self.spelling(graph),
         )
         if reading.input_values is not None:
             source = program.graph().quantizer(graph.input_name)

@@ -45,7 +45,7 @@ def artifact_of(
         program = trained_program(embedded_checkpoint, images, profile, activation)
         info = replace(program.info, labels=tuple(ImageSet.open(embedded_val).classes))
         folder = tmp_path_factory.mktemp("artifact") / "tflite"
-        load_target("tflite").compile_program(program.with_info(info), folder, force=False)
+        load_target("tflite").compile(program.with_info(info), folder)
         return folder
 
     return make

@@ -213,7 +213,7 @@ def main() -> None:
 
         for name, (target, options) in COMPILED.items():
             out = Path(folder) / name
-            load_target(target).compile_program(make_program(), out, False, **options)
+            load_target(target).compile(make_program(), out, **options)
             file = f"good-{name}.json"
             (FOLDER / file).write_bytes((out / "manifest.json").read_bytes())
             rows.append(Golden(file, None, None, None))

@@ -7,54 +7,67 @@ such a group breaks it apart:
   two;
 - on the convolution's side of a residual add: it blocks conv + add; the shortcut keeps its pair,
   without which the add's other input would be float (TensorRT issues 2383, 1992, 3861);
-- after a sigmoid that gates: of squeeze-excite it is a handful of values, of x * sigmoid(x) the
-  middle of one kernel.
+- after a gate in 0…1 (a sigmoid's scale and zero-point are fixed): of squeeze-excite it is a
+  handful of values, of x * sigmoid(x) the middle of one kernel;
+- of such values as the net's output, which is real anyway.
 """
 
 from __future__ import annotations
 
 from edgevit.graph import Graph
-from edgevit.ops import Add, Clamp, Gelu, HardSwish, Mul, Node, Sigmoid, Weighted
+from edgevit.ops import Add, Fixed, Mul, Node, Unary, Weighted
 
-ACTIVATIONS = (Gelu, HardSwish, Clamp, Sigmoid)
 BEFORE_ACTIVATION = "between a convolution and its activation"
 RESIDUAL = "on the convolution's side of a residual add"
 GATE = "after the sigmoid of a gate"
+OUTPUT = "of an output in 0…1"
 
 
 def dropped(graph: Graph) -> dict[str, str]:
     """Canonical name -> reason, of every quantizer that the TensorRT artifact does without."""
-    readers: dict[str, list[str]] = {}
+    readers: dict[str, list[Node]] = {name: [] for name in graph.tensors()}
     for node in graph.nodes:
         for name in node.inputs:
-            readers.setdefault(name, []).append(node.name)
-    by_name = {node.name: node for node in graph.nodes}
+            readers[name].append(node)
     found: dict[str, str] = {}
     for node in graph.nodes:
-        reading = [by_name[name] for name in readers.get(node.name, ())]
-        if isinstance(node, Weighted) and reading and all(_activates(r, by_name) for r in reading):
+        reading, is_output = readers[node.name], node.name in graph.outputs
+        if isinstance(node.rule, Fixed):
+            if not reading:
+                found[node.name] = OUTPUT
+            elif not is_output and all(isinstance(reader, Mul) for reader in reading):
+                found[node.name] = GATE
+        elif (
+            isinstance(node, Weighted)
+            and reading
+            and not is_output
+            and all(_activates(reader, graph) for reader in reading)
+        ):
             found[node.name] = BEFORE_ACTIVATION
-        elif isinstance(node, Sigmoid) and {type(reader) for reader in reading} == {Mul}:
-            found[node.name] = GATE
     for node in graph.nodes:
         if isinstance(node, Add) and (branch := _branch(graph, node.inputs, readers)):
             found[branch] = RESIDUAL
-    return {name: found[name] for name in graph.activations() if name in found}
+    return {name: found[name] for name in graph.owners() if name in found}
 
 
-def _activates(node: Node, by_name: dict[str, Node]) -> bool:
+def _activates(node: Node, graph: Graph) -> bool:
     """Whether a node is an activation, or the product of x * sigmoid(x)."""
     if not isinstance(node, Mul):
-        return isinstance(node, ACTIVATIONS)
-    value, gate = (by_name.get(name) for name in node.inputs)
-    return None not in (value, gate) and isinstance(gate, Sigmoid) and gate.inputs == (value.name,)
+        return isinstance(node, Unary)
+    value, gate = (graph.makes(name) for name in node.inputs)
+    if value is None or gate is None:
+        return False
+    return isinstance(gate.rule, Fixed) and gate.inputs == (value.name,)
 
 
-def _branch(graph: Graph, inputs: tuple[str, ...], readers: dict[str, list[str]]) -> str | None:
+def _branch(graph: Graph, inputs: tuple[str, ...], readers: dict[str, list[Node]]) -> str | None:
     """The input of an add that a convolution makes for it alone; the later one where both do."""
     alone = [
         node.name
         for node in graph.nodes
-        if node.name in inputs and isinstance(node, Weighted) and len(readers[node.name]) == 1
+        if node.name in inputs
+        and isinstance(node, Weighted)
+        and len(readers[node.name]) == 1
+        and node.name not in graph.outputs
     ]
     return alone[-1] if alone else None

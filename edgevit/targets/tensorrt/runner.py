@@ -14,7 +14,9 @@ import numpy as np
 from edgevit.errors import InputError, ToolMissing
 from edgevit.program import Program
 from edgevit.targets.artifact import Artifact
-from edgevit.targets.tensorrt.lower import onnx
+from edgevit.targets.base import require_bytes
+from edgevit.targets.tensorrt.read import read_onnx
+from edgevit.targets.tensorrt.toolkit import onnx
 
 
 class OnnxRunner:
@@ -23,9 +25,7 @@ class OnnxRunner:
     probabilities = False
 
     def __init__(self, artifact: Artifact) -> None:
-        if not isinstance(artifact.data, bytes):
-            raise InputError(f"{artifact.path} is a folder; a TensorRT artifact is an ONNX file")
-        self._artifact, self._data = artifact, artifact.data
+        self._artifact, self._data = artifact, require_bytes(artifact.data, "TensorRT")
         self._table = artifact.manifest.table()
         self._dtype = np.dtype(artifact.manifest.input.dtype)
         self._session = _session(self._data, str(artifact.path))
@@ -34,24 +34,40 @@ class OnnxRunner:
 
     def scores(self, pixels: np.ndarray) -> np.ndarray:
         """Logits: uint8 (N, H, W, 3) to float32 (N, classes)."""
-        return np.concatenate([self._run(self._session, image)[0] for image in pixels]).astype(
-            np.float32
-        )
+        return next(iter(self.outputs(pixels).values()))
+
+    def outputs(self, pixels: np.ndarray) -> dict[str, np.ndarray]:
+        """Every output by its name, float32 (N, ...)."""
+        rows = self._rows(self._session, pixels)
+        names = [output.name for output in self._session.get_outputs()]
+        return {name: values.astype(np.float32) for name, values in zip(names, rows, strict=True)}
 
     def tensors(self, pixels: np.ndarray, program: Program) -> Iterator[tuple[str, np.ndarray]]:
-        """Every tensor that the file quantizes, int8. Raises EdgevitError for another program's."""
-        from edgevit.targets.tensorrt.audit import audit
+        """Every tensor that the file quantizes, int8; all of them as float32 in a float file."""
+        reading = read_onnx(self._data)
+        owners = program.graph().owners()
+        names = [n for n in owners if n in (reading.quantizers or reading.tensors)]
+        held = {name: reading.tensors[name] for name in names}
+        inside = {name: own for name, own in held.items() if name != program.graph().input_name}
+        if reading.quantizers:
+            inside = held
+        model = with_outputs(self._data, list(inside.values()))
+        rows = self._rows(_session(model, str(self._artifact.path)), pixels)
+        values = dict(zip(inside, rows, strict=True))
+        for name in held:
+            found = values[name] if name in values else self._input(pixels)
+            yield name, found if found.dtype == np.int8 else found.astype(np.float32)
 
-        names = audit(self._data, program).tensors
-        session = _session(_with_outputs(self._data, names.values()), str(self._artifact.path))
-        rows = [self._run(session, image) for image in pixels]
-        for index, name in enumerate(names):
-            yield name, np.concatenate([row[index] for row in rows])
-
-    def _run(self, session: Any, image: np.ndarray) -> list[np.ndarray]:
-        planes = [self._table[channel][image[..., channel]] for channel in range(3)]
+    def _rows(self, session: Any, pixels: np.ndarray) -> list[np.ndarray]:
+        """Each output of a session over the images, (N, ...)."""
         (source,) = session.get_inputs()
-        return session.run(None, {source.name: np.stack(planes)[None].astype(self._dtype)})
+        rows = [session.run(None, {source.name: image[None]}) for image in self._input(pixels)]
+        return [np.concatenate(values) for values in zip(*rows, strict=True)]
+
+    def _input(self, pixels: np.ndarray) -> np.ndarray:
+        """The model's input for uint8 (N, H, W, 3): (N, 3, H, W)."""
+        planes = [self._table[channel][pixels[..., channel]] for channel in range(3)]
+        return np.stack(planes, axis=1).astype(self._dtype)
 
 
 def _runtime() -> Any:
@@ -75,13 +91,15 @@ def _session(data: bytes, what: str) -> Any:
         raise InputError(f"{what}: ONNX Runtime refuses it: {error}") from error
 
 
-def _with_outputs(data: bytes, names: Any) -> bytes:
-    """The model with these int8 tensors as its outputs."""
+def with_outputs(data: bytes, names: list[str]) -> bytes:
+    """The model with these tensors as its outputs."""
     package = onnx()
     model = package.load_model_from_string(data)
+    inferred = package.shape_inference.infer_shapes(model)
+    types = {value.name: value.type for value in inferred.graph.value_info}
+    types |= {value.name: value.type for value in inferred.graph.output}
     del model.graph.output[:]
-    kind = package.TensorProto.INT8
-    model.graph.output.extend(
-        package.helper.make_tensor_value_info(name, kind, None) for name in names
-    )
+    for name in names:
+        value = model.graph.output.add(name=name)
+        value.type.CopyFrom(types[name])
     return model.SerializeToString(deterministic=True)

@@ -18,10 +18,11 @@ from edgevit.commands.compile import compile_command
 from edgevit.commands.lint import lint_command
 from edgevit.errors import EdgevitError, InputError, ToolMissing
 from edgevit.graph import float_graph
+from edgevit.ops import Add, Conv2d, Gelu, Sigmoid, Weighted
 from edgevit.program import Program
 from edgevit.program.torch_program import graph_module
-from edgevit.targets import tensorrt
 from edgevit.targets.artifact import load_artifact
+from edgevit.targets.tensorrt import TARGET, Tensorrt
 from edgevit.targets.tensorrt.lint import lint
 from edgevit.targets.tensorrt.options import TensorrtOptions
 from edgevit.targets.tensorrt.place import BEFORE_ACTIVATION, GATE, RESIDUAL, dropped
@@ -32,12 +33,13 @@ EXACT = TensorrtOptions(io="float32", compute_precision="float32")
 
 
 def model_of(options: TensorrtOptions | None = None) -> onnx.ModelProto:
-    data = tensorrt.onnx_bytes(make_program(), options or TensorrtOptions())
+    data = TARGET.write(make_program(), options or TensorrtOptions())
     return onnx.load_model_from_string(data)
 
 
 class TestTensorrt(TargetContract):
     target = "tensorrt"
+    toolkit_modules = ("toolkit",)
     options = ({}, {"io": "float32"}, {"io": "float32", "compute_precision": "float32"})
     logit_steps = 40  # a third of the pairs is left out: other roundings, and layers add up
 
@@ -87,19 +89,19 @@ def test_the_pairs_left_out_are_those_of_the_rules() -> None:
     for name, reason in found.items():
         readers = [node for node in graph.nodes if name in node.inputs]
         if reason == BEFORE_ACTIVATION:
-            assert ops[name].op == "conv2d" and readers[0].op in ("gelu", "sigmoid")
+            assert isinstance(ops[name], Conv2d) and isinstance(readers[0], Gelu | Sigmoid)
         elif reason == RESIDUAL:
-            assert ops[name].op == "conv2d" and [r.op for r in readers] == ["add"]
+            assert isinstance(ops[name], Conv2d) and [type(r) for r in readers] == [Add]
         else:
-            assert reason == GATE and ops[name].op == "sigmoid"
+            assert reason == GATE and isinstance(ops[name], Sigmoid)
     for node in graph.nodes:
-        if node.op == "add":
+        if isinstance(node, Add):
             assert sum(name in found for name in node.inputs) == 1, node.name
-        if node.op == "gelu":
+        if isinstance(node, Gelu):
             assert node.inputs[0] in found and node.name not in found
-        if node.op in ("conv2d", "linear"):
+        if isinstance(node, Weighted):
             assert graph.quantizer(node.inputs[0]) and node.inputs[0] not in found
-    gates = [n for n in graph.nodes if n.op == "sigmoid"]
+    gates = [n for n in graph.nodes if isinstance(n, Sigmoid)]
     assert {n.name for n in gates} <= set(found) and {n.inputs[0] for n in gates} <= set(found)
 
 
@@ -113,7 +115,7 @@ def test_one_gelu_node_a_gelu_and_every_float_is_float16() -> None:
     (opset,) = model.opset_import
     kinds = [node.op_type for node in model.graph.node]
     assert opset.version == 20
-    assert kinds.count("Gelu") == sum(node.op == "gelu" for node in graph.nodes)
+    assert kinds.count("Gelu") == sum(isinstance(node, Gelu) for node in graph.nodes)
     types = {onnx.TensorProto.DataType.Name(t.data_type) for t in model.graph.initializer}
     assert types == {"INT8", "FLOAT16", "INT64"}
 
@@ -124,15 +126,14 @@ def test_the_lint_stops_a_build(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
     def only_gates(graph: Any) -> dict[str, str]:
         return {name: why for name, why in dropped(graph).items() if why == GATE}
 
-    for module in (tensorrt.lower.__globals__, tensorrt.audit.__globals__):
-        monkeypatch.setitem(module, "dropped", only_gates)
+    monkeypatch.setattr(Tensorrt, "drops", lambda _, graph: only_gates(graph))
     with pytest.raises(EdgevitError, match="lint: .*stem.conv1"):
-        tensorrt.compile_program(make_program(), tmp_path / "out", False)
+        TARGET.compile(make_program(), tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_the_command_lints_a_folder(tmp_path: Path) -> None:
-    tensorrt.compile_program(make_program(), tmp_path / "out", False)
+    TARGET.compile(make_program(), tmp_path / "out")
     result = CliRunner().invoke(lint_command, [str(tmp_path / "out"), "--strict", "--json"])
     assert result.exit_code == 0, result.output
     assert json.loads(result.stdout)["findings"] == []
@@ -167,7 +168,7 @@ def test_an_engine_without_torch_tensorrt_is_refused(tmp_path: Path) -> None:
 
 def test_an_element_type_of_another_target_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="--io 'uint8' is not one of float16, float32"):
-        tensorrt.compile_program(make_program(), tmp_path / "out", False, io="uint8")
+        TARGET.compile(make_program(), tmp_path / "out", io="uint8")
 
 
 # -- numbers --------------------------------------------------------------------------------------
@@ -176,20 +177,20 @@ def test_an_element_type_of_another_target_is_refused(tmp_path: Path) -> None:
 def test_a_float_model_is_the_net_without_quantizers(tmp_path: Path) -> None:
     program, pixels = make_program(), seeded_pixels(4)
     options = {"precision": "float16", "compute_precision": "float32", "io": "float32"}
-    manifest = tensorrt.compile_program(program, tmp_path / "out", False, **options)
+    manifest = TARGET.compile(program, tmp_path / "out", **options)
     assert (manifest.profile, manifest.audit) == ("float32", None)
     assert list(manifest.drops) == list(program.graph().activations())
     assert "QuantizeLinear" not in manifest.ops
     with torch.no_grad():
         net = graph_module(float_graph(program.graph()))
         expected = net(program.info.preprocessing.normalise(pixels)).numpy()
-    found = tensorrt.open_runner(load_artifact(tmp_path / "out")).scores(pixels)
+    found = TARGET.open_runner(load_artifact(tmp_path / "out")).scores(pixels)
     assert np.abs(found - expected).max() < 1e-4 * np.abs(expected).max()
-    tensorrt.check_artifact(tmp_path / "out", program)
+    TARGET.check_artifact(tmp_path / "out", program)
 
 
 def test_the_manifest_has_an_exact_trtexec_line_for_both_versions(tmp_path: Path) -> None:
-    manifest = tensorrt.compile_program(make_program(), tmp_path / "out", False)
+    manifest = TARGET.compile(make_program(), tmp_path / "out")
     ten, eleven = (manifest.commands[f"trtexec, TensorRT {major}"] for major in (10, 11))
     for line in (ten, eleven):
         assert line.startswith("trtexec --onnx=model.onnx --saveEngine=model.plan")
@@ -203,8 +204,8 @@ def test_dropped_pairs_change_the_numbers_as_dropping_them_does(
     images = real_images(embedded_val, 32, 64)
     program = trained_program(embedded_checkpoint, images, "portable")
     options = {"io": "float32", "compute_precision": "float32"}
-    tensorrt.compile_program(program, tmp_path / "out", False, **options)
-    runner = tensorrt.open_runner(load_artifact(tmp_path / "out"))
+    TARGET.compile(program, tmp_path / "out", **options)
+    runner = TARGET.open_runner(load_artifact(tmp_path / "out"))
     from edgevit.data.images import ImageSet
 
     dataset, rules = ImageSet.open(embedded_val), program.info.preprocessing
@@ -228,12 +229,12 @@ def _without_pairs(program: Program, images: torch.Tensor) -> torch.Tensor:
 
 
 def test_a_tampered_program_is_not_this_program(tmp_path: Path) -> None:
-    tensorrt.compile_program(make_program(), tmp_path / "out", False)
+    TARGET.compile(make_program(), tmp_path / "out")
     graph = make_program().graph()
     node = graph.weighted()[0]
     other = Program(
-        replace_node(graph, node.name, weight=np.roll(node.weight, 1)),
+        replace_node(graph, node.name, weights=replace(node.int8, weight=np.roll(node.weight, 1))),
         replace(make_program().info, profile="portable"),
     )
     with pytest.raises(EdgevitError):
-        tensorrt.check_artifact(tmp_path / "out", other)
+        TARGET.check_artifact(tmp_path / "out", other)
