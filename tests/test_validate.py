@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from edgevit.targets.tflite.baseline import write_float_artifact
 from safetensors.numpy import load_file
 
 from edgevit.data.images import ImageSet, Preprocessing
@@ -21,7 +22,6 @@ from edgevit.measure.validate import validate
 from edgevit.program import Program, Reference
 from edgevit.targets import load_target
 from edgevit.targets.manifest import Manifest
-from edgevit.targets.tflite.baseline import write_float_artifact
 from tests.image_sets import subset
 from tests.programs import real_images, trained_program
 from tests.sshd import start_sshd
