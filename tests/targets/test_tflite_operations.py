@@ -18,17 +18,27 @@ import pytest
 import torch
 
 from edgevit.errors import InputError
-from edgevit.graph import float_graph
+from edgevit.graph import Graph, float_graph
 from edgevit.graph.execute import Executor
 from edgevit.graph.float_run import GraphNet
-from edgevit.ops import BY_KIND, OPERATIONS, AvgPool2d, HardSigmoid, HardSwish, Quantizer, Resize
+from edgevit.ops import (
+    BY_KIND,
+    OPERATIONS,
+    AvgPool2d,
+    HardSigmoid,
+    HardSwish,
+    Linear,
+    Quantizer,
+    Resize,
+)
 from edgevit.program import Program
 from edgevit.targets.artifact import load_artifact
 from edgevit.targets.tflite import TARGET
 from edgevit.targets.tflite.emit import EMITTERS
+from edgevit.targets.tflite.exact import hard_sigmoid
 from edgevit.targets.tflite.options import IO_TYPES, TfliteOptions
 from edgevit.targets.tflite.pixels import PixelInput
-from tests.operation_programs import LABELS, Net, any_program, operation_program
+from tests.operation_programs import LABELS, Build, Net, any_program, operation_program
 from tests.programs import make_program, seeded_images, seeded_pixels, with_graph
 from tests.random_graphs import random_program
 from tests.targets.tflite_files import Model, tflite_bytes, with_outputs
@@ -59,8 +69,9 @@ def differing(program: Program, seed: int) -> dict[str, tuple[float, float]]:
     Every operation is given what the artifact gave it: errors do not add up.
     """
     graph, executor = program.graph(), Executor(program.graph())
-    names = [name for name in graph.tensors() if name != graph.input_name]
-    model = Model(with_outputs(tflite_bytes(program), names))
+    data = tflite_bytes(program)
+    held = [name for name in TARGET.read(data).tensors if name in graph.tensors()]
+    model = Model(with_outputs(data, [name for name in held if name != graph.input_name]))
     shape = (1, *graph.input_shape[2:], 3)
     image = np.random.default_rng(seed).integers(-128, 128, shape, dtype=np.int8)
     model(image)
@@ -69,8 +80,8 @@ def differing(program: Program, seed: int) -> dict[str, tuple[float, float]]:
     for node in graph.nodes:
         inputs = [values[name] for name in node.inputs]
         # A flatten in front of the head is no tensor of the file.
-        held = model.tensor(node.name if node.name in model.indices else node.inputs[0])
-        values[node.name] = held.reshape(graph.shape(node.name))
+        result = model.tensor(node.name if node.name in held else node.inputs[0])
+        values[node.name] = result.reshape(graph.shape(node.name))
         off = (values[node.name].int() - executor.step(node, inputs).int()).abs().float()
         share, steps = float((off > 0).float().mean()), float(off.max())
         before = found.get(node.kind, (0.0, 0.0))
@@ -131,6 +142,45 @@ def test_a_float_artifact_is_the_programs_weights_in_float(label: str) -> None:
     assert np.abs(found[0] - expected.numpy()[0]).max() <= 2e-5 * scale
 
 
+def _pixel_head(net: Net) -> None:
+    """A head that is a convolution, as MobileNet's: the flatten comes behind it."""
+    net.conv(stride=(4, 4), padding=(1, 1))
+    net(BY_KIND["mean"])
+    net.conv(shape=(10, 8, 1, 1))
+    net(BY_KIND["flatten"])
+
+
+def _two_heads(net: Net) -> None:
+    """Two layers behind one flatten, of which the first is no output."""
+    net.conv(stride=(4, 4), padding=(1, 1))
+    net(BY_KIND["mean"])
+    net(BY_KIND["flatten"])
+    net.conv(Linear, (12, 8))
+    net(BY_KIND["relu"])
+    net.conv(Linear, (10, 12))
+
+
+def _flat_twice(net: Net) -> None:
+    """Two flattens of one map, as `x.flatten(1)` in two places gives."""
+    net.conv(stride=(4, 4), padding=(1, 1))
+    pooled = net(BY_KIND["mean"])
+    first = net.conv(Linear, (10, 8), source=net(BY_KIND["flatten"], pooled))
+    second = net.conv(Linear, (10, 8), source=net(BY_KIND["flatten"], pooled))
+    net(BY_KIND["add"], first, second)
+
+
+@pytest.mark.parametrize("build", [_pixel_head, _two_heads, _flat_twice])
+@pytest.mark.parametrize("profile", PROFILES)
+def test_vectors_and_maps_of_one_pixel_are_told_apart(build: Build, profile: str) -> None:
+    """(1, C) and (1, C, 1, 1) are one shape in NHWC."""
+    net = Net(1)
+    build(net)
+    graph = Graph(net.shapes["input"], tuple(net.nodes), (net.last,))
+    program = any_program(graph, 1, profile)
+    TARGET.audit(tflite_bytes(program), program)
+    assert all(steps == 0 for _, steps in differing(program, 1).values())
+
+
 # -- several outputs ---------------------------------------------------------------------------
 
 
@@ -141,9 +191,6 @@ def features() -> Program:
     flat = net(BY_KIND["flatten"])
     net(BY_KIND["mean"], maps)
     net(BY_KIND["flatten"])
-    from edgevit.graph import Graph
-    from edgevit.ops import Linear
-
     head = net.conv(Linear, (10, 8))
     graph = Graph(net.shapes["input"], tuple(net.nodes), (head, maps, flat))
     return any_program(graph, profile="asymmetric")
@@ -181,8 +228,6 @@ def test_a_hard_sigmoid_without_an_exact_line_is_refused() -> None:
 @pytest.mark.parametrize("scale", [0.0004, 0.01, 0.0625, 0.25, 1.7])
 @pytest.mark.parametrize("zero_point", [-128, -3, 0, 90])
 def test_a_hard_sigmoid_is_exact_at_any_scale(scale: float, zero_point: int) -> None:
-    from edgevit.targets.tflite.exact import hard_sigmoid
-
     source, output = Quantizer(float(np.float16(scale)), zero_point), PixelInput.INT8
     line = hard_sigmoid(source)
     assert line is not None and output.zero_point == -128

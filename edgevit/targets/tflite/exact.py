@@ -90,13 +90,13 @@ def _clamped(steps: np.ndarray, quantizer: Quantizer) -> np.ndarray:
 
 
 def _fixed_point(totals: np.ndarray, factor: float) -> np.ndarray:
-    """totals * factor (below 1) as TFLite's reference kernels round it, twice.
+    """totals * factor as TFLite's reference kernels round it, twice.
 
     First to an integer after a 31-bit multiplication, half away from zero, then after the shift
     (MultiplyByQuantizedMultiplier in TFLite's kernels/internal/common.h).
     """
     fraction, exponent = math.frexp(factor)
-    multiplier, shift = round(fraction * 2**31), -exponent
-    product = totals * multiplier
+    multiplier, left, right = round(fraction * 2**31), max(exponent, 0), max(-exponent, 0)
+    product = (totals << left) * multiplier
     high = (np.abs(product) + 2**30) // 2**31 * np.sign(product)
-    return (np.abs(high) + (1 << shift >> 1)) // (1 << shift) * np.sign(high)
+    return (np.abs(high) + (1 << right >> 1)) // (1 << right) * np.sign(high)

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from edgevit.graph import Graph, float_graph
 from edgevit.ops import INT8_MIN, Quantizer, Softmax
 from edgevit.program import Program
-from edgevit.targets.tflite.emit import Emitter, nhwc, reshape, shape_constant
+from edgevit.targets.tflite.emit import EMITTERS, reshape, shape_constant
+from edgevit.targets.tflite.emitter import Emitter, nhwc
 from edgevit.targets.tflite.metadata import (
     METADATA_NAME,
     RUNTIME_NAME,
@@ -38,7 +39,7 @@ def tflite_bytes(program: Program, options: TfliteOptions) -> bytes:
     graph = float_graph(quantized) if floating else quantized
     emitter = Emitter(graph)
     source = _input(emitter, program, options.io)
-    emitter.run()
+    emitter.run(EMITTERS)
     outputs = [_output(emitter, name, label, options.io) for name, label in labels(graph).items()]
     runtimes = [_RUNTIMES.get(used, _BASE_RUNTIME) for used in emitter.writer.versions()]
     oldest = ".".join(map(str, max(runtimes, default=_BASE_RUNTIME)))
@@ -101,10 +102,9 @@ def _output(e: Emitter, name: str, label: str, io: str) -> tuple[str, int]:
     shape, kind = e.graph.shape(name), "int8" if e.quantized else "float32"
     inner = e.tensors[name]
     if len(shape) == 2:
-        own = label if kind == io else f"{label}.int8"
-        own = f"{name}.vector" if own == name else own
-        target = shape_constant(e, f"{label}.shape", shape)
-        inner = e.like(own, shape, name)
+        vector = f"{name}.vector" if label == name else label
+        target = shape_constant(e, f"{vector}.shape", shape)
+        inner = e.like(vector if kind == io else f"{vector}.int8", shape, name)
         reshape(e, [e.tensors[name], target], inner, shape)
     if kind == io:
         return label, inner
