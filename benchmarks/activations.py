@@ -39,12 +39,13 @@ def latency(activations: tuple[str, ...], given: argparse.Namespace) -> dict[str
     """At --image-size, one thread: p50 by activation, ratios to GELU, operators by their time."""
     from edgevit.measure.harness import run_harness
     from edgevit.measure.request import HarnessRequest
-    from edgevit.targets.tflite import compile_tflite
+    from edgevit.targets import load_target
 
     with tempfile.TemporaryDirectory() as name:
         work = Path(name)
         for activation in activations:
-            compile_tflite(make_program(given.image_size, activation)[1], work / activation)
+            program = make_program(given.image_size, activation)[1]
+            load_target("tflite").compile(program, work / activation)
         images = write_images(work, given.image_size)
         options: dict[str, Any] = {"threads": 1, "warmup": 10}
         p50: dict[str, list[float]] = {activation: [] for activation in activations}

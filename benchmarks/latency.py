@@ -55,18 +55,18 @@ def make_program(size: int, activation: str = "gelu") -> tuple[Any, Any]:
 def make_artifacts(work: Path, size: int) -> dict[str, Any]:
     """Folders of the INT8 and the float32 artifact of one net, and the median compile time."""
     from edgevit.program import Program
-    from edgevit.targets.tflite import compile_tflite
-    from edgevit.targets.tflite.baseline import write_float_artifact
+    from edgevit.targets import load_target
 
-    net, program = make_program(size)
+    target = load_target("tflite")
+    _, program = make_program(size)
     program.save(work / "m.evq")
     times_s = []
     for i in range(5):
         loaded = Program.load(work / "m.evq")
         start = time.perf_counter()
-        compile_tflite(loaded, work / f"int8-{i}")
+        target.compile(loaded, work / f"int8-{i}")
         times_s.append(time.perf_counter() - start)
-    write_float_artifact(net, program, work / "float32")
+    target.compile(program, work / "float32", precision="float32")
     return {
         "int8": work / "int8-0",
         "float32": work / "float32",

@@ -47,7 +47,8 @@ def main() -> None:
     parser.add_argument("--image-size", type=int, default=224)
     given = parser.parse_args()
     from edgevit.choices import ACTIVATIONS
-    from edgevit.targets.tflite import tflite_bytes
+    from edgevit.targets.tflite import TARGET
+    from edgevit.targets.tflite.options import TfliteOptions
 
     before = machine()
     with tempfile.TemporaryDirectory() as name:
@@ -56,7 +57,7 @@ def main() -> None:
         for activation in ACTIVATIONS:
             _, program = make_program(given.image_size, activation)
             model = work / f"{activation}.tflite"
-            model.write_bytes(tflite_bytes(program))
+            model.write_bytes(TARGET.write(program, TfliteOptions()))
             figures[activation] = partitions(model, by_api)
             for api, found in figures[activation].items():
                 whole, limited = found["unlimited"], found["default_limit"]

@@ -39,7 +39,7 @@ def main() -> None:
     given = parser.parse_args()
     from edgevit.measure.harness import find_runtime
     from edgevit.program import Program
-    from edgevit.targets.tflite import compile_tflite
+    from edgevit.targets import load_target
 
     runtime = find_runtime("tflite")
     if runtime is None:
@@ -49,7 +49,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         evq, artifact = Path(name) / "m.evq", Path(name) / "tflite"
         make_program(given.image_size)[1].save(evq)
-        compile_tflite(Program.load(evq), artifact)
+        load_target("tflite").compile(Program.load(evq), artifact)
         command = [program, artifact, runtime, str(given.pairs)]
         done = subprocess.run(command, check=True, capture_output=True, text=True)
     figures = json.loads(done.stdout)

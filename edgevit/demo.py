@@ -71,7 +71,7 @@ def run_demo(out: Path, force: bool) -> dict[str, Any]:
     program = Program.load(out / "model.evq")
     for target in TARGETS:
         load_target(target).compile(program, out / target)
-    _float_artifact(checkpoint, program, out / "tflite-float32")
+    load_target("tflite").compile(program, out / "tflite-float32", precision="float32")
     validate(HarnessRequest(out / "tflite-float32", val), ValidateOptions(gate=False))
     validate(HarnessRequest(out / "tflite", val), ValidateOptions(max_drop=MAX_DROP))
     for target in TARGETS:
@@ -80,14 +80,6 @@ def run_demo(out: Path, force: bool) -> dict[str, Any]:
     report["seconds"] = round(time.monotonic() - started_s)
     report["gate"] = str(result.gate)
     return report
-
-
-def _float_artifact(checkpoint: Path, program: Any, out: Path) -> None:
-    """The float net as a TFLite artifact: the baseline that size and latency compare with."""
-    from edgevit.models.checkpoint import load
-    from edgevit.targets.tflite.baseline import write_float_artifact
-
-    write_float_artifact(load(checkpoint).model.fuse(), program, out)
 
 
 def _clear(out: Path, marker: Path) -> None:

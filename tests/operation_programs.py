@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from edgevit.graph import Graph, quantize_graph
-from edgevit.graph.ties import to_fp16_grid
+from edgevit.graph.ties import tie_free
 from edgevit.ops import (
     Add,
     AvgPool2d,
@@ -257,9 +257,8 @@ def any_program(graph: Graph, seed: int = 0, profile: str = "portable") -> Progr
     """A program of any float graph of 16 px images and any outputs; see `operation_program`."""
     random = np.random.default_rng([seed, 12])
     found = quantizers(graph, seeded_images(4, IMAGE_SIZE, seed), profile)
-    for name, quantizer in found.items():
-        if graph.fixed(name) is None:
-            scale = to_fp16_grid(np.float32(quantizer.scale * random.uniform(0.67, 1.33)))
-            found[name] = replace(quantizer, scale=float(scale))
+    factors = {name: 1.0 if graph.fixed(name) else random.uniform(0.67, 1.33) for name in found}
+    scales = tie_free(graph, {name: q.scale * factors[name] for name, q in found.items()})
+    found = {name: replace(q, scale=scales[name]) for name, q in found.items()}
     quantized = quantize_graph(graph, found, weight_scales(graph), profile, "calibrated")
     return with_graph(make_program(IMAGE_SIZE, profile), quantized)

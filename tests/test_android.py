@@ -85,7 +85,7 @@ def artifact(
     """build/tflite of the trained net, whose pictures are resized, with the dataset's labels."""
     program = trained_program(embedded_checkpoint, real_images(embedded_val, 32, 64), "portable")
     folder = tmp_path_factory.mktemp("android") / "build/tflite"
-    manifest = load_target("tflite").compile_tflite(program, folder)
+    manifest = load_target("tflite").compile(program, folder)
     preprocessing = manifest.preprocessing.to_json() | {"resize_size": 72}
     labels = sorted({path.split("/")[0] for path, _ in ImageSet.open(embedded_val).entries})
     edit_manifest(folder, labels=labels, preprocessing=preprocessing)
@@ -454,7 +454,7 @@ def test_the_status_codes_are_the_headers() -> None:
 
 def test_a_name_is_the_classs_everywhere(packaged: Path, tmp_path: Path) -> None:
     build = tmp_path / "build"
-    load_target("tflite").compile_tflite(make_program(), build / "tflite")
+    load_target("tflite").compile(make_program(), build / "tflite")
     write_package("tflite", build, tmp_path / "out", name="Leaves")
     found = {p: p.read_bytes() for p in (tmp_path / "out").rglob("*") if p.is_file()}
     assert b"class Leaves @JvmOverloads" in found[tmp_path / "out" / KOTLIN / "Leaves.kt"]

@@ -104,7 +104,9 @@ class _Comparison:
             raise differs(node.name, f"made by {found.kind}, program {node.kind}")
         inputs = tuple(self.spelled(name) for name in node.inputs)
         if found.inputs != inputs:
-            raise differs(node.name, f"{node.kind} reads {found.inputs}, program {inputs}")
+            pairs = zip(found.inputs, inputs, strict=False)
+            wrong = next((have for have, want in pairs if have != want), node.name)
+            raise differs(wrong, f"{node.kind} {node.name} reads {found.inputs}, program {inputs}")
         for attribute in node.attribute_fields():
             name = attribute.name
             want, have = getattr(node, name), getattr(found, name)

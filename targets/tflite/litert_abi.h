@@ -88,9 +88,10 @@ static_assert(sizeof(Layout) == 68 && sizeof(RankedTensorType) == 72 && sizeof(A
     X(GetNumSubgraphOps, Status, (Handle, std::size_t*))                           \
     X(GetNumSignatureInputs, Status, (Handle, std::size_t*))                       \
     X(GetNumSignatureOutputs, Status, (Handle, std::size_t*))                      \
+    X(GetSignatureInputName, Status, (Handle, std::size_t, const char**))          \
+    X(GetSignatureOutputName, Status, (Handle, std::size_t, const char**))         \
     X(GetSignatureInputTensorByIndex, Status, (Handle, std::size_t, Handle*))      \
     X(GetSignatureOutputTensorByIndex, Status, (Handle, std::size_t, Handle*))     \
-    X(GetTensorName, Status, (Handle, const char**))                               \
     X(GetRankedTensorType, Status, (Handle, RankedTensorType*))                    \
     X(GetQuantizationTypeId, Status, (Handle, int*))                               \
     X(GetPerTensorQuantization, Status, (Handle, PerTensorQuantization*))          \

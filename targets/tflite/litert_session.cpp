@@ -113,23 +113,24 @@ Model::Model(const Api& api, const std::filesystem::path& file)
     check(api_.GetNumSubgraphOps(graph, &ops_), "counting ops");
     check(api_.GetNumSignatureInputs(signature, &inputs), "counting inputs");
     check(api_.GetNumSignatureOutputs(signature, &outputs), "counting outputs");
+    const char* name = "";
     for (std::size_t i = 0; i < inputs; ++i) {
+        check(api_.GetSignatureInputName(signature, i, &name), "reading an input's name");
         check(api_.GetSignatureInputTensorByIndex(signature, i, &tensor), "reading an input");
-        describe(tensor, inputs_, input_types_);
+        describe(name, tensor, inputs_, input_types_);
     }
     for (std::size_t i = 0; i < outputs; ++i) {
+        check(api_.GetSignatureOutputName(signature, i, &name), "reading an output's name");
         check(api_.GetSignatureOutputTensorByIndex(signature, i, &tensor), "reading an output");
-        describe(tensor, outputs_, output_types_);
+        describe(name, tensor, outputs_, output_types_);
     }
 }
 
-void Model::describe(Handle tensor, std::vector<TensorSpec>& specs,
+void Model::describe(const char* name, Handle tensor, std::vector<TensorSpec>& specs,
                      std::vector<RankedTensorType>& types) {
     TensorSpec& spec = specs.emplace_back();
     RankedTensorType& type = types.emplace_back();
-    const char* name = "";
     int quantization = kNoQuantization;
-    check(api_.GetTensorName(tensor, &name), "reading a tensor's name");
     spec.name = name;
     check(api_.GetRankedTensorType(tensor, &type), "reading the type of " + spec.name);
     spec.dtype = dtype_of(type.element_type, file_ + ": " + spec.name);

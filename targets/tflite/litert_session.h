@@ -37,7 +37,8 @@ class Model {
     const std::vector<RankedTensorType>& output_types() const { return output_types_; }
 
   private:
-    void describe(Handle tensor, std::vector<TensorSpec>& specs,
+    // By its name in the signature; the tensor itself may be called otherwise.
+    void describe(const char* name, Handle tensor, std::vector<TensorSpec>& specs,
                   std::vector<RankedTensorType>& types);
 
     const Api& api_;

@@ -8,8 +8,8 @@ import pytest
 
 from edgevit.errors import ToolMissing
 from edgevit.program import Program
-from edgevit.targets.tflite import tflite_bytes
-from edgevit.targets.tflite.options import IO_TYPES
+from edgevit.targets.tflite import TARGET
+from edgevit.targets.tflite.options import IO_TYPES, IoType, TfliteOptions
 from tests.nnapi.check import DEFAULT_LIMIT, NnapiCheck, Partitions
 from tests.programs import m0_9, make_program
 
@@ -27,9 +27,9 @@ def check(tmp_path_factory: pytest.TempPathFactory) -> NnapiCheck:
 
 
 def divided(
-    check: NnapiCheck, folder: Path, program: Program, io: str = "int8", **limit: int
+    check: NnapiCheck, folder: Path, program: Program, io: IoType = "int8", **limit: int
 ) -> Partitions:
-    (folder / "model.tflite").write_bytes(tflite_bytes(program, io))
+    (folder / "model.tflite").write_bytes(TARGET.write(program, TfliteOptions(io)))
     return check(folder / "model.tflite", **limit)
 
 

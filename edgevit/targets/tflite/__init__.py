@@ -1,137 +1,87 @@
-"""The TFLite target: a quantized program as a full-INT8 .tflite file, with its scale audit.
+"""The TFLite target: a quantized program as a full-INT8 .tflite file.
 
-`lower` turns nodes into operators, `flatbuffer` writes the file, `pixels` is the uint8 input,
-`metadata` what Android reads, `audit` proves the written bytes, and `runner` runs them.
+`write` makes the file: `emit` and `emit_weighted` turn operations into operators over `emitter`,
+`exact` and `pixels` are lines that a convolution computes exactly, `metadata` is what Android
+reads, `flatbuffer` the format. `read` reads it back: `file` its tensors and operators, `operators`
+and `operators_weighted` what they mean. `runner` runs it.
 """
 
 from __future__ import annotations
 
-import os
-from dataclasses import asdict
-from pathlib import Path
+from collections.abc import Callable, Mapping
+from typing import ClassVar
 
-from edgevit.errors import EdgevitError
+from edgevit.graph import Graph
+from edgevit.ops import AvgPool2d, HardSwish, Node, Resize
 from edgevit.options import NoOptions
 from edgevit.program import Program
-from edgevit.targets import make_options
-from edgevit.targets.artifact import Artifact, Compiled, tool_versions, write_artifact
-from edgevit.targets.manifest import Audit, InputTensor, Manifest, OutputTensor
+from edgevit.targets.artifact import Artifact, ArtifactData
+from edgevit.targets.base import Reading, Target, require_bytes
+from edgevit.targets.manifest import InputTensor, OutputTensor
 from edgevit.targets.pixels import quantized_pixels
-from edgevit.targets.tflite.audit import AuditResult, audit
-from edgevit.targets.tflite.lower import (
-    OUTPUT_NAME,
-    as_uint8,
-    lower,
-    min_runtime_version,
-    nhwc,
-)
-from edgevit.targets.tflite.metadata import (
-    METADATA_NAME,
-    RUNTIME_NAME,
-    append_labels,
-    metadata,
-    runtime_version,
-)
-from edgevit.targets.tflite.options import IoType, TfliteOptions
-from edgevit.targets.tflite.pixels import PixelInput, pixel_input
+from edgevit.targets.tflite.emitter import elided, nhwc
+from edgevit.targets.tflite.options import TfliteOptions
+from edgevit.targets.tflite.pixels import PixelInput
+from edgevit.targets.tflite.read import FLATTENED, read
 from edgevit.targets.tflite.runner import TfliteRunner
-
-NAME = "tflite"
-SUMMARY = "TFLite / LiteRT: full INT8, for Android and Linux"
-Options, RunOptions = TfliteOptions, NoOptions
-
-MODEL_FILE = "model.tflite"
-
-__all__ = ["audit_bytes", "compile_tflite", "tflite_bytes"]
+from edgevit.targets.tflite.write import as_uint8, labels, tflite_bytes
 
 
-def tflite_bytes(program: Program, io: str = TfliteOptions.io) -> bytes:
-    """The .tflite file of a program, not yet audited. Raises InputError as `lower` does."""
-    graph, info = program.graph(), program.info
-    pixels = None
-    if io == "uint8":
-        pixels = pixel_input(info.preprocessing, graph.quantizer(graph.input_name))
-    lowered = lower(graph, io, pixels)
-    entries = {
-        RUNTIME_NAME: runtime_version(min_runtime_version(graph)),
-        METADATA_NAME: metadata(info, graph, io),
-    }
-    model = lowered.writer.finish(lowered.input, lowered.output, entries)
-    return append_labels(model, info.labels)
+class Tflite(Target[TfliteOptions, NoOptions]):
+    """The TFLite target."""
+
+    name = "tflite"
+    summary = "TFLite / LiteRT: full INT8, for Android and Linux"
+    file = "model.tflite"
+    Options = TfliteOptions
+    RunOptions = NoOptions
+    packages = ("ai-edge-litert", "flatbuffers", "numpy")
+    # LiteRT rounds a mean or a blend that lies between two steps away from zero, the program to
+    # even; XNNPACK has no int8 HARD_SWISH, and TFLite's own rounds more than once.
+    tolerance_steps: ClassVar[Mapping[type[Node], float]] = {AvgPool2d: 1, Resize: 1, HardSwish: 1}
+
+    def write(self, program: Program, options: TfliteOptions) -> bytes:
+        return tflite_bytes(program, options)
+
+    def read(self, data: ArtifactData) -> Reading:
+        return read(require_bytes(data, self.name))
+
+    def edges(
+        self, program: Program, options: TfliteOptions
+    ) -> tuple[InputTensor, tuple[OutputTensor, ...]]:
+        """A vector is (1, C), a map is in NHWC."""
+        return _input(program, options.io), tuple(_outputs(program.graph(), options.io))
+
+    def open(self, artifact: Artifact, options: NoOptions) -> TfliteRunner:
+        return TfliteRunner(artifact)
+
+    def spelling(self, graph: Graph) -> Callable[[str], str]:
+        """A flatten that moves nothing is no operator; `read` calls it after its source."""
+        names = {name: FLATTENED.format(source) for name, source in elided(graph).items()}
+        return lambda name: names.get(name, name)
+
+    def is_float(self, options: TfliteOptions) -> bool:
+        return options.precision == "float32"
 
 
-def audit_bytes(data: bytes, program: Program) -> AuditResult:
-    """The scale audit of a .tflite file against its program; EdgevitError where they differ."""
-    return audit(data, program.graph(), program.info.preprocessing)
-
-
-def compile_tflite(
-    program: Program,
-    out_dir: str | os.PathLike[str],
-    io: IoType = TfliteOptions.io,
-    force: bool = False,
-) -> Manifest:
-    """Writes the artifact folder `out_dir` (model.tflite, manifest.json) and returns the manifest.
-
-    io      as in `TfliteOptions`
-    force   replaces an artifact folder that is there
-    Raises InputError (a bad `io`, an existing folder, a program TFLite cannot express) and
-    EdgevitError when the scale audit finds a difference; nothing is left behind then.
-    """
-    chosen = TfliteOptions(io)
-    data = tflite_bytes(program, io)
-    result = audit_bytes(data, program)
-    source, output = _edges(program, io)
-    compiled = Compiled(
-        target=NAME,
-        file=MODEL_FILE,
-        data=data,
-        tools=tool_versions("ai-edge-litert", "flatbuffers", "numpy"),
-        options=asdict(chosen),
-        input=source,
-        outputs=(output,),
-        ops=result.operators,
-        audit=Audit(result.activations, result.weight_channels),
-    )
-    return write_artifact(Path(out_dir), program, compiled, force)
-
-
-def _edges(program: Program, io: str) -> tuple[InputTensor, OutputTensor]:
-    """The artifact's input with its pixel table, and its output."""
+def _input(program: Program, io: str) -> InputTensor:
     graph, rules = program.graph(), program.info.preprocessing
-    quantizer, head = graph.quantizer(graph.input_name), graph.quantizer(graph.output_name)
-    shape, classes = nhwc(graph.input_shape), graph.shape(graph.output_name)
-    tables = {
-        "int8": lambda: quantized_pixels(rules, quantizer),
-        "uint8": lambda: [range(256)] * 3,
-        "float32": rules.table,
-    }
-    edges = {
-        "int8": (quantizer, head), "uint8": (PixelInput.UINT8, as_uint8(head)),
-        "float32": (None, None),
-    }  # fmt: skip
-    before, after = edges[io]
-    return (
-        InputTensor.of(graph.input_name, shape, "NHWC", io, before, tables[io]()),
-        OutputTensor.of(OUTPUT_NAME, classes, io, after),
-    )
+    name, shape = graph.input_name, nhwc(graph.input_shape)
+    if io == "float32":
+        return InputTensor.of(name, shape, "NHWC", io, None, rules.table())
+    if io == "uint8":
+        return InputTensor.of(name, shape, "NHWC", io, PixelInput.UINT8, [range(256)] * 3)
+    quantizer = graph.quantizer(name)
+    return InputTensor.of(name, shape, "NHWC", io, quantizer, quantized_pixels(rules, quantizer))
 
 
-def compile_program(program: Program, out_dir: Path, force: bool, **options: str) -> Manifest:
-    """What every target offers the `compile` command; see edgevit.targets."""
-    chosen = make_options(NAME, Options, options)
-    return compile_tflite(program, out_dir, chosen.io, force)
+def _outputs(graph: Graph, io: str) -> list[OutputTensor]:
+    found = []
+    for name, label in labels(graph).items():
+        shape, quantizer = graph.shape(name), graph.quantizer(name)
+        edge = {"int8": quantizer, "uint8": as_uint8(quantizer), "float32": None}[io]
+        found.append(OutputTensor.of(label, shape if len(shape) == 2 else nhwc(shape), io, edge))
+    return found
 
 
-def check_artifact(folder: str | os.PathLike[str], program: Program) -> AuditResult:
-    """The scale audit of a written artifact folder. Raises EdgevitError naming what differs."""
-    try:
-        data = (Path(folder) / MODEL_FILE).read_bytes()
-    except OSError as error:
-        raise EdgevitError(f"{folder}: {MODEL_FILE} cannot be read: {error.strerror}") from error
-    return audit_bytes(data, program)
-
-
-def open_runner(artifact: Artifact, **options: str) -> TfliteRunner:
-    """The artifact under LiteRT; see edgevit.targets."""
-    return TfliteRunner(artifact, **options)
+TARGET = Tflite()

@@ -6,30 +6,18 @@ operator code, a signature) is done here. No knowledge of any model.
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from edgevit.errors import ToolMissing
-from edgevit.ops import Quantizer
+from edgevit.targets.manifest import Affine
+from edgevit.targets.tflite.schema import schema
 
 BUFFER_ALIGNMENT_BYTES = 16
 """The schema's force_align of Buffer.data, which the generated Python code does not honour."""
 
 SIGNATURE_KEY = "serving_default"
-
-
-def schema() -> Any:
-    """ai_edge_litert's generated schema module. Raises ToolMissing where it is not installed."""
-    try:
-        from ai_edge_litert import schema_py_generated
-    except ImportError as error:
-        raise ToolMissing(
-            f"the TFLite schema is missing ({error}); install it with: pip install ai-edge-litert"
-        ) from error
-    return schema_py_generated
 
 
 def _aligned_buffer(schema: Any) -> type:
@@ -65,14 +53,12 @@ class ModelWriter:
         self._shared: dict[tuple[str, bytes], int] = {}
 
     def activation(
-        self, name: str, shape: tuple[int, ...], dtype: str, quantizer: Quantizer | None
+        self, name: str, shape: tuple[int, ...], dtype: str, quantizer: Affine | None
     ) -> int:
         """A tensor computed at run time; dtype "int8", "uint8" or "float32"."""
         tensor = self._tensor(name, shape, dtype)
         if quantizer is not None:
-            tensor.quantization = self._quantization(
-                np.float32([quantizer.scale]), np.int64([quantizer.zero_point]), 0
-            )
+            tensor.quantization = self._per_tensor(quantizer)
         return len(self.graph.tensors) - 1
 
     def constant(
@@ -93,6 +79,12 @@ class ModelWriter:
         if key not in self._shared:
             self._shared[key] = self.constant(name, values)
         return self._shared[key]
+
+    def quantized_constant(self, name: str, values: np.ndarray, quantizer: Affine) -> int:
+        """An int8 tensor with data that has an activation's quantizer."""
+        index = self.constant(name, values)
+        self.graph.tensors[index].quantization = self._per_tensor(quantizer)
+        return index
 
     def operator(
         self, name: str, version: int, inputs: list[int], output: int, options: Any = None
@@ -116,23 +108,25 @@ class ModelWriter:
             operator.builtinOptionsType = getattr(self.schema.BuiltinOptions, kind)
         self.graph.operators.append(operator)
 
-    def operator_counts(self) -> dict[str, int]:
-        """Operator name to how often it was added."""
+    def versions(self) -> list[tuple[str, int]]:
+        """Name and version of every kind of operator that was added."""
         names = {v: k for k, v in vars(self.schema.BuiltinOperator).items() if isinstance(v, int)}
-        codes = [self.model.operatorCodes[o.opcodeIndex].builtinCode for o in self.graph.operators]
-        return dict(Counter(names[code] for code in codes))
+        return [(names[code], version) for code, version in self._codes]
 
     def finish(
-        self, input_: tuple[str, int], output: tuple[str, int], metadata: Mapping[str, bytes]
+        self,
+        input_: tuple[str, int],
+        outputs: Sequence[tuple[str, int]],
+        metadata: Mapping[str, bytes],
     ) -> bytes:
-        """The flatbuffer, with a signature that names the input and the output tensor."""
+        """The flatbuffer, with a signature that names the input and the output tensors."""
         import flatbuffers
 
-        self.graph.inputs, self.graph.outputs = [input_[1]], [output[1]]
+        self.graph.inputs, self.graph.outputs = [input_[1]], [index for _, index in outputs]
         self.model.signatureDefs = [
             self.schema.SignatureDefT(
                 inputs=[self.schema.TensorMapT(*input_)],
-                outputs=[self.schema.TensorMapT(*output)],
+                outputs=[self.schema.TensorMapT(*output) for output in outputs],
                 signatureKey=SIGNATURE_KEY,
             )
         ]
@@ -150,6 +144,10 @@ class ModelWriter:
         tensor = self.schema.TensorT(shape=[int(size) for size in shape], type=kind, name=name)
         self.graph.tensors.append(tensor)
         return tensor
+
+    def _per_tensor(self, quantizer: Affine) -> Any:
+        scale, zero_point = np.float32([quantizer.scale]), np.int64([quantizer.zero_point])
+        return self._quantization(scale, zero_point, 0)
 
     def _quantization(self, scale: np.ndarray, zero_point: np.ndarray, axis: int) -> Any:
         return self.schema.QuantizationParametersT(

@@ -19,6 +19,7 @@ from typing import Any
 
 from edgevit import __version__
 from edgevit.graph import Graph
+from edgevit.ops import Softmax
 from edgevit.program import ProgramInfo
 from edgevit.program.container import FIXED_TIME
 
@@ -49,9 +50,13 @@ def runtime_version(version: str) -> bytes:
     return version.encode().ljust(RUNTIME_FIELD_BYTES, b"\0")
 
 
-def metadata(info: ProgramInfo, graph: Graph, io_type: str) -> bytes:
-    """The metadata flatbuffer of a model with `io_type` input and output."""
-    return _Builder().write(info, graph, io_type)
+def metadata(info: ProgramInfo, graph: Graph, io_type: str, inside: str = "INT8") -> bytes:
+    """The metadata flatbuffer of a model with `io_type` input and output.
+
+    graph   the program's own, with quantizers, for a float artifact too
+    inside  what the model computes in
+    """
+    return _Builder().write(info, graph, io_type, inside)
 
 
 def append_labels(model: bytes, labels: tuple[str, ...]) -> bytes:
@@ -71,17 +76,17 @@ class _Builder:
 
         self.fb = flatbuffers.Builder(4096)
 
-    def write(self, info: ProgramInfo, graph: Graph, io_type: str) -> bytes:
+    def write(self, info: ProgramInfo, graph: Graph, io_type: str, inside: str) -> bytes:
         subgraph = self._table(
             _SUBGRAPH,
             name=self._text("main"),
             inputs=self._offsets([self._input(info, graph, io_type)]),
-            outputs=self._offsets([self._output(graph, info)]),
+            outputs=self._offsets(self._outputs(info, graph)),
         )
         model = self._table(
             _MODEL,
             name=self._text(f"{info.model.variant} ({info.profile})"),
-            description=self._text(_description(info, io_type)),
+            description=self._text(_description(info, io_type, inside)),
             version=self._text("1"),
             subgraphs=self._offsets([subgraph]),
             author=self._text(str(info.provenance.get("author", f"edgevit {__version__}"))),
@@ -118,18 +123,33 @@ class _Builder:
             stats=self._stats(low, high),
         )
 
-    def _output(self, graph: Graph, info: ProgramInfo) -> int:
+    def _outputs(self, info: ProgramInfo, graph: Graph) -> list[int]:
+        scores, *others = graph.outputs
+        return [self._scores(graph, info, scores), *(self._map(graph, name) for name in others)]
+
+    def _map(self, graph: Graph, name: str) -> int:
+        quantizer = graph.quantizer(name)
+        return self._table(
+            _TENSOR,
+            name=self._text(name),
+            description=self._text("features"),
+            content=self._content(_FEATURE, self._table({})),
+            stats=self._stats(quantizer.low, quantizer.high),
+        )
+
+    def _scores(self, graph: Graph, info: ProgramInfo, output: str) -> int:
         labels = self._table(
             _FILE,
             name=self._text(LABELS_FILE),
             description=self._text("one label a line, in the order of the output"),
             type=self._byte(_TENSOR_AXIS_LABELS),
         )
-        quantizer = graph.quantizer(graph.output_name)
+        quantizer, softmax = graph.quantizer(output), isinstance(graph.node(output), Softmax)
+        what = "probabilities of {} classes" if softmax else "scores of {} classes before softmax"
         return self._table(
             _TENSOR,
-            name=self._text("logits"),
-            description=self._text(f"scores of {info.model.classes} classes before softmax"),
+            name=self._text("probabilities" if softmax else "logits"),
+            description=self._text(what.format(info.model.classes)),
             content=self._content(_FEATURE, self._table({})),
             stats=self._stats(quantizer.low, quantizer.high),
             files=self._offsets([labels]),
@@ -175,13 +195,13 @@ class _Builder:
         return self.fb.EndObject()
 
 
-def _description(info: ProgramInfo, io_type: str) -> str:
+def _description(info: ProgramInfo, io_type: str, inside: str) -> str:
     how = {
         "int8": "input int8, see its scale and zero-point",
         "uint8": "input raw pixels, normalised inside",
         "float32": "input normalised pixels",
     }[io_type]
     return (
-        f"RepViT image classifier, INT8 inside ({info.profile} profile); {how}. "
+        f"RepViT image classifier, {inside} inside ({info.profile} profile); {how}. "
         f"Compiled by edgevit {__version__}."
     )

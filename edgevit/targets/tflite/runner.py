@@ -14,7 +14,8 @@ import numpy as np
 from edgevit.errors import InputError, ToolMissing
 from edgevit.program import Program
 from edgevit.targets.artifact import Artifact
-from edgevit.targets.tflite.flatbuffer import schema
+from edgevit.targets.base import require_bytes
+from edgevit.targets.tflite.schema import schema
 
 _FILE_IDENTIFIER = b"TFL3"
 
@@ -25,31 +26,38 @@ class TfliteRunner:
     probabilities = False
 
     def __init__(self, artifact: Artifact) -> None:
-        if not isinstance(artifact.data, bytes):
-            raise InputError(f"{artifact.path} is a folder; a TFLite artifact is a file")
         self.engine = f"LiteRT {version('ai-edge-litert')}, XNNPACK"
-        self._artifact = artifact
+        self._artifact, self._data = artifact, require_bytes(artifact.data, "TFLite")
         self._table = artifact.manifest.table()
-        self._interpreter = _interpreter(artifact.data, str(artifact.path))
+        self._interpreter = _interpreter(self._data, str(artifact.path))
 
     def scores(self, pixels: np.ndarray) -> np.ndarray:
         """Logits: uint8 (N, H, W, 3) to float32 (N, classes)."""
-        output = self._artifact.manifest.outputs[0]
-        index = self._interpreter.get_output_details()[0]["index"]
-        rows = []
-        for image in pixels:
+        return self.outputs(pixels)[self._artifact.manifest.outputs[0].name]
+
+    def outputs(self, pixels: np.ndarray) -> dict[str, np.ndarray]:
+        """Every output by its name in the manifest, dequantized: float32 (N, ...), maps NHWC."""
+        described = self._artifact.manifest.outputs
+        indices = [output["index"] for output in self._interpreter.get_output_details()]
+        found = {
+            output.name: np.zeros((len(pixels), *output.shape[1:]), np.float32)
+            for output in described
+        }
+        for row, image in enumerate(pixels):
             self._invoke(self._interpreter, image)
-            rows.append(self._interpreter.get_tensor(index)[0].astype(np.float32))
-        if output.scale is None:
-            return np.array(rows)
-        return (np.array(rows) - np.float32(output.zero_point)) * np.float32(output.scale)
+            for output, index in zip(described, indices, strict=True):
+                found[output.name][row] = self._interpreter.get_tensor(index)[0]
+        for output in described:
+            if output.scale is not None and output.zero_point is not None:
+                found[output.name] -= np.float32(output.zero_point)
+                found[output.name] *= np.float32(output.scale)
+        return found
 
     def tensors(self, pixels: np.ndarray, program: Program) -> Iterator[tuple[str, np.ndarray]]:
         """Every tensor of the program that the file holds: int8, or float32 in a float artifact."""
         graph = program.graph()
         names = list(graph.activations())
-        data = _with_outputs(self._artifact.data, names)
-        interpreter = _interpreter(data, str(self._artifact.path))
+        interpreter = _interpreter(_with_outputs(self._data, names), str(self._artifact.path))
         found = {t["name"]: t["index"] for t in interpreter.get_tensor_details()}
         kept = [name for name in names if name in found]
         values: dict[str, list[np.ndarray]] = {name: [] for name in kept}

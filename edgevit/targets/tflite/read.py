@@ -1,0 +1,233 @@
+"""A .tflite file as a graph of operations, by its bytes alone.
+
+It shares nothing with the writer but the names of tensors. `operators` reads each operator; here
+they are put together, and the file's input and outputs are followed to the graph's.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+
+from edgevit.errors import EdgevitError, InputError
+from edgevit.graph import INPUT, Graph
+from edgevit.graph.diff import differs
+from edgevit.ops import Flatten, Node, Quantizer, Shape
+from edgevit.targets.base import Reading
+from edgevit.targets.tflite.file import File, Operator, Tensor, open_file
+from edgevit.targets.tflite.operators import READERS, TAKES
+from edgevit.targets.tflite.operators_weighted import line_values
+from edgevit.targets.tflite.reader import Reader, nhwc, per_tensor
+
+FLATTENED = "flatten of {}"
+"""What a flatten is called that moves nothing and so is no operator."""
+
+_UNREADABLE = (LookupError, ValueError, TypeError, AttributeError, ArithmeticError)
+"""What reading an operator raises that has not the inputs or options that it should have."""
+
+
+def read(data: bytes) -> Reading:
+    """What a .tflite file holds.
+
+    Raises EdgevitError naming the tensor or operator that is no known operation of a program.
+    """
+    return _Graph(open_file(data)).run()
+
+
+class _Graph(Reader):
+    """The graph that is read so far: its nodes, and the shapes that their tensors have in it."""
+
+    def __init__(self, file: File) -> None:
+        self.file = file
+        self.makers: dict[str, Operator] = {}
+        self.readers: Counter[str] = Counter(tensor.name for tensor in file.outputs)
+        for operator in file.operators:
+            name = operator.output.name
+            if name in self.makers:
+                raise differs(name, "two operators make it")
+            self.makers[name] = operator
+            self.readers.update(tensor.name for tensor in operator.inputs)
+        self.edges: dict[str, Operator] = {}
+        self.nodes: list[Node] = []
+        self.shapes: dict[str, Shape] = {}
+        self.quantizers: dict[str, Quantizer] = {}
+        self.tensors: dict[str, str] = {}
+
+    def run(self) -> Reading:
+        file = self.file
+        source, values = self._input()
+        self.quantized = source.dtype == "INT8"
+        self._add(source, (1, source.shape[3], *source.shape[1:3]))
+        outputs = [self._output(tensor) for tensor in file.outputs]
+        taken = {op.output.name for each in file.operators for op in self.taken(each)}
+        for operator in file.operators:
+            name = operator.output.name
+            if name in taken:
+                if self.readers[name] != 1:
+                    raise differs(name, f"{self.readers[name]} operators read it, not one")
+            elif name not in self.edges:
+                self._node(operator)
+        for tensor, shape in zip(outputs, (tensor.shape for tensor in file.outputs), strict=True):
+            if len(shape) != len(self.shapes.get(tensor.name, ())):
+                raise differs(tensor.name, f"the output of it has the shape {shape}")
+        return Reading(
+            graph=self._graph(tuple(tensor.name for tensor in outputs)),
+            quantizers=self.quantizers,
+            operators=Counter(operator.name for operator in file.operators),
+            tensors=self.tensors,
+            outputs=file.output_names,
+            input_values=values,
+            labels=file.labels,
+        )
+
+    def _graph(self, outputs: tuple[str, ...]) -> Graph:
+        """A tensor that nothing reads is given out too: the comparison then says what is wrong."""
+        read = {name for node in self.nodes for name in node.inputs}
+        unread = [name for name in self.shapes if name not in read and name not in outputs]
+        try:
+            return Graph(self.shapes[INPUT], tuple(self.nodes), (*outputs, *unread))
+        except InputError as error:
+            raise EdgevitError(f"scale audit: {error}") from error
+
+    def taken(self, operator: Operator) -> list[Operator]:
+        take = TAKES.get(operator.name)
+        with _readable(operator):
+            found = take(self, operator) if take is not None else None
+        return [] if found is None else [found, *self.taken(found)]
+
+    def maker(self, tensor: Tensor, *kinds: str) -> Operator | None:
+        found = self.makers.get(tensor.name)
+        return found if found is not None and found.name in kinds else None
+
+    def flattened(self, name: str) -> str:
+        flat = FLATTENED.format(name)
+        if flat not in self.shapes:
+            node = Flatten(name=flat, inputs=(name,))
+            self.nodes.append(node)
+            self.shapes[flat] = node.output_shape([self.shapes[name]])
+            self.tensors[flat] = name
+        return flat
+
+    def _node(self, operator: Operator) -> None:
+        reader = READERS.get(operator.name)
+        if reader is None:
+            raise differs(operator.output.name, f"{operator.name} is no operation of a program")
+        with _readable(operator):
+            node = reader(self, operator)
+            shape = node.output_shape([self.shapes[each] for each in node.inputs])
+        self.nodes.append(node)
+        self._add(operator.output, shape)
+
+    def _add(self, tensor: Tensor, shape: Shape) -> None:
+        """A tensor of the graph's own: its shape there, its quantizer."""
+        if tensor.shape != nhwc(shape):
+            raise differs(tensor.name, f"shape {tensor.shape}, its operator makes {nhwc(shape)}")
+        self.shapes[tensor.name], self.tensors[tensor.name] = shape, tensor.name
+        quantizer = self.quantizer(tensor)
+        if quantizer is not None:
+            self.quantizers[tensor.name] = quantizer
+
+    def quantizer(self, tensor: Tensor) -> Quantizer | None:
+        """An activation's; None in a float file. All of a file's activations are of one type."""
+        kind = "INT8" if self.quantized else "FLOAT32"
+        if tensor.dtype != kind or tensor.values is not None:
+            raise differs(tensor.name, f"it is {tensor.dtype}, or constant, where {kind} is made")
+        if not self.quantized:
+            if tensor.scale.size:
+                raise differs(tensor.name, "a float tensor has a scale")
+            return None
+        return per_tensor(tensor)
+
+    def same_quantizer(self, tensor: Tensor, source: Tensor) -> None:
+        if self.quantizer(tensor) != self.quantizer(source):
+            raise differs(tensor.name, f"its quantizer is not that of {source.name}")
+
+    # -- edges --------------------------------------------------------------------------------
+
+    def _input(self) -> tuple[Tensor, np.ndarray | None]:
+        """The graph's input, and what it becomes for every pixel where the file takes pixels."""
+        if len(self.file.inputs) != 1:
+            raise differs(INPUT, f"the model has {len(self.file.inputs)} inputs")
+        (first,) = self.file.inputs
+        tensor, values = first, None
+        edge = self._only_reader(first, "QUANTIZE")
+        if edge is not None and first.dtype in ("FLOAT32", "UINT8"):
+            self.edges[edge.output.name] = edge
+            tensor = edge.output
+            if first.dtype == "UINT8":
+                line = self._only_reader(tensor, "DEPTHWISE_CONV_2D")
+                if line is None:
+                    raise differs(tensor.name, "no convolution makes the program's input of pixels")
+                self.edges[line.output.name] = line
+                with _readable(line):
+                    values = _pixel_values(first, line)
+                tensor = line.output
+        if tensor.name != INPUT or len(tensor.shape) != 4 or tensor.shape != first.shape:
+            raise differs(tensor.name, f"it stands where the program's {INPUT} is expected")
+        return tensor, values
+
+    def _only_reader(self, tensor: Tensor, kind: str) -> Operator | None:
+        """The operator of this name that reads a tensor, where nothing else does."""
+        found = [o for o in self.file.operators if tensor in o.inputs]
+        return found[0] if len(found) == 1 and found[0].name == kind else None
+
+    def _output(self, tensor: Tensor) -> Tensor:
+        """The tensor of the graph that an output holds: in another type, a vector as (1, C)."""
+        operator = self.makers.get(tensor.name)
+        if operator is not None and operator.name in ("QUANTIZE", "DEQUANTIZE"):
+            self.edges[operator.output.name] = operator
+            self._same_values(tensor, operator)
+            tensor = operator.inputs[0]
+            operator = self.makers.get(tensor.name)
+        if operator is not None and operator.name == "RESHAPE" and len(tensor.shape) == 2:
+            self.edges[operator.output.name] = operator
+            source = operator.inputs[0]
+            with _readable(operator):
+                target = operator.inputs[1].values
+            if source.shape != nhwc(tensor.shape) or not np.array_equal(target, tensor.shape):
+                raise differs(source.name, f"{tensor.name} {tensor.shape} is made of it")
+            self.same_quantizer(tensor, source)
+            tensor = source
+        return tensor
+
+    def _same_values(self, result: Tensor, operator: Operator) -> None:
+        """The output holds the graph's values: as real numbers, or as uint8, 128 higher."""
+        if operator.name == "DEQUANTIZE":
+            same = result.dtype == "FLOAT32" and not result.scale.size
+        else:
+            source, found = per_tensor(operator.inputs[0]), result.zero_point.tolist()
+            same = result.dtype == "UINT8" and result.scale.tolist() == [source.scale]
+            same = same and found == [source.zero_point + 128]
+        if not same:
+            raise differs(result.name, "the output does not hold the program's values")
+
+    def is_head(self, operator: Operator) -> bool:
+        reshapes = [edge for edge in self.edges.values() if edge.name == "RESHAPE"]
+        return any(edge.inputs[0] is operator.output for edge in reshapes)
+
+
+def _pixel_values(first: Tensor, line: Operator) -> np.ndarray:
+    """int8 (3, 256): what a 1x1 depthwise convolution makes of the pixels 0 to 255."""
+    shifted, weight, _ = line.inputs
+    for tensor, dtype, zero_point in ((first, "UINT8", 0), (shifted, "INT8", -128)):
+        found = (tensor.dtype, tensor.scale.tolist(), tensor.zero_point.tolist())
+        if found != (dtype, [1.0], [zero_point]):
+            raise differs(tensor.name, f"{found} does not hold raw pixels")
+    if weight.shape != (1, 1, 1, 3):
+        raise differs(line.output.name, f"a convolution of {weight.shape} makes it of pixels")
+    return line_values(line, np.arange(256, dtype=np.int64))
+
+
+@contextmanager
+def _readable(operator: Operator) -> Iterator[None]:
+    """Errors of reading an operator, by the name of what it makes."""
+    name = operator.output.name
+    try:
+        yield
+    except InputError as error:
+        raise differs(name, str(error)) from error
+    except _UNREADABLE as error:
+        raise differs(name, f"a {operator.name} that cannot be read: {error!r}") from error

@@ -1,0 +1,132 @@
+"""A program as the bytes of a .tflite file: input and output around its operations, metadata."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from edgevit.graph import Graph, float_graph
+from edgevit.ops import INT8_MIN, Quantizer, Softmax
+from edgevit.program import Program
+from edgevit.targets.tflite.emit import EMITTERS, reshape, shape_constant
+from edgevit.targets.tflite.emitter import Emitter, nhwc
+from edgevit.targets.tflite.metadata import (
+    METADATA_NAME,
+    RUNTIME_NAME,
+    append_labels,
+    metadata,
+    runtime_version,
+)
+from edgevit.targets.tflite.options import TfliteOptions
+from edgevit.targets.tflite.pixels import PixelInput, pixel_input
+
+_BASE_RUNTIME = (1, 14, 0)
+_RUNTIMES = {
+    ("HARD_SWISH", 1): (1, 15, 0), ("RELU", 2): (2, 1, 0), ("RESIZE_BILINEAR", 3): (2, 2, 0),
+    ("TRANSPOSE_CONV", 3): (2, 3, 0), ("CONV_2D", 6): (2, 9, 0), ("GELU", 1): (2, 9, 0),
+    ("GELU", 2): (2, 9, 0),
+}  # fmt: skip
+"""The first TFLite that has an operator's version, of those newer than the base."""
+
+
+def tflite_bytes(program: Program, options: TfliteOptions) -> bytes:
+    """The .tflite file of a program.
+
+    Raises InputError naming the node or tensor: an operation that TFLite cannot hold, a tensor
+    without a quantizer.
+    """
+    quantized, info = program.graph(), program.info
+    floating = options.precision == "float32"
+    graph = float_graph(quantized) if floating else quantized
+    emitter = Emitter(graph)
+    source = _input(emitter, program, options.io)
+    emitter.run(EMITTERS)
+    outputs = [_output(emitter, name, label, options.io) for name, label in labels(graph).items()]
+    runtimes = [_RUNTIMES.get(used, _BASE_RUNTIME) for used in emitter.writer.versions()]
+    oldest = ".".join(map(str, max(runtimes, default=_BASE_RUNTIME)))
+    inside = "float32" if floating else "INT8"
+    entries = {
+        RUNTIME_NAME: runtime_version(oldest),
+        METADATA_NAME: metadata(info, quantized, options.io, inside),
+    }
+    model = emitter.writer.finish((graph.input_name, source), outputs, entries)
+    return append_labels(model, info.labels)
+
+
+def labels(graph: Graph) -> dict[str, str]:
+    """Output's canonical name -> its name in the artifact: the first vector is "logits", or
+    "probabilities" behind a softmax; every other output keeps its own."""
+    first, *others = graph.outputs
+    found = {first: first, **{name: name for name in others}}
+    if len(graph.shape(first)) == 2:
+        label = "probabilities" if isinstance(graph.node(first), Softmax) else "logits"
+        while label in graph.tensors():
+            label += ".output"
+        found[first] = label
+    return found
+
+
+def _input(e: Emitter, program: Program, io: str) -> int:
+    """The model's input; inside, a quantized graph is all int8."""
+    name, shape = e.graph.input_name, nhwc(e.graph.input_shape)
+    if not e.quantized or io == "int8":
+        return e.result(name)
+    if io == "float32":
+        outer = e.writer.activation(f"{name}.float32", shape, "float32", None)
+        e.operator("QUANTIZE", [outer], e.result(name), e.schema.QuantizeOptionsT())
+        return outer
+    pixels = pixel_input(program.info.preprocessing, e.graph.quantizer(name))
+    return _pixel_input(e, pixels)
+
+
+def _pixel_input(e: Emitter, pixels: PixelInput) -> int:
+    """Raw pixels: shifted to int8, then normalised by a 1x1 depthwise convolution."""
+    name, shape = e.graph.input_name, nhwc(e.graph.input_shape)
+    outer = e.writer.activation(f"{name}.uint8", shape, "uint8", PixelInput.UINT8)
+    shifted = e.writer.activation(f"{name}.shifted", shape, "int8", PixelInput.INT8)
+    e.operator("QUANTIZE", [outer], shifted, e.schema.QuantizeOptionsT())
+    weight, scale = pixels.weight.reshape(1, 1, 1, -1), pixels.weight_scale
+    inputs = [
+        shifted,
+        e.writer.constant(f"{name}.weight", weight, scale, axis=3),
+        e.writer.constant(f"{name}.bias", pixels.bias, scale),
+    ]
+    options = e.schema.DepthwiseConv2DOptionsT(
+        padding=e.schema.Padding.VALID, strideW=1, strideH=1, depthMultiplier=1
+    )
+    e.operator("DEPTHWISE_CONV_2D", inputs, e.result(name), options)
+    return outer
+
+
+def _output(e: Emitter, name: str, label: str, io: str) -> tuple[str, int]:
+    """An output's name and tensor: vectors as (1, C), maps in NHWC, in the element type `io`."""
+    shape, kind = e.graph.shape(name), "int8" if e.quantized else "float32"
+    inner = e.tensors[name]
+    if len(shape) == 2:
+        vector = f"{name}.vector" if label == name else label
+        target = shape_constant(e, f"{vector}.shape", shape)
+        inner = e.like(vector if kind == io else f"{vector}.int8", shape, name)
+        reshape(e, [e.tensors[name], target], inner, shape)
+    if kind == io:
+        return label, inner
+    outer_shape = shape if len(shape) == 2 else nhwc(shape)
+    own = f"{name}.{io}" if label == name else label
+    if io == "float32":
+        outer = e.writer.activation(own, outer_shape, "float32", None)
+        e.operator("DEQUANTIZE", [inner], outer, e.schema.DequantizeOptionsT())
+        return label, outer
+    outer = e.writer.activation(own, outer_shape, "uint8", as_uint8(e.graph.quantizer(name)))
+    e.operator("QUANTIZE", [inner], outer, e.schema.QuantizeOptionsT())
+    return label, outer
+
+
+@dataclass(frozen=True)
+class Uint8Quantizer:
+    """A Quantizer's scale with the zero-point of the same values as uint8."""
+
+    scale: float
+    zero_point: int
+
+
+def as_uint8(quantizer: Quantizer) -> Uint8Quantizer:
+    """The same real values with every integer 128 higher."""
+    return Uint8Quantizer(quantizer.scale, quantizer.zero_point - INT8_MIN)

@@ -1,0 +1,141 @@
+"""What the TFLite audit sees of the operations: attributes, order, constants, outputs."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from edgevit.errors import EdgevitError
+from edgevit.program import Program
+from edgevit.targets.tflite import TARGET
+from tests.operation_programs import operation_program
+from tests.programs import make_program, with_graph
+from tests.targets.tflite_files import (
+    Change,
+    Places,
+    read_values,
+    replaced,
+    rewired,
+    tflite_bytes,
+)
+
+
+def _two_outputs() -> Program:
+    """A map and a vector."""
+    graph = operation_program("linear", 0).graph()
+    names = ("n0.conv2d", graph.output_name)
+    return with_graph(make_program(16), replace(graph, outputs=names))
+
+
+def _options(name: str, **values: Any) -> Change:
+    """Other options of the operator that makes a tensor."""
+
+    def change(o: dict[str, Any], t: dict[str, int]) -> None:
+        for key, value in values.items():
+            assert getattr(o[name].builtinOptions, key) != value
+            setattr(o[name].builtinOptions, key, value)
+
+    return change
+
+
+def _swap_outputs(o: dict[str, Any], t: dict[str, int]) -> None:
+    o[""].outputs = list(reversed(o[""].outputs))
+
+
+def _swap_inputs(name: str) -> Change:
+    def change(o: dict[str, Any], t: dict[str, int]) -> None:
+        first, second, *rest = o[name].inputs
+        o[name].inputs = [second, first, *rest]
+
+    return change
+
+
+def _one_more(name: str) -> Change:
+    """A second operator of the same kind, whose result nothing reads."""
+
+    def change(o: dict[str, Any], t: dict[str, int]) -> None:
+        graph, first = o[""], o[name]
+        tensor = copy.copy(graph.tensors[first.outputs[0]])
+        tensor.name = b"more"
+        graph.tensors.append(tensor)
+        more = copy.copy(first)
+        more.outputs = [len(graph.tensors) - 1]
+        graph.operators.append(more)
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("label", "name", "change"),
+    [
+        ("add", "n2.add", _options("n2.add", fusedActivationFunction=1)),
+        ("add", "n1.conv2d", _swap_inputs("n2.add")),
+        ("add", "more", _one_more("n2.add")),
+        ("mul", "n2.mul", _options("n2.mul", fusedActivationFunction=3)),
+        ("conv and relu6", "n1.conv2d", _options("n1.conv2d", fusedActivationFunction=1)),
+        ("conv and relu6", "n1.conv2d", _options("n1.conv2d", fusedActivationFunction=4)),
+        ("conv dilated", "n1.conv2d", _options("n1.conv2d", dilationHFactor=3)),
+        ("conv depthwise, twofold", "n1.conv2d", _options("n1.conv2d", depthMultiplier=1)),
+        ("concat", "n1.conv2d", _swap_inputs("n4.concat")),
+        ("concat", "n4.concat", _options("n4.concat", axis=2)),
+        ("mean", "n1.mean", _options("n1.mean", keepDims=False)),
+        ("max_pool2d", "n1.max_pool2d", _options("n1.max_pool2d", filterWidth=1)),
+        ("max_pool2d 3/2", "n1.max_pool2d", _options("n1.max_pool2d", strideH=1)),
+        ("avg_pool2d", "n1.avg_pool2d", _options("n1.avg_pool2d", strideW=1)),
+        ("resize nearest", "n1.resize", _options("n1.resize", alignCorners=True)),
+        ("resize bilinear", "n1.resize", _options("n1.resize", halfPixelCenters=False)),
+        ("slice rows", "n1.slice", _options("n1.slice", beginMask=15, endMask=15)),
+        ("slice columns", "n1.slice", _options("n1.slice", endMask=15)),
+        ("softmax", "n4.softmax", _options("n4.softmax", beta=2.0)),
+        ("conv_transpose 4/2", "n1.conv_transpose2d", _options("n1.conv_transpose2d", strideW=1)),
+        ("conv_transpose 3/2", "n1.conv_transpose2d", _options("n1.conv_transpose2d", endMask=15)),
+        ("two outputs", "n0.conv2d", _swap_outputs),
+    ],
+)  # fmt: skip
+def test_the_audit_sees_attributes_order_and_more(label: str, name: str, change: Change) -> None:
+    program = _two_outputs() if label == "two outputs" else operation_program(label, 0)
+    TARGET.audit(rewired(lambda o, t: None, program), program)
+    with pytest.raises(EdgevitError, match=f"scale audit: {name}: "):
+        TARGET.audit(rewired(change, program), program)
+
+
+@pytest.mark.parametrize(
+    ("label", "name", "constant"),
+    [
+        ("max_pool2d 3/2", "n1.max_pool2d.pad", "n1.max_pool2d.pad.value"),
+        ("max_pool2d 3/2", "n1.max_pool2d.pad", "n1.max_pool2d.pad.amounts"),
+        ("resize nearest", "n1.resize", "n1.resize.size"),
+        ("slice channels", "n1.slice", "n1.slice.steps"),
+        ("slice channels", "n1.slice", "n1.slice.begin"),
+        ("pad", "n1.pad", "n1.pad.amounts"),
+        ("linear of maps", "n1.flatten", "flatten.order"),
+        ("mean", "n1.mean", "mean.axes"),
+        ("hard_sigmoid", "n1.hard_sigmoid", "n1.hard_sigmoid.slope"),
+        ("hard_sigmoid", "n1.hard_sigmoid", "n1.hard_sigmoid.offset"),
+        ("conv_transpose 3/2", "n1.conv_transpose2d", "n1.conv_transpose2d.cut.begin"),
+        ("conv_transpose 2/2", "n1.conv_transpose2d", "n1.conv_transpose2d.shape"),
+        ("conv_transpose 2/2", "n1.conv_transpose2d.weight", "n1.conv_transpose2d.weight"),
+        ("conv of 2 groups", "n1.conv2d.weight", "n1.conv2d.weight"),
+    ],
+)
+def test_the_audit_sees_every_constant(label: str, name: str, constant: str) -> None:
+    program = operation_program(label, 0)
+    data = tflite_bytes(program)
+    values = read_values(data, constant)
+    index = int(np.flatnonzero(values)[-1])  # zeros may stand for whole axes
+    at = Places(data).data(constant) + index * values.itemsize
+    changed = replaced(data, at, bytes([data[at] ^ 12]))  # a slope has a margin
+    with pytest.raises(EdgevitError, match=f"scale audit: {name}"):
+        TARGET.audit(changed, program)
+
+
+def test_an_output_too_few_or_too_many_is_found() -> None:
+    program = _two_outputs()
+    for outputs, name in ((slice(1), "n3.linear.vector"), (slice(1, 2), "n0.conv2d")):
+        changed = rewired(lambda o, t: setattr(o[""], "outputs", o[""].outputs[outputs]), program)  # noqa: B023
+        with pytest.raises(EdgevitError, match=f"scale audit: {name}: "):
+            TARGET.audit(changed, program)
