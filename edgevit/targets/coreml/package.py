@@ -14,7 +14,7 @@ from typing import Any
 
 from edgevit.errors import InputError
 from edgevit.files import write_tree
-from edgevit.targets.coreml.toolkit import coremltools, quiet
+from edgevit.targets.coreml.toolkit import coremltools, empty_spec, quiet
 
 SPEC_NAME = "Data/com.apple.CoreML/model.mlmodel"
 WEIGHTS_NAME = "Data/com.apple.CoreML/weights/weight.bin"
@@ -126,11 +126,9 @@ def references(op: Operation) -> Iterator[Ref]:
 
 
 def _parse_spec(data: bytes) -> Any:
-    coremltools()
-    from coremltools import proto
     from google.protobuf.message import DecodeError
 
-    spec = proto.Model_pb2.Model()
+    spec = empty_spec()
     try:
         spec.ParseFromString(data)
     except DecodeError as error:

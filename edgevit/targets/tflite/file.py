@@ -101,7 +101,7 @@ def _open(data: bytes) -> File:
         (output,) = at(operator.outputs)
         operators.append(Operator(name, at(operator.inputs), output, operator.builtinOptions))
     called = _signature(model.signatureDefs or [])
-    names = [called.get(index, tensors[index].name) for index in graph.outputs]
+    names = [called[i] if i in called else tensors[i].name for i in graph.outputs]
     return File(
         inputs=at(graph.inputs),
         outputs=at(graph.outputs),

@@ -187,7 +187,8 @@ class _Graph(Reader):
             source = operator.inputs[0]
             with _readable(operator):
                 target = operator.inputs[1].values
-            if source.shape != nhwc(tensor.shape) or not np.array_equal(target, tensor.shape):
+            same = target is not None and np.array_equal(target, tensor.shape)
+            if source.shape != nhwc(tensor.shape) or not same:
                 raise differs(source.name, f"{tensor.name} {tensor.shape} is made of it")
             self.same_quantizer(tensor, source)
             tensor = source
