@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,23 @@ os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
 import numpy as np
 
 from edgevit.graph import Graph
-from edgevit.ops import INT8_MAX, INT8_MIN, WEIGHT_MAX, Node, Quantizer
+from edgevit.ops import (
+    INT8_MAX,
+    INT8_MIN,
+    WEIGHT_MAX,
+    Add,
+    Conv2d,
+    Flatten,
+    Gelu,
+    HardSwish,
+    Linear,
+    Mean,
+    Mul,
+    Node,
+    Quantizer,
+    Relu,
+    Sigmoid,
+)
 from edgevit.program import Program
 
 
@@ -44,10 +61,11 @@ def _build(tf: Any, graph: Graph, x: Any) -> Any:
     values = {graph.input_name: _fake_quantize(tf, x, graph.quantizer(graph.input_name))}
     for node in graph.nodes:
         inputs = [values[name] for name in node.inputs]
-        value = inputs[0] if node.op == "flatten" else _operation(tf, node, inputs)
-        if node.op != "flatten":
-            value = _fake_quantize(tf, value, graph.quantizer(node.name))
-        values[node.name] = value
+        if isinstance(node, Flatten):
+            values[node.name] = inputs[0]
+            continue
+        value = _operation(tf, node, inputs)
+        values[node.name] = _fake_quantize(tf, value, graph.quantizer(node.name))
     return tf.reshape(values[graph.output_name], [1, -1])
 
 
@@ -60,22 +78,24 @@ def _fake_quantize(tf: Any, value: Any, quantizer: Quantizer) -> Any:
 
 
 def _operation(tf: Any, node: Node, inputs: list[Any]) -> Any:
-    if node.op in ("conv2d", "linear"):
+    if isinstance(node, Linear):
+        return _convolution(tf, node.as_convolution(), inputs[0])
+    if isinstance(node, Conv2d):
         return _convolution(tf, node, inputs[0])
-    return {
-        "add": lambda a, b: a + b,
-        "mul": lambda a, b: a * b,
-        "gelu": lambda a: tf.nn.gelu(a, approximate=False),
-        "hard_swish": lambda a: a * tf.nn.relu6(a + 3) * (1 / 6),
-        "relu": tf.nn.relu,
-        "sigmoid": tf.sigmoid,
-        "mean": lambda a: tf.reduce_mean(a, [1, 2], keepdims=True),
-    }[node.op](*inputs)
+    operations: dict[type[Node], Callable[..., Any]] = {
+        Add: lambda a, b: a + b,
+        Mul: lambda a, b: a * b,
+        Gelu: lambda a: tf.nn.gelu(a, approximate=False),
+        HardSwish: lambda a: a * tf.nn.relu6(a + 3) * (1 / 6),
+        Relu: tf.nn.relu,
+        Sigmoid: tf.sigmoid,
+        Mean: lambda a: tf.reduce_mean(a, [1, 2], keepdims=True),
+    }
+    return operations[type(node)](*inputs)
 
 
-def _convolution(tf: Any, node: Node, x: Any) -> Any:
-    kernel = node.weight if node.op == "conv2d" else node.weight[:, :, None, None]
-    values = kernel.astype(np.float32) * node.weight_scale[:, None, None, None]
+def _convolution(tf: Any, node: Conv2d, x: Any) -> Any:
+    values = node.weight.astype(np.float32) * node.weight_scale[:, None, None, None]
     limit = WEIGHT_MAX * node.weight_scale
     weight = tf.quantization.fake_quant_with_min_max_vars_per_channel(
         tf.constant(values.transpose(2, 3, 1, 0)), -limit, limit, num_bits=8, narrow_range=True
@@ -94,7 +114,7 @@ def _convolution(tf: Any, node: Node, x: Any) -> Any:
     else:
         value = tf.nn.conv2d(x, weight, steps, padding)
     value = tf.nn.bias_add(value, node.bias)
-    return tf.nn.relu(value) if node.relu else value
+    return tf.nn.relu(value) if node.activation is Relu else value
 
 
 if __name__ == "__main__":

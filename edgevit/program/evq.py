@@ -40,10 +40,10 @@ _LIMITS = {
     r"program\.pt2": 2**29,
     r"reference\.safetensors": 2**29,
 }
+MAX_REASON = 500
+"""Characters of a message about a file that cannot be read."""
 MAX_VALUES = 2**28
 """Of tensors that one image needs at once: 1 GiB as float32. RepViT-M2.3 at 1024 px needs 2**25."""
-MAX_SHOWN = 500
-"""Characters of an error about a file."""
 
 
 @cache
@@ -100,8 +100,10 @@ def unpack(data: bytes, what: str) -> Unpacked:
     try:
         return _unpack(data)
     except InputError as error:
-        why = str(error)[:MAX_SHOWN]  # it may quote the file, and a file can hold anything
-        raise InputError(f"{what} is not a program this edgevit can read: {why}") from error
+        reason = str(error)
+        if len(reason) > MAX_REASON:  # it may quote the file
+            reason = reason[:MAX_REASON] + "…"
+        raise InputError(f"{what} is not a program this edgevit can read: {reason}") from error
 
 
 def _unpack(data: bytes) -> Unpacked:

@@ -194,8 +194,12 @@ def _attribute(value: Any, hint: Any, where: str) -> Any:
         return value
     if hint is str and isinstance(value, str):
         return _name(value, where)
-    is_pair = hint == tuple[int, int] and isinstance(value, list) and len(value) == 2
-    if is_pair and all(type(item) is int and 0 <= item < MAX_SIZE for item in value):
+    if (
+        hint == tuple[int, int]
+        and isinstance(value, list)
+        and len(value) == 2
+        and all(type(item) is int and 0 <= item < MAX_SIZE for item in value)
+    ):
         return tuple(value)
     raise InputError(f"{GRAPH}: {where} cannot be {str(value)[:80]}")
 

@@ -147,42 +147,41 @@ def test_a_float_package_of_a_silu_is_read() -> None:
     gates = [n for n in reading.graph.nodes if isinstance(n, Sigmoid)]
     assert reading.operators["silu"] == 12 and len(gates) == 12 + reading.operators["sigmoid"]
     editor = Editor(files)
-    editor.of_kind("silu")[0].type = "relu"
-    with pytest.raises(EdgevitError, match="stem.act1"):
+    editor.of_kind("silu")[0].type = "sigmoid"
+    with pytest.raises(EdgevitError, match="stem.act1.mul: made by conv2d"):
         TARGET.audit(editor.done(), program)
 
 
 # -- packages that were changed -------------------------------------------------------------------
 
-Change = tuple[str, str, str, Any]
+Change = tuple[str, str, dict[str, list[Any]]]
 CHANGES: tuple[Change, ...] = (
-    ("conv depthwise, dilated", "conv", "dilations", [2, 1]),
-    ("conv depthwise, dilated", "conv", "groups", [4]),
-    ("conv_transpose 3/2", "crop", "crop_height", [0, 1]),
-    ("conv_transpose 3/2", "conv_transpose", "strides", [2, 1]),
-    ("hard_sigmoid", "sigmoid_hard", "alpha", [0.2]),
-    ("avg_pool2d 3/2", "avg_pool", "kernel_sizes", [2, 2]),
-    ("max_pool2d 3/2", "max_pool", "strides", [2, 1]),
-    ("resize bilinear, uneven", "upsample_bilinear", "align_corners", [True]),
-    ("resize bilinear, uneven", "upsample_bilinear", "scale_factor_width", [2.0]),
-    ("slice rows", "slice_by_index", "begin", [0, 0, 0, 0]),
-    ("slice rows", "slice_by_index", "stride", [1, 1, 2, 1]),
-    ("kept quantizers", "pad", "pad", [0, 0, 0, 0, 0, 1, 0, 2]),
-    ("kept quantizers", "concat", "interleave", [True]),
+    ("conv depthwise, dilated", "conv", {"dilations": [1, 1], "pad": [1, 1, 1, 1]}),
+    ("conv_transpose 3/2", "crop", {"crop_height": [0, 1]}),
+    ("hard_sigmoid", "sigmoid_hard", {"alpha": [0.2]}),
+    ("avg_pool2d 3/2", "avg_pool", {"kernel_sizes": [4, 2]}),
+    ("max_pool2d 3/2", "max_pool", {"kernel_sizes": [4, 4]}),
+    ("resize bilinear, uneven", "upsample_bilinear", {"align_corners": [True]}),
+    ("slice rows", "slice_by_index", {"begin": [0, 0, 2, 0]}),
+    ("softmax", "softmax", {"axis": [0]}),
+    ("kept quantizers", "pad", {"pad": [0, 0, 0, 0, 0, 1, 0, 2]}),
+    ("kept quantizers", "concat", {"interleave": [True]}),
 )
+"""Those that keep every shape: coremltools itself refuses to read a package with another one."""
+KINDS = {
+    "crop": "conv_transpose", "sigmoid_hard": "hard_sigmoid", "upsample_bilinear": "resize",
+    "slice_by_index": "slice",
+}  # fmt: skip
 
 
-@pytest.mark.parametrize("change", CHANGES, ids=lambda change: f"{change[1]} {change[2]}")
+@pytest.mark.parametrize("change", CHANGES, ids=lambda change: f"{change[0]}: {change[1]}")
 def test_a_changed_attribute_is_found_and_named(change: Change) -> None:
-    label, kind, argument, values = change
+    label, kind, arguments = change
     program = operation_program(label, LABELS.index(label) % 3)
     editor = Editor(converted(program, EXACT))
-    editor.numbers(editor.of_kind(kind)[-1], argument)[:] = values
-    stem = {
-        "crop": "conv_transpose", "sigmoid_hard": "hard_sigmoid", "upsample_bilinear": "resize",
-        "slice_by_index": "slice",
-    }.get(kind, kind)  # fmt: skip
-    names = [n.name for n in program.graph().nodes if stem in n.kind]
+    for argument, values in arguments.items():
+        editor.numbers(editor.of_kind(kind)[-1], argument)[:] = values
+    names = [n.name for n in program.graph().nodes if KINDS.get(kind, kind) in n.kind]
     with pytest.raises(EdgevitError, match=f"scale audit: {names[-1]}"):
         TARGET.audit(editor.done(), program)
 

@@ -46,6 +46,8 @@ IMAGES = 64
 
 @pytest.mark.parametrize("profile", PROFILES)
 def test_the_table_is_the_programs_own_quantization_of_every_pixel(profile: str) -> None:
+    import torch.ao.quantization.fx._decomposed  # registers quantized_decomposed
+
     program = make_program(profile=profile)
     quantizer, rules = program.graph().quantizer("input"), program.info.preprocessing
     pixels = np.arange(256, dtype=np.uint8).reshape(1, 16, 16, 1).repeat(3, axis=3)

@@ -38,7 +38,7 @@ from edgevit.targets.tflite.emit import EMITTERS
 from edgevit.targets.tflite.exact import hard_sigmoid
 from edgevit.targets.tflite.options import IO_TYPES, TfliteOptions
 from edgevit.targets.tflite.pixels import PixelInput
-from tests.operation_programs import LABELS, Net, any_program, operation_program
+from tests.operation_programs import LABELS, Build, Net, any_program, operation_program
 from tests.programs import make_program, seeded_images, seeded_pixels, with_graph
 from tests.random_graphs import random_program
 from tests.targets.tflite_files import Model, tflite_bytes, with_outputs
@@ -140,6 +140,45 @@ def test_a_float_artifact_is_the_programs_weights_in_float(label: str) -> None:
     found = Model(data)(images.permute(0, 2, 3, 1).contiguous().numpy())
     scale = float(expected.abs().max())
     assert np.abs(found[0] - expected.numpy()[0]).max() <= 2e-5 * scale
+
+
+def _pixel_head(net: Net) -> None:
+    """A head that is a convolution, as MobileNet's: the flatten comes behind it."""
+    net.conv(stride=(4, 4), padding=(1, 1))
+    net(BY_KIND["mean"])
+    net.conv(shape=(10, 8, 1, 1))
+    net(BY_KIND["flatten"])
+
+
+def _two_heads(net: Net) -> None:
+    """Two layers behind one flatten, of which the first is no output."""
+    net.conv(stride=(4, 4), padding=(1, 1))
+    net(BY_KIND["mean"])
+    net(BY_KIND["flatten"])
+    net.conv(Linear, (12, 8))
+    net(BY_KIND["relu"])
+    net.conv(Linear, (10, 12))
+
+
+def _flat_twice(net: Net) -> None:
+    """Two flattens of one map, as `x.flatten(1)` in two places gives."""
+    net.conv(stride=(4, 4), padding=(1, 1))
+    pooled = net(BY_KIND["mean"])
+    first = net.conv(Linear, (10, 8), source=net(BY_KIND["flatten"], pooled))
+    second = net.conv(Linear, (10, 8), source=net(BY_KIND["flatten"], pooled))
+    net(BY_KIND["add"], first, second)
+
+
+@pytest.mark.parametrize("build", [_pixel_head, _two_heads, _flat_twice])
+@pytest.mark.parametrize("profile", PROFILES)
+def test_vectors_and_maps_of_one_pixel_are_told_apart(build: Build, profile: str) -> None:
+    """(1, C) and (1, C, 1, 1) are one shape in NHWC."""
+    net = Net(1)
+    build(net)
+    graph = Graph(net.shapes["input"], tuple(net.nodes), (net.last,))
+    program = any_program(graph, 1, profile)
+    TARGET.audit(tflite_bytes(program), program)
+    assert all(steps == 0 for _, steps in differing(program, 1).values())
 
 
 # -- several outputs ---------------------------------------------------------------------------

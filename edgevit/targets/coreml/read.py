@@ -94,6 +94,9 @@ class Reader:
                 self._operation(op)
             except InputError as error:  # of the node's own checks
                 raise self.misread(op.name, str(error)) from error
+            except (AttributeError, KeyError, TypeError, ValueError) as error:
+                what = f"{op.kind} has arguments that no program has ({error})"
+                raise self.misread(op.name, what) from error
         if self.constants:
             raise self.misread(next(iter(self.constants)), "no convolution reads this weight")
         self._check_moved()
@@ -185,7 +188,7 @@ class Reader:
         for other in self.package.operations:
             if other.kind == "cast" and any(ref.name in names for ref in references(other)):
                 names.add(other.name)
-            if other.kind == "classify" and other.inputs["probabilities"].name in names:
+            if other.kind == "classify" and any(ref.name in names for ref in references(other)):
                 self.scores = self.operands(op)[0]
                 self.values[op.name] = _Value(PROBABILITIES)
                 return True
@@ -202,7 +205,8 @@ class Reader:
         return self.package.metadata.get(METADATA + key, "")
 
     def _labels(self) -> tuple[str, ...]:
-        labels = tuple(_json(self._metadata("labels")) or ())
+        found = _json(self._metadata("labels"))
+        labels = tuple(found) if isinstance(found, list) else ()
         if self.labels is not None and tuple(self.labels) != labels:
             raise self.misread("", "the classifier's labels are others")
         return labels

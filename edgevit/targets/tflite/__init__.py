@@ -1,8 +1,9 @@
 """The TFLite target: a quantized program as a full-INT8 .tflite file.
 
-`write` makes the file: `emit` turns operations into operators, `pixels` and `exact` are lines that
-a convolution computes exactly, `metadata` is what Android reads, `flatbuffer` the format. `read`
-reads it back over `file`, and `runner` runs it.
+`write` makes the file: `emit` and `emit_weighted` turn operations into operators over `emitter`,
+`exact` and `pixels` are lines that a convolution computes exactly, `metadata` is what Android
+reads, `flatbuffer` the format. `read` reads it back: `file` its tensors and operators, `operators`
+and `operators_weighted` what they mean. `runner` runs it.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from edgevit.targets.artifact import Artifact, ArtifactData
 from edgevit.targets.base import Reading, Target, require_bytes
 from edgevit.targets.manifest import InputTensor, OutputTensor
 from edgevit.targets.pixels import quantized_pixels
-from edgevit.targets.tflite.emit import elided, nhwc
+from edgevit.targets.tflite.emitter import elided, nhwc
 from edgevit.targets.tflite.options import TfliteOptions
 from edgevit.targets.tflite.pixels import PixelInput
 from edgevit.targets.tflite.read import FLATTENED, read

@@ -18,12 +18,14 @@ from edgevit.graph.diff import differs
 from edgevit.ops import Flatten, Node, Quantizer, Shape
 from edgevit.targets.base import Reading
 from edgevit.targets.tflite.file import File, Operator, Tensor, open_file
-from edgevit.targets.tflite.operators import READERS, TAKES, Reader, line_values, nhwc, per_tensor
+from edgevit.targets.tflite.operators import READERS, TAKES
+from edgevit.targets.tflite.operators_weighted import line_values
+from edgevit.targets.tflite.reader import Reader, nhwc, per_tensor
 
 FLATTENED = "flatten of {}"
 """What a flatten is called that moves nothing and so is no operator."""
 
-_UNREADABLE = (LookupError, ValueError, TypeError, AttributeError)
+_UNREADABLE = (LookupError, ValueError, TypeError, AttributeError, ArithmeticError)
 """What reading an operator raises that has not the inputs or options that it should have."""
 
 
@@ -163,7 +165,7 @@ class _Graph(Reader):
                 with _readable(line):
                     values = _pixel_values(first, line)
                 tensor = line.output
-        if tensor.name != INPUT or len(tensor.shape) != 4:
+        if tensor.name != INPUT or len(tensor.shape) != 4 or tensor.shape != first.shape:
             raise differs(tensor.name, f"it stands where the program's {INPUT} is expected")
         return tensor, values
 

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from edgevit.graph import Graph, float_graph
 from edgevit.ops import INT8_MIN, Quantizer, Softmax
 from edgevit.program import Program
-from edgevit.targets.tflite.emit import Emitter, nhwc, reshape, shape_constant
+from edgevit.targets.tflite.emit import EMITTERS, reshape, shape_constant
+from edgevit.targets.tflite.emitter import Emitter, nhwc
 from edgevit.targets.tflite.metadata import (
     METADATA_NAME,
     RUNTIME_NAME,
@@ -38,7 +39,7 @@ def tflite_bytes(program: Program, options: TfliteOptions) -> bytes:
     graph = float_graph(quantized) if floating else quantized
     emitter = Emitter(graph)
     source = _input(emitter, program, options.io)
-    emitter.run()
+    emitter.run(EMITTERS)
     outputs = [_output(emitter, name, label, options.io) for name, label in labels(graph).items()]
     runtimes = [_RUNTIMES.get(used, _BASE_RUNTIME) for used in emitter.writer.versions()]
     oldest = ".".join(map(str, max(runtimes, default=_BASE_RUNTIME)))
