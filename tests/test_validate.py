@@ -87,7 +87,7 @@ def test_a_good_artifact_passes_and_the_report_shows_it(
     baseline = artifact.parent / "float"
     load_target("tflite").compile(Program.load(program), baseline, precision="float32")
     floats = validate(HarnessRequest(baseline, images), ValidateOptions(gate=False))
-    # The same float net in another runtime: every prediction is torch's.
+    # The weights that the program holds, as floats: every prediction is the trained net's.
     assert floats.result["agreement_float"]["top1_count"] == 125
     report = write_report(artifact.parent)
     assert report["passed"]
