@@ -11,7 +11,8 @@ JOBS := $(shell nproc)
 comma := ,
 LITERT := $(VENV)/lib/python3.11/site-packages/ai_edge_litert/libLiteRt.so
 
-.PHONY: demo test test-python test-cpp test-arm64 test-full test-rtx test-nnapi env harness lint clean
+.PHONY: demo test test-python test-cpp test-arm64 test-full test-rtx test-nnapi env harness clean
+.PHONY: lint lint-rules lint-layout lint-types lint-cpp-layout lint-cpp
 
 demo: env harness
 	$(BIN)/edgevit demo -o build/demo --force
@@ -59,8 +60,37 @@ test-nnapi: env
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[nnapi]'
 	$(BIN)/python -m pytest -q tests/nnapi
 
-lint: env
-	$(BIN)/ruff check .
+# Five checks; each runs alone by its own name as well.
+lint: lint-rules lint-layout lint-types lint-cpp-layout lint-cpp
+
+lint-rules: env
+	@echo "lint-rules: ruff check"
+	@$(BIN)/ruff check .
+
+lint-layout: env
+	@echo "lint-layout: ruff format"
+	@$(BIN)/ruff format --check .
+
+lint-types: env
+	@echo "lint-types: pyright"
+	@$(BIN)/basedpyright --pythonpath $(BIN)/python
+
+lint-cpp-layout: env
+	@echo "lint-cpp-layout: clang-format"
+	@find benchmarks edgevit targets tests -name '*_stubs' -prune -o -type f \
+		\( -name '*.c' -o -name '*.cpp' -o -name '*.h' -o -name '*.mm' \) -print0 \
+		| xargs -0 $(BIN)/clang-format --dry-run -Werror
+
+# Nothing is built: the compile commands alone are needed. What Apple's or NVIDIA's headers are
+# needed for is left out.
+lint-cpp: env
+	@echo "lint-cpp: clang-tidy"
+	@mkdir -p build
+	@cmake -S . -B build/lint -DBUILD_TESTING=OFF -DCMAKE_EXPORT_COMPILE_COMMANDS=ON > build/lint.log \
+		|| { cat build/lint.log; exit 1; }
+	@$(BIN)/run-clang-tidy.py -clang-tidy-binary $(BIN)/clang-tidy -p build/lint -quiet -j $(JOBS) \
+		'/targets/(core|libedgevit|harness|tflite|onnxruntime)/' > build/lint.log 2>&1 \
+		|| { cat build/lint.log; exit 1; }
 
 env: $(READY)
 

@@ -26,10 +26,10 @@ VARIANTS: tuple[tuple[str, str, dict[str, str], tuple[dict[str, str], ...]], ...
     ),
     (
         "Core ML, float32, tensor input", "coreml", {**FLOAT32, "input_type": "tensor"},
-        ({"rounding": "reciprocal"}, {"rounding": "division"}),
+        ({"rounding": "fused"}, {"rounding": "reciprocal"}, {"rounding": "division"}),
     ),
     (
-        "Core ML, float32, image input", "coreml", FLOAT32, ({"rounding": "reciprocal"},),
+        "Core ML, float32, image input", "coreml", FLOAT32, ({"rounding": "fused"},),
     ),
     ("Core ML, float package", "coreml", {"precision": "float16"}, ({},)),
     ("TensorRT, float32", "tensorrt", {**FLOAT32, "io": "float32"}, ({},)),

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Sequence
 from dataclasses import fields, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any, TypeAlias, overload
 
 from edgevit.data.export import image_files
 from edgevit.data.images import Preprocessing
@@ -23,6 +22,10 @@ from edgevit.targets import load_target
 from edgevit.tasks import load_task
 
 if TYPE_CHECKING:
+    import numpy as np
+    from PIL.Image import Image as Picture
+    from torch import Tensor
+
     from edgevit.measure.classify import Classifier, Prediction
     from edgevit.measure.parity import Parity
     from edgevit.measure.validate import Validation
@@ -30,6 +33,7 @@ if TYPE_CHECKING:
     from edgevit.targets.manifest import Manifest
 
 PathLike = str | os.PathLike[str]
+Image: TypeAlias = "PathLike | Picture | np.ndarray | Tensor"
 
 
 def load(path: PathLike, *, variant: str | None = None, weights: str | None = None) -> RepViT:
@@ -184,13 +188,21 @@ class Artifact:
 
     @overload
     def classify(
-        self, images: PathLike, top_k: int = ClassifyOptions.top_k, **options: str
+        self, images: Image, top_k: int = ClassifyOptions.top_k, **options: str
     ) -> list[Prediction]: ...
     @overload
     def classify(
-        self, images: Sequence[Any], top_k: int = ClassifyOptions.top_k, **options: str
+        self,
+        images: list[Any] | tuple[Any, ...],
+        top_k: int = ClassifyOptions.top_k,
+        **options: str,
     ) -> list[list[Prediction]]: ...
-    def classify(self, images: Any, top_k: int = ClassifyOptions.top_k, **options: str) -> Any:
+    def classify(
+        self,
+        images: Image | list[Any] | tuple[Any, ...],
+        top_k: int = ClassifyOptions.top_k,
+        **options: str,
+    ) -> list[Prediction] | list[list[Prediction]]:
         """The `top_k` likeliest classes of an image, or of each of several, best first.
 
         An image is the path of a JPEG or PNG, a PIL image, or uint8 (H, W, 3) RGB. Raises

@@ -110,7 +110,8 @@ def parse_json(data: bytes, what: str) -> Any:
 
     what    names the file in errors
     Raises InputError for anything else, for half a surrogate pair, which no file name or terminal
-    takes, and for more than MAX_DEPTH levels.
+    takes, for numbers that are beyond float64 or, without a decimal point, beyond 64 bits, and for
+    more than MAX_DEPTH levels.
     """
 
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -125,13 +126,13 @@ def parse_json(data: bytes, what: str) -> Any:
     try:
         text = data.decode("utf-8")
         value = json.loads(text, object_pairs_hook=unique, parse_constant=refuse)
-        _check_text_and_depth(value)
+        _check_values(value)
         return value
     except (ValueError, RecursionError) as error:
         raise InputError(f"{what} is not valid JSON: {error}") from error
 
 
-def _check_text_and_depth(value: Any) -> None:
+def _check_values(value: Any) -> None:
     level = [value]
     for _ in range(MAX_DEPTH):
         inner: list[Any] = []
@@ -142,6 +143,10 @@ def _check_text_and_depth(value: Any) -> None:
                 inner += item
             elif isinstance(item, str) and not item.isascii():
                 item.encode()
+            elif isinstance(item, float) and not math.isfinite(item):
+                raise ValueError("a number is too large")
+            elif isinstance(item, int) and not -(2**63) <= item < 2**63:
+                raise ValueError("an integer is beyond 64 bits")
         if not inner:
             return
         level = inner
@@ -154,11 +159,14 @@ def check_json(
     """Raises `error`, saying where, when `value` does not fit a JSON Schema.
 
     what    names the file in errors
-    rules   the schema, draft 2020-12
+    rules   the schema, draft 2020-12; here 3.0 is no integer, for sizes are made of them
     """
     from jsonschema import Draft202012Validator
+    from jsonschema.validators import extend
 
-    found = next(iter(Draft202012Validator(rules).iter_errors(value)), None)
+    types = Draft202012Validator.TYPE_CHECKER.redefine("integer", lambda _, v: type(v) is int)
+    validator = extend(Draft202012Validator, type_checker=types)(rules)
+    found = next(iter(validator.iter_errors(value)), None)
     if found is not None:
         where = "/".join(str(step) for step in found.absolute_path) or "top level"
         raise error(f"{what}: {where}: {found.message[:200]}")

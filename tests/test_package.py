@@ -120,6 +120,7 @@ def test_a_name_that_is_none_or_taken_is_refused(build: Path, name: str) -> None
     ("changes", "message"),
     [
         ({"target": "tflite"}, "compiled for tflite, not coreml"),
+        ({"task": "features"}, "task is 'features', the package needs 'classification'"),
         (
             {"options": {"input_type": "tensor"}},
             "options.input_type is 'tensor'.*inside the model.*--input-type",

@@ -60,7 +60,7 @@ def parity(build: Build, *arguments: object) -> Result:
 def test_the_exact_package_is_the_program_in_every_layer(build: Build) -> None:
     found = compare(
         build.folder / "exact", build.images, layer_images=4, force=True,
-        arithmetic="float32", rounding="reciprocal",
+        arithmetic="float32", rounding="fused",
     )  # fmt: skip
     assert [row.name for row in found.layers] == list(build.program.graph().activations())
     assert found.first_departure is None and found.agreement_percent == 100
@@ -94,7 +94,7 @@ def test_json_holds_every_artifact(build: Build) -> None:
 
 def test_a_gate_below_which_the_exit_code_is_3(build: Build) -> None:
     folder = build.folder / "exact"
-    given = ["--images", 4, "--rounding", "reciprocal", "--min-agreement", 100]
+    given = ["--images", 4, "--rounding", "fused", "--min-agreement", 100]
     assert parity(build, folder, *given).exit_code == 0
     found = compare(folder, build.images, images=4, layer_images=1, force=True)
     check_agreement({"exact": found}, 100)

@@ -28,7 +28,7 @@ def channels_last(x: Tensor) -> Tensor:
 
 def weights_channels_last(net: nn.Module) -> nn.Module:
     """The net itself, its weights laid out for `channels_last` images."""
-    return net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # not in stubs
+    return net.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]  # not in stubs
 
 
 def split(count: int, fraction: float, seed: int) -> tuple[list[int], list[int]]:

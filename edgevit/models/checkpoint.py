@@ -130,10 +130,10 @@ def config_from_json(value: Mapping[str, Any]) -> RepViTConfig:
         raise InputError(f"the config is {value!r}, expected an object")
     if set(value) != known:
         raise InputError(f"the config has the keys {sorted(value)}, expected {sorted(known)}")
+    # JSON has lists where the config has tuples.
+    values: dict[str, Any] = {n: tuple(v) if isinstance(v, list) else v for n, v in value.items()}
     try:
-        return RepViTConfig(
-            **{name: tuple(v) if isinstance(v, list) else v for name, v in value.items()}
-        )
+        return RepViTConfig(**values)
     except (TypeError, ValueError) as error:
         raise InputError(f"the config holds a value of the wrong type: {error}") from error
 

@@ -192,7 +192,7 @@ def _demand(proof: FuseProof, net: RepViT, compared: _Comparison) -> None:
         )
     if not compared.finite:
         raise GateFailed(f"{where}: logits that are not finite on {proof.images_source}")
-    if not proof.already_fused and proof.max_abs_delta_logit > proof.bound:
+    if proof.max_abs_delta_logit is not None and proof.max_abs_delta_logit > proof.bound:
         raise GateFailed(
             f"{where}: the logits of {proof.images} images ({proof.images_source}) differ by up to "
             f"{proof.max_abs_delta_logit:.3g}, the bound is {proof.bound:g} (largest logit "

@@ -6,6 +6,8 @@ width), or (batch, features) in the head.
 
 from __future__ import annotations
 
+from typing import TypeVar, cast
+
 import torch
 from torch import Tensor, nn
 
@@ -13,18 +15,22 @@ SE_REDUCTION = 0.25
 SE_CHANNEL_MULTIPLE = 8
 HEAD_INIT_STD = 0.02
 
+Plain = TypeVar("Plain", nn.Conv2d, nn.Linear)
+
 
 def _norm_scale_shift(norm: nn.BatchNorm1d | nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
     """The norm as y = scale * x + shift, two (C,) float64 tensors.
 
     Folding in float64 leaves one rounding, the one to the final weights.
     """
-    deviation = (norm.running_var.double() + norm.eps).sqrt()
+    mean, variance = norm.running_mean, norm.running_var
+    assert mean is not None and variance is not None  # every norm here keeps its statistics
+    deviation = (variance.double() + norm.eps).sqrt()
     scale = norm.weight.double() / deviation
-    return scale, norm.bias.double() - norm.running_mean.double() * scale
+    return scale, norm.bias.double() - mean.double() * scale
 
 
-def _filled(layer: nn.Module, like: Tensor, weight: Tensor, bias: Tensor) -> nn.Module:
+def _filled(layer: Plain, like: Tensor, weight: Tensor, bias: Tensor) -> Plain:
     layer.weight = nn.Parameter(weight.to(like.dtype), requires_grad=like.requires_grad)
     layer.bias = nn.Parameter(bias.to(like.dtype), requires_grad=like.requires_grad)
     return layer
@@ -64,7 +70,7 @@ class ConvNorm(nn.Sequential):
         """The one convolution that this layer fuses to, its weights not yet set."""
         conv = self.c
         # skip_init: an initialised layer would draw from the global random state for nothing.
-        return nn.utils.skip_init(
+        plain = nn.utils.skip_init(
             nn.Conv2d,
             conv.in_channels,
             conv.out_channels,
@@ -74,6 +80,7 @@ class ConvNorm(nn.Sequential):
             groups=conv.groups,
             device=conv.weight.device,
         )
+        return cast(nn.Conv2d, plain)  # of the class that it was given, which torch does not say
 
     @torch.no_grad()
     def fuse(self) -> nn.Conv2d:
@@ -104,6 +111,7 @@ class RepVggDw(nn.Module):
         # In a depthwise kernel, the 1×1 branch and the identity both live in the centre tap.
         centre = kernel.shape[-1] // 2
         kernel[:, 0, centre, centre] += self.conv1.weight.double()[:, 0, 0, 0] + 1.0
+        assert self.conv1.bias is not None  # it was built with one
         bias = bias + self.conv1.bias.double()
         scale, shift = _norm_scale_shift(self.bn)
         kernel, bias = kernel * scale[:, None, None, None], bias * scale + shift
@@ -193,7 +201,8 @@ class Classifier(nn.Module):
         """The one linear layer that this classifier fuses to, its weights not yet set."""
         classes, features = self.head.l.weight.shape
         device = self.head.l.weight.device
-        return nn.utils.skip_init(nn.Linear, features, classes, device=device)
+        plain = nn.utils.skip_init(nn.Linear, features, classes, device=device)
+        return cast(nn.Linear, plain)
 
     @torch.no_grad()
     def fuse(self) -> nn.Linear:

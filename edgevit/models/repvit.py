@@ -226,7 +226,9 @@ class RepViT(nn.Module):
         return self
 
 
-def _replace_fusable(module: nn.Module, by: Callable[[nn.Module], nn.Module]) -> None:
+def _replace_fusable(
+    module: nn.Module, by: Callable[[ConvNorm | RepVggDw | Classifier], nn.Module]
+) -> None:
     for name, child in module.named_children():
         if isinstance(child, FUSABLE):
             setattr(module, name, by(child))

@@ -15,6 +15,7 @@ import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -192,28 +193,29 @@ def _load_failure(error: Exception) -> str:
 def _unwrap(
     path: Path, value: object, weights: str | None
 ) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+    if not isinstance(value, Mapping):
+        kind = type(value).__name__
+        raise InputError(f"{path}: holds a {kind}, not a dictionary of tensors; {SAVE_HINT}")
+    opened: Mapping[Any, Any] = value
     wrappers: list[str] = []
     for _ in range(MAX_NESTING):
-        if not isinstance(value, Mapping):
-            kind = type(value).__name__
-            raise InputError(f"{path}: holds a {kind}, not a dictionary of tensors; {SAVE_HINT}")
         wanted = (*([weights] if weights else []), *WRAPPER_KEYS)
-        key = next((key for key in wanted if isinstance(value.get(key), Mapping)), None)
+        key = next((key for key in wanted if isinstance(opened.get(key), Mapping)), None)
         if key is None:
             break
         wrappers.append(key)
-        value = value[key]
+        opened = opened[key]
     if weights and weights not in wrappers:
         raise InputError(
             f"{path}: no weights under the key {weights!r}; found {wrappers or 'none'}"
         )
     tensors = {
         name: tensor
-        for name, tensor in value.items()
+        for name, tensor in opened.items()
         if isinstance(name, str) and isinstance(tensor, Tensor)
     }
     if not tensors:
-        found = ", ".join(sorted(map(str, value))[:5]) or "nothing"
+        found = ", ".join(sorted(map(str, opened))[:5]) or "nothing"
         raise InputError(
             f"{path}: no tensors in it (found: {found}); expected a state dict, bare or under one "
             f"of the keys {', '.join(WRAPPER_KEYS)}"

@@ -43,10 +43,18 @@ from edgevit.ops.weighted import (
     Weighted,
 )
 
-OPERATIONS: tuple[type[Node], ...] = (
-    Conv2d, ConvTranspose2d, Linear, Add, Mul, Gelu, HardSwish, Relu, Relu6, Sigmoid, HardSigmoid,
-    Mean, AvgPool2d, MaxPool2d, Softmax, Flatten, Concat, Resize, Slice, Pad,
-)  # fmt: skip
+
+def _concrete(base: type[Node]) -> list[type[Node]]:
+    """The classes under `base` that name an operation, in the order of their definition."""
+    found = []
+    for each in base.__subclasses__():
+        found += ([each] if "kind" in vars(each) else []) + _concrete(each)
+    return list(dict.fromkeys(found))
+
+
+OPERATIONS: tuple[type[Node], ...] = tuple(
+    operation for operation in _concrete(Node) if operation is not ChannelAffine
+)
 """Every operation that a program may hold."""
 
 BY_KIND: dict[str, type[Node]] = {operation.kind: operation for operation in OPERATIONS}

@@ -18,8 +18,6 @@ from edgevit.errors import InputError
 
 MAX_FILE_BYTES = 2**30
 MAX_MEMBERS = 4096
-MAX_SHOWN = 200
-"""Characters of a file's own text in an error."""
 FIXED_TIME = (1980, 1, 1, 0, 0, 0)
 """Every member gets this time, so that the same program is the same bytes."""
 
@@ -85,6 +83,6 @@ def write_zip(target: BinaryIO, members: Mapping[str, bytes]) -> None:
 def fields(value: Any, what: str, names: tuple[str, ...]) -> tuple[Any, ...]:
     """The values of a JSON object that has exactly these keys, in this order."""
     if not isinstance(value, dict) or set(value) != set(names):
-        found = str(sorted(value)) if isinstance(value, dict) else type(value).__name__
-        raise InputError(f"{what}: expected the keys {sorted(names)}, found {found[:MAX_SHOWN]}")
+        found = sorted(value) if isinstance(value, dict) else type(value).__name__
+        raise InputError(f"{what}: expected the keys {sorted(names)}, found {found}")
     return tuple(value[name] for name in names)

@@ -40,6 +40,8 @@ _LIMITS = {
     r"program\.pt2": 2**29,
     r"reference\.safetensors": 2**29,
 }
+MAX_REASON = 500
+"""Characters of a message about a file that cannot be read."""
 MAX_VALUES = 2**28
 """Of tensors that one image needs at once: 1 GiB as float32. RepViT-M2.3 at 1024 px needs 2**25."""
 
@@ -98,7 +100,10 @@ def unpack(data: bytes, what: str) -> Unpacked:
     try:
         return _unpack(data)
     except InputError as error:
-        raise InputError(f"{what} is not a program this edgevit can read: {error}") from error
+        reason = str(error)
+        if len(reason) > MAX_REASON:  # it may quote the file
+            reason = reason[:MAX_REASON] + "…"
+        raise InputError(f"{what} is not a program this edgevit can read: {reason}") from error
 
 
 def _unpack(data: bytes) -> Unpacked:
@@ -143,11 +148,13 @@ def _version(manifest: Any) -> int:
     if not isinstance(manifest, dict):
         raise InputError(f"{MANIFEST} is not a JSON object")
     version = manifest.get("schema_version")
-    if type(version) is int and version > SCHEMA_VERSION:
+    if type(version) is not int:
+        raise InputError(f"{MANIFEST}: schema_version {str(version)[:80]!r} is not a whole number")
+    if version > SCHEMA_VERSION:
         raise InputError(
             f"it has schema version {version}, newer than {SCHEMA_VERSION}; upgrade edgevit"
         )
-    return 1 if type(version) is int and version == 1 else SCHEMA_VERSION
+    return 1 if version == 1 else SCHEMA_VERSION
 
 
 def check_info(graph: Graph, info: ProgramInfo) -> None:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
+from functools import cache
 from typing import Any, get_type_hints
 
 import numpy as np
@@ -112,7 +113,7 @@ class _Reader:
             ("name", "inputs", *attributes, *extra),
         )
         name = _name(name, "a node")
-        hints = get_type_hints(kind)
+        hints = _hints(kind)
         given = {
             key: _attribute(value, hints[key], f"{name}: {key}")
             for key, value in zip(attributes, values)
@@ -146,6 +147,11 @@ class _Reader:
         return found
 
 
+@cache
+def _hints(kind: type[Node]) -> dict[str, Any]:
+    return get_type_hints(kind)
+
+
 def _with_real_biases(graph: Graph) -> Graph:
     from dataclasses import replace
 
@@ -153,7 +159,8 @@ def _with_real_biases(graph: Graph) -> Graph:
         if not isinstance(node, Weighted):
             return node
         step = graph.quantizer(node.inputs[0]).scale
-        bias = bias_value(node.bias_q, step, node.weight_scale)
+        with np.errstate(over="ignore", invalid="ignore"):  # no scale is checked to be fp16's yet
+            bias = bias_value(node.bias_q, step, node.weight_scale)
         return replace(node, weights=replace(node.int8, bias=bias))
 
     return graph.with_nodes(completed(node) for node in graph.nodes)
@@ -187,8 +194,12 @@ def _attribute(value: Any, hint: Any, where: str) -> Any:
         return value
     if hint is str and isinstance(value, str):
         return _name(value, where)
-    is_pair = hint == tuple[int, int] and isinstance(value, list) and len(value) == 2
-    if is_pair and all(type(item) is int and 0 <= item < MAX_SIZE for item in value):
+    if (
+        hint == tuple[int, int]
+        and isinstance(value, list)
+        and len(value) == 2
+        and all(type(item) is int and 0 <= item < MAX_SIZE for item in value)
+    ):
         return tuple(value)
     raise InputError(f"{GRAPH}: {where} cannot be {str(value)[:80]}")
 

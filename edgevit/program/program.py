@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 from collections.abc import Iterator, Mapping
@@ -59,8 +60,8 @@ class Program:
         """The dequantized output for normalised images: float32 (N, 3, H, W) to (N, classes).
 
         Exact (see `graph.execute`): an image's logits do not depend on N, the thread count or the
-        CPU. Raises InputError for another shape or element type, or where there are several
-        outputs (see `outputs`).
+        CPU. Raises InputError for another shape or element type, for a program that needs more
+        memory than there is, or where there are several outputs (see `outputs`).
         """
         return self.outputs(images)[self._graph.output_name]
 
@@ -73,7 +74,7 @@ class Program:
         if not len(images):
             return {name: torch.zeros(0, *self._graph.shape(name)[1:]) for name in names}
         fitting = max(1, evq.MAX_VALUES // self._graph.peak_values())
-        with torch.inference_mode():
+        with torch.inference_mode(), _enough_memory():
             split = images.split(min(RUN_CHUNK_IMAGES, fitting))
             chunks = [self._executor(chunk) for chunk in split]
         return {name: torch.cat([chunk[name] for chunk in chunks]).clone() for name in names}
@@ -87,7 +88,7 @@ class Program:
         import torch
 
         self._check_images(images)
-        with torch.inference_mode():
+        with torch.inference_mode(), _enough_memory():
             yield from self._executor.tensors(images)
 
     def _check_images(self, images: torch.Tensor) -> None:
@@ -174,6 +175,19 @@ class Program:
         graph, info, reference = evq.unpack(data, str(path))
         sha256 = hashlib.sha256(data).hexdigest()
         return cls(graph, info, reference, file_name=path.name, sha256=sha256)
+
+
+@contextlib.contextmanager
+def _enough_memory() -> Iterator[None]:
+    """What torch says of an allocation that fails, as bad input: a small file can ask for much."""
+    try:
+        yield
+    except RuntimeError as error:
+        if "allocate memory" not in str(error):
+            raise
+        raise InputError(
+            "this program needs more memory than this machine has; give it fewer or smaller images"
+        ) from error
 
 
 def build_program(

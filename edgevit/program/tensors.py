@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 
 from edgevit.errors import InputError
+from edgevit.schema import parse_json
 
 _DTYPES = {"int8": "I8", "uint8": "U8", "int32": "I32", "float16": "F16", "float32": "F32"}
+_ENTRY_KEYS = {"dtype", "shape", "data_offsets"}
 
 
 def tensor_bytes(tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> bytes:
@@ -40,8 +42,11 @@ def read_tensors(data: bytes, what: str) -> tuple[dict[str, np.ndarray], dict[st
 
     try:
         tensors = load(data)  # checks every size and offset of the header
-        header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
-        metadata = header.get("__metadata__", {})
+        header = parse_json(data[8 : 8 + int.from_bytes(data[:8], "little")], what)
+        metadata = header.pop("__metadata__", {})
+        for name, entry in header.items():
+            if entry.keys() != _ENTRY_KEYS:
+                raise ValueError(f"{name} is described by {sorted(entry)}")
     except (SafetensorError, KeyError, TypeError, ValueError, AttributeError) as error:
         raise InputError(f"{what} is damaged: {error}") from error
     return tensors, metadata

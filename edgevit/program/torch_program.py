@@ -10,7 +10,7 @@ from __future__ import annotations
 import io
 import zipfile
 from collections import OrderedDict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -46,10 +46,11 @@ class _Writer:
 
         # Registers the quantized_decomposed operators with torch.
         from torch.ao.quantization.fx import _decomposed  # noqa: F401
+        from torch.fx.proxy import GraphAppendingTracer
 
         self.quantized, self.int8 = torch.ops.quantized_decomposed, torch.int8
         self.graph, self.fx = graph, fx.Graph()
-        self.tracer = fx.proxy.GraphAppendingTracer(self.fx)
+        self.tracer = GraphAppendingTracer(self.fx)
         self.root = torch.nn.Module()
         self.values: dict[str, fx.Node] = {}
 
@@ -71,7 +72,8 @@ class _Writer:
         inputs = [self._proxy(self.values[name]) for name in node.inputs]
         weights = self._weights(node) if isinstance(node, Weighted) else []
         before = len(self.fx.nodes)
-        result = node.compute(inputs, weights).node
+        # Of proxies, torch's operations make proxies.
+        result = cast("torch.fx.Proxy", node.compute(inputs, weights)).node
         calls = list(self.fx.nodes)[before:]
         path = _module_of(node)
         for call in calls[:-1]:  # a convolution in front of its ReLU
@@ -157,7 +159,8 @@ def exported_program(graph: Graph) -> torch.export.ExportedProgram:
     for before, after in zip(written, traced, strict=True):
         after._rename(before.name)
         path = before.meta["module_path"]
-        stack = OrderedDict([("L__self__", ("", "torch.nn.Module"))])
+        stack: OrderedDict[str, tuple[str, str]] = OrderedDict()
+        stack["L__self__"] = ("", "torch.nn.Module")
         if path:
             stack[f"L__self___{path}"] = (path, "torch.nn.Module")
         # Everything else that torch noted (stack traces with file paths) is dropped.
@@ -176,7 +179,9 @@ def _calls(graph: torch.fx.Graph) -> list[torch.fx.Node]:
 
 def _results(graph: torch.fx.Graph) -> list[torch.fx.Node]:
     (results,) = graph.output_node().args
-    return list(results) if isinstance(results, tuple | list) else [results]
+    # Every output of the program is a tensor, so each is a node and no constant.
+    nodes = list(results) if isinstance(results, tuple | list) else [results]
+    return cast("list[torch.fx.Node]", nodes)
 
 
 def pt2_bytes(exported: torch.export.ExportedProgram) -> bytes:

@@ -6,6 +6,7 @@ import copy
 import importlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -49,7 +50,9 @@ def load_teacher(
         raise InputError(f"--teacher {source!r} cannot be imported: {error}") from error
     if not callable(teacher):
         raise InputError(f"--teacher {source!r} returned {type(teacher).__name__}, not a callable")
-    return _frozen(teacher, device) if isinstance(teacher, nn.Module) else teacher
+    if isinstance(teacher, nn.Module):
+        return _frozen(teacher, device)
+    return cast(Teacher, teacher)  # what it takes and gives shows when it is called
 
 
 def _frozen(model: nn.Module, device: torch.device | str) -> nn.Module:

@@ -18,6 +18,7 @@ import os
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -132,7 +133,9 @@ def _cpu_flags() -> str:
 
 class _TorchFakeQuantize(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, x, scale, zero_point, quant_min, quant_max):
+    def forward(
+        ctx: Any, x: Tensor, scale: Tensor, zero_point: Tensor, quant_min: int, quant_max: int
+    ) -> Tensor:
         shape = (-1,) + (1,) * (x.dim() - 1) if scale.numel() > 1 else (1,)
         step = scale.view(shape)
         low = quant_min - torch.round(zero_point)
@@ -147,7 +150,8 @@ class _TorchFakeQuantize(torch.autograd.Function):
         return code * step
 
     @staticmethod
-    def backward(ctx, grad):
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
+        (grad,) = grad_outputs
         inside, slope, scale = ctx.saved_tensors
         per_tensor = scale.numel() == 1
         axes = tuple(range(0 if per_tensor else 1, grad.dim()))

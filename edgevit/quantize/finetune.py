@@ -20,11 +20,11 @@ from edgevit.data.batches import (
     training_batch,
 )
 from edgevit.data.distributed import Group
-from edgevit.data.source import ImageSource
 from edgevit.progress import Progress
 from edgevit.quantize.distill import Teacher
 from edgevit.quantize.net import QuantizedNet
 from edgevit.quantize.options import QuantizeOptions
+from edgevit.quantize.parts import Parts
 from edgevit.quantize.snapshot import read_snapshot, write_snapshot
 from edgevit.tasks import LossWeights, Task
 
@@ -47,22 +47,20 @@ class FineTuner:
         net: QuantizedNet,
         teacher: Teacher,
         task: Task,
-        source: ImageSource,
-        train: list[int],
-        holdout: list[int],
+        parts: Parts,
         options: QuantizeOptions,
         group: Group,
         snapshot: Path,
         snapshot_interval_s: float = 60.0,
     ) -> None:
-        self.net, self.teacher, self.task, self.source = net, teacher, task, source
-        self.train_indices, self.holdout = train, holdout
+        self.net, self.teacher, self.task, self.parts = net, teacher, task, parts
+        self.source = parts.images
         self.options, self.group = options, group
         self.snapshot, self.snapshot_interval_s = snapshot, snapshot_interval_s
         self.weights = LossWeights(
             options.temperature, options.teacher_weight, options.label_weight
         )
-        self.steps = options.steps(len(train))
+        self.steps = options.steps(len(parts.train))
         self.snap_step = options.snap_step(self.steps)
         self.history = History()
         self.parameters = dict(net.named_parameters())
@@ -127,9 +125,7 @@ class FineTuner:
         )
 
     def _batch(self, step: int) -> tuple[Tensor, Tensor]:
-        indices = training_batch(
-            self.train_indices, step, self.options.batch_size, self.options.seed
-        )
+        indices = training_batch(self.parts.train, step, self.options.batch_size, self.options.seed)
         pixels = self.source.pixels(indices)
         pixels = augment(pixels, self.options.augment, self.options.seed, step)
         mine = self.group.share(list(range(len(indices))))
@@ -151,8 +147,7 @@ class FineTuner:
         loss = self.task.loss(self.net(images), wanted, labels, self.weights)
         # Each process's mean counts by its share of the batch.
         (loss * (len(images) / o.batch_size)).backward()
-        used = [p for p in self.parameters.values() if p.grad is not None]
-        self.group.sum_(p.grad for p in used)
+        self.group.sum_(p.grad for p in self.parameters.values() if p.grad is not None)
         for group in self.optimizer.param_groups:
             group["lr"] = group["peak"] * self._rate(step)
         if not self.net.zero_point_trained:
@@ -174,7 +169,7 @@ class FineTuner:
         if not self.ema:
             self.ema = {n: p.detach().clone() for n, p in self.parameters.items()}
             return
-        torch._foreach_lerp_(
+        torch._foreach_lerp_(  # pyright: ignore[reportPrivateImportUsage]  # it has no public name
             list(self.ema.values()),
             [p.detach() for p in self.parameters.values()],
             1.0 - self.options.ema,
@@ -187,7 +182,7 @@ class FineTuner:
             if name not in ("log_scale", "weight_log_scale", "zero_point"):
                 self.parameters[name].copy_(average)
         self.net.eval()
-        labels = torch.from_numpy(self.source.labels[self.holdout])
+        labels = torch.from_numpy(self.source.labels[self.parts.holdout])
         if self._holdout_teacher is None:
             self._holdout_teacher = self._outputs(self.teacher, "teacher on hold-out")
         found = self._outputs(self.net, "evaluate on hold-out")
@@ -201,7 +196,7 @@ class FineTuner:
             self.parameters[name].copy_(value)
 
     def _outputs(self, net: Teacher, title: str) -> Tensor:
-        return outputs_of(net, self.task.kept, self.source, self.holdout, self.group, title)
+        return outputs_of(net, self.task.kept, self.source, self.parts.holdout, self.group, title)
 
     def _save(self) -> None:
         if self.group.is_main:

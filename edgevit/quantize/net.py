@@ -30,6 +30,11 @@ class QuantizedNet(nn.Module):
     Logarithms, so that one learning rate means the same relative change for every scale.
     """
 
+    fixed: Tensor
+    exact_scale: Tensor
+    exact_weight_scale: Tensor
+    snapped: Tensor
+
     def __init__(
         self,
         graph: Graph,

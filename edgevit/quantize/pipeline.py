@@ -12,7 +12,6 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -22,12 +21,10 @@ from edgevit.data.batches import (
     channels_last,
     draw,
     outputs_of,
-    split,
     weights_channels_last,
 )
 from edgevit.data.distributed import Group
 from edgevit.data.sequence import Images, as_source
-from edgevit.data.source import ImageSource
 from edgevit.errors import GateFailed, InputError
 from edgevit.graph import Graph
 from edgevit.graph.float_run import GraphNet
@@ -39,6 +36,7 @@ from edgevit.quantize.distill import Teacher, load_teacher
 from edgevit.quantize.finetune import FineTuner, History
 from edgevit.quantize.net import QuantizedNet
 from edgevit.quantize.options import MachineOptions, QuantizeOptions, run_key
+from edgevit.quantize.parts import Parts, divide
 from edgevit.quantize.place import place
 from edgevit.quantize.ptq import correct_biases
 from edgevit.quantize.run_folder import run_folder
@@ -49,7 +47,6 @@ from edgevit.tasks import Gate, Task, load_task
 CALIBRATION_BATCH = 16
 BIAS_IMAGES = 256
 PROOF_IMAGES = 64
-REPORT_SHARE = 0.1
 
 log = logging.getLogger(__name__)
 
@@ -66,21 +63,6 @@ class Result:
     gate: Gate
     metrics: dict[str, float]
     history: History
-
-
-@dataclass(frozen=True)
-class Parts:
-    """The images of a run: training and selection draw on one source, the report on its own."""
-
-    images: ImageSource
-    report: ImageSource
-    train: list[int]
-    holdout: list[int]
-    reported: list[int]
-
-    @property
-    def report_labels(self) -> np.ndarray:
-        return self.report.labels[self.reported]
 
 
 @dataclass(frozen=True)
@@ -157,7 +139,7 @@ def quantize(
     report = images if val is None else as_source(val, images.preprocessing, images.classes)
     module = module_of(model, images.preprocessing.image_size)
     with deterministic():
-        parts = _divide(images, report, options)
+        parts = divide(images, report, options)
         subject = _subject(module, parts, options, name, group)
         shapes = [subject.graph.shape(output) for output in subject.graph.outputs]
         chosen_task.check(shapes, len(images.classes))
@@ -239,28 +221,6 @@ def _teacher_name(teacher: nn.Module | Teacher | str | None) -> str:
     return getattr(teacher, "__qualname__", type(teacher).__qualname__)
 
 
-def _divide(images: ImageSource, report: ImageSource, options: QuantizeOptions) -> Parts:
-    every = len(images)
-    rest, reported = list(range(every)), list(range(len(report)))
-    if report is images:
-        rest, reported = split(every, REPORT_SHARE, options.seed + 1)
-    elif report.sha256 == images.sha256:
-        raise InputError(
-            f"{report.title} holds the training images: accuracy must be reported on images that "
-            "the fine-tuning never saw (val=, or --eval-data)"
-        )
-    if list(report.classes) != list(images.classes):
-        raise InputError(
-            f"{report.title} has other classes than {images.title}; open it with like=the other"
-        )
-    if report.preprocessing != images.preprocessing:
-        raise InputError(
-            f"{report.title} is pre-processed otherwise than {images.title}; open it with like="
-        )
-    train, chosen = split(len(rest), options.holdout, options.seed)
-    return Parts(images, report, [rest[i] for i in train], [rest[i] for i in chosen], reported)
-
-
 def _subject(
     model: nn.Module, parts: Parts, options: QuantizeOptions, name: str | None, group: Group
 ) -> Subject:
@@ -332,9 +292,7 @@ def _fine_tune(run: Run, net: QuantizedNet, snapshot_interval_s: float) -> Histo
         net,
         run.teacher,
         run.task,
-        run.parts.images,
-        run.parts.train,
-        run.parts.holdout,
+        run.parts,
         run.options,
         run.group,
         run.folder / "state.safetensors",

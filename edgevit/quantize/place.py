@@ -118,6 +118,7 @@ def nncf_quantizers(
         )
         from nncf.torch.function_hook.hook_storage import decode_hook_name
         from nncf.torch.function_hook.wrapper import get_hook_storage
+        from nncf.torch.quantization.layers import AsymmetricQuantizer, SymmetricQuantizer
 
         symmetric = QuantizationScheme.SYMMETRIC
         mode = symmetric if profile == "portable" else QuantizationScheme.ASYMMETRIC
@@ -149,6 +150,9 @@ def nncf_quantizers(
         for hook_name, quantizer in get_hook_storage(quantized).named_hooks():
             kind, operation, port = decode_hook_name(hook_name)
             node = _node_of(graph, operation)
+            if not isinstance(quantizer, AsymmetricQuantizer | SymmetricQuantizer):
+                kind = type(quantizer).__name__
+                raise EdgevitError(f"NNCF placed a {kind} where a quantizer belongs: {hook_name}")
             low, high = (t.detach().flatten() for t in quantizer.get_input_low_input_high())
             if kind == "pre_hooks" and port == 1 and isinstance(node, Weighted):
                 if high.numel() == node.channels:

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, final
 from edgevit.errors import EdgevitError, InputError
 from edgevit.graph import Graph, float_graph
 from edgevit.graph.diff import Equal, Stored, compare, differs
+from edgevit.graph.passes import fuse_activations
 from edgevit.ops import Node, Quantizer
 from edgevit.program import Program
 from edgevit.targets import Runner, make_options
@@ -37,7 +38,7 @@ from edgevit.targets.artifact import (
     write_artifact,
 )
 from edgevit.targets.manifest import Audit, InputTensor, Manifest, OutputTensor
-from edgevit.targets.pixels import quantized_pixels
+from edgevit.targets.pixels import quantized, quantized_pixels
 
 if TYPE_CHECKING:
     import numpy as np
@@ -59,9 +60,10 @@ class Reading:
                 where it is quantized, else the real one
     stored      how it holds real numbers
     outputs     the artifact's own names of the graph's outputs, in order
-    input_values  int8 (3, 256): what the program's input becomes for each pixel value, where the
-                artifact takes pixels and makes its input of them; None where it takes the input
-    program_sha256, labels, preprocessing
+    input_values  (3, 256): what the program's input becomes for each pixel value, where the
+                artifact takes pixels and makes its input of them, as int8 or as float32 before
+                that; None where it takes the input
+    program_sha256, labels, preprocessing, profile
                 as its metadata has them; None where the format has none
     """
 
@@ -75,6 +77,19 @@ class Reading:
     program_sha256: str | None = None
     labels: tuple[str, ...] | None = None
     preprocessing: Mapping[str, Any] | None = None
+    profile: str | None = None
+
+
+class Misread(EdgevitError):
+    """What `read` raises where the artifact spells a tensor otherwise than the program.
+
+    name    as `Target.spelling` spells it
+    weight  whether it is the operation's weight that is not as it must be
+    """
+
+    def __init__(self, name: str, what: str, weight: bool = False) -> None:
+        super().__init__(f"scale audit: {name}: {what}; the artifact was not kept")
+        self.name, self.what, self.weight = name, what, weight
 
 
 class Target(ABC, Generic[Options, RunOptions]):
@@ -192,12 +207,15 @@ class Target(ABC, Generic[Options, RunOptions]):
 
         Raises EdgevitError naming what differs, is missing or is extra.
         """
-        reading = self.read(data)
         graph, info = program.graph(), program.info
+        try:
+            reading = self.read(data)
+        except Misread as error:
+            raise differs(self._canonical(error, graph), error.what) from error
         if reading.quantizers:
             dropped = self.drops(graph)
         else:
-            graph, dropped = float_graph(graph), {}
+            graph, dropped = float_form(graph), {}
         compared = compare(
             graph,
             reading.graph,
@@ -208,13 +226,16 @@ class Target(ABC, Generic[Options, RunOptions]):
         )
         if reading.input_values is not None:
             source = program.graph().quantizer(graph.input_name)
-            wanted = quantized_pixels(info.preprocessing, source)
-            if not (reading.input_values == wanted).all():
+            found, wanted = reading.input_values, quantized_pixels(info.preprocessing, source)
+            if found.dtype.kind == "f":
+                found = quantized(found, source)
+            if not (found == wanted).all():
                 raise differs(graph.input_name, "raw pixels do not become the program's input")
         for what, found, expected in (
             ("program_sha256", reading.program_sha256, program.sha256),
             ("labels", reading.labels, tuple(info.labels)),
             ("preprocessing", reading.preprocessing, info.preprocessing.to_json()),
+            ("profile", reading.profile, info.profile),
         ):
             if found is not None and found != expected:
                 raise differs(f"metadata {what}", f"is {str(found)[:80]!r}")
@@ -229,6 +250,14 @@ class Target(ABC, Generic[Options, RunOptions]):
     def open_runner(self, artifact: Artifact, **options: Any) -> Runner:
         """`open` with the target's run options as keywords; InputError for a bad one."""
         return self.open(artifact, make_options(self.name, self.RunOptions, options, "RunOptions"))
+
+    def _canonical(self, error: Misread, graph: Graph) -> str:
+        """The name that the program has for what could not be read."""
+        spelled = self.spelling(graph)
+        if error.weight:
+            modules = {spelled(node.module): f"{node.module}.weight" for node in graph.weighted()}
+            return modules.get(error.name, error.name)
+        return {spelled(name): name for name in graph.tensors()}.get(error.name, error.name)
 
     def _compiled(
         self,
@@ -255,6 +284,15 @@ class Target(ABC, Generic[Options, RunOptions]):
             commands=self.commands(options),
             files=self.more_files(program, options),
         )
+
+
+def float_form(graph: Graph) -> Graph:
+    """What a float artifact holds of a quantized graph.
+
+    A clamp with a quantizer between it and its convolution is not fused; without quantizers nothing
+    tells the two forms apart.
+    """
+    return fuse_activations(float_graph(graph))
 
 
 def require_bytes(data: ArtifactData, target: str) -> bytes:

@@ -28,6 +28,11 @@ double cubic(double x) {
     return 0.0;
 }
 
+// A position as Pillow rounds it: cut off towards zero, below zero too.
+int rounded(double position) {
+    return static_cast<int>(position + 0.5);  // NOLINT(bugprone-incorrect-roundings)
+}
+
 std::int32_t to_fixed(double weight) {
     // Half away from zero, by truncation: what decides the last bit of a weight.
     const double scaled = weight * (1 << kWeightBits);
@@ -55,8 +60,8 @@ void Resampler::Axis::prepare(int in, int out, int from, int count, Interpolatio
     row.resize(taps);
     for (int i = 0; i < length; ++i) {
         const double centre = (begin + i + 0.5) * scale;
-        const int first = std::max(static_cast<int>(centre - support + 0.5), 0);
-        const int inputs = std::min(static_cast<int>(centre + support + 0.5), in) - first;
+        const int first = std::max(rounded(centre - support), 0);
+        const int inputs = std::min(rounded(centre + support), in) - first;
         double total = 0.0;
         for (int k = 0; k < inputs; ++k) {
             const double x = (k + first - centre + 0.5) * (1.0 / stretch);

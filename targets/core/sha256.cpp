@@ -112,12 +112,9 @@ void Sha256::update(const void* data, std::size_t size_bytes) {
 
 std::string Sha256::finish() {
     const std::uint64_t total_bits = total_bytes_ * 8;
-    const std::uint8_t one_bit = 0x80;
-    update(&one_bit, 1);
-    const std::uint8_t zero = 0;
-    while (filled_ != 56) {
-        update(&zero, 1);
-    }
+    // One bit, then zeros, so that the length fills the last eight bytes of a block.
+    const std::array<std::uint8_t, 64> padding = {0x80};
+    update(padding.data(), filled_ < 56 ? 56 - filled_ : 120 - filled_);
     std::array<std::uint8_t, 8> length{};
     for (unsigned i = 0; i < 8; ++i) {
         length[i] = static_cast<std::uint8_t>(total_bits >> (56 - 8 * i));

@@ -260,6 +260,7 @@ class Evaluator {
         const std::string paths = joined_paths(dataset_, indices_);
         if (logits_writer_) {
             std::vector<std::int64_t> labels;
+            labels.reserve(indices_.size());
             for (const std::size_t index : indices_) {
                 labels.push_back(static_cast<std::int64_t>(dataset_.entries()[index].label));
             }

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cstring>
 #include <filesystem>
+#include <memory>
 #include <new>
 #include <stdexcept>
 #include <string>
@@ -164,9 +165,10 @@ edgevit_status edgevit_open(const char* folder, const edgevit_options* options,
     return guarded(error, [&] {
         require(folder != nullptr && session != nullptr, "folder or session is null");
         const edgevit_options given = known_options(options);
-        *session = new edgevit_session(load_artifact(folder),
-                                       given.backend == nullptr ? "" : given.backend,
-                                       backend_options(given));
+        const char* backend = given.backend == nullptr ? "" : given.backend;
+        *session = std::make_unique<edgevit_session>(load_artifact(folder), backend,
+                                                     backend_options(given))
+                       .release();
     });
 }
 

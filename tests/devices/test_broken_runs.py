@@ -27,7 +27,7 @@ from tests.devices.support import Here, asked, broken_connections, program
 @broken_connections
 @pytest.mark.parametrize("how", ["the network drops", "the sshd of the session is killed"])
 def test_a_run_goes_on_without_the_connection_and_is_found_again(
-    sshd, artifact, images, tmp_path, capfd, monkeypatch, how
+    sshd, artifact, images, tmp_path, caplog, monkeypatch, how
 ):
     """The run waits for the break, and the break for the run's first line to come through."""
     starts, go_on = tmp_path / "starts", tmp_path / "go on"
@@ -56,14 +56,14 @@ def test_a_run_goes_on_without_the_connection_and_is_found_again(
         open_device(sshd.address), asked(artifact, images, tmp_path / "l"), harness=slow
     )
     breaker.join()
-    assert "trying again" in capfd.readouterr().err
+    assert "trying again" in caplog.text
     assert there["accuracy"]["count"] == 6
     assert starts.read_text() == "started\n"
     assert sshd.runs() == []
 
 
 @broken_connections
-def test_a_device_that_stays_away_is_a_clear_error(sshd, artifact, images, tmp_path, capfd):
+def test_a_device_that_stays_away_is_a_clear_error(sshd, artifact, images, tmp_path, caplog):
     slow = program(tmp_path / "slow", f"touch {shlex.quote(str(tmp_path / 'on'))}; sleep 3")
 
     def interfere() -> None:
@@ -77,7 +77,7 @@ def test_a_device_that_stays_away_is_a_clear_error(sshd, artifact, images, tmp_p
         run_on_device(
             open_device(sshd.address), asked(artifact, images, tmp_path / "l"), harness=slow
         )
-    assert "left there: " in capfd.readouterr().err
+    assert "left there: " in caplog.text
     assert len(sshd.runs()) == 1
     sshd.proxy.refusing = False
     while not (sshd.runs()[0] / "rc").exists():  # it ends by itself

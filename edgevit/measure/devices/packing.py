@@ -12,6 +12,7 @@ from typing import Any
 from edgevit.data.images import ImageSet
 from edgevit.errors import InputError, ToolMissing
 from edgevit.files import read_tree
+from edgevit.limits import MAX_MANIFEST_BYTES
 
 # e_machine of an ELF file, by what `uname -m` calls the machines that run it.
 _ELF_MACHINES = {
@@ -28,7 +29,10 @@ def pack_artifact(artifact_dir: Path, out: Path) -> None:
     """
     manifest_path = artifact_dir / "manifest.json"
     try:
-        text = manifest_path.read_bytes()
+        with open(manifest_path, "rb") as file:
+            text = file.read(MAX_MANIFEST_BYTES + 1)
+        if len(text) > MAX_MANIFEST_BYTES:
+            raise ValueError(f"over {MAX_MANIFEST_BYTES} bytes")
         manifest = json.loads(text)
         names = [manifest["artifact"]["file"]]
         names += [manifest["reference"]["file"]] if manifest.get("reference") else []

@@ -52,16 +52,20 @@ class Call:
 
 
 _REQUIRED = object()
-_QPARAMS = {
+_Argument = tuple[type | tuple[type, ...], Any]
+"""The type, or types, that an argument may have, and its default."""
+_QPARAMS: dict[str, _Argument] = {
     "scale": (float, _REQUIRED), "zero_point": (int, _REQUIRED),
     "quant_min": (int, _REQUIRED), "quant_max": (int, _REQUIRED), "dtype": (str, _REQUIRED),
 }  # fmt: skip
 
 
-def _signatures() -> dict[str, dict[str, tuple[type | tuple[type, ...], Any]]]:
+def _signatures() -> dict[str, dict[str, _Argument]]:
     """Overload -> argument -> (type, default). Its keys are the allow-list of operations."""
-    ref, optional_ref = (Ref, _REQUIRED), ((Ref, type(None)), None)
-    unary, binary = {"self": ref}, {"self": ref, "other": ref}
+    ref: _Argument = (Ref, _REQUIRED)
+    optional_ref: _Argument = ((Ref, type(None)), None)
+    unary: dict[str, _Argument] = {"self": ref}
+    binary: dict[str, _Argument] = {**unary, "other": ref}
     return {
         CONV2D: {
             "input": ref, "weight": ref, "bias": optional_ref, "stride": (tuple, (1, 1)),

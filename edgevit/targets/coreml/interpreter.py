@@ -10,36 +10,28 @@ Two ways to hold values between operations:
     float16   every value rounded to the element type that the package declares, float16 for most;
               sums in float32
 
-and two to divide by a scale: MIL's specification of `quantize` says x / scale ("division"), torch
-multiplies by the reciprocal ("reciprocal").
+and three to divide by a scale: MIL's specification of `quantize` says x / scale ("division"), torch
+multiplies by the reciprocal ("reciprocal"), and integer kernels never make the real value in
+between: they round a convolution's sum times s_in * s_w / s_out once ("fused", of float32 only).
+The last is how the program is defined, so a package is the program bit for bit there; with the two
+others one value of a convolution in some millions differs by a step.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from edgevit.errors import InputError
-from edgevit.ops.weighted import EXACT_FLOAT32
+from edgevit.targets.coreml.kernels import KINDS, Grid, Sum
 from edgevit.targets.coreml.options import ARITHMETIC, ROUNDING
-from edgevit.targets.coreml.package import MilProgram, Operation, Ref
+from edgevit.targets.coreml.package import MilProgram, Operation, Ref, references
 
-_RANGES = {"int8": (-128, 127), "uint8": (0, 255)}
 _CONSTANT = "constexpr_"
-
-
-@dataclass(frozen=True)
-class _Grid:
-    """A dequantized tensor as integers: real = centred * scale."""
-
-    centred: Tensor
-    scale: Tensor
 
 
 class Interpreter:
@@ -54,23 +46,26 @@ class Interpreter:
         ):  # fmt: skip
             if value not in choices:
                 raise InputError(f"{name} {value!r} is not one of {', '.join(choices)}")
+        if (arithmetic, rounding) == ("float16", "fused"):
+            raise InputError("rounding 'fused' needs the arithmetic float32: --arithmetic float32")
         self.program, self.rounding = program, rounding
         self.stored_float16 = arithmetic == "float16"
-        unknown = sorted({op.kind for op in program.operations} - set(_KINDS))
+        unknown = sorted({op.kind for op in program.operations} - set(KINDS))
         if unknown:
             raise InputError(
                 f"the reference interpreter does not know the operation {', '.join(unknown)}"
             )
-        self._grids: dict[str, _Grid] = {}
+        self.grids: dict[str, Grid] = {}
+        self.sums: dict[str, Sum] = {}
         self._constants: dict[str, Tensor] = {}
         for op in program.operations:
             if op.kind.startswith(_CONSTANT):
                 self._constants[op.name] = self._execute(op, {})
-        self._weight_grids = dict(self._grids)
+        self._weight_grids = dict(self.grids)
         self._last_use = {
             item.name: index
             for index, op in enumerate(program.operations)
-            for item in _references(op)
+            for item in references(op)
         }
 
     def __call__(self, inputs: Tensor) -> dict[str, Tensor]:
@@ -85,214 +80,35 @@ class Interpreter:
     def values(self, inputs: Tensor) -> Iterator[tuple[str, Tensor]]:
         """Every operation's result, in order; an int8 one holds the integers as float32."""
         source = self.program.input.name
-        env: dict[str, Tensor] = {source: self._store(inputs, self.program.input_dtype)}
-        self._grids = dict(self._weight_grids)
+        env: dict[str, Tensor] = {source: self.store(inputs, self.program.input_dtype)}
+        self.grids, self.sums = dict(self._weight_grids), {}
         for index, op in enumerate(self.program.operations):
             if op.kind.startswith(_CONSTANT):
                 continue
             env[op.name] = self._execute(op, env)
             yield op.name, env[op.name]
-            for item in _references(op):
+            for item in references(op):
                 if self._last_use[item.name] == index:
                     env.pop(item.name, None)
+                    self.sums.pop(item.name, None)
                     if item.name not in self._weight_grids:
-                        self._grids.pop(item.name, None)
+                        self.grids.pop(item.name, None)
 
     def _execute(self, op: Operation, env: Mapping[str, Tensor]) -> Tensor:
         arguments = {name: self._argument(value, env) for name, value in op.inputs.items()}
-        return self._store(_KINDS[op.kind](self, op, arguments), op.dtype)
+        return self.store(KINDS[op.kind](self, op, arguments), op.dtype)
 
     def _argument(self, value: Any, env: Mapping[str, Tensor]) -> Any:
+        if isinstance(value, tuple):
+            return [self._argument(item, env) for item in value]
         if isinstance(value, Ref):
             return env[value.name] if value.name in env else self._constants[value.name]
         if isinstance(value, np.ndarray | np.floating) and np.asarray(value).dtype.kind == "f":
             return torch.from_numpy(np.array(value, np.float32))
         return value
 
-    def _store(self, value: Tensor, dtype: str) -> Tensor:
+    def store(self, value: Tensor, dtype: str) -> Tensor:
         """float32, having been rounded to the declared type where this one is held."""
         if dtype == "fp16" and self.stored_float16:
             return value.half().float()
         return value.float()
-
-
-def _references(op: Operation) -> Iterator[Ref]:
-    for value in op.inputs.values():
-        for item in value if isinstance(value, tuple) else (value,):
-            if isinstance(item, Ref):
-                yield item
-
-
-Arguments = dict[str, Any]
-Kind = Callable[[Interpreter, Operation, Arguments], Tensor]
-
-
-# -- quantization -------------------------------------------------------------------------------
-
-
-def _quantize(run: Interpreter, op: Operation, a: Arguments) -> Tensor:
-    x, scale = a["input"], a["scale"]
-    low, high = _RANGES[op.dtype]
-    steps = x * (1 / scale) if run.rounding == "reciprocal" else x / scale
-    return (steps.round() + _zero_point(a)).clamp(low, high)
-
-
-def _dequantize(run: Interpreter, op: Operation, a: Arguments) -> Tensor:
-    grid = _Grid(a["input"] - _zero_point(a), a["scale"])
-    run._grids[op.name] = grid
-    return grid.centred * grid.scale
-
-
-def _zero_point(a: Arguments) -> int:
-    return 0 if a.get("zero_point") is None else int(np.asarray(a["zero_point"]))
-
-
-def _constant_affine(run: Interpreter, op: Operation, a: Arguments) -> Tensor:
-    data = np.asarray(a["quantized_data"], np.float32)
-    shape = [1] * data.ndim
-    shape[int(a["axis"])] = -1
-    zero_point = np.asarray(a.get("zero_point", 0), np.float32)
-    return _constant(run, op, data - zero_point.reshape(shape), a["scale"].reshape(shape))
-
-
-def _constant_blockwise(run: Interpreter, op: Operation, a: Arguments) -> Tensor:
-    data, scale = np.asarray(a["data"], np.float32), a["scale"]
-    if any(blocks not in (1, size) for blocks, size in zip(scale.shape, data.shape)):
-        raise InputError(f"{op.name}: scales of blocks are not supported, only of channels")
-    offset = a.get("offset")
-    return _constant(run, op, data - (0 if offset is None else np.asarray(offset)), scale)
-
-
-def _constant(run: Interpreter, op: Operation, centred: np.ndarray, scale: Tensor) -> Tensor:
-    run._grids[op.name] = _Grid(torch.from_numpy(centred), scale)
-    return run._grids[op.name].centred * scale
-
-
-# -- convolutions -------------------------------------------------------------------------------
-
-
-def _weighted(run: Interpreter, op: Operation, a: Arguments) -> Tensor:
-    bias = a.get("bias")
-    if bias is None:
-        bias = torch.zeros(a["weight"].shape[0])
-    function = _linear if op.kind == "linear" else _convolution
-    data, weight = (_grid_of(run, op, name) for name in ("x", "weight"))
-    if run.stored_float16 or data is None or weight is None:
-        return function(a["x"], a["weight"], bias, a)
-    return _on_integers(function, data, weight, bias, a)
-
-
-def _grid_of(run: Interpreter, op: Operation, argument: str) -> _Grid | None:
-    value = op.inputs.get(argument)
-    return run._grids.get(value.name) if isinstance(value, Ref) else None
-
-
-def _on_integers(
-    function: Callable[..., Tensor], data: _Grid, weight: _Grid, bias: Tensor, a: Arguments
-) -> Tensor:
-    """The exact result, rounded once to float32.
-
-    A float32 bias that is the nearest one to a multiple of the scales' product stands for that
-    multiple: so the program defines it, and so INT8 hardware adds it. Any other is taken as it is.
-    """
-    step = (data.scale.double() * weight.scale.double()).flatten()
-    units = bias.double() / step
-    rounded = units.round()
-    on_grid = bool(((rounded * step).float() == bias).all())
-    units = rounded if on_grid else units
-    largest = weight.centred.abs().flatten(1).sum(1).double() * 256 + units.abs()
-    exact = torch.float32 if on_grid and float(largest.max()) < EXACT_FLOAT32 else torch.float64
-    total = function(data.centred.to(exact), weight.centred.to(exact), units.to(exact), a)
-    per_channel = (1, -1) + (1,) * (total.ndim - 2)
-    return total.mul_(step.to(exact).view(per_channel)).float()
-
-
-def _linear(x: Tensor, weight: Tensor, bias: Tensor, a: Arguments) -> Tensor:
-    return functional.linear(x, weight, bias)
-
-
-def _convolution(x: Tensor, weight: Tensor, bias: Tensor, a: Arguments) -> Tensor:
-    pad_type = a.get("pad_type", "valid")
-    if pad_type not in ("custom", "valid") or weight.ndim != 4:
-        raise InputError(f"a {weight.ndim - 2}-d convolution padded {pad_type!r} is not supported")
-    top, bottom, left, right = (int(n) for n in a["pad"]) if pad_type == "custom" else (0,) * 4
-    if (top, left) != (bottom, right):
-        raise InputError("a convolution padded differently on two sides is not supported")
-    strides, dilations = (
-        tuple(int(n) for n in a.get(name, (1, 1))) for name in ("strides", "dilations")
-    )
-    groups = int(a.get("groups", 1))
-    return functional.conv2d(x, weight, bias, strides, (top, left), dilations, groups)
-
-
-# -- the others ---------------------------------------------------------------------------------
-
-
-def _function(real: Callable[[Tensor], Tensor]) -> Kind:
-    """A function of one value; of an int8 one, a table of its steps."""
-
-    def kind(run: Interpreter, op: Operation, a: Arguments) -> Tensor:
-        grid = _grid_of(run, op, "x")
-        if grid is None:
-            return real(a["x"].double()).float()
-        steps = torch.arange(-256, 256)  # whatever the zero-point is
-        values = run._store(steps * grid.scale, op.dtype)  # it reads the type that it writes
-        table = real(values.double()).float()
-        index = (grid.centred + 256).to(torch.int32).flatten()
-        return table.index_select(0, index).view(grid.centred.shape)
-
-    return kind
-
-
-def _gelu(run: Interpreter, op: Operation, a: Arguments) -> Tensor:
-    approximate = {"EXACT": "none", "TANH_APPROXIMATION": "tanh"}.get(a.get("mode", "EXACT"))
-    if approximate is None:
-        raise InputError(f"{op.name}: GELU in mode {a['mode']} is not supported")
-    return _function(lambda x: functional.gelu(x, approximate=approximate))(run, op, a)
-
-
-def _thresholded_relu(run: Interpreter, op: Operation, a: Arguments) -> Tensor:
-    alpha = float(a["alpha"])
-    return _function(lambda x: x.where(x >= alpha, 0))(run, op, a)
-
-
-def _sigmoid_hard(run: Interpreter, op: Operation, a: Arguments) -> Tensor:
-    alpha, beta = float(a["alpha"]), float(a["beta"])
-    return _function(lambda x: (alpha * x + beta).clamp(0, 1))(run, op, a)
-
-
-def _mean(run: Interpreter, op: Operation, a: Arguments) -> Tensor:
-    axes = tuple(int(axis) for axis in a["axes"])
-    return a["x"].mean(axes, keepdim=bool(a.get("keep_dims", False)), dtype=torch.float64).float()
-
-
-def _reshape(run: Interpreter, op: Operation, a: Arguments) -> Tensor:
-    # Packages are made for one image; the first dimension is the batch's throughout.
-    return a["x"].reshape(len(a["x"]), *(int(size) for size in a["shape"][1:]))
-
-
-def _classify(run: Interpreter, op: Operation, a: Arguments) -> Tensor:
-    return a["probabilities"]
-
-
-_KINDS: dict[str, Kind] = {
-    "quantize": _quantize,
-    "dequantize": _dequantize,
-    "constexpr_affine_dequantize": _constant_affine,
-    "constexpr_blockwise_shift_scale": _constant_blockwise,
-    "conv": _weighted,
-    "linear": _weighted,
-    "gelu": _gelu,
-    "sigmoid": _function(torch.sigmoid),
-    "sigmoid_hard": _sigmoid_hard,
-    "thresholded_relu": _thresholded_relu,
-    "relu": lambda run, op, a: a["x"].relu(),
-    "add": lambda run, op, a: a["x"] + a["y"],
-    "mul": lambda run, op, a: a["x"] * a["y"],
-    "reduce_mean": _mean,
-    "reshape": _reshape,
-    "softmax": lambda run, op, a: a["x"].softmax(int(a["axis"])),
-    "cast": lambda run, op, a: a["x"],
-    "classify": _classify,
-}
-"""What a RepViT needs, and no more."""

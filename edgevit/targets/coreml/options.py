@@ -11,7 +11,7 @@ from edgevit.options import check, option
 FloatType = Literal["float16", "float32"]
 ARITHMETIC: tuple[FloatType, ...] = get_args(FloatType)
 
-Rounding = Literal["division", "reciprocal"]
+Rounding = Literal["division", "reciprocal", "fused"]
 ROUNDING: tuple[Rounding, ...] = get_args(Rounding)
 
 
@@ -61,8 +61,8 @@ class CoremlRunOptions:
     )
     rounding: Rounding = option(
         "division",
-        "How the reference interpreter divides by a scale: exactly, or by multiplying with the "
-        "scale's reciprocal.",
+        "How the reference interpreter divides by a scale: exactly; by multiplying with the "
+        "scale's reciprocal; or, fused, that and a convolution with its quantize in one rounding.",
     )
 
     def __post_init__(self) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -10,46 +10,56 @@ from edgevit.errors import InputError
 from edgevit.ops import INT8_MIN
 from edgevit.program import Program
 from edgevit.targets.artifact import Artifact
-from edgevit.targets.coreml.lower import INPUT_NAME
-from edgevit.targets.coreml.options import CoremlRunOptions
+from edgevit.targets.base import Target, float_form, require_folder
+from edgevit.targets.coreml.options import CoremlOptions, CoremlRunOptions
 from edgevit.targets.coreml.package import MilProgram, read_package
 
 CHUNK_IMAGES = 32
 
 
 class CoremlRunner:
-    """Raises InputError for a package of other software, a newer one, and unknown options."""
+    """Raises InputError for a package of other software, and for a newer one."""
 
     def __init__(
         self,
         artifact: Artifact,
-        arithmetic: str | None = CoremlRunOptions.arithmetic,
-        rounding: str = CoremlRunOptions.rounding,
+        options: CoremlRunOptions,
+        target: Target[CoremlOptions, CoremlRunOptions],
     ) -> None:
-        """arithmetic  None: what the package was compiled to compute in"""
+        """target  audits the package before its tensors are told apart"""
         from edgevit.targets.coreml.interpreter import Interpreter
 
-        if not isinstance(artifact.data, Mapping):
-            raise InputError(f"{artifact.path} is a file; a Core ML package is a folder")
-        options = artifact.manifest.options
+        compiled = artifact.manifest.options
+        arithmetic = options.arithmetic or compiled.get("compute_precision", "float16")
         try:
-            self.package: MilProgram = read_package(artifact.data)
-            arithmetic = arithmetic or options.get("compute_precision", "float16")
-            self._interpreter = Interpreter(self.package, arithmetic, rounding)
+            self._data = require_folder(artifact.data, "Core ML")
+            self.package: MilProgram = read_package(self._data)
+            self._interpreter = Interpreter(self.package, arithmetic, options.rounding)
         except InputError as error:
             raise InputError(f"{artifact.path}: {error}") from error
-        self.engine = f"reference interpreter, {arithmetic}, {rounding}"
-        self.probabilities = options.get("output_type") == "classifier"
+        self.engine = f"reference interpreter, {arithmetic}, {options.rounding}"
+        self.probabilities = compiled.get("output_type") == "classifier"
         self._table = artifact.manifest.table()
+        self._outputs = [output.name for output in artifact.manifest.outputs]
+        self._target = target
+        self._held: tuple[Program, dict[str, str]] | None = None
 
     def scores(self, pixels: np.ndarray) -> np.ndarray:
         """Logits, or a classifier's probabilities: uint8 (N, H, W, 3) to float32 (N, classes)."""
-        result = self.package.results[0]
+        return next(iter(self.outputs(pixels).values()))
+
+    def outputs(self, pixels: np.ndarray) -> dict[str, np.ndarray]:
+        """Every output by its name in the manifest, float32 (N, ...)."""
         chunks = [
-            self._interpreter(self._input(pixels[start : start + CHUNK_IMAGES]))[result].numpy()
+            self._interpreter(self._input(pixels[start : start + CHUNK_IMAGES]))
             for start in range(0, len(pixels), CHUNK_IMAGES)
         ]
-        return np.concatenate(chunks)
+        # A classifier's first result is `classify` itself, which stands for its probabilities.
+        results = dict(zip(self._outputs, self.package.results, strict=False))
+        return {
+            name: np.concatenate([chunk[result].numpy() for chunk in chunks])
+            for name, result in results.items()
+        }
 
     def tensors(self, pixels: np.ndarray, program: Program) -> Iterator[tuple[str, np.ndarray]]:
         """Every tensor of the program that the package holds, by canonical name.
@@ -57,18 +67,27 @@ class CoremlRunner:
         int8 where the package quantizes it, float32 in a float package. Raises EdgevitError when
         the package is not one of this program.
         """
-        from edgevit.targets.coreml.audit import audit
-
         names: dict[str, list[str]] = {}
-        for name, variable in audit(self.package, program).tensors.items():
+        for name, variable in self._variables(program).items():
             names.setdefault(variable, []).append(name)
         dtypes = {op.name: op.dtype for op in self.package.operations}
         inputs = self._input(pixels)
-        for name in names.pop(INPUT_NAME, ()):
+        for name in names.pop(self.package.input.name, ()):
             yield name, inputs.numpy()
         for variable, value in self._interpreter.values(inputs):
             for name in names.get(variable, ()):
                 yield name, _as_int8(value.numpy(), dtypes[variable])
+
+    def _variables(self, program: Program) -> dict[str, str]:
+        """Canonical name of a tensor with a quantizer of its own -> the variable that holds it."""
+        if self._held is None or self._held[0] is not program:
+            reading, _ = self._target.audit(self._data, program)
+            owners, graph = program.graph().owners(), program.graph()
+            graph = graph if reading.quantizers else float_form(graph)
+            spelled = self._target.spelling(graph)
+            places = {name: spelled(name) for name in graph.tensors() if name in owners}
+            self._held = program, {name: reading.tensors[own] for name, own in places.items()}
+        return self._held[1]
 
     def _input(self, pixels: np.ndarray):
         import torch

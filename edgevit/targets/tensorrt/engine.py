@@ -19,7 +19,8 @@ def engine_bytes(program: Program) -> bytes:
     import torch
 
     try:
-        import torch_tensorrt
+        # It installs beside a GPU's TensorRT alone.
+        import torch_tensorrt  # pyright: ignore[reportMissingImports]
     except (ImportError, OSError, RuntimeError) as error:
         raise ToolMissing(
             f"--engine needs torch-tensorrt with its TensorRT, on the machine with the GPU "

@@ -209,7 +209,7 @@ class _Writer:
 
 
 def _conv(writer: _Writer, node: Conv2d) -> str:
-    dilation = {} if node.dilation == (1, 1) else {"dilations": node.dilation}
+    dilation: dict[str, Any] = {} if node.dilation == (1, 1) else {"dilations": node.dilation}
     return writer.weighted(
         node,
         "Conv",
@@ -243,7 +243,8 @@ def _simple(kind: str, **attributes: Any) -> Callable[[_Writer, Any], str]:
 
 
 def _clamp(writer: _Writer, node: Relu | Relu6) -> str:
-    return writer.clamp(type(node), *writer.read(node), node.name)
+    (value,) = writer.read(node)
+    return writer.clamp(type(node), value, node.name)
 
 
 def _mean(writer: _Writer, node: Mean) -> str:
@@ -253,7 +254,7 @@ def _mean(writer: _Writer, node: Mean) -> str:
 
 def _pool(kind: str) -> Callable[[_Writer, Any], str]:
     def emit(writer: _Writer, node: MaxPool2d | AvgPool2d) -> str:
-        pads = {"pads": (*node.padding, *node.padding)} if any(node.padding) else {}
+        pads: dict[str, Any] = {"pads": (*node.padding, *node.padding)} if any(node.padding) else {}
         return writer.node(
             kind,
             writer.read(node),

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from edgevit.graph import Graph, float_graph
+from edgevit.graph import Graph
 from edgevit.ops import INT8_MIN, Quantizer, Softmax
 from edgevit.program import Program
+from edgevit.targets.base import float_form
 from edgevit.targets.tflite.emit import EMITTERS, reshape, shape_constant
 from edgevit.targets.tflite.emitter import Emitter, nhwc
 from edgevit.targets.tflite.metadata import (
@@ -36,7 +37,7 @@ def tflite_bytes(program: Program, options: TfliteOptions) -> bytes:
     """
     quantized, info = program.graph(), program.info
     floating = options.precision == "float32"
-    graph = float_graph(quantized) if floating else quantized
+    graph = float_form(quantized) if floating else quantized
     emitter = Emitter(graph)
     source = _input(emitter, program, options.io)
     emitter.run(EMITTERS)

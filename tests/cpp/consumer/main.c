@@ -4,9 +4,9 @@
 
 #include <stdio.h>
 
-int main(int argc, char **argv) {
+int main(int argc, char** argv) {
     static uint8_t pixels[48 * 64 * 4];
-    edgevit_session *session = NULL;
+    edgevit_session* session = NULL;
     edgevit_result best[3];
     edgevit_options options;
     edgevit_error error;

@@ -199,8 +199,7 @@ class Graph:
     def _weight_after(self, node: onnx.NodeProto, op: str) -> Weight | None:
         if op == DEQUANTIZE:
             rank = self.rank(node.input[0])
-            known = rank is not None and rank <= MAX_RANK
-            axes = tuple(range(rank)) if known else None
+            axes = tuple(range(rank)) if rank is not None and rank <= MAX_RANK else None
             return Weight(node, axes) if node.input[0] in self.constant else None
         weight = self.weight.get(node.input[0]) if node.input else None
         if weight is None or op not in {"Identity", "Cast", "Transpose"}:
@@ -272,14 +271,16 @@ def _array(tensor: onnx.TensorProto | np.ndarray | None, casts: list[int]) -> np
     if tensor is None:
         return None
     try:
-        if not isinstance(tensor, np.ndarray):
-            if math.prod(tensor.dims) > MAX_SCALES:
-                return None
-            tensor = onnx.numpy_helper.to_array(tensor)
+        if isinstance(tensor, np.ndarray):
+            values = tensor
+        elif math.prod(tensor.dims) > MAX_SCALES:
+            return None
+        else:
+            values = onnx.numpy_helper.to_array(tensor)
         with np.errstate(over="ignore", invalid="ignore"):
             for to in reversed(casts):
-                tensor = tensor.astype(onnx.helper.tensor_dtype_to_np_dtype(to))
+                values = values.astype(onnx.helper.tensor_dtype_to_np_dtype(to))
     # Values that are damaged (too few, of no known type) are no values.
     except (ValueError, TypeError, KeyError, OverflowError):
         return None
-    return tensor
+    return values

@@ -48,7 +48,8 @@ def check_parameters(graph: Graph) -> Found:
 
 def _check_scale(graph: Graph, node: onnx.NodeProto) -> Found:
     name = node.input[1]
-    if (kind := graph.types.get(name)) not in {None, *_TAKEN}:
+    kind = graph.types.get(name)
+    if kind is not None and kind not in _TAKEN:
         yield "TRT014", node, f"scale {name} is {_type_name(kind)}"
         return
     scale = graph.value(name)
@@ -71,7 +72,7 @@ def _check_scale(graph: Graph, node: onnx.NodeProto) -> Found:
 def _check_zero_point(graph: Graph, node: onnx.NodeProto) -> Found:
     name = node.input[2] if len(node.input) > 2 else ""
     kind = graph.quantized_type(node)
-    if kind not in {None, INT8}:
+    if kind is not None and kind != INT8:
         how = f"zero-point {name}" if name else "no zero-point and no output_dtype"
         yield "TRT004", node, f"{_type_name(kind)} ({how})"
     if not name:
@@ -132,7 +133,8 @@ def _check_axis(graph: Graph, node: onnx.NodeProto, wanted: int, op: str) -> Fou
 def check_float_types(graph: Graph) -> Found:
     """Operators that ONNX and a strongly typed network want in one float type."""
     for node in graph.of(*_ONE_TYPE):
-        kinds = {graph.types.get(name) for name in node.input if name} & (_TAKEN | {DOUBLE})
+        known = {graph.types[name] for name in node.input if name and name in graph.types}
+        kinds = known & (_TAKEN | {DOUBLE})
         if len(kinds) > 1:
             names = " and ".join(sorted(_type_name(kind) for kind in kinds))
             yield "TRT015", node, f"{graph.op(node)} reads {names}"

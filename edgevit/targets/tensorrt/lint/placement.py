@@ -103,7 +103,7 @@ def check_all_is_seen(graph: Graph) -> Found:
 def _weighted_before(graph: Graph, name: str) -> str:
     """The weighted operator that a tensor comes from, a bias Add between or not; "" for none."""
     node = graph.source.get(name)
-    if graph.op(node) == "Add":
+    if node is not None and graph.op(node) == "Add":
         rest = [each for each in node.input if each not in graph.constant]
         node = graph.source.get(rest[0]) if len(rest) == 1 else None
     return graph.op(node) if graph.op(node) in _WEIGHTED else ""
@@ -131,7 +131,9 @@ def _blocking_quantizer(graph: Graph, name: str) -> onnx.NodeProto | None:
     convolution and its shortcut share.
     """
     dequantize = graph.dequantizer(name)
-    quantize = graph.quantizer(dequantize) if dequantize is not None else None
+    if dequantize is None:
+        return None
+    quantize = graph.quantizer(dequantize)
     if quantize is None or graph.source_op(quantize.input[0]) not in _CONVOLUTIONS:
         return None
     for tensor in (quantize.input[0], dequantize.input[0], name):

@@ -38,13 +38,15 @@ def read_model(model: onnx.ModelProto | bytes | str | os.PathLike[str]) -> onnx.
     from google.protobuf.message import DecodeError, EncodeError
 
     name = str(model) if isinstance(model, str | os.PathLike) else "the model"
-    if isinstance(model, onnx.ModelProto):
+    if isinstance(model, bytes):
+        data = model
+    elif isinstance(model, str | os.PathLike):
+        data = _read_file(Path(model))
+    else:
         try:
             data = model.SerializeToString()
         except (EncodeError, ValueError) as error:
             raise InputError(f"{name} cannot be serialized: {error}") from error
-    else:
-        data = model if isinstance(model, bytes) else _read_file(Path(model))
     if len(data) > MAX_BYTES:
         raise InputError(f"{name} is larger than {MAX_BYTES} bytes, too large for an ONNX file")
     try:
@@ -119,9 +121,11 @@ def _parts(model: onnx.ModelProto) -> Iterator[onnx.GraphProto | onnx.FunctionPr
 
 
 def _tensors(part: onnx.GraphProto | onnx.FunctionProto) -> Iterator[onnx.TensorProto]:
+    from onnx import FunctionProto
+
     sparse = []
     # A function has nodes alone.
-    if hasattr(part, "initializer"):
+    if not isinstance(part, FunctionProto):
         yield from part.initializer
         sparse.extend(part.sparse_initializer)
     for node in part.node:

@@ -9,6 +9,7 @@ like), so that a layer has the same name in Xcode's performance report as in par
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,9 +17,33 @@ import numpy as np
 from edgevit.data.images import Preprocessing
 from edgevit.errors import EdgevitError, InputError
 from edgevit.graph import Graph, float_graph
-from edgevit.ops import Quantizer
+from edgevit.ops import (
+    Add,
+    AvgPool2d,
+    Concat,
+    Conv2d,
+    ConvTranspose2d,
+    Flatten,
+    Gelu,
+    HardSigmoid,
+    HardSwish,
+    Linear,
+    MaxPool2d,
+    Mean,
+    Mul,
+    Node,
+    Pad,
+    Quantizer,
+    Relu,
+    Relu6,
+    Resize,
+    Sigmoid,
+    Slice,
+    Softmax,
+)
 from edgevit.program import Program
 from edgevit.targets.coreml.options import CoremlOptions
+from edgevit.targets.coreml.save import package_files
 from edgevit.targets.coreml.toolkit import coremltools, quiet
 from edgevit.targets.pixels import quantized, quantized_pixels
 
@@ -27,12 +52,6 @@ if TYPE_CHECKING:
 
 INPUT_NAME, LOGITS_NAME = "image", "logits"
 LABEL_NAME, PROBABILITIES_NAME = "classLabel", "classLabel_probs"
-KNOWN_OPS = (
-    "conv2d", "linear", "add", "mul", "gelu", "hard_swish", "relu", "sigmoid", "mean", "flatten",
-)  # fmt: skip
-SPEC_VERSIONS = {"iOS16": 7, "iOS17": 8, "iOS18": 9}
-"""The specification version that each deployment target writes (coremltools' own numbers)."""
-
 _PASSES = (
     "update_output_dtypes", "noop_elimination", "int_op_canonicalization",
     "nullify_redundant_quantization_zero_point", "dequantize_to_constexpr", "const_elimination",
@@ -46,17 +65,26 @@ residual adds (distributive_quantized_binary_op_scale_normalization), another ma
 the normalisation, whose epsilon changes the values; the rest find nothing."""
 
 
-def convert(program: Program, options: CoremlOptions) -> Any:
-    """The coremltools model of a program, not yet audited or saved.
+def write_package(program: Program, options: CoremlOptions) -> dict[str, bytes]:
+    """The files of a program's .mlpackage. Raises what `convert` does."""
+    return package_files(convert(program, options), program.sha256, program.info)
 
-    Raises InputError naming an operation that this lowering does not know or a tensor without a
-    quantizer; EdgevitError when torch.export changed the operations; ToolMissing.
+
+def convert(program: Program, options: CoremlOptions) -> Any:
+    """The coremltools model of a program, not saved.
+
+    Raises InputError naming an operation that Core ML cannot hold or a tensor without a quantizer;
+    EdgevitError when torch.export changed the operations; ToolMissing.
     """
     graph = program.graph()
     for node in graph.nodes:
-        if node.kind not in KNOWN_OPS:
+        hindrance = HINDRANCES.get(type(node))
+        if hindrance is None:
             raise InputError(f"{node.name}: the Core ML target does not know {node.kind!r}")
+        if why := hindrance(node, graph):
+            raise InputError(f"{node.name}: {why}")
     graph.activations()  # names a tensor without a quantizer
+    _check_outputs(program, options)
     if options.precision == "float16":
         graph = float_graph(graph)
     ct = coremltools()
@@ -66,7 +94,7 @@ def convert(program: Program, options: CoremlOptions) -> Any:
             exported,
             inputs=[_input_type(graph, options)],
             outputs=None if options.output_type == "classifier" else [
-                ct.TensorType(LOGITS_NAME, dtype=np.float32)
+                ct.TensorType(name, dtype=np.float32) for name in output_names(graph).values()
             ],
             classifier_config=ct.ClassifierConfig(list(program.info.labels), LABEL_NAME)
             if options.output_type == "classifier" else None,
@@ -76,6 +104,71 @@ def convert(program: Program, options: CoremlOptions) -> Any:
             skip_model_load=True,
         )  # fmt: skip
     return model
+
+
+def output_names(graph: Graph) -> dict[str, str]:
+    """The graph's outputs -> their names in the package: "logits", or NAME_output of several."""
+    if len(graph.outputs) == 1:
+        return {graph.outputs[0]: LOGITS_NAME}
+    return {name: f"{name.replace('.', '_')}_output" for name in graph.outputs}
+
+
+def _check_outputs(program: Program, options: CoremlOptions) -> None:
+    graph = program.graph()
+    if len(set(output_names(graph).values())) < len(graph.outputs):
+        raise InputError(
+            f"outputs {', '.join(graph.outputs)}: Core ML would name two of them alike"
+        )
+    if options.output_type == "logits":
+        return
+    shapes = [graph.shape(name) for name in graph.outputs]
+    if shapes != [(1, len(program.info.labels))]:
+        raise InputError(
+            f"{graph.outputs[0]}: a Core ML classifier has one output with a score for each of its "
+            f"{len(program.info.labels)} labels, not {shapes}; compile with --output-type logits"
+        )
+    if isinstance(graph.node(graph.outputs[0]), Softmax):
+        raise InputError(
+            f"{graph.outputs[0]}: the net ends in a softmax, and a Core ML classifier adds one of "
+            "its own; compile with --output-type logits"
+        )
+
+
+# -- what Core ML cannot hold -------------------------------------------------------------------
+
+Hindrance = Callable[[Any, Graph], str | None]
+
+
+def _none(node: Node, graph: Graph) -> None:
+    return None
+
+
+def _identity(node: Node, graph: Graph) -> str | None:
+    """coremltools leaves such operations out, and what it leaves out cannot be compared."""
+    (source,) = set(node.inputs) if len(set(node.inputs)) == 1 else (None,)
+    if source is None or graph.shape(source) != graph.shape(node.name):
+        return None
+    return f"this {node.kind} changes nothing, and Core ML has no such operation; leave it out"
+
+
+def _transposed(node: ConvTranspose2d, graph: Graph) -> str | None:
+    if all(rest <= side for rest, side in zip(node.output_padding, node.padding, strict=True)):
+        return None
+    return (
+        f"Core ML has no transposed convolution with output_padding {node.output_padding} over its "
+        f"padding {node.padding}"
+    )
+
+
+HINDRANCES: dict[type[Node], Hindrance] = {
+    **dict.fromkeys((Conv2d, Linear, Add, Mul, Gelu, HardSwish, Relu, Relu6, Sigmoid), _none),
+    **dict.fromkeys((HardSigmoid, Mean, AvgPool2d, MaxPool2d, Softmax, Resize), _none),
+    **dict.fromkeys((Flatten, Concat, Slice, Pad), _identity),
+    ConvTranspose2d: _transposed,
+}
+"""What keeps an operation out of a package, of every operation that the target knows.
+
+coremltools turns the calls of `Node.compute` into MIL; nothing is emitted here by hand."""
 
 
 def _compute_precision(options: CoremlOptions) -> Any:
@@ -199,5 +292,6 @@ def _rename(exported: Any, net: torch.fx.GraphModule, before: tuple[str, ...]) -
     names = [*before, *(node.name for node in written)]
     for name, node in zip(names, traced, strict=True):
         node._rename(name)
-    for spec in exported.graph_signature.output_specs:
-        spec.arg.name = next(iter(exported.graph.output_node().args[0])).name
+    (results,) = exported.graph.output_node().args
+    for spec, made in zip(exported.graph_signature.output_specs, results, strict=True):
+        spec.arg.name = made.name

@@ -1,0 +1,68 @@
+"""Program files of version 1: two that the code of commit 7b8d4bd wrote, and a writer of more.
+
+tests/data/version1-PROFILE-ACTIVATION.evq.xz is what that commit's `make_program(profile=…,
+activation=…).to_bytes()` of tests/programs.py gave, compressed here alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import lzma
+import zipfile
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from edgevit.program import Program
+from edgevit.program.v1.evq import tensor_table
+
+DATA = Path(__file__).parent.parent / "data"
+REAL = (("portable", "gelu"), ("asymmetric", "hard-swish"))
+Members = dict[str, bytes]
+
+
+@cache
+def real(profile: str = "portable", activation: str = "gelu") -> bytes:
+    """A file that edgevit wrote when version 1 was the newest."""
+    path = DATA / f"version1-{profile}-{activation}.evq.xz"
+    return lzma.decompress(path.read_bytes())
+
+
+def written(program: Program) -> bytes:
+    """The version 1 file of a program that version 1 could hold."""
+    members = {"program.pt2": program.export("pt2")}
+    if program.reference is not None:
+        members["reference.safetensors"] = program.reference.to_bytes()
+    manifest = {
+        "format": "edgevit-program",
+        "schema_version": 1,
+        **program.info.to_json(),
+        "tensors": tensor_table(program.graph()),
+        "members": {name: hashlib.sha256(data).hexdigest() for name, data in members.items()},
+    }
+    return pack({"evq.json": json.dumps(manifest, indent=1).encode(), **members})
+
+
+def unpack(data: bytes) -> Members:
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        return {name: archive.read(name) for name in archive.namelist()}
+
+
+def pack(members: Members, compression: int = zipfile.ZIP_STORED) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", compression) as archive:
+        for name, data in members.items():
+            archive.writestr(name, data)
+    return buffer.getvalue()
+
+
+def repacked(members: Members, change: Any = None) -> bytes:
+    """The .evq file of its members, with evq.json changed and its checksums right."""
+    manifest = json.loads(members["evq.json"])
+    for name in set(manifest["members"]) & set(members):
+        manifest["members"][name] = hashlib.sha256(members[name]).hexdigest()
+    if change is not None:
+        change(manifest)
+    return pack(members | {"evq.json": json.dumps(manifest).encode()})
