@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from edgevit.targets.tflite.baseline import write_float_artifact
 from safetensors.numpy import load_file
 
 from edgevit.data.images import ImageSet, Preprocessing
