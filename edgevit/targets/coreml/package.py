@@ -136,7 +136,7 @@ def _parse_spec(data: bytes) -> Any:
     from coremltools import proto
     from google.protobuf.message import DecodeError
 
-    spec = proto.Model_pb2.Model()
+    spec: Any = proto.Model_pb2.Model()
     try:
         spec.ParseFromString(data)
     except DecodeError as error:

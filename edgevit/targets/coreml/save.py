@@ -35,7 +35,7 @@ def package_files(model: Any, program_sha256: str, info: ProgramInfo) -> dict[st
     coremltools()
     from coremltools import proto
 
-    spec = proto.Model_pb2.Model()
+    spec: Any = proto.Model_pb2.Model()
     spec.ParseFromString(files[SPEC_NAME])
     _number_constants(spec)
     return {

@@ -8,6 +8,7 @@ import sys
 import warnings
 from collections.abc import Iterator
 from types import ModuleType
+from typing import Any
 
 from edgevit.errors import ToolMissing
 
@@ -20,7 +21,8 @@ def coremltools() -> ModuleType:
     if "coremltools" in sys.modules:
         return sys.modules["coremltools"]
     hidden = [name for name in _UNUSED if name not in sys.modules]
-    sys.modules.update(dict.fromkeys(hidden))  # None: an import of it raises ImportError
+    modules: dict[str, Any] = sys.modules
+    modules.update(dict.fromkeys(hidden))  # None: an import of it raises ImportError
     try:
         with quiet():
             import coremltools as package
