@@ -67,9 +67,13 @@ def test_a_net_of_another_family_goes_all_the_way(name: str, tmp_path: Path) -> 
     assert _alike(expected, floats) > 0.5
     for target in target_names():
         artifact = program.compile(target, tmp_path / target)
-        assert artifact.manifest["audit"]["exact"]
+        assert artifact.manifest.audit.exact
         found = load_target(target).open_runner(load_artifact(tmp_path / target)).scores(pixels)
-        if target == "tflite":
+        # LiteRT's HARD_SWISH rounds in its own way, as the target says; all else is exact.
+        rounding = {type(n) for n in program.graph().nodes} & set(
+            load_target(target).tolerance_steps
+        )
+        if target == "tflite" and not rounding:
             assert np.array_equal(found, expected)
         # TensorRT leaves pairs out and Core ML computes in float16: they round elsewhere.
         assert _alike(found, expected) > 0.5, target
