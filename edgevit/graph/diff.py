@@ -77,6 +77,7 @@ class _Comparison:
     ) -> None:
         self.expected, self.found, self.quantizers = expected, found, quantizers
         self.dropped, self.stored, self.spelled = dropped, stored, spelled
+        self.names = {spelled(name): name for name in expected.tensors()}
 
     def run(self) -> Equal:
         expected, found = self.expected, self.found
@@ -94,7 +95,9 @@ class _Comparison:
             raise differs(extra.name, f"{extra.kind} is not part of the program")
         outputs = tuple(self.spelled(name) for name in expected.outputs)
         if found.outputs != outputs:
-            raise differs(expected.outputs[0], f"the outputs are {found.outputs}, not {outputs}")
+            have = tuple(self.names.get(name, name) for name in found.outputs)
+            what = f"the outputs are {have}, not {expected.outputs}"
+            raise differs(expected.outputs[0], what)
         activations = self._quantizers()
         quantized = [node for node in expected.weighted() if isinstance(node.weights, Int8Weights)]
         return Equal(activations, sum(node.channels for node in quantized))
@@ -106,7 +109,9 @@ class _Comparison:
         if found.inputs != inputs:
             pairs = zip(found.inputs, inputs, strict=False)
             wrong = next((have for have, want in pairs if have != want), node.name)
-            raise differs(wrong, f"{node.kind} {node.name} reads {found.inputs}, program {inputs}")
+            reads = tuple(self.names.get(name, name) for name in found.inputs)
+            what = f"{node.kind} {node.name} reads {reads}, program {node.inputs}"
+            raise differs(self.names.get(wrong, wrong), what)
         for attribute in node.attribute_fields():
             name = attribute.name
             want, have = getattr(node, name), getattr(found, name)
@@ -159,9 +164,8 @@ class _Comparison:
             for name in self.quantizers:
                 raise differs(name, "it has a quantizer, in a float artifact")
             return 0
-        names = {self.spelled(name): name for name in expected.tensors()}
         for spelled, quantizer in self.quantizers.items():
-            name = names.get(spelled)
+            name = self.names.get(spelled)
             if name is None or expected.owner(name) in self.dropped:
                 raise differs(name or spelled, "it has a quantizer that should not be there")
             same_quantizer(name, quantizer, expected.quantizer(name))

@@ -62,9 +62,7 @@ def load_target(name: str) -> Target[Any, Any]:
     """The target of this name. InputError, listing what there is, for an unknown one."""
     if name not in target_names():
         raise InputError(f"target {name!r} is not one of {', '.join(target_names())}")
-    module = importlib.import_module(f"{__name__}.{name}")
-    # Until every target is converted, a module may stand for one.
-    return getattr(module, "TARGET", module)  # pyright: ignore[reportReturnType]
+    return importlib.import_module(f"{__name__}.{name}").TARGET
 
 
 def option_classes(kind: OptionKind = "Options") -> dict[str, type]:

@@ -83,6 +83,7 @@ class LiteRtBackend : public Backend {
         profiled.set_input(input);
         profiled.invoke();  // the first inference also packs weights
         std::vector<std::vector<Session::Event>> events;
+        events.reserve(static_cast<std::size_t>(runs));
         for (int i = 0; i < runs; ++i) {
             events.push_back(profiled.profiled_invoke());
         }

@@ -248,6 +248,7 @@ std::vector<Session::Event> Session::profiled_invoke() {
         check(api_.GetProfilerEvents(profiler, count, raw.data()), "reading profiled events");
     }
     std::vector<Event> events;
+    events.reserve(raw.size());
     for (const ProfiledEvent& event : raw) {
         events.push_back(
             {event.tag != nullptr ? event.tag : "", event.type, event.metadata1, event.elapsed_us});

@@ -47,7 +47,9 @@ def test_float32_fused_is_the_program_bit_for_bit(profile: str, input_type: str)
 def test_real_images_through_the_trained_net(embedded_checkpoint: Path, embedded_val: Path) -> None:
     """Fused, the package is the program; with a rounding more, values of its convolutions differ.
 
-    Measured on these images: LATER
+    Measured: of 59.8 million values, each operation on the program's own inputs, 15 differ
+    (reciprocal) or 10 (division), all of convolutions and by one step; carried on through the net
+    they change the logits of 4 of the 64 images, and no prediction.
     """
     images = real_images(embedded_val, 64, 64)
     program = trained_program(embedded_checkpoint, images, "portable")
@@ -58,19 +60,10 @@ def test_real_images_through_the_trained_net(embedded_checkpoint: Path, embedded
     for rounding in ("reciprocal", "division"):
         found = Interpreter(package, "float32", rounding)(images)["logits"]
         assert torch.equal(found.argmax(1), expected.argmax(1))
-        steps = differences(files, program, images, "float32", rounding).values()
-        assert max(each.max_steps for each in steps) <= 1
-        print(
-            rounding,
-            sum(e.differing for e in steps),
-            sum(e.values for e in steps),
-            (found != expected).any(1).sum(),
-            {
-                n: e
-                for n, e in differences(files, program, images, "float32", rounding).items()
-                if e.differing
-            },
-        )
+        assert int((found != expected).any(1).sum()) <= 8
+        off = differences(files, program, images, "float32", rounding).values()
+        assert max(each.max_steps for each in off) <= 1
+        assert sum(each.differing for each in off) <= 30
     rounded = Interpreter(package, "float16", "division")(images)["logits"]
     assert not torch.equal(rounded, expected)
     assert float((rounded.argmax(1) == expected.argmax(1)).float().mean()) >= 0.9

@@ -61,9 +61,13 @@ def test_every_operation_is_written_and_read() -> None:
 @pytest.mark.parametrize("label", forms())
 @pytest.mark.parametrize("profile", ["portable", "asymmetric"])
 def test_the_interpreter_computes_what_the_program_does(label: str, profile: str) -> None:
-    """On the program's own inputs. Measured over every form, 64 random images each, two profiles:
+    """On the program's own inputs.
 
-    MEASURED
+    Measured over every form (seed 0, portable, 64 random images each, 20 million values): fused,
+    nothing differs but hard_sigmoid, in one input value of 256 (2,772 of 131,072 results): MIL's
+    alpha is float32(1 / 6), which is above a sixth, and there the program has a tie. With a
+    rounding more, 3 of 8.2 million values of convolutions differ (reciprocal) or 1 (division), and
+    31 of 525,824 of sums (division). Every difference is of one step.
     """
     seed = LABELS.index(label) % 3
     program = operation_program(label, seed, profile)
@@ -79,6 +83,12 @@ def test_the_interpreter_computes_what_the_program_does(label: str, profile: str
 
 
 def test_float16_is_within_the_targets_tolerance() -> None:
+    """Float16 has 11 bits, and 8 of them go into the step's number.
+
+    Measured over every form (seed 1, asymmetric, 64 random images each): of convolutions 1.7 % of
+    the values differ, of averages 10 %, of sums 1.3 %, of the others 0.3 to 3.5 %; each by one
+    step. A value that is only moved is off its grid by 0.05 steps at most, as float16 holds it.
+    """
     for label in ("conv and relu6", "add", "hard_swish"):
         program = operation_program(label, 1)
         files = converted(program, CoremlOptions(input_type="tensor"))

@@ -135,7 +135,24 @@ def test_the_audit_sees_every_constant(label: str, name: str, constant: str) -> 
 
 def test_an_output_too_few_or_too_many_is_found() -> None:
     program = _two_outputs()
-    for outputs, name in ((slice(1), "n3.linear.vector"), (slice(1, 2), "n0.conv2d")):
+    for outputs, name in ((slice(1), "n3.linear.output"), (slice(1, 2), "n0.conv2d")):
         changed = rewired(lambda o, t: setattr(o[""], "outputs", o[""].outputs[outputs]), program)  # noqa: B023
         with pytest.raises(EdgevitError, match=f"scale audit: {name}: "):
             TARGET.audit(changed, program)
+
+
+def test_whatever_bytes_are_wrong_is_an_error_of_edgevits() -> None:
+    """Hostile files end in a message, not in a traceback; most bytes of a file mean something."""
+    random, found = np.random.default_rng(0), 0
+    for label in ("kept quantizers", "linear of maps", "conv_transpose 3/2", "hard_sigmoid"):
+        program = operation_program(label, 0)
+        data = tflite_bytes(program, "uint8")
+        for _ in range(60):
+            changed = bytearray(data)
+            for place in random.integers(0, len(data), 3):
+                changed[place] = int(random.integers(0, 256))
+            try:
+                TARGET.audit(bytes(changed), program)
+            except EdgevitError:
+                found += 1
+    assert found > 180

@@ -212,6 +212,16 @@ def test_outputs_of_any_rank_are_given_out(io: str, tmp_path: Path) -> None:
         assert np.allclose(values, wanted, rtol=1e-6, atol=1e-6), name
 
 
+def test_a_softmax_gives_probabilities(tmp_path: Path) -> None:
+    program = random_program(3, softmax=True)
+    manifest = TARGET.compile(program, tmp_path / "out")
+    assert [output.name for output in manifest.outputs] == ["probabilities"]
+    runner, pixels = TARGET.open_runner(load_artifact(tmp_path / "out")), seeded_pixels(3, 32)
+    assert runner.probabilities
+    expected = program.run(program.info.preprocessing.normalise(pixels)).numpy()
+    assert np.array_equal(runner.scores(pixels), expected)
+
+
 # -- what it cannot hold -----------------------------------------------------------------------
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from edgevit.errors import InputError
 from edgevit.files import write_tree
-from edgevit.targets.coreml.toolkit import coremltools, quiet
+from edgevit.targets.coreml.toolkit import coremltools, empty_spec, quiet
 
 SPEC_NAME = "Data/com.apple.CoreML/model.mlmodel"
 WEIGHTS_NAME = "Data/com.apple.CoreML/weights/weight.bin"
@@ -71,7 +71,12 @@ class Feature:
 
 @dataclass(frozen=True)
 class MilProgram:
-    """An ML Program as it was read from a package."""
+    """An ML Program as it was read from a package.
+
+    input           as the specification describes it
+    input_dtype, input_shape    as the program itself declares it
+    outputs, results    what the specification describes, and the variables that are given out
+    """
 
     operations: tuple[Operation, ...]
     input: Feature
@@ -80,6 +85,7 @@ class MilProgram:
     results: tuple[str, ...]
     spec_version: int
     metadata: Mapping[str, str] = field(default_factory=dict)
+    input_shape: tuple[int, ...] = ()
 
 
 def read_package(files: Mapping[str, bytes]) -> MilProgram:
@@ -126,11 +132,9 @@ def references(op: Operation) -> Iterator[Ref]:
 
 
 def _parse_spec(data: bytes) -> Any:
-    coremltools()
-    from coremltools import proto
     from google.protobuf.message import DecodeError
 
-    spec = proto.Model_pb2.Model()
+    spec = empty_spec()
     try:
         spec.ParseFromString(data)
     except DecodeError as error:
@@ -151,6 +155,7 @@ def _mil_program(spec: Any, loaded: Any) -> MilProgram:
         operations=operations,
         input=features[0],
         input_dtype=_dtype(source),
+        input_shape=_shape(source),
         outputs=tuple(_feature(feature) for feature in spec.description.output),
         results=tuple(var.name for var in main.outputs),
         spec_version=spec.specificationVersion,

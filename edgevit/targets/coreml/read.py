@@ -141,6 +141,9 @@ class Reader:
             self.pixels = np.tile(np.arange(256, dtype=np.float32), (3, 1))
         elif feature.kind != "multiArray float32" or len(shape) != 4:
             raise self.misread(INPUT, f"the package's input is {feature}")
+        if self.package.input_shape != shape:
+            made = self.package.input_shape
+            raise self.misread(INPUT, f"described as {feature}, while the program takes {made}")
         self.values[feature.name] = _Value(INPUT)
         self.shapes[INPUT], self.tensors[INPUT] = shape, feature.name
         return shape

@@ -12,7 +12,7 @@ from typing import Any
 from edgevit.errors import InputError
 from edgevit.files import read_tree
 from edgevit.program import ProgramInfo
-from edgevit.targets.coreml.toolkit import coremltools, quiet
+from edgevit.targets.coreml.toolkit import empty_spec, quiet
 
 MANIFEST_NAME = "Manifest.json"
 SPEC_NAME = "Data/com.apple.CoreML/model.mlmodel"
@@ -32,10 +32,7 @@ def package_files(model: Any, program_sha256: str, info: ProgramInfo) -> dict[st
         files = read_tree(path)
     if FILES - set(files):
         raise InputError(f"coremltools wrote {sorted(files)}, expected {sorted(FILES)}")
-    coremltools()
-    from coremltools import proto
-
-    spec = proto.Model_pb2.Model()
+    spec = empty_spec()
     spec.ParseFromString(files[SPEC_NAME])
     _number_constants(spec)
     return {

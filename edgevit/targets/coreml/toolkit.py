@@ -6,8 +6,9 @@ import contextlib
 import logging
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import ModuleType
+from typing import Any
 
 from edgevit.errors import ToolMissing
 
@@ -20,7 +21,8 @@ def coremltools() -> ModuleType:
     if "coremltools" in sys.modules:
         return sys.modules["coremltools"]
     hidden = [name for name in _UNUSED if name not in sys.modules]
-    sys.modules.update(dict.fromkeys(hidden))  # None: an import of it raises ImportError
+    modules: dict[str, Any] = sys.modules
+    modules.update(dict.fromkeys(hidden))  # None: an import of it raises ImportError
     try:
         with quiet():
             import coremltools as package
@@ -35,6 +37,14 @@ def coremltools() -> ModuleType:
     # which no Linux has; the scale audit is what says whether a conversion is right.
     logging.getLogger("coremltools").setLevel(logging.ERROR)
     return package
+
+
+def empty_spec() -> Any:
+    """A Core ML specification without content: protobuf, whose methods no type checker sees."""
+    coremltools()
+    from coremltools import proto
+
+    return proto.Model_pb2.Model()
 
 
 @contextlib.contextmanager
@@ -57,8 +67,8 @@ def quiet() -> Iterator[None]:
             logger.setLevel(level)
 
 
-def _silent(function):
-    def init(self, *arguments, **options):
+def _silent(function: Callable[..., None]) -> Callable[..., None]:
+    def init(self: Any, *arguments: Any, **options: Any) -> None:
         function(self, *arguments, **{**options, "disable": True})
 
     return init

@@ -264,6 +264,9 @@ def _normalise(gain: np.ndarray, offset: np.ndarray) -> torch.nn.Module:
     import torch
 
     class Normalise(torch.nn.Module):
+        gain: torch.Tensor
+        offset: torch.Tensor
+
         def __init__(self) -> None:
             super().__init__()
             self.register_buffer("gain", torch.from_numpy(gain).view(1, 3, 1, 1))

@@ -17,7 +17,7 @@ from edgevit.options import NoOptions
 from edgevit.program import Program
 from edgevit.targets.artifact import Artifact, ArtifactData
 from edgevit.targets.base import Reading, Target, require_bytes
-from edgevit.targets.manifest import InputTensor, OutputTensor
+from edgevit.targets.manifest import Affine, InputTensor, OutputTensor
 from edgevit.targets.pixels import quantized_pixels
 from edgevit.targets.tflite.emitter import elided, nhwc
 from edgevit.targets.tflite.options import TfliteOptions
@@ -79,8 +79,12 @@ def _outputs(graph: Graph, io: str) -> list[OutputTensor]:
     found = []
     for name, label in labels(graph).items():
         shape, quantizer = graph.shape(name), graph.quantizer(name)
-        edge = {"int8": quantizer, "uint8": as_uint8(quantizer), "float32": None}[io]
-        found.append(OutputTensor.of(label, shape if len(shape) == 2 else nhwc(shape), io, edge))
+        edges: dict[str, Affine | None] = {
+            "int8": quantizer, "uint8": as_uint8(quantizer), "float32": None
+        }  # fmt: skip
+        held = shape if len(shape) == 2 else nhwc(shape)
+        held = shape if len(shape) == 2 else nhwc(shape)
+        found.append(OutputTensor.of(label, held, io, edges[io]))
     return found
 
 

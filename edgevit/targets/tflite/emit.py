@@ -82,8 +82,8 @@ def _hard_sigmoid(e: Emitter, node: HardSigmoid) -> None:
 
 def _float_hard_sigmoid(e: Emitter, node: HardSigmoid) -> None:
     """relu6(x + 3) / 6, as it is defined."""
-    offset = e.writer.constant(f"{node.name}.offset", np.float32([3]))
-    slope = e.writer.constant(f"{node.name}.slope", np.float32([1 / 6]))
+    offset = e.writer.constant(f"{node.name}.offset", np.array([3], np.float32))
+    slope = e.writer.constant(f"{node.name}.slope", np.array([1 / 6], np.float32))
     clamped = e.like(f"{node.name}.clamped", nhwc(e.graph.shape(node.name)), node.name)
     relu6 = e.schema.ActivationFunctionType.RELU6
     options = e.schema.AddOptionsT(fusedActivationFunction=relu6)
@@ -137,8 +137,9 @@ def _max_pool(e: Emitter, node: MaxPool2d) -> None:
 
 def _least(e: Emitter, name: str, like: str) -> int:
     if not e.quantized:
-        return e.writer.constant(name, np.float32([np.finfo(np.float32).min]))
-    return e.writer.quantized_constant(name, np.int8([INT8_MIN]), e.graph.quantizer(like))
+        return e.writer.constant(name, np.array([np.finfo(np.float32).min], np.float32))
+    least = np.array([INT8_MIN], np.int8)
+    return e.writer.quantized_constant(name, least, e.graph.quantizer(like))
 
 
 def _softmax(e: Emitter, node: Softmax) -> None:

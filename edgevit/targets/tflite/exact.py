@@ -53,7 +53,7 @@ class Line:
         best, best_fit = None, (False, 0.0)
         for weight in range(INT8_MAX, _LEAST_WEIGHT - 1, -1):
             # float32 is what the file holds.
-            scales = np.float32(1.0 / (self.inverse_slope * weight) * _SLOPES)
+            scales = (1.0 / (self.inverse_slope * weight) * _SLOPES).astype(np.float32)
             biases = round(self.bias_of_weight * weight) + _BIASES
             margins = self._margins(weight, biases, scales)
             for i, j in zip(*np.nonzero(margins >= EDGE_MARGIN_STEPS), strict=True):

@@ -20,7 +20,10 @@ from edgevit.targets.tflite.schema import schema
 _IDENTIFIER = b"TFL3"
 _LABELS_FILE = "labels.txt"
 _MAX_LABELS_BYTES = 2**26
-_DTYPES = {"INT8": np.int8, "UINT8": np.uint8, "INT32": np.dtype("<i4"), "FLOAT32": np.dtype("<f4")}
+_DTYPES = {
+    name: np.dtype(code)
+    for name, code in (("INT8", "i1"), ("UINT8", "u1"), ("INT32", "<i4"), ("FLOAT32", "<f4"))
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,7 +104,7 @@ def _open(data: bytes) -> File:
         (output,) = at(operator.outputs)
         operators.append(Operator(name, at(operator.inputs), output, operator.builtinOptions))
     called = _signature(model.signatureDefs or [])
-    names = [called.get(index, tensors[index].name) for index in graph.outputs]
+    names = [called[i] if i in called else tensors[i].name for i in graph.outputs]
     return File(
         inputs=at(graph.inputs),
         outputs=at(graph.outputs),

@@ -146,8 +146,8 @@ class ModelWriter:
         return tensor
 
     def _per_tensor(self, quantizer: Affine) -> Any:
-        scale, zero_point = np.float32([quantizer.scale]), np.int64([quantizer.zero_point])
-        return self._quantization(scale, zero_point, 0)
+        scale = np.array([quantizer.scale], np.float32)
+        return self._quantization(scale, np.array([quantizer.zero_point], np.int64), 0)
 
     def _quantization(self, scale: np.ndarray, zero_point: np.ndarray, axis: int) -> Any:
         return self.schema.QuantizationParametersT(

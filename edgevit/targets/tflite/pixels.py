@@ -65,4 +65,6 @@ def pixel_input(preprocessing: Preprocessing, quantizer: Quantizer) -> PixelInpu
             )
         found.append(line)
     weight, bias, scale = zip(*found, strict=True)
-    return PixelInput(np.int8(weight), np.int32(bias), np.float32(scale))
+    return PixelInput(
+        np.array(weight, np.int8), np.array(bias, np.int32), np.array(scale, np.float32)
+    )

@@ -20,7 +20,7 @@ from edgevit.targets.base import Reading
 from edgevit.targets.tflite.file import File, Operator, Tensor, open_file
 from edgevit.targets.tflite.operators import READERS, TAKES
 from edgevit.targets.tflite.operators_weighted import line_values
-from edgevit.targets.tflite.reader import Reader, nhwc, per_tensor
+from edgevit.targets.tflite.reader import Reader, nhwc, numbers, per_tensor
 
 FLATTENED = "flatten of {}"
 """What a flatten is called that moves nothing and so is no operator."""
@@ -186,8 +186,8 @@ class _Graph(Reader):
             self.edges[operator.output.name] = operator
             source = operator.inputs[0]
             with _readable(operator):
-                target = operator.inputs[1].values
-            if source.shape != nhwc(tensor.shape) or not np.array_equal(target, tensor.shape):
+                target = tuple(numbers(operator.inputs[1]))
+            if source.shape != nhwc(tensor.shape) or target != tensor.shape:
                 raise differs(source.name, f"{tensor.name} {tensor.shape} is made of it")
             self.same_quantizer(tensor, source)
             tensor = source

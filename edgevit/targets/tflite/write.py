@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from edgevit.graph import Graph, float_graph
+from edgevit.graph import Graph
 from edgevit.ops import INT8_MIN, Quantizer, Softmax
 from edgevit.program import Program
+from edgevit.targets.base import float_form
 from edgevit.targets.tflite.emit import EMITTERS, reshape, shape_constant
 from edgevit.targets.tflite.emitter import Emitter, nhwc
 from edgevit.targets.tflite.metadata import (
@@ -36,7 +37,7 @@ def tflite_bytes(program: Program, options: TfliteOptions) -> bytes:
     """
     quantized, info = program.graph(), program.info
     floating = options.precision == "float32"
-    graph = float_graph(quantized) if floating else quantized
+    graph = float_form(quantized) if floating else quantized
     emitter = Emitter(graph)
     source = _input(emitter, program, options.io)
     emitter.run(EMITTERS)
@@ -53,16 +54,16 @@ def tflite_bytes(program: Program, options: TfliteOptions) -> bytes:
 
 
 def labels(graph: Graph) -> dict[str, str]:
-    """Output's canonical name -> its name in the artifact: the first vector is "logits", or
-    "probabilities" behind a softmax; every other output keeps its own."""
+    """Output's canonical name -> its name in the artifact's signature.
+
+    A first vector is "logits", or "probabilities" behind a softmax; every other output keeps its
+    own name, as does a first one where another output is called so.
+    """
     first, *others = graph.outputs
-    found = {first: first, **{name: name for name in others}}
-    if len(graph.shape(first)) == 2:
-        label = "probabilities" if isinstance(graph.node(first), Softmax) else "logits"
-        while label in graph.tensors():
-            label += ".output"
-        found[first] = label
-    return found
+    label = "probabilities" if isinstance(graph.node(first), Softmax) else "logits"
+    if len(graph.shape(first)) != 2 or label in others:
+        label = first
+    return {first: label, **{name: name for name in others}}
 
 
 def _input(e: Emitter, program: Program, io: str) -> int:
@@ -98,18 +99,17 @@ def _pixel_input(e: Emitter, pixels: PixelInput) -> int:
 
 
 def _output(e: Emitter, name: str, label: str, io: str) -> tuple[str, int]:
-    """An output's name and tensor: vectors as (1, C), maps in NHWC, in the element type `io`."""
+    """An output's label and tensor: vectors as (1, C), maps in NHWC, in the element type `io`."""
     shape, kind = e.graph.shape(name), "int8" if e.quantized else "float32"
-    inner = e.tensors[name]
-    if len(shape) == 2:
-        vector = f"{name}.vector" if label == name else label
-        target = shape_constant(e, f"{vector}.shape", shape)
-        inner = e.like(vector if kind == io else f"{vector}.int8", shape, name)
+    inner, vector = e.tensors[name], len(shape) == 2
+    if vector:
+        own = _unused(e, label)
+        target = shape_constant(e, f"{own}.shape", shape)
+        inner = e.like(own if kind == io else f"{own}.int8", shape, name)
         reshape(e, [e.tensors[name], target], inner, shape)
     if kind == io:
         return label, inner
-    outer_shape = shape if len(shape) == 2 else nhwc(shape)
-    own = f"{name}.{io}" if label == name else label
+    own, outer_shape = _unused(e, label), shape if vector else nhwc(shape)
     if io == "float32":
         outer = e.writer.activation(own, outer_shape, "float32", None)
         e.operator("DEQUANTIZE", [inner], outer, e.schema.DequantizeOptionsT())
@@ -117,6 +117,13 @@ def _output(e: Emitter, name: str, label: str, io: str) -> tuple[str, int]:
     outer = e.writer.activation(own, outer_shape, "uint8", as_uint8(e.graph.quantizer(name)))
     e.operator("QUANTIZE", [inner], outer, e.schema.QuantizeOptionsT())
     return label, outer
+
+
+def _unused(e: Emitter, label: str) -> str:
+    """A name for an output's tensor that no tensor of the graph has."""
+    while label in e.graph.tensors():
+        label += ".output"
+    return label
 
 
 @dataclass(frozen=True)
