@@ -44,7 +44,7 @@ def latency(activations: tuple[str, ...], given: argparse.Namespace) -> dict[str
     with tempfile.TemporaryDirectory() as name:
         work = Path(name)
         for activation in activations:
-            program = make_program(given.image_size, activation)[1]
+            program = make_program(given.image_size, activation)
             load_target("tflite").compile(program, work / activation)
         images = write_images(work, given.image_size)
         options: dict[str, Any] = {"threads": 1, "warmup": 10}

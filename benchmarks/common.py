@@ -33,25 +33,15 @@ def machine() -> dict[str, Any]:
     }
 
 
-def observed_quantizers(net: Any, images: list[Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Activation quantizers (portable) and weight scales of a fused net from the ranges seen.
+def observed_quantizers(graph: Any, images: list[Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Activation quantizers (portable) and weight scales of a float graph from the ranges seen.
 
     For timing only: nothing is tuned.
     """
-    from edgevit.ops import SIGMOID_SCALE, SIGMOID_ZERO_POINT, Quantizer
-    from edgevit.quantize.net import INPUT, trace
-    from edgevit.quantize.place import activation_quantizer, observe, weight_scale
+    from edgevit.quantize.place import observe, quantizers_from_ranges, weight_scale
 
-    steps = trace(net)
-    ranges = observe(net, steps, images)
-    activations = {
-        name: activation_quantizer(*ranges[name], "portable")
-        for name in [INPUT, *(s.name for s in steps if s.quantized)]
-    }
-    for step in steps:
-        if step.op == "sigmoid":
-            activations[step.name] = Quantizer(SIGMOID_SCALE, SIGMOID_ZERO_POINT, how="fixed")
-    return activations, {s.name: weight_scale(s.layer.weight) for s in steps if s.layer is not None}
+    activations = quantizers_from_ranges(graph, observe(graph, images), "portable")
+    return activations, {node.module: weight_scale(node) for node in graph.weighted()}
 
 
 def write_result(name: str, figures: dict[str, Any], before: dict[str, Any]) -> Path:

@@ -55,7 +55,7 @@ def main() -> None:
         work = Path(name)
         by_api, figures = checks(work), {}
         for activation in ACTIVATIONS:
-            _, program = make_program(given.image_size, activation)
+            program = make_program(given.image_size, activation)
             model = work / f"{activation}.tflite"
             model.write_bytes(TARGET.write(program, TfliteOptions()))
             figures[activation] = partitions(model, by_api)

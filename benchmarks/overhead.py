@@ -48,7 +48,7 @@ def main() -> None:
     program = build(given.build)
     with tempfile.TemporaryDirectory() as name:
         evq, artifact = Path(name) / "m.evq", Path(name) / "tflite"
-        make_program(given.image_size)[1].save(evq)
+        make_program(given.image_size).save(evq)
         load_target("tflite").compile(Program.load(evq), artifact)
         command = [program, artifact, runtime, str(given.pairs)]
         done = subprocess.run(command, check=True, capture_output=True, text=True)

@@ -79,7 +79,7 @@ def latency_figures(work: Path, given: argparse.Namespace) -> dict[str, Any]:
     from edgevit.measure.request import HarnessRequest
     from edgevit.targets import load_target
 
-    _, program = make_program(given.image_size)
+    program = make_program(given.image_size)
     kinds = {"int8": FLOAT32, "float32": {**FLOAT32, "precision": "float16"}}
     for kind, options in kinds.items():
         load_target("tensorrt").compile(program, work / kind, **options)
@@ -118,7 +118,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         work = Path(name)
         (work / "lint").mkdir()
-        lint = lint_figures(work / "lint", make_program(64)[1])
+        lint = lint_figures(work / "lint", make_program(64))
         print(json.dumps(lint), flush=True)
         figures = {"lint": lint, "onnxruntime_cpu": latency_figures(work, given)}
     print(json.dumps(figures["onnxruntime_cpu"]["speed_up"]))

@@ -65,6 +65,7 @@ def prepared(mode: str, net, size: int):
     """The net as the mode trains it, with ranges from two noise images."""
     import torch
 
+    from edgevit.graph import trace
     from edgevit.quantize.net import QuantizedNet
 
     if mode == "float":
@@ -80,7 +81,8 @@ def prepared(mode: str, net, size: int):
             if parameter.is_floating_point():
                 parameter.requires_grad_(True)
         return quantized
-    return QuantizedNet(net, *observed_quantizers(net, noise))
+    graph = trace(net, (3, size, size))
+    return QuantizedNet(graph, *observed_quantizers(graph, noise))
 
 
 def profile(setting: str) -> list[dict[str, float | str]]:
