@@ -142,7 +142,7 @@ class QuantizedNet(nn.Module):
 
     def activation_quantizers(self) -> dict[str, Quantizer]:
         """The quantizers as they are now, in execution order."""
-        scale, zero, _ = self.scales()
+        scale, zero, _ = (values.detach() for values in self.scales())
         result = {}
         for i, name in enumerate(self.names):
             q = self.quantizers[name]
