@@ -3,7 +3,8 @@
     python tools/build_with_rtx.py model.onnx
 
 TensorRT-RTX is not TensorRT: that it parses and builds a graph is a good sign and no result. It
-also accepts graphs that TensorRT refuses or runs in float (see edgevit/lint/rules.py).
+also accepts graphs that TensorRT refuses or runs in float (see
+edgevit/targets/tensorrt/lint/rules.py).
 NVIDIA-licensed: `make test-rtx` installs it into this project's environment, nothing ships it.
 """
 

@@ -1,14 +1,15 @@
-"""Scales that fp16 holds and that leave no operator a tie to round.
+"""Scales that fp16 holds and that leave operators next to no ties to round.
 
 A requantized value that falls exactly between two steps is rounded to even by torch, Core ML and
 ONNX, upwards by XNNPACK's ADD and by its MUL on ARM; and where a kernel multiplies by a reciprocal,
 its last bit decides. One such value changes what is computed behind it, so that predictions agree
 on 99.5 % of the images rather than on all. (In a trained quick-GELU net 57 sums in 3.7 million
-differed between program and LiteRT: ties, all of them.) Scales are chosen so that there is none.
+differed between program and LiteRT: ties, all of them.) Scales are chosen so that there are few.
 
 An operation's class says when it has ties: `has_ties`, or `scales_on_one_grid` where one power of
 two under all of its scales, and an odd multiple of it in the output, excludes them. Every other
-scale gets an odd significand too, which makes ties of convolutions rare.
+scale gets an odd significand too, which makes ties of convolutions rare. What is left: a product or
+mean that a sum reads keeps the sum's grid, and may have ties.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ def to_fp16_grid(scale: np.ndarray) -> np.ndarray:
 
 
 def tie_free(graph: Graph, scales: Mapping[str, float]) -> dict[str, float]:
-    """fp16 scales near these, without ties for the graph's operations.
+    """fp16 scales near these, with as few ties for the graph's operations as there can be on grids.
 
     scales   by the name of the tensor that owns the quantizer; fixed ones stay as they are
 
