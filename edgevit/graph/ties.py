@@ -15,7 +15,7 @@ mean that a sum reads keeps the sum's grid, and may have ties.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from fractions import Fraction
 
 import numpy as np
@@ -50,12 +50,14 @@ def tie_free(graph: Graph, scales: Mapping[str, float]) -> dict[str, float]:
     on_grid = [
         tuple(name for name in owners if name in free) for owners in on_grid if owners[-1] in free
     ]
-    result = {**scales, **_on_grids(free, on_grid)}
-    movable = free.keys() - {name for owners in on_grid for name in owners}
+    units = _grids(free, on_grid)
+    sums = {owners[-1] for owners in on_grid}
+    result = {**scales, **_on_grids(free, units, sums)}
     for node in graph.nodes:
         *inputs, output = _owners(graph, node)
-        if output in movable and output == node.name:
-            result[output] = _apart(node, result[output], [result[name] for name in inputs])
+        if output in free and output not in sums and output == node.name:
+            choices = list(_near(result[output], units.get(output)))
+            result[output] = _without_ties(node, choices, [result[name] for name in inputs])
     return result
 
 
@@ -64,27 +66,42 @@ def _owners(graph: Graph, node: Node) -> tuple[str, ...]:
     return tuple(graph.owner(name) for name in (*node.inputs, node.name))
 
 
-def _on_grids(scales: Mapping[str, float], adds: list[tuple[str, ...]]) -> dict[str, float]:
-    """Every scale on a multiple of a power of two, which is one for all that adds connect."""
-    outputs = {tensors[-1] for tensors in adds}
-    result = {}
-    for group in _connected(adds):
-        unit = max(_unit(scales[name]) for name in group)
-        result |= {name: _multiple(scales[name], unit, name in outputs) for name in group}
-    for name in scales.keys() - result.keys():
-        result[name] = _multiple(scales[name], _unit(scales[name]), True)
-    return result
+def _grids(scales: Mapping[str, float], adds: list[tuple[str, ...]]) -> dict[str, float]:
+    """The power of two that divides its scale, of every tensor that adds connect to others."""
+    return {
+        name: max(_unit(scales[each]) for each in group)
+        for group in _connected(adds)
+        for name in group
+    }
 
 
-def _apart(node: Node, scale: float, inputs: list[float]) -> float:
-    """The nearest odd multiple of its unit that leaves the operation no tie."""
-    exact, unit = [Fraction(value) for value in inputs], _unit(scale)
+def _on_grids(
+    scales: Mapping[str, float], units: Mapping[str, float], sums: Collection[str]
+) -> dict[str, float]:
+    """Every scale on its grid; an odd multiple, but for what an add reads."""
+    return {
+        name: _multiple(scale, units.get(name, _unit(scale)), name in sums or name not in units)
+        for name, scale in scales.items()
+    }
+
+
+def _near(scale: float, unit: float | None) -> Iterator[float]:
+    """fp16 scales around one, the nearest first.
+
+    unit    they are multiples of it, as what an add reads must be; None: odd multiples of their own
+    """
+    step = 2 * _unit(scale) if unit is None else unit
     for away in range(_FARTHEST):
-        for found in (scale + 2 * away * unit, scale - 2 * away * unit):
-            inside = SMALLEST_NORMAL_FP16 <= found <= LARGEST_ODD_FP16
-            if inside and _unit(found) == unit and not node.has_ties(exact, Fraction(found)):
-                return found
-    return scale
+        for found in (scale + away * step, scale - away * step):
+            held = _unit(found) == _unit(scale) if unit is None else _unit(found) <= unit
+            if held and SMALLEST_NORMAL_FP16 <= found <= LARGEST_ODD_FP16:
+                yield found
+
+
+def _without_ties(node: Node, outputs: list[float], inputs: list[float]) -> float:
+    """The first of the output scales that leaves the operation no tie, or the very first."""
+    exact = [Fraction(value) for value in inputs]
+    return next((s for s in outputs if not node.has_ties(exact, Fraction(s))), outputs[0])
 
 
 def _unit(scale: float) -> float:

@@ -158,6 +158,20 @@ def test_a_gate_that_an_add_reads_stays_on_the_adds_grid() -> None:
     operations = (gate(), Mul(name="gated", inputs=("x", "gate")), add("gated", "b", "sum"))
     found = snapped(scales, *operations)
     assert add_ties(found["gated"], found["b"], found["sum"]) == 0
+    assert mul_ties(found["x"], SIGMOID, found["gated"]) == 0
+
+
+@pytest.mark.parametrize("total", [0.05, 0.4, 3.0])
+@pytest.mark.parametrize("x", [0.055389404296875, 0.11322021484375, 0.25])
+@pytest.mark.parametrize("ratio", [0.5, 0.6, 0.89090909])
+def test_a_gated_tensor_that_an_add_reads_has_no_tie(x: float, ratio: float, total: float) -> None:
+    """The first two, in a trained net on the grid of their adds, had ties in their products."""
+    scales = {"x": x, "gate": SIGMOID, "b": 0.3, "gated": x * ratio, "sum": total}
+    operations = (gate(), Mul(name="gated", inputs=("x", "gate")), add("gated", "b", "sum"))
+    found = snapped(scales, *operations)
+    assert add_ties(found["gated"], found["b"], found["sum"]) == 0
+    assert mul_ties(found["x"], SIGMOID, found["gated"]) == 0
+    assert abs(found["gated"] - x * ratio) <= max(scales.values()) * 2.0**-8
 
 
 def test_snapping_twice_is_snapping_once() -> None:
@@ -187,7 +201,7 @@ def test_no_operation_of_a_random_net_has_a_tie(seed: int) -> None:
     free = tie_free(found, scales)
     for node in found.nodes:
         *inputs, out = (free[found.owner(name)] for name in (*node.inputs, node.name))
-        # An add's grid comes first: it decides the scales of the tensors that it reads.
+        # An add's grid comes first: where it is coarse, none of its scales is without a tie.
         shared = any(isinstance(reader, Add | Concat) for reader in found.readers(node.name))
         if isinstance(node, Add):
             assert add_ties(*inputs, out) == 0, node.name
