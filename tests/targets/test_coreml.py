@@ -41,7 +41,7 @@ class TestCoreml(TargetContract):
         {"deployment_target": "iOS18", "output_type": "classifier"},
         {"compute_precision": "float32", "input_type": "tensor"},
     )
-    toolkit_modules = ("toolkit",)
+    toolkit_modules = ("coreml.toolkit",)
     logit_steps = 40  # float16 storage moves values by a step here and there, and layers add up
 
     def tamper(self, data: dict[str, bytes], program: Program) -> Iterator[tuple[str, Any]]:

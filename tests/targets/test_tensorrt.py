@@ -39,7 +39,7 @@ def model_of(options: TensorrtOptions | None = None) -> onnx.ModelProto:
 
 class TestTensorrt(TargetContract):
     target = "tensorrt"
-    toolkit_modules = ("toolkit",)
+    toolkit_modules = ("qdq.toolkit",)
     options = ({}, {"io": "float32"}, {"io": "float32", "compute_precision": "float32"})
     logit_steps = 40  # a third of the pairs is left out: other roundings, and layers add up
 
