@@ -8,6 +8,7 @@ from edgevit.graph import Graph
 from edgevit.ops import INT8_MIN, Quantizer, Softmax
 from edgevit.program import Program
 from edgevit.targets.base import float_form
+from edgevit.targets.pixel_input import PixelInput, pixel_input
 from edgevit.targets.tflite.emit import EMITTERS, reshape, shape_constant
 from edgevit.targets.tflite.emitter import Emitter, nhwc
 from edgevit.targets.tflite.metadata import (
@@ -18,7 +19,6 @@ from edgevit.targets.tflite.metadata import (
     runtime_version,
 )
 from edgevit.targets.tflite.options import TfliteOptions
-from edgevit.targets.tflite.pixels import PixelInput, pixel_input
 
 _BASE_RUNTIME = (1, 14, 0)
 _RUNTIMES = {
