@@ -23,7 +23,7 @@ def graph_of(seed: int, profile: str = "portable") -> Graph:
 
 
 def test_the_random_nets_have_every_operation() -> None:
-    kinds = {node.kind for seed in range(8) for node in graph_of(seed).nodes}
+    kinds = {node.kind for seed in range(12) for node in graph_of(seed).nodes}
     assert kinds == set(BY_KIND)
 
 
