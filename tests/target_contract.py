@@ -125,6 +125,10 @@ class TargetContract:
     logit_steps: float = 8
     """How far the small program's logits may be off in a runner with rounding of its own."""
 
+    def golden_options(self, program: Program) -> tuple[dict[str, str], ...]:
+        """What the goldens compile the program with (tests/goldens.py)."""
+        return self.options
+
     def tamper(self, data: Any, program: Program) -> Iterator[tuple[str, ArtifactData]]:
         """Changed artifacts, each with the name its audit must give."""
         raise NotImplementedError

@@ -38,6 +38,23 @@ fs::path onnx_file(const Manifest& manifest) {
     return file;
 }
 
+// Tensors as the session describes them, integer ones with the manifest's scale and zero-point:
+// ONNX has those in nodes, not in tensors. (The audit compared them when the file was written.)
+std::vector<TensorSpec> with_scales(std::vector<TensorSpec> found,
+                                    const std::vector<TensorSpec>& described) {
+    const bool is_only = found.size() == 1 && described.size() == 1;  // its name may be another
+    for (TensorSpec& spec : found) {
+        const bool is_integer = spec.dtype == DType::int8 || spec.dtype == DType::uint8;
+        for (const TensorSpec& known : described) {
+            if (is_integer && (is_only || known.name == spec.name)) {
+                spec.scale = known.scale;
+                spec.zero_point = known.zero_point;
+            }
+        }
+    }
+    return found;
+}
+
 // A folder of our own that goes away with its contents.
 class TemporaryFolder {
   public:
@@ -65,13 +82,15 @@ class OnnxRuntimeBackend : public Backend {
     OnnxRuntimeBackend(const Manifest& manifest, const BackendOptions& options, Settings settings)
         : model_(onnx_file(manifest)), path_(library_path(options)), threads_(options.threads),
           settings_(std::move(settings)), library_(load_library(path_)),
-          session_(library_, model_, threads_, settings_, "") {
+          session_(library_, model_, threads_, settings_, ""),
+          inputs_(with_scales(session_.inputs(), {manifest.input})),
+          outputs_(with_scales(session_.outputs(), manifest.outputs)) {
         match_tensors(*this, manifest);  // before buffers are made for one input
         session_.allocate();
     }
 
-    std::vector<TensorSpec> inputs() const override { return session_.inputs(); }
-    std::vector<TensorSpec> outputs() const override { return session_.outputs(); }
+    std::vector<TensorSpec> inputs() const override { return inputs_; }
+    std::vector<TensorSpec> outputs() const override { return outputs_; }
 
     void set_input(ByteView bytes) override { session_.set_input(bytes); }
     void invoke() override { session_.invoke(); }
@@ -112,6 +131,8 @@ class OnnxRuntimeBackend : public Backend {
     Settings settings_;
     Library library_;
     Session session_;
+    std::vector<TensorSpec> inputs_;
+    std::vector<TensorSpec> outputs_;
 };
 
 }  // namespace

@@ -187,7 +187,14 @@ class Reader:
             raise differs(where, f"its values are {values.dtype}, not int8")
         if zero_point.dtype != np.int8 or zero_point.any():
             raise differs(where, "has a zero-point that is not 0 or not int8")
-        self.weights[output] = Constant(values, scale, self.attributes(record).get("axis", 1))
+        self.weights[output] = Constant(values, scale, self.axis(record, where))
+
+    def axis(self, record: Any, where: str) -> int:
+        """Along which axis of a constant its scales lie."""
+        found = self.attributes(record)
+        if set(found) - {"axis"}:
+            raise differs(where, f"{record.op_type} has the attributes {found}")
+        return found.get("axis", 1)
 
     def bias(self, record: Any) -> np.ndarray:
         """The real bias that a node reads, as the file holds it."""

@@ -128,6 +128,10 @@ class Writer(ABC):
         """The tensor of a bias."""
         return self.real(f"{node.module}.bias", node.bias)
 
+    def raw_name(self, node: Weighted) -> str:
+        """The name of a convolution whose fused clamp has the node's name."""
+        return node.module if node.module != node.name else f"{node.module}.raw"
+
     def before_clamp(self, node: Weighted, value: str) -> str:
         """What stands between a convolution and the clamp that is fused behind it."""
         return value
@@ -181,8 +185,8 @@ class Writer(ABC):
         inputs = [*self.read(node), weight, self.bias(node)]
         if node.activation is None:
             return self.node(kind, inputs, node.module, **attributes)
-        raw = node.module if node.module != node.name else f"{node.module}.raw"
-        value = self.before_clamp(node, self.node(kind, inputs, raw, **attributes))
+        raw = self.node(kind, inputs, self.raw_name(node), **attributes)
+        value = self.before_clamp(node, raw)
         return self.clamp(node.activation, value, node.name)
 
     def clamp(self, kind: type[Node], value: str, name: str) -> str:

@@ -20,12 +20,12 @@ from edgevit.targets.artifact import Artifact, ArtifactData
 from edgevit.targets.base import Reading, Target, require_bytes
 from edgevit.targets.manifest import Affine, InputTensor, OutputTensor
 from edgevit.targets.pixel_input import PixelInput
-from edgevit.targets.pixels import quantized_pixels
+from edgevit.targets.pixels import as_uint8, quantized_pixels
 from edgevit.targets.tflite.emitter import elided, nhwc
 from edgevit.targets.tflite.options import TfliteOptions
 from edgevit.targets.tflite.read import FLATTENED, read
 from edgevit.targets.tflite.runner import TfliteRunner
-from edgevit.targets.tflite.write import as_uint8, labels, tflite_bytes
+from edgevit.targets.tflite.write import labels, tflite_bytes
 
 
 class Tflite(Target[TfliteOptions, NoOptions]):
