@@ -51,7 +51,7 @@ def dropped(graph: Graph) -> dict[str, str]:
 
 
 def _is_lopsided(node: Node) -> bool:
-    """Whether the quantizer is fixed with a zero-point other than 0, which no pair here can have."""
+    """Whether the quantizer is fixed with a zero-point other than 0, which no pair can have."""
     return isinstance(node.rule, Fixed) and node.rule.quantizer.zero_point != 0
 
 
