@@ -320,7 +320,7 @@ def _finish(
     program = build_program(
         net.float_graph(), net.activation_quantizers(), net.weight_scales(), info
     )
-    outputs = run.outputs(program.run, "program", run.group)
+    outputs = run.outputs(program, "program", run.group)
     labels = run.parts.report_labels
     found = run.task.gate(float_outputs.numpy(), outputs.numpy(), labels, run.options.max_drop)
     metrics = run.task.metrics(found, metrics)

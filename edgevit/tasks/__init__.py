@@ -91,6 +91,10 @@ class Task(Protocol):
         """How good a net is, from 0 to 1."""
         ...
 
+    def agreement(self, reference: np.ndarray, found: np.ndarray) -> np.ndarray:
+        """On which of N images two nets agree: bool (N,), of what was kept of each, (N, K)."""
+        ...
+
     def gate(
         self, reference: np.ndarray, found: np.ndarray, labels: np.ndarray, max_drop: float
     ) -> Gate:
