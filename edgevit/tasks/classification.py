@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from edgevit.errors import InputError
 from edgevit.tasks import LossWeights
+from edgevit.tasks.doubt import doubt
 from edgevit.tasks.gate import GateResult, gate
 
 if TYPE_CHECKING:
@@ -79,6 +80,10 @@ class Classification:
     def score(self, kept: Tensor, labels: Tensor) -> float:
         """The share of images whose largest logit is their class's."""
         return float((kept.argmax(1) == labels).double().mean())
+
+    def doubt(self, kept: Tensor, labels: Tensor, classes: Sequence[str]) -> str | None:
+        """Top-1 near chance, or far better with the classes in another order."""
+        return doubt(kept.argmax(1).numpy(), labels.numpy(), classes)
 
     def agreement(self, reference: np.ndarray, found: np.ndarray) -> np.ndarray:
         """Where the predicted classes are the same."""
