@@ -27,6 +27,7 @@ from edgevit.ops import (
     Sigmoid,
     Slice,
     Softmax,
+    Tanh,
 )
 
 if TYPE_CHECKING:
@@ -124,6 +125,7 @@ EMITTERS: dict[type[Node], Callable[[Writer, Any], str]] = {
     Relu: _clamp,
     Relu6: _clamp,
     Sigmoid: _simple("Sigmoid"),
+    Tanh: _simple("Tanh"),
     HardSigmoid: _simple("HardSigmoid", alpha=1 / 6, beta=0.5),
     Mean: _mean,
     AvgPool2d: _pool("AveragePool"),
