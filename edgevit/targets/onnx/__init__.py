@@ -6,6 +6,10 @@ reads it, over `targets.qdq`; `session` is what ONNX Runtime must be told.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import ClassVar
+
+from edgevit.ops import Add, HardSwish, Mul, Node, Relu, Relu6
 from edgevit.options import NoOptions
 from edgevit.program import Program
 from edgevit.targets import make_options
@@ -30,6 +34,12 @@ class Onnx(Target[OnnxOptions, NoOptions]):
     file = "model.onnx"
     Options, RunOptions = OnnxOptions, NoOptions
     packages = ("onnx", "numpy")
+    # ONNX Runtime divides by a scale where the program multiplies by its reciprocal, and its sums
+    # and products have factors of their own: on scales with ties up to 1 value of 470 is a step
+    # off, on those that `graph.ties` chooses none.
+    tolerance_steps: ClassVar[Mapping[type[Node], float]] = {
+        kind: 1 for kind in (Add, Mul, Relu, Relu6, HardSwish)
+    }
 
     def write(self, program: Program, options: OnnxOptions) -> bytes:
         return onnx_bytes(program, options)
