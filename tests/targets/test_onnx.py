@@ -33,6 +33,7 @@ from edgevit.targets.artifact import load_artifact
 from edgevit.targets.onnx import TARGET
 from edgevit.targets.onnx.options import OnnxOptions
 from edgevit.targets.onnx.session import SETTINGS
+from edgevit.targets.qdq.runner import open_session
 from tests.programs import make_program, real_images, seeded_pixels, trained_program
 from tests.target_contract import TargetContract
 from tests.test_harness import edit_manifest
@@ -246,6 +247,56 @@ def test_the_metadata_has_what_an_app_needs() -> None:
         assert json.loads(rows["edgevit.preprocessing"]) == program.info.preprocessing.to_json()
         assert json.loads(rows["edgevit.onnxruntime"]) == settings
         assert rows["edgevit.profile"] == program.info.profile
+
+
+def mutated(data: bytes, random: np.random.Generator) -> bytes:
+    """The file with a node or a constant changed at random."""
+    model = onnx.load_model_from_string(data)
+    graph = model.graph
+
+    def one(values: Any) -> Any:
+        return values[random.integers(len(values))]
+
+    node, constant = one(graph.node), one(graph.initializer)
+    kind = random.integers(8)
+    if kind == 0:
+        del node.input[-1]
+    elif kind == 1:
+        node.input[random.integers(len(node.input))] = one(one(graph.node).output)
+    elif kind == 2:
+        node.input[random.integers(len(node.input))] = constant.name
+    elif kind == 3 and node.attribute:
+        node.attribute.remove(one(node.attribute))
+    elif kind == 4:
+        node.op_type = one(graph.node).op_type
+    elif kind == 5:
+        node.name = one(graph.node).name
+    elif kind == 6:
+        graph.node.remove(node)
+    else:
+        name = constant.name
+        constant.CopyFrom(one(graph.initializer))
+        constant.name = name
+    return model.SerializeToString()
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_file_changed_at_random_is_found_or_answers_the_same(seed: int) -> None:
+    program, pixels = make_program(), seeded_pixels(1)
+    images = program.info.preprocessing.normalise(pixels)
+    expected = program.run(images).numpy()
+    random, same = np.random.default_rng(seed), 0
+    data = TARGET.write(program, OnnxOptions())
+    for _ in range(60):
+        changed = mutated(data, random)
+        try:
+            TARGET.audit(changed, program)
+        except EdgevitError:
+            continue
+        session = open_session(changed, f"seed {seed}", SETTINGS["int8"])
+        assert np.array_equal(session.run(None, {"input": images.numpy()})[0], expected)
+        same += 1
+    assert same < 30
 
 
 # -- the harness ----------------------------------------------------------------------------------

@@ -152,7 +152,7 @@ class _Reader(Reader):
         if values.dtype != np.int32:
             super().constant_behind(record, output)
             return
-        if zero_point.dtype != np.int32 or zero_point.any():
+        if zero_point.dtype != np.int32 or zero_point.any() or zero_point.shape != scale.shape:
             raise differs(where, "has a zero-point that is not 0 or not int32")
         self.biases[output] = Constant(values, scale, self.axis(record, where))
 

@@ -98,6 +98,9 @@ class Reader:
 
     def run(self) -> Reading:
         """Reads every node of the file in turn."""
+        names = Counter(record.name for record in self.model.graph.node if record.name)
+        if twice := [name for name, count in names.items() if count > 1]:
+            raise differs(twice[0], "two nodes have this name")
         source = self._source()
         self.begin(source)
         for record in self.model.graph.node:
@@ -185,7 +188,7 @@ class Reader:
         values, scale, zero_point = (self.constant(each, where) for each in record.input)
         if values.dtype != np.int8:
             raise differs(where, f"its values are {values.dtype}, not int8")
-        if zero_point.dtype != np.int8 or zero_point.any():
+        if zero_point.dtype != np.int8 or zero_point.any() or zero_point.shape != scale.shape:
             raise differs(where, "has a zero-point that is not 0 or not int8")
         self.weights[output] = Constant(values, scale, self.axis(record, where))
 
