@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,8 +12,9 @@ import torch
 from edgevit.graph import Graph, float_graph, quantize_graph
 from edgevit.graph.execute import Executor
 from edgevit.graph.passes import fuse_activations
-from edgevit.ops import BY_KIND, Quantizer
+from edgevit.ops import BY_KIND, Quantizer, Relu
 from edgevit.program import Program
+from edgevit.targets import load_target, make_options
 from edgevit.targets.onnx import TARGET
 from edgevit.targets.onnx.options import OnnxOptions
 from edgevit.targets.onnx.read import read_onnx
@@ -146,3 +148,26 @@ def test_every_operation_of_a_graph_has_its_pair(label: str) -> None:
     weighted = len(program.graph().weighted())
     assert kinds.count("QuantizeLinear") == pairs
     assert kinds.count("DequantizeLinear") == pairs + 2 * weighted
+
+
+@pytest.mark.parametrize("target", ["onnx", "tensorrt"])
+@pytest.mark.parametrize("activation", [None, Relu])
+def test_a_layer_that_is_called_logits_keeps_its_name(target: str, activation: Any) -> None:
+    """The model's output is then called otherwise: two tensors of one name are no model."""
+    graph = operation_graph("linear", 0)
+    *others, last = graph.nodes
+    name = "logits" if activation is None else "act"
+    head = replace(last, name=name, module="logits", activation=activation)
+    program = any_program(Graph(graph.input_shape, (*others, head), (name,)))
+    loaded = load_target(target)
+    for precision in ("int8", {"onnx": "float32", "tensorrt": "float16"}[target]):
+        options = {"precision": precision}
+        data = loaded.write(program, make_options(target, loaded.Options, options))
+        reading, _ = loaded.audit(data, program)
+        assert reading.outputs == (f"{name}.output",)
+
+
+def test_an_output_behind_a_softmax_is_called_probabilities() -> None:
+    program = traced_program("softmax", 0, "portable")
+    reading, _ = TARGET.audit(TARGET.write(program, OnnxOptions()), program)
+    assert reading.outputs == ("probabilities",)

@@ -19,11 +19,10 @@ from edgevit.targets.manifest import Affine, InputTensor, OutputTensor
 from edgevit.targets.onnx.options import OnnxOptions
 from edgevit.targets.onnx.read import read_onnx
 from edgevit.targets.onnx.session import settings_of
-from edgevit.targets.onnx.write import onnx_bytes
+from edgevit.targets.onnx.write import labels, onnx_bytes
 from edgevit.targets.pixel_input import PixelInput
 from edgevit.targets.pixels import as_uint8, quantized_pixels
 from edgevit.targets.qdq.runner import OnnxRunner
-from edgevit.targets.qdq.write import output_names
 
 
 class Onnx(Target[OnnxOptions, NoOptions]):
@@ -52,7 +51,7 @@ class Onnx(Target[OnnxOptions, NoOptions]):
     ) -> tuple[InputTensor, tuple[OutputTensor, ...]]:
         graph, io = program.graph(), options.io
         outputs = []
-        for name, own in output_names(graph).items():
+        for name, own in labels(graph).items():
             quantizer = graph.quantizer(name)
             held: dict[str, Affine | None] = {"int8": quantizer, "uint8": as_uint8(quantizer)}
             outputs.append(OutputTensor.of(own, graph.shape(name), io, held.get(io)))

@@ -12,13 +12,14 @@ import json
 
 import numpy as np
 
-from edgevit.ops import INT8_MIN, Node, Quantizer, Weighted
+from edgevit.graph import Graph
+from edgevit.ops import INT8_MIN, Node, Quantizer, Softmax, Weighted
 from edgevit.program import Program
 from edgevit.targets.onnx.options import OnnxOptions
 from edgevit.targets.onnx.session import settings_of
 from edgevit.targets.pixel_input import PixelInput, pixel_input
-from edgevit.targets.qdq.toolkit import METADATA_PREFIX
-from edgevit.targets.qdq.write import Writer, model_metadata, output_names
+from edgevit.targets.qdq.toolkit import METADATA_PREFIX, PROBABILITIES
+from edgevit.targets.qdq.write import OUTPUT_NAME, Writer, model_metadata, output_names
 
 
 def onnx_bytes(program: Program, options: OnnxOptions) -> bytes:
@@ -34,6 +35,12 @@ def onnx_bytes(program: Program, options: OnnxOptions) -> bytes:
     return writer.run(f"edgevit {info.model.variant}", model_metadata(program) | named)
 
 
+def labels(graph: Graph) -> dict[str, str]:
+    """The graph's outputs -> their names: "logits", "probabilities" behind a softmax."""
+    ends_in_softmax = isinstance(graph.node(graph.outputs[0]), Softmax)
+    return output_names(graph, PROBABILITIES if ends_in_softmax else OUTPUT_NAME)
+
+
 class _Writer(Writer):
     target = "ONNX"
 
@@ -44,7 +51,7 @@ class _Writer(Writer):
             quantized=options.precision == "int8",
             real=np.dtype(np.float32),
             io=np.dtype(options.io),
-            outputs=output_names(graph),
+            outputs=labels(graph),
             opset=int(options.opset),
         )
         self.inner = np.dtype(options.activation_type)

@@ -12,7 +12,7 @@ from edgevit.ops import INT8_MIN
 from edgevit.program import Program
 from edgevit.targets.artifact import Artifact
 from edgevit.targets.base import Reading, require_bytes
-from edgevit.targets.qdq.toolkit import onnx
+from edgevit.targets.qdq.toolkit import PROBABILITIES, onnx
 
 Settings = Mapping[str, str]
 """Session configuration entries of ONNX Runtime."""
@@ -26,8 +26,6 @@ class OnnxRunner:
     settings  what every session is opened with
     """
 
-    probabilities = False
-
     def __init__(
         self,
         artifact: Artifact,
@@ -37,6 +35,7 @@ class OnnxRunner:
     ) -> None:
         self._artifact, self._data = artifact, require_bytes(artifact.data, "ONNX")
         self._read, self._settings = read, settings or {}
+        self.probabilities = artifact.manifest.outputs[0].name == PROBABILITIES
         self._table = artifact.manifest.table()
         self._dtype = np.dtype(artifact.manifest.input.dtype)
         self._session = self._open(self._data)

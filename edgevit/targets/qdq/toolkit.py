@@ -9,6 +9,9 @@ from edgevit.errors import ToolMissing
 METADATA_PREFIX = "edgevit."
 """Of the names of a model's properties that are ours."""
 
+PROBABILITIES = "probabilities"
+"""The name of an output behind a softmax."""
+
 
 def onnx() -> ModuleType:
     """The onnx package, with its helper. Raises ToolMissing where it is not installed."""

@@ -40,10 +40,15 @@ def model_metadata(program: Program) -> dict[str, str]:
     return {METADATA_PREFIX + key: value for key, value in values.items()}
 
 
-def output_names(graph: Graph) -> dict[str, str]:
-    """The graph's outputs -> their names in the model: "logits", or "NAME.output" of several."""
-    if len(graph.outputs) == 1:
-        return {graph.outputs[0]: OUTPUT_NAME}
+def output_names(graph: Graph, label: str = OUTPUT_NAME) -> dict[str, str]:
+    """The graph's outputs -> their names in the model.
+
+    label  of an only output; one of several, and an only one where the net itself calls something
+           so, is "NAME.output"
+    """
+    taken = {*graph.tensors(), *(node.module for node in graph.weighted())}
+    if len(graph.outputs) == 1 and label not in taken:
+        return {graph.outputs[0]: label}
     return {name: f"{name}.output" for name in graph.outputs}
 
 
