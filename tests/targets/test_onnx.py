@@ -89,7 +89,7 @@ def without_pair(name: str) -> Edit:
 class TestOnnx(TargetContract):
     target = "onnx"
     profiles = PROFILES
-    options = ({}, {"io": "int8", "opset": "22"}, {"io": "uint8", "activation_type": "uint8"})
+    options = ({}, {"io": "int8", "opset": "22", "activation_type": "int8"}, {"io": "uint8"})
     toolkit_modules = ("qdq.toolkit",)
     logit_steps = 0
 
@@ -118,7 +118,7 @@ class TestOnnx(TargetContract):
             nodes[f"{ACTIVATION}.dq"].input[1] = "input.scale"
 
         def other_type(graph: Any, constants: dict[str, Any], nodes: Any) -> None:
-            values = np.array(128, np.uint8)
+            values = np.array(0, np.int8)
             name = f"{ACTIVATION}.zero_point"
             constants[name].CopyFrom(onnx.numpy_helper.from_array(values, name))
 
@@ -205,7 +205,7 @@ def tampered_pixels() -> Iterator[tuple[str, Edit]]:
 
 def test_pixels_that_become_another_input_are_found() -> None:
     program = make_program()
-    data = TARGET.write(program, OnnxOptions(io="uint8"))
+    data = TARGET.write(program, OnnxOptions(io="uint8", activation_type="int8"))
     TARGET.audit(data, program)
     for what, edit in tampered_pixels():
         with pytest.raises(EdgevitError, match="input"):
@@ -293,7 +293,7 @@ def test_a_file_changed_at_random_is_found_or_answers_the_same(seed: int) -> Non
             TARGET.audit(changed, program)
         except EdgevitError:
             continue
-        session = open_session(changed, f"seed {seed}", SETTINGS["int8"])
+        session = open_session(changed, f"seed {seed}", SETTINGS["uint8"])
         assert np.array_equal(session.run(None, {"input": images.numpy()})[0], expected)
         same += 1
     assert same < 30

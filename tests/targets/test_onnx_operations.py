@@ -26,9 +26,9 @@ from tests.random_graphs import random_program
 
 PROFILES = ("portable", "asymmetric")
 OPTIONS = (
-    OnnxOptions(),
+    OnnxOptions(activation_type="int8"),
     OnnxOptions(activation_type="uint8", io="int8", opset="21"),
-    OnnxOptions(io="uint8", opset="22"),
+    OnnxOptions(activation_type="int8", io="uint8", opset="22"),
     OnnxOptions(activation_type="uint8", io="uint8"),
     OnnxOptions(precision="float32"),
 )
