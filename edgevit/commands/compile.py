@@ -61,9 +61,10 @@ def compile_command(
 
     from edgevit.files import check_target
     from edgevit.program import Program
+    from edgevit.targets.artifact import written_files
 
     for name in own:
-        check_target(output / name, force)
+        check_target(output / name, force, listing=written_files)
     program = Program.load(program_file)
     manifests: dict[str, Manifest] = {}
     for name, chosen in own.items():

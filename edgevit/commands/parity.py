@@ -63,11 +63,12 @@ def parity_command(
     options = collect(ParityOptions, given)
 
     from edgevit.files import check_target
-    from edgevit.measure.parity import FILE_NAME, check_agreement, compare
+    from edgevit.measure.parity import check_agreement, compare
+    from edgevit.targets.manifest import PARITY_FILE
 
     own = _own_options(list(dict.fromkeys(folders)), given)
     for folder in own:
-        check_target(folder / FILE_NAME, force)
+        check_target(folder / PARITY_FILE, force)
     found = {
         str(folder): compare(
             folder,

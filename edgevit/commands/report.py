@@ -17,7 +17,9 @@ from edgevit.commands.options import force_option, json_option
 def report_command(run: Path, force: bool, as_json: bool) -> None:
     """Write report.html and report.json about a run folder.
 
-    RUN holds M.evq, artifact folders and validations. Exit code 3: a validation failed its gate.
+    RUN holds M.evq, artifact folders and validations. An artifact has passed when its
+    validation.json is of its own bytes and its gates held. Exit code 3: a gate failed, or no
+    artifact has passed one.
 
     \b
     Example:
@@ -32,5 +34,9 @@ def report_command(run: Path, force: bool, as_json: bool) -> None:
     else:
         print_table(report, str(run))
         click.echo(f"wrote {run / 'report.html'} and {run / 'report.json'}")
-    if not report["passed"]:
+        for name, why in report["not_validated"].items():
+            click.echo(f"{name}: {why}")
+    if report["passed"] is False:
         raise GateFailed(f"a gate failed in {run}: see {run / 'report.html'}")
+    if not report["passed_artifacts"]:
+        raise GateFailed(f"no artifact in {run} was validated: see `edgevit validate --help`")

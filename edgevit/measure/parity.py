@@ -25,8 +25,9 @@ from edgevit.program import Program
 from edgevit.progress import Progress
 from edgevit.targets import Runner, load_target, make_options
 from edgevit.targets.artifact import Artifact, load_artifact
+from edgevit.targets.manifest import PARITY_FILE
 
-SCHEMA_VERSION, KIND, FILE_NAME = 1, "edgevit-parity", "parity.json"
+SCHEMA_VERSION, KIND = 1, "edgevit-parity"
 CHUNK_IMAGES = 16
 
 
@@ -97,7 +98,7 @@ def compare(
     Raises InputError for an artifact that is not its manifest's or not this program's, and for
     options the target does not have.
     """
-    out = folder / FILE_NAME if out is None else out
+    out = folder / PARITY_FILE if out is None else out
     check_target(out, force)
     artifact = load_artifact(folder)
     loaded = Program.load(find_program(artifact, program))

@@ -19,12 +19,11 @@ from edgevit.measure.devices import open_device, run_on_device
 from edgevit.measure.harness import SOURCES, run_harness
 from edgevit.measure.request import GateLimits, HarnessRequest, ValidateOptions
 from edgevit.program import Program, Reference
-from edgevit.targets.manifest import Manifest
+from edgevit.targets.manifest import VALIDATION_FILE, Manifest
 from edgevit.tasks import Task, load_task
 from edgevit.tasks.gate import GateResult, gate
 
 SCHEMA_VERSION = 1
-RESULT_NAME = "validation.json"
 _NO_CLASS = -1
 
 
@@ -126,7 +125,7 @@ def validate(
     ToolMissing when the device cannot be reached.
     """
     options = options or ValidateOptions()
-    out = request.artifact / RESULT_NAME if out is None else out
+    out = request.artifact / VALIDATION_FILE if out is None else out
     for path in (out, request.out, request.logits, request.dump_inputs, request.profile):
         if path is not None:
             check_target(path, force)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +13,9 @@ from edgevit.files import check_target
 from edgevit.models.checkpoint import load
 from edgevit.quantize.options import MachineOptions, QuantizeOptions
 from edgevit.quantize.pipeline import Result, quantize
+from edgevit.quantize.run_folder import RUN_SUFFIX, remove_run
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -58,14 +61,16 @@ def quantize_files(
     program is written, and kept when the gate fails (a larger `max_drop` then costs no training).
     Raises as `quantize` does; the program is not written then.
     """
+    folder = out.with_name(out.name + RUN_SUFFIX)
     check_target(out, force)
+    if not folder.exists():  # asked now, as it is for a name that is too long
+        check_target(folder)
     size = source.preprocessing.image_size
     loaded = load(
         source.checkpoint, variant=source.variant, weights=source.weights, image_size=size
     )
     train = ImageFolder(source.data, classes=source.labels, like=source.preprocessing)
     val = ImageFolder(source.eval_data, like=train) if source.eval_data is not None else None
-    folder = out.with_name(out.name + ".run")
     result = quantize(
         loaded.model,
         train,
@@ -82,6 +87,7 @@ def quantize_files(
     group = Group(device)
     if group.is_main:
         result.program.save(out, force)
-        shutil.rmtree(folder)
+        if not remove_run(folder):
+            log.info("%s is left: it holds files that are not edgevit's", folder)
     group.wait()
     return result

@@ -39,7 +39,7 @@ from edgevit.quantize.options import MachineOptions, QuantizeOptions, run_key
 from edgevit.quantize.parts import Parts, divide
 from edgevit.quantize.place import place
 from edgevit.quantize.ptq import correct_biases
-from edgevit.quantize.run_folder import run_folder
+from edgevit.quantize.run_folder import METRICS, POST_TRAINING, STATE, run_folder
 from edgevit.quantize.snapshot import read_snapshot, write_snapshot
 from edgevit.quantize.subject import Subject, key_of, module_of, subject_of
 from edgevit.tasks import Gate, Task, load_task
@@ -170,7 +170,7 @@ def _run(run: Run, snapshot_interval_s: float, teacher_name: str) -> Result:
     )
     float_outputs = run.outputs(run.subject.net, "float", run.group)
     net = _post_training(run)
-    metrics = json.loads((run.folder / "ptq.json").read_text())
+    metrics = json.loads((run.folder / METRICS).read_text())
     history = History()
     if run.options.steps(len(parts.train)):
         history = _fine_tune(run, net, snapshot_interval_s)
@@ -233,7 +233,7 @@ def _subject(
 
 def _post_training(run: Run) -> QuantizedNet:
     """Place, calibrate, correct biases; measured, and kept for a resumed run."""
-    path = run.folder / "ptq.safetensors"
+    path = run.folder / POST_TRAINING
     if run.group.is_main and not path.exists():
         _make_post_training(run, path)
     run.group.wait()
@@ -277,7 +277,7 @@ def _make_post_training(run: Run, path: Path) -> None:
         f"of all quantizers added; {score_title} {100 * before:.2f} %, with bias correction "
         f"{100 * after:.2f} % (largest shift {shift:.3g})"
     )
-    (run.folder / "ptq.json").write_text(json.dumps(metrics))
+    (run.folder / METRICS).write_text(json.dumps(metrics))
     tensors = {f"net.{n}": t for n, t in net.state_dict().items()}
     tensors |= {f"scale.{n}": torch.from_numpy(s) for n, s in scales.items()}
     state = {
@@ -295,7 +295,7 @@ def _fine_tune(run: Run, net: QuantizedNet, snapshot_interval_s: float) -> Histo
         run.parts,
         run.options,
         run.group,
-        run.folder / "state.safetensors",
+        run.folder / STATE,
         snapshot_interval_s,
     )
     history = tuner.run()
