@@ -163,8 +163,8 @@ def write_package(
             else:
                 _copy(folder / source, to)
         files = [p.relative_to(temporary).as_posix() for p in temporary.rglob("*") if p.is_file()]
-        text = json.dumps({**marker, "files": sorted([*files, MARKER_FILE])}, indent=1)
-        (temporary / MARKER_FILE).write_text(text + "\n", encoding="utf-8")
+        marker["files"] = sorted([*files, MARKER_FILE])
+        (temporary / MARKER_FILE).write_text(json.dumps(marker, indent=1) + "\n", encoding="utf-8")
     return marker
 
 

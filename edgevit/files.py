@@ -63,10 +63,7 @@ def read_file(path: PathLike, limit: int, what: str = "such a file") -> bytes:
         except OSError as error:
             raise InputError(f"{path}: cannot be read: {error.strerror}") from error
     if max(size_bytes, len(data)) > limit:
-        raise InputError(
-            f"{path} has {max(size_bytes, len(data))} bytes, too large for {what}: {limit} is the "
-            "limit"
-        )
+        raise InputError(f"{path} is too large for {what}: over {limit} bytes")
     return data
 
 

@@ -203,7 +203,7 @@ def test_reading_stops_at_the_limit(tmp_path):
     path = tmp_path / "in"
     path.write_bytes(b"0123456789")
     assert read_file(path, 10) == b"0123456789"
-    with pytest.raises(InputError, match="has 10 bytes, too large for a leaf: 9"):
+    with pytest.raises(InputError, match="in is too large for a leaf: over 9 bytes"):
         read_file(path, 9, "a leaf")
     with pytest.raises(InputError, match="is a folder"):
         read_file(tmp_path, 9)

@@ -58,7 +58,7 @@ def run_folder(folder: Path | None, key: str, fresh: bool, group: Group) -> Iter
 
 
 def remove_run(folder: Path) -> bool:
-    """Remove a run's state, and its folder where nothing else is in it; returns whether it is gone."""
+    """Remove a run's state, and its folder where nothing else is in it; whether it is gone."""
     return remove_written(folder, FILES)
 
 
