@@ -11,6 +11,7 @@ import click
 
 from edgevit.commands.generate import collect, options_of
 from edgevit.commands.options import force_option, json_option
+from edgevit.console import print_table
 from edgevit.data.options import PreprocessingOptions
 from edgevit.models.options import CheckpointOptions, FuseOptions
 
@@ -107,20 +108,15 @@ def _batches(
 
 
 def _print_table(proof: FuseProof, variant: str, output: Path) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(title=f"{variant}, fused: proof", show_header=False)
-    table.add_column(no_wrap=True)
-    table.add_column(overflow="fold")
-    table.add_row("batch norms and branches left", str(proof.norms_and_branches_left))
-    table.add_row("convolutions", f"{proof.convs} of {proof.expected_convs} expected")
+    rows: list[tuple[str, str]] = []
+    rows.append(("batch norms and branches left", str(proof.norms_and_branches_left)))
+    rows.append(("convolutions", f"{proof.convs} of {proof.expected_convs} expected"))
     if proof.already_fused:
-        table.add_row("logits", "not compared: fused already")
+        rows.append(("logits", "not compared: fused already"))
     else:
-        table.add_row("max |Δlogit|", f"{proof.max_abs_delta_logit:.2e} (≤ {proof.bound:g})")
-        table.add_row("largest logit", f"{proof.max_abs_logit:.2f}")
-        table.add_row("predictions changed", f"{proof.top1_changed} of {proof.images}")
-    table.add_row("images", f"{proof.images} at {proof.image_size} px: {proof.images_source}")
-    table.add_row("written to", str(output))
-    Console().print(table)
+        rows.append(("max |Δlogit|", f"{proof.max_abs_delta_logit:.2e} (≤ {proof.bound:g})"))
+        rows.append(("largest logit", f"{proof.max_abs_logit:.2f}"))
+        rows.append(("predictions changed", f"{proof.top1_changed} of {proof.images}"))
+    rows.append(("images", f"{proof.images} at {proof.image_size} px: {proof.images_source}"))
+    rows.append(("written to", str(output)))
+    print_table(f"{variant}, fused: proof", rows)

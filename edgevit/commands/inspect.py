@@ -10,6 +10,7 @@ import click
 
 from edgevit.commands.generate import collect, options_of
 from edgevit.commands.options import json_option
+from edgevit.console import print_table
 from edgevit.data.options import PreprocessingOptions
 from edgevit.models.options import CheckpointOptions
 
@@ -45,31 +46,26 @@ def inspect_command(checkpoint: Path, as_json: bool, **given: Any) -> None:
 
 
 def _print_table(info: CheckpointInfo) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
     config = info.config
     ablations = f"kernel {config.kernel_size}, expansion {config.expansion:g}, SE {config.se}"
     if info.fused:
         heads = "merged into one"
     else:
         heads = "two (classifier and distillation)" if info.distillation else "one"
-    table = Table(title=f"{info.variant} · {info.num_classes} classes", show_header=False)
-    table.add_column(no_wrap=True)
-    table.add_column(overflow="fold")
-    table.add_row("file", f"{info.path} ({info.size_bytes / 1e6:.1f} MB)")
-    table.add_row("sha256", info.sha256)
-    table.add_row("naming", info.naming)
-    table.add_row("wrapped in", " → ".join(info.wrappers) or "nothing")
-    table.add_row("numbers", info.dtype)
-    table.add_row("fused", "yes" if info.fused else "no")
-    table.add_row("heads", heads)
-    table.add_row("layers", ablations)
-    table.add_row("parameters", f"{info.parameters:,} ({info.fused_parameters:,} fused)")
-    table.add_row("MACs, fused", f"{info.fused_macs:,} at {info.image_size} px")
+    rows: list[tuple[str, str]] = []
+    rows.append(("file", f"{info.path} ({info.size_bytes / 1e6:.1f} MB)"))
+    rows.append(("sha256", info.sha256))
+    rows.append(("naming", info.naming))
+    rows.append(("wrapped in", " → ".join(info.wrappers) or "nothing"))
+    rows.append(("numbers", info.dtype))
+    rows.append(("fused", "yes" if info.fused else "no"))
+    rows.append(("heads", heads))
+    rows.append(("layers", ablations))
+    rows.append(("parameters", f"{info.parameters:,} ({info.fused_parameters:,} fused)"))
+    rows.append(("MACs, fused", f"{info.fused_macs:,} at {info.image_size} px"))
     if info.proof:
-        table.add_row("fusion proof", _proof_text(info.proof))
-    Console().print(table)
+        rows.append(("fusion proof", _proof_text(info.proof)))
+    print_table(f"{info.variant} · {info.num_classes} classes", rows)
 
 
 def _proof_text(stored: dict[str, Any]) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from edgevit.commands.options import BUILD_FOLDER, json_option
+from edgevit.console import say
 
 
 @click.command("package")
@@ -70,7 +71,7 @@ def package_command(
         click.echo(json.dumps({**packaged, "path": str(output)}, indent=2))
         return
     if not packaged["validated"]:
-        click.echo(f"{build / target} has no validation that passed", err=True)
+        say(f"{build / target} has no validation that passed", error=True)
     sha256 = packaged["artifact"]["sha256"]
-    click.echo(f"{packaged['name']}: {packaged['artifact']['file']}, sha256 {sha256[:12]}...")
-    click.echo(f"wrote {output}; {output / 'README.md'} says how an app uses it")
+    say(f"{packaged['name']}: {packaged['artifact']['file']}, sha256 {sha256[:12]}...")
+    say(f"wrote {output}; {output / 'README.md'} says how an app uses it")

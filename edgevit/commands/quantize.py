@@ -11,9 +11,12 @@ import click
 
 from edgevit.commands.generate import collect, options_of
 from edgevit.commands.options import force_option, json_option
+from edgevit.console import say
 from edgevit.data.options import PreprocessingOptions
 from edgevit.models.options import CheckpointOptions
 from edgevit.quantize.options import MachineOptions, QuantizeOptions
+
+MAX_LABELS_BYTES = 64 * 2**20
 
 if TYPE_CHECKING:
     from edgevit.quantize.from_files import Source
@@ -124,15 +127,16 @@ def read_labels(path: Path | None) -> tuple[str, ...] | None:
     Raises InputError when the file is missing or empty, or repeats a label.
     """
     from edgevit.errors import InputError
+    from edgevit.files import read_file
 
     if path is None:
         return None
+    data = read_file(path, MAX_LABELS_BYTES, "a list of labels")
     try:
-        labels = tuple(
-            line.strip() for line in path.read_text("utf-8").splitlines() if line.strip()
-        )
-    except (OSError, UnicodeDecodeError) as error:
+        text = data.decode("utf-8")
+    except UnicodeDecodeError as error:
         raise InputError(f"--labels {path}: cannot be read: {error}") from error
+    labels = tuple(line.strip() for line in text.splitlines() if line.strip())
     if not labels or len(set(labels)) != len(labels):
         raise InputError(f"--labels {path}: must hold one label per line, each different")
     return labels
@@ -150,5 +154,5 @@ def _print(result: Result, path: Path, as_json: bool) -> None:
         }
         click.echo(json.dumps(found, indent=2, allow_nan=False))
         return
-    click.echo(str(result.gate))
-    click.echo(f"wrote {path} ({path.stat().st_size / 1e6:.1f} MB)")
+    say(str(result.gate))
+    say(f"wrote {path} ({path.stat().st_size / 1e6:.1f} MB)")

@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from edgevit.commands.options import force_option, json_option
+from edgevit.console import say
 
 
 @click.command("report")
@@ -33,9 +34,9 @@ def report_command(run: Path, force: bool, as_json: bool) -> None:
         click.echo(json.dumps(report, indent=2, allow_nan=False))
     else:
         print_table(report, str(run))
-        click.echo(f"wrote {run / 'report.html'} and {run / 'report.json'}")
+        say(f"wrote {run / 'report.html'} and {run / 'report.json'}")
         for name, why in report["not_validated"].items():
-            click.echo(f"{name}: {why}")
+            say(f"{name}: {why}")
     if report["passed"] is False:
         raise GateFailed(f"a gate failed in {run}: see {run / 'report.html'}")
     if not report["passed_artifacts"]:

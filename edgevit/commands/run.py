@@ -10,6 +10,7 @@ import click
 
 from edgevit.commands.generate import collect, collect_given, options_of, options_of_several
 from edgevit.commands.options import json_option
+from edgevit.console import say
 from edgevit.measure.options import ClassifyOptions
 from edgevit.targets import option_classes
 
@@ -43,7 +44,7 @@ def run_command(folder: Path, images: tuple[Path, ...], as_json: bool, **given: 
         rows = {str(path): answer for path, answer in zip(images, answers)}
         click.echo(json.dumps({"engine": engine, "images": rows}, indent=2, allow_nan=False))
         return
-    click.echo(engine)
+    say(engine)
     for path, answer in zip(images, answers):
         text = ", ".join(f"{row['label']} {100 * row['probability']:.1f} %" for row in answer)
-        click.echo(f"{path}: {text}")
+        say(f"{path}: {text}")

@@ -16,6 +16,8 @@ from typing import Any
 
 import numpy as np
 
+from edgevit import console
+from edgevit.console import say
 from edgevit.data.source import ImageFolder, ImageSource, check_same_input
 from edgevit.errors import GateFailed, InputError
 from edgevit.files import atomic_path, check_target, sha256_file
@@ -284,18 +286,13 @@ def print_table(found: dict[str, Parity], every: bool = False, worst: int = 12) 
 
     found  name for the table's heading -> what was found
     """
-    from rich.console import Console
-    from rich.table import Table
-
-    console = Console()
     for name, parity in found.items():
-        console.print(
+        say(
             f"{name}: {parity.agreement_percent:.2f} % of {parity.images} predictions are the "
             f"program's; top-1 {parity.top1_percent:.2f} % against "
             f"{parity.program_top1_percent:.2f} % ({parity.engine}); "
             + (f"departs first at {parity.first_departure}" if parity.first_departure else "every "
-               f"tensor of {parity.layer_images} images is the program's, bit for bit"),
-            soft_wrap=True, highlight=False,
+               f"tensor of {parity.layer_images} images is the program's, bit for bit")
         )  # fmt: skip
     rows: dict[str, dict[str, Layer]] = {}
     for name, parity in found.items():
@@ -304,19 +301,15 @@ def print_table(found: dict[str, Parity], every: bool = False, worst: int = 12) 
     chosen = list(rows) if every else _worst(rows, worst)
     if not any(layer.max_steps for name in chosen for layer in rows[name].values()):
         return
-    table = Table(title="every layer" if every else f"the {len(chosen)} layers farthest off")
-    table.add_column("layer", no_wrap=True)
-    for name in found:
-        for heading, _ in COLUMNS:
-            table.add_column(f"{name}\n{heading}", justify="right", no_wrap=True)
-    for tensor in chosen:
-        cells = [
-            text(rows[tensor][name]) if name in rows[tensor] else ""
-            for name in found for _, text in COLUMNS
-        ]  # fmt: skip
-        table.add_row(tensor, *cells)
-    # Without a terminal there is no width to fit into: columns must not be cut.
-    Console(width=max(console.width, 60 + 40 * len(found))).print(table)
+    headings = ["layer", *(f"{name}\n{heading}" for name in found for heading, _ in COLUMNS)]
+    cells = [
+        [tensor, *(text(rows[tensor][name]) if name in rows[tensor] else ""
+         for name in found for _, text in COLUMNS)]
+        for tensor in chosen
+    ]  # fmt: skip
+    title = "every layer" if every else f"the {len(chosen)} layers farthest off"
+    numbers, width = range(1, len(headings)), 60 + 40 * len(found)
+    console.print_table(title, cells, headings, right=numbers, min_width=width)
 
 
 def _worst(rows: dict[str, dict[str, Layer]], count: int) -> list[str]:

@@ -178,12 +178,16 @@ class ValidateOptions:
     max_drop: float | None = option(
         None,
         "Gate: top-1 points that the artifact may lose against float.",
+        minimum=-100,
+        maximum=100,
         metavar="POINTS",
         default_text="target.toml",
     )
     min_agreement: float | None = option(
         None,
         "Gate: percentage of predictions that must equal the program's.",
+        minimum=0,
+        maximum=1000,
         metavar="PERCENT",
         default_text="target.toml",
     )

@@ -14,7 +14,7 @@ import numpy as np
 
 import edgevit
 from edgevit.errors import InputError
-from edgevit.files import atomic_path
+from edgevit.files import atomic_path, read_file
 from edgevit.graph import Graph, check_quantized, quantize_graph
 from edgevit.ops import How, Quantizer
 from edgevit.program import evq
@@ -166,12 +166,7 @@ class Program:
         Raises InputError for a file that is missing, damaged, newer, or not exactly a program.
         """
         path = Path(path)
-        try:
-            if path.stat().st_size > evq.MAX_FILE_BYTES:
-                raise InputError(f"{path} is larger than any program ({evq.MAX_FILE_BYTES} bytes)")
-            data = path.read_bytes()
-        except OSError as error:
-            raise InputError(f"{path} cannot be read: {error.strerror}") from error
+        data = read_file(path, evq.MAX_FILE_BYTES, "a program")
         graph, info, reference = evq.unpack(data, str(path))
         sha256 = hashlib.sha256(data).hexdigest()
         return cls(graph, info, reference, file_name=path.name, sha256=sha256)

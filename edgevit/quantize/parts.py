@@ -53,4 +53,10 @@ def divide(images: ImageSource, report: ImageSource, options: QuantizeOptions) -
             f"{report.title} is pre-processed otherwise than {images.title}; open it with like="
         )
     train, chosen = split(len(rest), options.holdout, options.seed)
+    if not train or not reported:
+        raise InputError(
+            f"{images.title}: of its {every} images {len(reported)} are to report on and "
+            f"{len(chosen)} to select on (--holdout {options.holdout:g}); {len(train)} are left to "
+            "learn from: give more images, or a smaller --holdout"
+        )
     return Parts(images, report, [rest[i] for i in train], [rest[i] for i in chosen], reported)

@@ -38,6 +38,7 @@ from edgevit.measure.harness import (
     manifest_target,
 )  # fmt: skip
 from edgevit.measure.request import HarnessRequest
+from edgevit.schema import parse_json
 
 __all__ = ["open_device", "run_on_device"]
 
@@ -92,9 +93,9 @@ def run_on_device(
     if not keep:
         discard(link, sent.blobs)
     try:
-        result = json.loads(text)
-    except ValueError as error:
-        raise EdgevitError(f"{transport.name}: the result is not JSON: {error}") from error
+        result = parse_json(text, f"{transport.name}: the result")
+    except InputError as error:  # the device's fault, not the caller's
+        raise EdgevitError(str(error)) from error
     check_result(result)
     # Over there files are named by their sha256.
     result["dataset"]["name"] = request.data.resolve().name

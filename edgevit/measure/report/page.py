@@ -9,6 +9,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from edgevit import console
 from edgevit.errors import InputError
 from edgevit.files import atomic_path, check_target
 from edgevit.measure.proof import NOT_VALIDATED, Proof, proof_of
@@ -188,18 +189,10 @@ def _number(value: float | None, digits: int, factor: float = 1.0) -> str:
 
 def print_table(report: dict[str, Any], title: str) -> None:
     """The rows as a table on standard output."""
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(title=title)
-    for heading, _ in COLUMNS:
-        text = heading in ("net", "gate")
-        table.add_column(heading, justify="left" if text else "right", no_wrap=heading == "net")
-    for row in report["rows"]:
-        table.add_row(*(text(row) for _, text in COLUMNS))
-    # Without a terminal there is no width to fit into: columns must not be cut.
-    console = Console()
-    Console(width=max(console.width, 110)).print(table)
+    headings = [heading for heading, _ in COLUMNS]
+    rows = [[text(row) for _, text in COLUMNS] for row in report["rows"]]
+    numbers = [i for i, heading in enumerate(headings) if heading not in ("net", "gate")]
+    console.print_table(title, rows, headings, right=numbers, min_width=110)
 
 
 def write_report(folder: Path, force: bool = False) -> dict[str, Any]:
