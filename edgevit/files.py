@@ -48,6 +48,7 @@ def open_file(path: PathLike) -> BinaryIO:
     if not stat.S_ISREG(mode):
         os.close(descriptor)
         raise InputError(f"{path} is {_kind(mode)}; a plain file is needed")
+    os.set_blocking(descriptor, True)
     return os.fdopen(descriptor, "rb")
 
 

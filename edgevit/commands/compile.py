@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgevit.commands.generate import collect_given, options_of_several
+from edgevit.commands.generate import PATH, collect_given, options_of_several
 from edgevit.commands.options import BUILD_FOLDER, force_option, json_option
 from edgevit.console import print_table
 from edgevit.options import option_fields
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 @click.command("compile")
-@click.argument("program_file", metavar="M.evq", type=click.Path(path_type=Path))
+@click.argument("program_file", metavar="M.evq", type=PATH)
 @click.option(
     "--target",
     "targets",
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     default=BUILD_FOLDER,
     show_default=True,
     metavar="DIR",
-    type=click.Path(path_type=Path),
+    type=PATH,
     help="Each artifact is written to DIR/<target>.",
 )
 @options_of_several(option_classes())

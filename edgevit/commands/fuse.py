@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgevit.commands.generate import collect, options_of
+from edgevit.commands.generate import PATH, collect, options_of
 from edgevit.commands.options import force_option, json_option
 from edgevit.console import print_table
 from edgevit.data.options import PreprocessingOptions
@@ -23,19 +23,19 @@ if TYPE_CHECKING:
 
 
 @click.command("fuse")
-@click.argument("checkpoint", metavar="CKPT", type=click.Path(path_type=Path))
+@click.argument("checkpoint", metavar="CKPT", type=PATH)
 @click.option(
     "-o",
     "--output",
     required=True,
     metavar="OUT",
-    type=click.Path(path_type=Path),
+    type=PATH,
     help="The .safetensors file to write.",
 )
 @click.option(
     "--data",
     metavar="DIR",
-    type=click.Path(path_type=Path),
+    type=PATH,
     help="Images to prove it on: a folder or tar of class folders.  [default: seeded noise]",
 )
 @options_of(FuseOptions)

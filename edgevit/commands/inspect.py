@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgevit.commands.generate import collect, options_of
+from edgevit.commands.generate import PATH, collect, options_of
 from edgevit.commands.options import json_option
 from edgevit.console import print_table
 from edgevit.data.options import PreprocessingOptions
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 @click.command("inspect")
-@click.argument("checkpoint", metavar="CKPT", type=click.Path(path_type=Path))
+@click.argument("checkpoint", metavar="CKPT", type=PATH)
 @options_of(CheckpointOptions)
 @options_of(PreprocessingOptions, only=("image_size",))
 @json_option

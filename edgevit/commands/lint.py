@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from edgevit.commands.generate import PATH
 from edgevit.commands.options import json_option
 from edgevit.console import print_table, say
 from edgevit.errors import GateFailed, InputError
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 
 @click.command("lint")
-@click.argument("path", metavar="DIR|MODEL.onnx", type=click.Path(path_type=Path))
+@click.argument("path", metavar="DIR|MODEL.onnx", type=PATH)
 @click.option(
     "--strict", is_flag=True, help="Treat a convolution that is not quantized as an error."
 )

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from edgevit.commands.generate import PATH
 from edgevit.commands.options import BUILD_FOLDER, json_option
 from edgevit.console import say
 
@@ -20,14 +21,14 @@ from edgevit.console import say
     default=BUILD_FOLDER,
     show_default=True,
     metavar="DIR",
-    type=click.Path(path_type=Path),
+    type=PATH,
     help="Folder that `edgevit compile -o DIR` wrote; the artifact is DIR/<target>.",
 )
 @click.option(
     "-o",
     "--output",
     metavar="OUT",
-    type=click.Path(path_type=Path),
+    type=PATH,
     help="Folder of the package.  [default: DIR/<target>-package]",
 )
 @click.option(

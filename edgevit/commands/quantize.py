@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgevit.commands.generate import collect, options_of
+from edgevit.commands.generate import PATH, collect, options_of
 from edgevit.commands.options import force_option, json_option
 from edgevit.console import say
 from edgevit.data.options import PreprocessingOptions
@@ -24,18 +24,18 @@ if TYPE_CHECKING:
 
 
 @click.command("quantize")
-@click.argument("checkpoint", metavar="CKPT", type=click.Path(path_type=Path))
+@click.argument("checkpoint", metavar="CKPT", type=PATH)
 @click.option(
     "--data",
     required=True,
     metavar="DIR",
-    type=click.Path(path_type=Path),
+    type=PATH,
     help="Training images: a folder or tar of class folders.",
 )
 @click.option(
     "--eval-data",
     metavar="DIR",
-    type=click.Path(path_type=Path),
+    type=PATH,
     help="Images the accuracy is reported on.  [default: a tenth of --data, held out]",
 )
 @click.option(
@@ -43,14 +43,14 @@ if TYPE_CHECKING:
     "--output",
     required=True,
     metavar="M.evq",
-    type=click.Path(path_type=Path),
+    type=PATH,
     help="The quantized program to write.",
 )
 @options_of(PreprocessingOptions)
 @click.option(
     "--labels",
     metavar="FILE",
-    type=click.Path(path_type=Path),
+    type=PATH,
     help="Text file with one class folder name per line, in the order of the logits.  "
     "[default: sorted folders]",
 )

@@ -7,12 +7,13 @@ from pathlib import Path
 
 import click
 
+from edgevit.commands.generate import PATH
 from edgevit.commands.options import force_option, json_option
 from edgevit.console import say
 
 
 @click.command("report")
-@click.argument("run", metavar="RUN", type=click.Path(path_type=Path))
+@click.argument("run", metavar="RUN", type=PATH)
 @force_option("report.html or report.json")
 @json_option
 def report_command(run: Path, force: bool, as_json: bool) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from edgevit.commands.generate import collect, collect_given, options_of, options_of_several
+from edgevit.commands.generate import PATH, collect, collect_given, options_of, options_of_several
 from edgevit.commands.options import json_option
 from edgevit.console import say
 from edgevit.measure.options import ClassifyOptions
@@ -16,10 +16,8 @@ from edgevit.targets import option_classes
 
 
 @click.command("run")
-@click.argument("folder", metavar="ARTIFACT", type=click.Path(path_type=Path))
-@click.argument(
-    "images", metavar="IMAGE...", nargs=-1, required=True, type=click.Path(path_type=Path)
-)
+@click.argument("folder", metavar="ARTIFACT", type=PATH)
+@click.argument("images", metavar="IMAGE...", nargs=-1, required=True, type=PATH)
 @options_of(ClassifyOptions)
 @options_of_several(option_classes("RunOptions"))
 @json_option

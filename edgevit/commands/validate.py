@@ -8,14 +8,14 @@ from typing import Any
 
 import click
 
-from edgevit.commands.generate import collect, options_of
+from edgevit.commands.generate import PATH, collect, options_of
 from edgevit.commands.options import force_option, json_option
 from edgevit.console import say
 from edgevit.measure.request import HarnessRequest, ValidateOptions
 
 
 @click.command("validate")
-@click.argument("artifact", metavar="ARTIFACT", type=click.Path(path_type=Path))
+@click.argument("artifact", metavar="ARTIFACT", type=PATH)
 @options_of(HarnessRequest, without=("artifact", "out", "reference"))
 @click.option(
     "--plan-cache",
@@ -28,7 +28,7 @@ from edgevit.measure.request import HarnessRequest, ValidateOptions
     "-o",
     "--output",
     metavar="JSON",
-    type=click.Path(path_type=Path),
+    type=PATH,
     help="File to write the figures to.  [default: ARTIFACT/validation.json]",
 )
 @force_option("each file written")

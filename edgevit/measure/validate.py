@@ -34,8 +34,8 @@ def limits_of_target(
     path = SOURCES / "targets" / target / "target.toml"
     try:
         budgets = tomllib.loads(path.read_text("utf-8"))["budgets"]
-    except OSError as error:
-        raise InputError(f"unknown target {target!r}: there is no {path}") from error
+    except (OSError, KeyError) as error:
+        raise InputError(f"{target!r} is no target: {path} holds no budgets of one") from error
     return GateLimits(
         budgets["max_accuracy_drop_points"] if max_drop is None else max_drop,
         budgets["min_program_agreement_percent"] if min_agreement is None else min_agreement,
