@@ -91,7 +91,7 @@ def _runtime_of(request: HarnessRequest) -> Path | None:
     runtime = request.runtime or find_runtime(request.backend or manifest_target(request.artifact))
     if runtime is not None and os.path.lexists(runtime):
         if not (runtime.is_file() or runtime.is_dir()):
-            raise InputError(f"--runtime {runtime} is no library: a device, a FIFO or a broken link")
+            raise InputError(f"--runtime {runtime} is a device, a FIFO or a broken link")
         return runtime.absolute()  # to the harness a name without '/' is no file
     return runtime
 

@@ -171,6 +171,15 @@ def open_artifact(artifact: Artifact, **options: str) -> Runner:
     return target.open_runner(artifact, **vars(chosen))
 
 
+def check_finite(values: np.ndarray, what: str) -> None:
+    """Raises InputError when an artifact computed NaN or infinity, which equals nothing."""
+    if values.dtype.kind == "f" and not np.isfinite(values).all():
+        raise InputError(
+            f"{what}: {int((~np.isfinite(values)).sum())} values are not finite: the artifact is "
+            "damaged, or was not made by `edgevit compile`"
+        )
+
+
 def find_program(artifact: Artifact, given: Path | None) -> Path:
     """The .evq that an artifact was compiled from: the given one, or the one beside its folder.
 
@@ -201,6 +210,7 @@ def _layers(runner: Runner, program: Program, source: ImageSource, order: list[i
             expected = dict(program.tensors(source.preprocessing.normalise(pixels)))
             for name, values in runner.tensors(pixels, program):
                 total = totals.setdefault(name, _Difference(program.graph().quantizer(name)))
+                check_finite(values, f"{runner.engine}: {name}")
                 total.add(values, expected.pop(name).numpy())
             progress.update(progress.done + len(chunk))
     graph = program.graph()
@@ -253,7 +263,9 @@ def _predictions(
         for chunk in _chunks(order):
             pixels = source.pixels(chunk)
             expected.append(program.run(source.preprocessing.normalise(pixels)).numpy().argmax(1))
-            found.append(runner.scores(pixels).argmax(1))
+            scores = runner.scores(pixels)
+            check_finite(scores, f"{runner.engine}: the outputs")
+            found.append(scores.argmax(1))
             progress.update(progress.done + len(chunk))
     return np.concatenate(expected), np.concatenate(found)
 
