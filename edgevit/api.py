@@ -236,8 +236,10 @@ class Artifact:
         source = self.source(images)
         data = image_files(source, folder)
         recorded = self._artifact.reference()
+        if recorded is None and self._program is not None:
+            recorded = self._program.reference
         if recorded is not None and recorded.dataset_sha256 == source.sha256:
-            if isinstance(source, ImageFolder):
+            if isinstance(source, ImageFolder) and self.manifest.reference is not None:
                 return data, None
             reference = recorded
         elif program is None and self._program is None:
@@ -266,7 +268,7 @@ class Artifact:
                 raise InputError(f"{self.folder} was not compiled from this program")
             return given
         path = None if given is None else Path(given)
-        return Program.load(find_program(self._artifact, path))
+        return Program.load(find_program(self.folder, self.manifest, path))
 
     def __repr__(self) -> str:
         return f"<edgevit.Artifact {self.manifest.target} in {self.folder}>"

@@ -27,7 +27,7 @@ from edgevit.program import Program
 from edgevit.progress import Progress
 from edgevit.targets import Runner, load_target, make_options
 from edgevit.targets.artifact import Artifact, load_artifact
-from edgevit.targets.manifest import PARITY_FILE
+from edgevit.targets.manifest import PARITY_FILE, Manifest
 
 SCHEMA_VERSION, KIND = 1, "edgevit-parity"
 CHUNK_IMAGES = 16
@@ -103,7 +103,7 @@ def compare(
     out = folder / PARITY_FILE if out is None else out
     check_target(out, force)
     artifact = load_artifact(folder)
-    loaded = Program.load(find_program(artifact, program))
+    loaded = Program.load(find_program(folder, artifact.manifest, program))
     source = ImageFolder(
         data, classes=artifact.manifest.labels, like=artifact.manifest.preprocessing
     )
@@ -180,26 +180,32 @@ def check_finite(values: np.ndarray, what: str) -> None:
         )
 
 
-def find_program(artifact: Artifact, given: Path | None) -> Path:
+def find_program(folder: Path, manifest: Manifest, given: Path | None) -> Path:
     """The .evq that an artifact was compiled from: the given one, or the one beside its folder.
 
     Raises InputError where there is none, or the given one is another.
     """
-    entry, folder = artifact.manifest.program, artifact.folder.resolve()
+    entry = manifest.program
     if given is not None:
         if sha256_file(given) != entry.sha256:
-            raise InputError(
-                f"{artifact.folder} was not compiled from {given}: its sha256 is another"
-            )
+            raise InputError(f"{folder} was not compiled from {given}: its sha256 is another")
         return given
-    for place in (folder.parent, folder.parent.parent, Path.cwd()):
+    if (path := program_beside(folder, manifest)) is not None:
+        return path
+    raise InputError(
+        f"the program of {folder} ({entry.file or 'never saved'}, sha256 "
+        f"{entry.sha256[:12]}) is not beside it; name it with --program M.evq"
+    )
+
+
+def program_beside(folder: Path, manifest: Manifest) -> Path | None:
+    """The .evq that an artifact was compiled from, where it lies near its folder."""
+    entry, parent = manifest.program, folder.resolve().parent
+    for place in (parent, parent.parent, Path.cwd()):
         path = place / (entry.file or "")
         if path.is_file() and sha256_file(path) == entry.sha256:
             return path
-    raise InputError(
-        f"the program of {artifact.folder} ({entry.file or 'never saved'}, sha256 "
-        f"{entry.sha256[:12]}) is not beside it; name it with --program M.evq"
-    )
+    return None
 
 
 def _layers(runner: Runner, program: Program, source: ImageSource, order: list[int]) -> list[Layer]:

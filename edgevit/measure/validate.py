@@ -14,9 +14,10 @@ import numpy as np
 from edgevit.data.images import ImageSet
 from edgevit.data.source import ImageFolder, ImageSource
 from edgevit.errors import GateFailed, InputError
-from edgevit.files import atomic_path, check_target, sha256_file
+from edgevit.files import atomic_path, check_target
 from edgevit.measure.devices import open_device, run_on_device
 from edgevit.measure.harness import SOURCES, run_harness
+from edgevit.measure.parity import find_program, program_beside
 from edgevit.measure.request import GateLimits, HarnessRequest, ValidateOptions
 from edgevit.program import Program, Reference
 from edgevit.targets.manifest import VALIDATION_FILE, Manifest
@@ -176,8 +177,9 @@ def _references(
 ) -> tuple[Path | None, Path | None]:
     """The program's logits for these images, and the file of them to name to the harness.
 
-    They are the request's, or the recorded ones, which the harness finds itself and checks by
-    their sha256, or made in `folder` by running the program; None where there are none.
+    They are the request's, or the recorded ones beside the artifact, which the harness finds itself
+    and checks by their sha256, or, in `folder`, those that the program file holds or that running
+    the program makes; None where there are none.
     """
     if request.reference is not None:
         return request.reference, request.reference
@@ -186,16 +188,18 @@ def _references(
     if recorded and recorded.dataset_sha256 == images.sha256:
         return request.artifact / recorded.file, None
     if program is None:
-        return None, None
-    if sha256_file(program) != manifest.program.sha256:
-        raise InputError(
-            f"{request.artifact} was not compiled from {program}: its sha256 is another"
-        )
-    source = ImageFolder(request.data, classes=manifest.labels, like=manifest.preprocessing)
+        near = program_beside(request.artifact, manifest)
+        known = Program.load(near).reference if near and not recorded else None
+        if known is None or known.dataset_sha256 != images.sha256:
+            return None, None
+    else:
+        loaded = Program.load(find_program(request.artifact, manifest, program))
+        known = loaded.reference
+        if known is None or known.dataset_sha256 != images.sha256:
+            source = ImageFolder(request.data, classes=manifest.labels, like=manifest.preprocessing)
+            known = program_reference(loaded, source, load_task(manifest.task))
     path = folder / "reference.safetensors"
-    path.write_bytes(
-        program_reference(Program.load(program), source, load_task(manifest.task)).to_bytes()
-    )
+    path.write_bytes(known.to_bytes())
     return path, path
 
 

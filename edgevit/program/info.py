@@ -139,6 +139,11 @@ class Reference:
         if not SHA256.fullmatch(self.dataset_sha256):
             raise InputError(f"reference: {self.dataset_sha256!r} is not a sha256")
 
+    @property
+    def size_bytes(self) -> int:
+        """About the size of `to_bytes`."""
+        return self.logits.nbytes * (1 if self.float_logits is None else 2)
+
     def to_bytes(self) -> bytes:
         """The safetensors file of the contract: logits, float_logits, paths as bytes."""
         text = np.frombuffer("\n".join(self.paths).encode(), np.uint8)

@@ -31,6 +31,7 @@ from edgevit.graph.float_run import GraphNet
 from edgevit.graph.passes import swap_gelus
 from edgevit.ops import Quantizer
 from edgevit.program import Metric, ModelInfo, Program, ProgramInfo, Reference, build_program
+from edgevit.program.compact import check_size
 from edgevit.quantize.deterministic import deterministic
 from edgevit.quantize.distill import Teacher, load_teacher
 from edgevit.quantize.finetune import FineTuner, History
@@ -140,6 +141,8 @@ def quantize(
     module = module_of(model, images.preprocessing.image_size)
     with deterministic():
         parts = divide(images, report, options)
+        paths = (report.names[i] for i in parts.reported)
+        check_size(len(parts.reported), len(images.classes), sum(map(len, map(os.fsencode, paths))))
         subject = _subject(module, parts, options, name, group)
         shapes = [subject.graph.shape(output) for output in subject.graph.outputs]
         chosen_task.check(shapes, len(images.classes))

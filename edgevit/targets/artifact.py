@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
-from typing import cast
+from typing import TypeGuard, cast
 
 from edgevit import __version__
 from edgevit.errors import InputError
@@ -32,6 +32,9 @@ from edgevit.targets.manifest import (
     ProgramFile,
     ReferenceFile,
 )
+
+MAX_COPIED_REFERENCE_BYTES = 4 * 2**20
+"""Of the program's answers that an artifact folder holds; larger ones stay in the program file."""
 
 ArtifactData = bytes | Mapping[str, bytes]
 """An artifact's contents: a file's bytes, or every file of a folder by relative path."""
@@ -160,8 +163,13 @@ class Compiled:
         )
 
 
+def _is_copied(reference: Reference | None) -> TypeGuard[Reference]:
+    """Whether the answers go along with an artifact; many are taken from the program's file."""
+    return reference is not None and reference.size_bytes <= MAX_COPIED_REFERENCE_BYTES
+
+
 def _reference_file(reference: Reference | None) -> ReferenceFile | None:
-    if reference is None:
+    if not _is_copied(reference):
         return None
     digest = sha256_bytes(reference.to_bytes())
     return ReferenceFile(REFERENCE_FILE, digest, reference.dataset_sha256, len(reference.paths))
@@ -183,7 +191,7 @@ def write_artifact(folder: Path, program: Program, compiled: Compiled, force: bo
         else:
             artifact.write_bytes(compiled.data)
         write_tree(temporary, compiled.files)
-        if program.reference is not None:
+        if _is_copied(program.reference):
             (temporary / REFERENCE_FILE).write_bytes(program.reference.to_bytes())
         (temporary / MANIFEST_FILE).write_bytes(text)
     return manifest

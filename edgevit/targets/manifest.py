@@ -235,7 +235,7 @@ class Manifest:
     labels      in the order of the logits, distinct
     drops       tensors whose quantizer this target leaves out
     ops         operator name to count
-    reference   null for a program without recorded logits
+    reference   null for a program without recorded logits, or with too many to lie beside
     commands    title to a command line that takes the artifact further on a device
     files       sha256 of what lies beside the artifact, by name
     Raises InputError where two fields contradict each other.
