@@ -109,7 +109,8 @@ def test_damaged_answers_are_refused(damage: dict[str, np.ndarray]) -> None:
 
 @pytest.mark.parametrize(
     ("key", "value"),
-    [("scale", "nan"), ("scale", "0"), ("scale", "x"), ("zero_point", "1000"), ("zero_point", "1" * 5000), ("dataset_sha256", "x"), ("schema_version", "3")],
+    [("scale", "nan"), ("scale", "0"), ("scale", "x"), ("zero_point", "1000"),
+     ("zero_point", "1" * 5000), ("dataset_sha256", "x"), ("schema_version", "3")],
 )  # fmt: skip
 def test_damaged_metadata_is_refused(key: str, value: str) -> None:
     tensors, metadata = read_tensors(reference_bytes(answers(2, 3), QUANTIZER), "x")
