@@ -15,7 +15,7 @@ import sys
 import click
 
 from edgevit import __version__
-from edgevit.console import printable, say
+from edgevit.console import say
 from edgevit.errors import EdgevitError, InputError
 from edgevit.progress import to_standard_error
 
@@ -71,8 +71,9 @@ def _run(arguments: list[str] | None) -> int:
         say(f"edgevit: {error}", error=True)
         return error.exit_code
     except click.ClickException as error:
-        error.message = printable(error.message)
-        error.show()
+        shown = io.StringIO()
+        error.show(shown)
+        say(shown.getvalue().rstrip("\n"), error=True)
         return error.exit_code
     except (click.Abort, KeyboardInterrupt):
         say("edgevit: interrupted", error=True)

@@ -22,7 +22,7 @@ EPOCHS = 8.0
 # A thousand images and two minutes of training: the drop is known to about a point.
 MAX_DROP = 1.5
 TARGETS = ("tflite", "coreml")
-ARTIFACTS: dict[str, tuple[str, dict[str, str]]] = {
+ARTIFACTS: dict[str, tuple[str, dict[str, Any]]] = {
     "tflite": ("tflite", {}),
     "coreml": ("coreml", {}),
     "tflite-float32": ("tflite", {"precision": "float32"}),

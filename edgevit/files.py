@@ -12,8 +12,8 @@ import shutil
 import stat
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
+from io import BufferedReader
 from pathlib import Path
-from typing import BinaryIO
 
 from edgevit.errors import EdgevitError, InputError
 from edgevit.leftovers import is_leftover, temporary_name, tidy
@@ -33,7 +33,7 @@ _KINDS = (
 )  # fmt: skip
 
 
-def open_file(path: PathLike) -> BinaryIO:
+def open_file(path: PathLike) -> BufferedReader:
     """A file opened for reading bytes. Raises InputError for what is no plain file.
 
     It never waits, as the opening of a FIFO does.

@@ -75,7 +75,8 @@ def collect(folder: Path) -> dict[str, Any]:
         program = {"file": programs[0].name, "sha256": loaded.sha256, **loaded.info.to_json()}
         rows += _stages(loaded, programs[0].stat().st_size)
     details = {}
-    proofs = {path.name: proof_of(path, program and program["sha256"]) for path in artifacts}
+    sha256 = program["sha256"] if program else None
+    proofs = {path.name: proof_of(path, sha256) for path in artifacts}
     for name, proof in proofs.items():
         rows.append(_artifact_row(name, proof))
         details[name] = {
