@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+import numpy as np
 import pytest
 
 import edgevit
@@ -26,10 +27,12 @@ from edgevit import console
 from edgevit.cli import cli
 from edgevit.errors import EdgevitError, InputError
 from edgevit.measure.harness import _runtime_of
+from edgevit.measure.report.page import write_report
 from edgevit.measure.request import HarnessRequest
 from edgevit.measure.validate import limits_of_target
 from edgevit.options import OptionField, option_fields
-from edgevit.program import Program
+from edgevit.program import Program, Reference
+from edgevit.quantize.pipeline import _storable
 from edgevit.targets import load_target
 from edgevit.targets.manifest import Manifest
 from tests.programs import make_program
@@ -437,3 +440,25 @@ def test_a_program_is_read_whole_or_refused(tmp_path: Path, made: Path) -> None:
         (tmp_path / "cut.evq").write_bytes(data[:count])
         with pytest.raises(InputError, match=r"cut\.evq"):
             Program.load(tmp_path / "cut.evq")
+
+
+def test_names_that_are_not_utf8_go_all_the_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A program, its answers, its artifact and the report, each of such a name."""
+    odd = os.fsdecode(b"\xff\xfe")
+    monkeypatch.chdir(tmp_path)
+    names = (f"a/{odd}.jpg", "b/2.jpg")
+    known = Reference(np.zeros((2, 10), np.float32), names, "1" * 64)
+    program = make_program().with_info(make_program().info, known)
+    program.save(f"{odd}/{odd}.evq")
+    loaded = Program.load(f"{odd}/{odd}.evq")
+    assert loaded.reference is not None and loaded.reference.paths == names
+    manifest = load_target("tflite").compile(loaded, f"{odd}/{odd}")
+    assert manifest.program.file is None and manifest.program.sha256 == loaded.sha256
+    opened = edgevit.open(f"{odd}/{odd}")
+    assert opened._artifact.reference().paths == names  # pyright: ignore[reportOptionalMemberAccess]
+    write_report(Path(odd))
+    page = (Path(odd) / "report.html").read_text()
+    assert r"\udcff\udcfe: " in page
+    assert _storable({"a": [odd, ("b", 1)]}) == {"a": [r"\udcff\udcfe", ["b", 1]]}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import tempfile
 import tomllib
 from dataclasses import dataclass, replace
@@ -261,4 +262,4 @@ def _gates(
 
 
 def _paths(tensors: dict[str, np.ndarray]) -> list[str]:
-    return tensors["paths"].tobytes().decode().split("\n")
+    return os.fsdecode(tensors["paths"].tobytes()).split("\n")

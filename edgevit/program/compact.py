@@ -13,6 +13,8 @@ Other answers are stored as `Reference.to_bytes` does, as float32; files of befo
 
 from __future__ import annotations
 
+import os
+
 import numpy as np
 
 from edgevit.errors import InputError
@@ -77,7 +79,7 @@ def read_reference(data: bytes) -> Reference:
         raise InputError(f"{_NAME} holds other tensors than its schema version has")
     try:
         quantizer = Quantizer(float(metadata["scale"]), int(metadata["zero_point"]))
-        text = tensors["paths"].tobytes().decode()
+        text = os.fsdecode(tensors["paths"].tobytes())
         logits = _real(tensors["logits"], quantizer.scale, quantizer.zero_point)
         return Reference(
             logits,
@@ -111,4 +113,4 @@ def _real(stored: np.ndarray, scale: float, zero_point: int) -> np.ndarray:
 
 
 def _path_bytes(paths: tuple[str, ...]) -> np.ndarray:
-    return np.frombuffer("\n".join(paths).encode(), np.uint8)
+    return np.frombuffer(os.fsencode("\n".join(paths)), np.uint8)

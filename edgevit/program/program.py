@@ -154,7 +154,7 @@ class Program:
         with atomic_path(path, force) as temporary:
             data = self.to_bytes()
             temporary.write_bytes(data)
-        self.file_name, self._sha256 = path.name, hashlib.sha256(data).hexdigest()
+        self.file_name, self._sha256 = _storable(path.name), hashlib.sha256(data).hexdigest()
         return path
 
     def compile(
@@ -174,7 +174,16 @@ class Program:
         data = read_file(path, evq.MAX_FILE_BYTES, "a program")
         graph, info, reference = evq.unpack(data, str(path))
         sha256 = hashlib.sha256(data).hexdigest()
-        return cls(graph, info, reference, file_name=path.name, sha256=sha256)
+        return cls(graph, info, reference, file_name=_storable(path.name), sha256=sha256)
+
+
+def _storable(name: str) -> str | None:
+    """A file's name for a manifest; None where it is not UTF-8, which JSON must be."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return None
+    return name
 
 
 @contextlib.contextmanager

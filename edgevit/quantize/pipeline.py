@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 import edgevit
+from edgevit.console import printable
 from edgevit.data.batches import (
     batch_of,
     channels_last,
@@ -371,24 +372,35 @@ def _program_info(run: Run, history: History, teacher_name: str) -> ProgramInfo:
         profile=options.profile,
         preprocessing=rules,
         labels=classes,
-        provenance={
-            **run.subject.origin,
-            "data": {"file": parts.images.title, "sha256": parts.images.sha256},
-            "report_data": {
-                "file": parts.report.title,
-                "sha256": parts.report.sha256,
-                "images": len(parts.reported),
-            },
-            "images": {"fine_tuned": len(parts.train), "selected": len(parts.holdout)},
-            "teacher": teacher_name,
-            **run.about,
-            "options": options.to_json(),
-            "seed": options.seed,
-            "threads": torch.get_num_threads(),
-            "selection": {"best_step": history.best_step, "evaluations": history.evaluations},
-            "versions": _versions(),
-        },
+        provenance=_storable(
+            {
+                **run.subject.origin,
+                "data": {"file": parts.images.title, "sha256": parts.images.sha256},
+                "report_data": {
+                    "file": parts.report.title,
+                    "sha256": parts.report.sha256,
+                    "images": len(parts.reported),
+                },
+                "images": {"fine_tuned": len(parts.train), "selected": len(parts.holdout)},
+                "teacher": teacher_name,
+                **run.about,
+                "options": options.to_json(),
+                "seed": options.seed,
+                "threads": torch.get_num_threads(),
+                "selection": {"best_step": history.best_step, "evaluations": history.evaluations},
+                "versions": _versions(),
+            }
+        ),
     )
+
+
+def _storable(value: Any) -> Any:
+    """A JSON value whose texts are UTF-8: names of files need not be."""
+    if isinstance(value, dict):
+        return {key: _storable(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_storable(each) for each in value]
+    return printable(value) if isinstance(value, str) else value
 
 
 def _versions() -> dict[str, Any]:

@@ -204,7 +204,8 @@ def write_report(folder: Path, force: bool = False) -> dict[str, Any]:
     with atomic_path(folder / "report.json", force) as temporary:
         temporary.write_text(json.dumps(report, indent=2, allow_nan=False) + "\n", "utf-8")
     with atomic_path(folder / "report.html", force) as temporary:
-        temporary.write_text(_page(report, folder.name), "utf-8")
+        page = _page(report, folder.resolve().name)
+        temporary.write_bytes(page.encode("utf-8", "backslashreplace"))
     return report
 
 
