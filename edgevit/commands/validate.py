@@ -15,7 +15,7 @@ from edgevit.measure.request import HarnessRequest, ValidateOptions
 
 @click.command("validate")
 @click.argument("artifact", metavar="ARTIFACT", type=click.Path(path_type=Path))
-@options_of(HarnessRequest, without=("artifact", "out", "reference"))
+@options_of(HarnessRequest, without=("artifact", "out", "leave_out", "reference"))
 @click.option(
     "--plan-cache",
     metavar="DIR",

@@ -132,6 +132,8 @@ def _png(data: bytes) -> Structure:
         end = at + 12 + length
         if end > len(data):
             raise InputError("damaged PNG: the file ends inside the image")
+        if at == _PNG_START and (name != b"IHDR" or length != 13):
+            raise InputError("damaged PNG: it does not begin with its header")
         if name[0] & 0x20:  # ancillary: what it says changes no pixel
             dropped, at = True, end
             continue
@@ -139,8 +141,6 @@ def _png(data: bytes) -> Structure:
             raise InputError("damaged PNG: an unknown part")
         if zlib.crc32(memoryview(data)[at + 4 : end - 4]) != int.from_bytes(data[end - 4 : end]):
             raise InputError(f"damaged PNG: the checksum of {name.decode()} does not hold")
-        if not seen and (name != b"IHDR" or length != 13):
-            raise InputError("damaged PNG: it does not begin with its header")
         seen.add(name)
         kept.append(data[at:end])
         at = end

@@ -51,6 +51,7 @@ class HarnessRequest:
 
     artifact          folder with its manifest.json
     out               where the harness writes its result; None: `run_harness` returns it only
+    leave_out         names of images that are passed over, as `ImageSet.entries` has them
     reference         the program's logits (.safetensors); None: those that the manifest names
     logits            file to write: logits float32 (N, C), labels, predictions, paths
     dump_inputs       file to write: the input tensor of every image
@@ -67,6 +68,9 @@ class HarnessRequest:
     artifact: Path = option(help="Artifact folder.")
     data: Path = option(help="Labelled images: a folder or tar of class folders.", metavar="DIR")
     out: Path | None = option(None, "Where the harness writes its result.")
+    leave_out: Path | None = option(
+        None, "Text file of images to pass over, one CLASS/IMAGE a line.", metavar="FILE"
+    )
     reference: Path | None = option(None, "The program's logits (.safetensors).")
     logits: Path | None = option(
         None, "File to write every image's logits to (.safetensors).", metavar="FILE"
