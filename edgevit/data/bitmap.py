@@ -1,6 +1,6 @@
 """BMP and PPM files to pixels, by the rules of targets/harness/decode_bitmap.cpp.
 
-BMP   uncompressed, with 1, 4 or 8 bits and a palette, 16 (5-5-5 or 5-6-5), 24 or 32; alpha is dropped
+BMP   uncompressed, with 1, 4 or 8 bits and a palette, 16 (5-5-5, 5-6-5), 24 or 32; no alpha
 PPM   P6 (RGB) and P5 (grey), binary, of 8 bits with 255 as the largest value
 """
 

@@ -29,9 +29,10 @@ if TYPE_CHECKING:
 
     from edgevit.data.images import Preprocessing
 
-SPLITS = frozenset(
-    "train training val valid validation test testing dev eval evaluation holdout".split()
-)
+SPLITS = frozenset((
+    "train", "training", "val", "valid", "validation", "test", "testing", "dev", "eval",
+    "evaluation", "holdout",
+))  # fmt: skip
 _NAMED = 5
 
 
@@ -52,6 +53,7 @@ class ImageSet:
     left_out    (name, why) of the files that look like images and are not read
     empty       folders beside the class folders that hold no image
     holes       places of images that are known to be damaged or gone; none is read
+    is_part     whether images of the files at `path` are left out because they are damaged
 
     A single folder around the class folders is dropped from the names. Hidden files are ignored.
     """
@@ -82,6 +84,7 @@ class ImageSet:
         self._sizes = [f.size for _, f in images]
         self._tar: tuple[int, int] | None = None
         self.holes: frozenset[int] = frozenset()
+        self.is_part = False
         self.left_out = listing.left_out
         known = {*found, *self.classes}
         beside = (printable(f[len(top) :]) for f in listing.folders if f.startswith(top))
@@ -159,6 +162,12 @@ class ImageSet:
         """Bytes of the encoded file."""
         return self._sizes[index]
 
+    def sizes_of(self, names: Collection[str]) -> list[tuple[str, int]]:
+        """(name, bytes) of the images of these names."""
+        wanted = frozenset(names)
+        rows = zip(self.entries, self._sizes, strict=True)
+        return [(name, size) for (name, _), size in rows if name in wanted]
+
     def is_on_disk(self, index: int) -> bool:
         """False for a hole whose file is gone."""
         return self._where[index] != b""
@@ -179,6 +188,8 @@ class ImageSet:
         """The set with these (name, bytes) as holes; one that is gone has its place again."""
         rows = [self._row(i) for i in range(len(self))]
         marked = {self.entries[i][0] for i in self.holes}
+        if not holes:
+            return self
         index = {c: i for i, c in enumerate(self.classes)}
         for name, size in sorted(holes, key=lambda hole: hole[0].encode()):
             at = bisect.bisect_left(rows, name.encode(), key=lambda row: row[0][0].encode())
@@ -191,6 +202,10 @@ class ImageSet:
             marked.add(name)
         return self._copy(rows, {i for i, row in enumerate(rows) if row[0][0] in marked})
 
+    def without_holes(self) -> ImageSet:
+        """The set with its holes taken for images, to look at them again."""
+        return self._copy([self._row(i) for i in range(len(self))], frozenset())
+
     def _row(self, index: int) -> tuple[tuple[str, int], bytes | int, int]:
         return self.entries[index], self._where[index], self._sizes[index]
 
@@ -202,7 +217,7 @@ class ImageSet:
         copy.entries = [entry for entry, _, _ in rows]
         copy._where = [where for _, where, _ in rows]
         copy._sizes = [size for _, _, size in rows]
-        copy._tar, copy.holes = None, frozenset(holes)
+        copy._tar, copy.holes, copy.is_part = None, frozenset(holes), True
         return copy
 
     def read_bytes(self, index: int, start: int = 0, count: int | None = None) -> bytes:

@@ -27,8 +27,15 @@ from edgevit.schema import Rule
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["RGB_MODES", "READ_SUFFIXES", "DamagedImages", "ImageSet", "Preprocessing",
-           "check_labels", "decode_rgb"]  # fmt: skip
+__all__ = [
+    "READ_SUFFIXES",
+    "RGB_MODES",
+    "DamagedImages",
+    "ImageSet",
+    "Preprocessing",
+    "check_labels",
+    "decode_rgb",
+]  # fmt: skip
 
 
 @dataclass(frozen=True)

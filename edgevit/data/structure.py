@@ -54,9 +54,7 @@ def structure_of(data: bytes) -> Structure:
         raise InputError(_unread(data, kind))
     found = _READERS[kind](data)
     if found.width * found.height > MAX_IMAGE_PIXELS or not found.width * found.height:
-        raise InputError(
-            f"it has {found.width}x{found.height} pixels; 1 to 64 million are read"
-        )
+        raise InputError(f"it has {found.width}x{found.height} pixels; 1 to 64 million are read")
     return found
 
 

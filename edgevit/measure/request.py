@@ -12,6 +12,7 @@ from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from edgevit.data.options import DamageOptions
 from edgevit.errors import InputError
 from edgevit.limits import MAX_DURATION_S, MAX_RUN_IMAGES, MAX_THREADS, MAX_WARMUP
 from edgevit.options import OptionField, check, option, option_fields
@@ -168,7 +169,7 @@ class HarnessRequest:
 
 
 @dataclass(frozen=True)
-class ValidateOptions:
+class ValidateOptions(DamageOptions):
     """Where a validation runs and what it gates; `edgevit validate` has the same options.
 
     Raises InputError for options that do not go together.
@@ -207,7 +208,7 @@ class ValidateOptions:
     )
 
     def __post_init__(self) -> None:
-        check(self)
+        super().__post_init__()
         if self.early_stop and not self.gate:
             raise InputError(
                 "--early-stop ends a run when its gates are decided; --no-gate has none"

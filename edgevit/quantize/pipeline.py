@@ -25,12 +25,14 @@ from edgevit.data.batches import (
 )
 from edgevit.data.distributed import Group
 from edgevit.data.sequence import Images, as_source
+from edgevit.data.source import ImageFolder, ImageSource
 from edgevit.errors import GateFailed, InputError
 from edgevit.graph import Graph
 from edgevit.graph.float_run import GraphNet
 from edgevit.graph.passes import swap_gelus
 from edgevit.ops import Quantizer
 from edgevit.program import Metric, ModelInfo, Program, ProgramInfo, Reference, build_program
+from edgevit.quantize.damage import Damage, DamageRules
 from edgevit.quantize.deterministic import deterministic
 from edgevit.quantize.distill import Teacher, load_teacher
 from edgevit.quantize.finetune import FineTuner, History
@@ -105,6 +107,8 @@ def quantize(
     fresh: bool = False,
     device: str = MachineOptions.device,
     snapshot_interval_s: float = MachineOptions.snapshot_interval_s,
+    skip_broken: bool = False,
+    broken_list: str | os.PathLike[str] | None = None,
     **changed: Any,
 ) -> Result:
     """Quantize a trained net to INT8 with learned scales, gated on accuracy.
@@ -127,6 +131,9 @@ def quantize(
     run_dir     a folder that keeps the state: the same call goes on from there after a kill, to
                 the same weights, and `fresh` discards it; default: a temporary folder
     device      "cpu" or "cuda"
+    skip_broken, broken_list
+                of an ImageFolder: leave out the damaged images, which are named; else they end
+                the call at once. `broken_list` is a text file to write the names of all to
 
     torch's settings and random state are left as they are. Raises InputError for bad input;
     GateFailed, whose `result` is the Result all the same, when the drop against float on the
@@ -135,8 +142,13 @@ def quantize(
     options = _options(options, changed)
     group = Group(device)
     chosen_task = load_task(task)
+    state = None if run_dir is None else Path(run_dir)
+    rules = DamageRules(skip_broken, None if broken_list is None else Path(broken_list))
+    damage = Damage(state, fresh, rules, group)
     images = as_source(train)
-    report = images if val is None else as_source(val, images.preprocessing, images.classes)
+    report = None if val is None else as_source(val, images.preprocessing, images.classes)
+    images = damage.settle(images, "train")
+    report = images if report is None else damage.settle(report, "report")
     module = module_of(model, images.preprocessing.image_size)
     with deterministic():
         parts = divide(images, report, options)
@@ -146,7 +158,9 @@ def quantize(
         taught = load_teacher(teacher, copy.deepcopy(subject.net), group.device)
         key = _key(subject, parts, options, teacher, task, group)
         # Last: what is refused before leaves no folder behind.
-        with run_folder(None if run_dir is None else Path(run_dir), key, fresh, group) as folder:
+        with run_folder(state, key, fresh, group) as folder, damage.met(folder):
+            if group.is_main:
+                damage.write(folder)
             run = Run(
                 subject=subject,
                 task=chosen_task,
@@ -201,8 +215,8 @@ def _key(
         options,
         model=subject.key,
         task=task,
-        data=parts.images.sha256,
-        report=parts.report.sha256,
+        data=_run_sha256(parts.images),
+        report=_run_sha256(parts.report),
         preprocessing=parts.images.preprocessing.to_json(),
         labels=list(parts.images.classes),
         teacher=key_of(teacher) if isinstance(teacher, nn.Module) else _teacher_name(teacher),
@@ -211,6 +225,12 @@ def _key(
         device=group.device.type,
         version=edgevit.__version__,
     )
+
+
+def _run_sha256(source: ImageSource) -> str:
+    """Of the set as the run began with it: an image that is damaged since keeps its place."""
+    is_folder = isinstance(source, ImageFolder)
+    return source.images.sha256_with_holes if is_folder else source.sha256
 
 
 def _teacher_name(teacher: nn.Module | Teacher | str | None) -> str:

@@ -41,7 +41,7 @@ TEST_CASE("what is no readable image is refused with its reason") {
     CHECK(contains(refusal(goldens().tensors.at("refuse/png-grey-16").bytes), "16-bit grey"));
     CHECK(contains(refusal(goldens().tensors.at("refuse/png-colour-beyond-palette").bytes),
                    "palette of 3"));
-    CHECK(contains(refusal(goldens().tensors.at("refuse/gif").bytes), "neither a JPEG nor a PNG"));
+    CHECK(contains(refusal(goldens().tensors.at("refuse/gif").bytes), "a GIF, and neither a JPEG nor a PNG"));
     CHECK(contains(refusal(goldens().tensors.at("refuse/empty").bytes), "empty"));
     CHECK(contains(refusal(goldens().tensors.at("refuse/magic").bytes), "damaged JPEG"));
 }

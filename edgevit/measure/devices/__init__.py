@@ -38,6 +38,7 @@ from edgevit.measure.harness import (
     manifest_target,
 )  # fmt: skip
 from edgevit.measure.request import HarnessRequest
+from edgevit.targets.manifest import Manifest
 
 __all__ = ["open_device", "run_on_device"]
 
@@ -126,9 +127,13 @@ def _pack(request: HarnessRequest, program: Path, folder: Path) -> _Sent:
     pack_artifact(request.artifact, artifact)
     if request.data.is_dir():
         images = folder / "images.tar"
-        pack_images(request.data, images)
+        pack_images(request.data, images, Manifest.load(request.artifact).labels)
     data = Blob.of("images", images)
-    wanted = {"runtime library": request.runtime, "reference logits": request.reference}
+    wanted = {
+        "runtime library": request.runtime,
+        "reference logits": request.reference,
+        "names of images left out": request.leave_out,
+    }
     files = {what: Blob.of(what, path) for what, path in wanted.items() if path is not None}
     paths = {what: there(blob) for what, blob in files.items()}
     document = folder / "request.json"
@@ -138,6 +143,7 @@ def _pack(request: HarnessRequest, program: Path, folder: Path) -> _Sent:
         data=there(data),
         out=Path("result.json"),
         reference=paths.get("reference logits"),
+        leave_out=paths.get("names of images left out"),
         runtime=paths.get("runtime library"),
         logits=request.logits and Path(_OUTPUTS["logits"]),
         dump_inputs=request.dump_inputs and Path(_OUTPUTS["dump_inputs"]),

@@ -6,6 +6,7 @@ import io
 import json
 import os
 import tarfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,13 +46,15 @@ def pack_artifact(artifact_dir: Path, out: Path) -> None:
                 _add(archive, relative, data)
 
 
-def pack_images(data: Path, out: Path) -> None:
+def pack_images(data: Path, out: Path, labels: Sequence[str] | None = None) -> None:
     """An image folder as a tar that has the same entries, in their order.
+
+    labels   the model's, which tell a class folder from a folder around the classes
 
     One folder stands around the class folders, and is dropped again by whoever reads the tar:
     without it a lone class folder would be.
     """
-    images = ImageSet.open(data)
+    images = ImageSet.open(data, labels)
     with tarfile.open(out, "w", format=tarfile.PAX_FORMAT) as archive:
         for i, (name, _) in enumerate(images.entries):
             _add(archive, f"images/{name}", images.read_bytes(i))
