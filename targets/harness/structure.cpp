@@ -4,7 +4,7 @@
 #include <array>
 #include <bitset>
 #include <map>
-#include <optional>
+#include <vector>
 
 #include "bitmap.h"
 #include "core/errors.h"
@@ -163,21 +163,28 @@ std::uint32_t crc32(ByteView bytes) {
     return ~crc;
 }
 
-void check_png(ByteView file) {
-    bool has_palette = false;
-    bool has_pixels = false;
-    for (std::size_t at = 8;;) {
+// A critical chunk of a PNG.
+struct PngPart {
+    std::string name;
+    std::size_t start;
+    std::size_t end;
+};
+
+// Ancillary chunks are passed over: they change no pixel.
+std::vector<PngPart> png_parts(ByteView file) {
+    std::vector<PngPart> parts;
+    std::string name;
+    for (std::size_t at = 8, end = 0; name != "IEND"; at = end) {
         if (file.size < at + 12 || big_endian(file, at, 4) > file.size - at - 12) {
             fail("PNG: the file ends inside the image");
         }
         const auto length = static_cast<std::size_t>(big_endian(file, at, 4));
-        const std::size_t end = at + 12 + length;
-        const std::string name(reinterpret_cast<const char*>(file.data) + at + 4, 4);
+        end = at + 12 + length;
+        name.assign(reinterpret_cast<const char*>(file.data) + at + 4, 4);
         if (at == 8 && (name != "IHDR" || length != 13)) {
             fail("PNG: it does not begin with its header");
         }
-        if ((file.data[at + 4] & 0x20) != 0) {  // ancillary: what it says changes no pixel
-            at = end;
+        if ((name[0] & 0x20) != 0) {
             continue;
         }
         if (name != "IHDR" && name != "PLTE" && name != "IDAT" && name != "IEND") {
@@ -186,22 +193,58 @@ void check_png(ByteView file) {
         if (crc32({file.data + at + 4, length + 4}) != big_endian(file, end - 4, 4)) {
             fail("PNG: the checksum of " + name + " does not hold");
         }
-        has_palette = has_palette || name == "PLTE";
-        has_pixels = has_pixels || name == "IDAT";
-        if (name == "IEND") {
-            break;
-        }
-        at = end;
+        parts.push_back({name, at, end});
     }
+    return parts;
+}
+
+void check_png(ByteView file) {
     constexpr std::size_t kHeader = 16;
     constexpr std::uint8_t kPalette = 3;
-    if (!has_pixels || (file.data[kHeader + 9] == kPalette && !has_palette)) {
+    const std::vector<PngPart> parts = png_parts(file);
+    const auto is = [](const char* name) {
+        return [name](const PngPart& part) { return part.name == name; };
+    };
+    const auto pixels = std::find_if(parts.begin(), parts.end(), is("IDAT"));
+    const auto palette = std::find_if(parts.begin(), parts.end(), is("PLTE"));
+    if (pixels == parts.end() || (file.data[kHeader + 9] == kPalette && palette > pixels)) {
         fail("PNG: its pixels or its palette are missing");
+    }
+    const PngPart* last = nullptr;
+    for (const PngPart& part : parts) {
+        if (part.name == "IDAT") {
+            if (last != nullptr && last->end != part.start) {
+                fail("PNG: its parts are out of order");
+            }
+            last = &part;
+        }
+    }
+    if (std::count_if(parts.begin(), parts.end(), is("IHDR")) > 1 ||
+        std::count_if(parts.begin(), parts.end(), is("PLTE")) > 1) {
+        fail("PNG: its parts are out of order");
+    }
+    if (palette != parts.end()) {
+        const std::size_t length = palette->end - palette->start - 12;
+        if (palette > pixels || length % 3 != 0 || length < 3 || length > 768) {
+            fail("PNG: its palette is out of order");
+        }
     }
     check_image_size(big_endian(file, kHeader, 4), big_endian(file, kHeader + 4, 4));
 }
 
 void check_webp(ByteView file) {
+    const ByteView image = webp_image(file);
+    if (image.data[-5] == 'L') {  // the last letter of its name
+        const std::uint64_t bits = little_endian(image, 1, 4);
+        check_image_size((bits & 0x3fff) + 1, (bits >> 14 & 0x3fff) + 1);
+    } else {
+        check_image_size(little_endian(image, 6, 2) & 0x3fff, little_endian(image, 8, 2) & 0x3fff);
+    }
+}
+
+}  // namespace
+
+ByteView webp_image(ByteView file) {
     const std::uint64_t end = little_endian(file, 4, 4) + 8;
     if (end > file.size) {
         fail("WebP: the file ends inside the image");
@@ -212,26 +255,18 @@ void check_webp(ByteView file) {
         if (length > end - at - 8) {
             fail("WebP: the file ends inside the image");
         }
-        const std::uint8_t* body = file.data + start + 8;
-        if (has_name(file, start, "VP8X") && file.size >= start + 18) {
-            if ((body[0] & 0x02) != 0) {
-                throw InputError("an animated WebP, which is not read: save one frame of it");
-            }
-        } else if (has_name(file, start, "VP8 ") && length >= 10) {
-            check_image_size(little_endian(file, start + 14, 2) & 0x3fff,
-                             little_endian(file, start + 16, 2) & 0x3fff);
-            return;
-        } else if (has_name(file, start, "VP8L") && length >= 5) {
-            const std::uint64_t bits = little_endian(file, start + 9, 4);
-            check_image_size((bits & 0x3fff) + 1, (bits >> 14 & 0x3fff) + 1);
-            return;
+        const ByteView body(file.data + start + 8, static_cast<std::size_t>(length));
+        if (has_name(file, start, "VP8X") && length >= 10 && (body.data[0] & 0x02) != 0) {
+            throw InputError("an animated WebP, which is not read: save one frame of it");
+        }
+        if ((has_name(file, start, "VP8 ") && length >= 10) ||
+            (has_name(file, start, "VP8L") && length >= 5)) {
+            return body;
         }
         at += 8 + length + length % 2;
     }
     fail("WebP: it holds no image");
 }
-
-}  // namespace
 
 std::string check_structure(ByteView file) {
     const std::string kind = kind_of(file);
