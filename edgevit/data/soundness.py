@@ -103,14 +103,11 @@ def refusal(images: ImageSet, damaged: Sequence[Damage], then: str = "") -> Dama
     lines = [f"  {name}: {reason}" for name, reason in damaged[:_NAMED]]
     if len(damaged) > _NAMED:
         lines.append(f"  and {len(damaged) - _NAMED} more")
-    text = "\n".join(
-        (
-            f"{len(damaged)} of {len(images)} images of {images.path} cannot be decoded:",
-            *lines,
-            "mend or remove them, or leave them out with --skip-broken (skip_broken=True); "
-            f"--broken-list FILE writes the names of all{then}",
-        )
+    head = (
+        f"{len(damaged)} of {len(images)} images of {images.path} cannot be decoded; mend or remove "
+        f"them, or leave them out with --skip-broken (--broken-list FILE names all of them){then}:"
     )
+    text = "\n".join((head, *lines))
     return DamagedImages(text, images.path, [name for name, _ in damaged])
 
 
