@@ -128,9 +128,12 @@ class ImageSet:
         lines = [left_out_line(self.left_out, str(self.path))]
         if self.empty:
             shown = ", ".join(self.empty[:_NAMED]) + (", ..." if len(self.empty) > _NAMED else "")
+            folders, has = (
+                ("folder", "it has") if len(self.empty) == 1 else ("folders", "they have")
+            )
+            are = "is no class" if len(self.empty) == 1 else "are no classes"
             lines.append(
-                f"{len(self.empty)} {'folder' if len(self.empty) == 1 else 'folders'} of "
-                f"{self.path} without an image count as no class: {shown}"
+                f"{len(self.empty)} {folders} of {self.path} {are}, for {has} no image: {shown}"
             )
         return [line for line in lines if line]
 

@@ -21,6 +21,7 @@ TAIL_BYTES = 4096
 _JPEG_END = b"\xff\xd9"
 _CHUNK = 1024
 _NAMED = 10
+_LIST_START = "# edgevit: images that cannot be decoded\n"
 
 log = logging.getLogger(__name__)
 
@@ -85,30 +86,47 @@ def sound(images: ImageSet, skip_broken: bool, broken_list: Path | None = None) 
         return images
     write_list(damaged, broken_list)
     if not skip_broken:
-        raise refusal(images, damaged)
+        raise refusal(images.path, len(images), damaged)
     log.warning(skipped_line(images.path, damaged))
     return images.without([name for name, _ in damaged])
 
 
 def write_list(damaged: Sequence[Damage], path: Path | None) -> None:
-    """Write a line "CLASS/IMAGE<TAB>reason" for each; None: nowhere."""
-    if path is not None:
-        with atomic_path(path, force=True) as temporary:
-            lines = "".join(f"{name}\t{reason}\n" for name, reason in damaged)
-            temporary.write_text(lines, "utf-8")
+    """Write a line "CLASS/IMAGE<TAB>reason" for each; None: nowhere.
+
+    Raises InputError for a file that is there and is no such list.
+    """
+    if path is None:
+        return
+    with atomic_path(path, force=_is_list(path)) as temporary:
+        lines = "".join(f"{name}\t{reason}\n" for name, reason in damaged)
+        temporary.write_text(_LIST_START + lines, "utf-8")
 
 
-def refusal(images: ImageSet, damaged: Sequence[Damage], then: str = "") -> DamagedImages:
-    """The error that names them; `then` says what happens to the work that was done."""
+def _is_list(path: Path) -> bool:
+    if not path.is_file():  # a FIFO would not end
+        return False
+    try:
+        with open(path, "rb") as file:
+            return file.read(len(_LIST_START)) == _LIST_START.encode()
+    except OSError:
+        return False
+
+
+def refusal(path: Path, count: int, damaged: Sequence[Damage], then: str = "") -> DamagedImages:
+    """The error that names them, of a set of `count` images.
+
+    then   what happens to the work that was done
+    """
     lines = [f"  {name}: {reason}" for name, reason in damaged[:_NAMED]]
     if len(damaged) > _NAMED:
         lines.append(f"  and {len(damaged) - _NAMED} more")
     head = (
-        f"{len(damaged)} of {len(images)} images of {images.path} cannot be decoded; mend or remove "
+        f"{len(damaged)} of {count} images of {path} cannot be decoded; mend or remove "
         f"them, or leave them out with --skip-broken (--broken-list FILE names all of them){then}:"
     )
     text = "\n".join((head, *lines))
-    return DamagedImages(text, images.path, [name for name, _ in damaged])
+    return DamagedImages(text, path, [name for name, _ in damaged])
 
 
 def skipped_line(path: Path, damaged: Sequence[Damage]) -> str:

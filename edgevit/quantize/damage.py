@@ -18,6 +18,7 @@ from typing import Any
 
 from edgevit.data.distributed import Group
 from edgevit.data.image_set import DamagedImages, ImageSet
+from edgevit.data.sequence import ImageSequence
 from edgevit.data.soundness import damaged_images, refusal, skipped_line, write_list
 from edgevit.data.source import ImageFolder, ImageSource
 from edgevit.errors import InputError
@@ -66,6 +67,8 @@ class Damage:
         role   "train" or "report"
         Raises DamagedImages, naming all, where there are some that are not to be skipped.
         """
+        if isinstance(source, ImageSequence) and (damaged := source.damaged()):
+            raise refusal(Path(source.title), len(source), damaged)
         if not isinstance(source, ImageFolder):
             return source
         known = self._known.setdefault(role, Known())
@@ -74,7 +77,7 @@ class Damage:
         if found and self._group.is_main:
             write_list(found, self._rules.broken_list)
         if found and not self._rules.skip:
-            raise refusal(images, found, _THEN if self._resumed else "")
+            raise refusal(images.path, len(images), found, _THEN if self._resumed else "")
         names = [name for name, _ in found]
         if found and self._group.is_main:
             log.warning(skipped_line(images.path, found))
@@ -120,7 +123,7 @@ class Damage:
             found = damaged_images(images, full=True)
             self._keep(folder, role, images, [name for name, _ in found])
             write_list(found, self._rules.broken_list)
-            raise refusal(images, found, _THEN) from error
+            raise refusal(images.path, len(images), found, _THEN) from error
 
     def _keep(self, folder: Path, role: str, images: ImageSet, names: Sequence[str]) -> None:
         known = self._known[role]

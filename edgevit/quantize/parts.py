@@ -64,12 +64,23 @@ def divide(images: ImageSource, report: ImageSource, options: QuantizeOptions) -
         _less([rest[i] for i in chosen], _holes(images)),
         _less(reported, _holes(report)),
     )
-    if not parts.train or not parts.reported or (options.holdout and not parts.holdout):
-        raise InputError(
-            f"{images.title} has {every} image{'s' if every > 1 else ''}, too few: of each set "
-            "some are trained on, some select and some are reported on (3 at the very least)"
-        )
+    if not parts.train and not parts.holdout:
+        raise _too_few(images)
     return parts
+
+
+def check_enough(parts: Parts, options: QuantizeOptions) -> None:
+    """Raises InputError where a part of the run has no image."""
+    if not parts.train or not parts.reported or (options.holdout and not parts.holdout):
+        raise _too_few(parts.images)
+
+
+def _too_few(images: ImageSource) -> InputError:
+    count = len(images)
+    return InputError(
+        f"{images.title} has {count} image{'s' if count > 1 else ''}, too few: of each set some "
+        "are trained on, some select and some are reported on (3 at the very least)"
+    )
 
 
 def _holes(source: ImageSource) -> frozenset[int]:

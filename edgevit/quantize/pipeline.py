@@ -38,7 +38,7 @@ from edgevit.quantize.distill import Teacher, load_teacher
 from edgevit.quantize.finetune import FineTuner, History
 from edgevit.quantize.net import QuantizedNet
 from edgevit.quantize.options import MachineOptions, QuantizeOptions, run_key
-from edgevit.quantize.parts import Parts, divide
+from edgevit.quantize.parts import Parts, check_enough, divide
 from edgevit.quantize.place import place
 from edgevit.quantize.ptq import correct_biases
 from edgevit.quantize.run_folder import run_folder
@@ -155,6 +155,7 @@ def quantize(
         subject = _subject(module, parts, options, name, group)
         shapes = [subject.graph.shape(output) for output in subject.graph.outputs]
         chosen_task.check(shapes, len(images.classes))
+        check_enough(parts, options)
         taught = load_teacher(teacher, copy.deepcopy(subject.net), group.device)
         key = _key(subject, parts, options, teacher, task, group)
         # Last: what is refused before leaves no folder behind.
