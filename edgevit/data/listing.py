@@ -28,7 +28,7 @@ from edgevit.data.kinds import (
     printable,
     suffix_of,
 )
-from edgevit.data.tar_index import Folder, Link, Node, Other, read_tar
+from edgevit.data.tar_index import BLOCK, Folder, Link, Node, Other, is_header, read_tar
 from edgevit.errors import InputError
 from edgevit.limits import MAX_SET_DEPTH, MAX_SET_FILES
 
@@ -128,9 +128,11 @@ def list_set(path: Path) -> Listing:
 def _check_no_packed(path: Path) -> None:
     try:
         with open(path, "rb") as file:
-            kind = kind_of(file.read(HEAD_BYTES))
+            start = file.read(BLOCK)
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}") from error
+    # A tar begins with a name, which may look like anything: "BMW/".
+    kind = "" if is_header(start) else kind_of(start)
     if kind in _UNPACK:
         raise InputError(
             f"{path} is a {kind}, and image sets are read from a folder or an uncompressed tar: "

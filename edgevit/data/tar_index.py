@@ -18,7 +18,7 @@ BLOCK = 512
 MAX_EXTENSION_BYTES = 2**20
 """Of a long name or a pax header."""
 
-_OCTAL = re.compile(rb" *([0-7]*)(?: .*)?", re.DOTALL)
+_OCTAL = re.compile(rb"[0-7]*")
 _PAX_RECORD = re.compile(rb"(\d{1,8}) ([^=]*)=")
 _REGULAR = b"0\0" + b"7"
 _HAS_NO_DATA = b"123456"
@@ -61,6 +61,13 @@ def read_tar(path: Path) -> Folder:
             return _Indexer(path, file).run()
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}") from error
+
+
+def is_header(block: bytes) -> bool:
+    """Whether the 512 bytes are a member's header, by its checksum."""
+    # The field itself counts as blanks.
+    total = sum(block) - sum(block[148:156]) + 8 * ord(" ")
+    return len(block) == BLOCK and _number(block[148:156]) == total
 
 
 class _Indexer:
@@ -112,9 +119,7 @@ class _Indexer:
         header = self._read(BLOCK)
         if header == bytes(BLOCK):
             return b""
-        # The field itself counts as blanks.
-        total = sum(header) - sum(header[148:156]) + 8 * ord(" ")
-        if _number(header[148:156]) != total:
+        if not is_header(header):
             raise self._fail("bad header checksum")
         self.at += BLOCK
         return header
@@ -229,8 +234,8 @@ def _number(raw: bytes) -> int | None:
     if raw[0] & 0x80:
         value = int.from_bytes(bytes([raw[0] & 0x7F]) + raw[1:], "big")
         return value if value < 2**63 else None
-    match = _OCTAL.fullmatch(_field(raw))
-    return int(match[1] or b"0", 8) if match else None
+    digits = _field(raw).lstrip(b" ").partition(b" ")[0]
+    return int(digits or b"0", 8) if _OCTAL.fullmatch(digits) else None
 
 
 def _full_name(header: bytes) -> bytes:

@@ -254,6 +254,9 @@ class Lister {
 };
 
 void check_not_packed(const std::filesystem::path& path) {
+    if (begins_as_tar(path)) {  // with a name, which may look like anything: "BMW/"
+        return;
+    }
     const File file = open_for_reading(path);
     const std::string kind = kind_of(head_of(file.get(), 0, kHeadBytes));
     for (const auto& [packed, command] : kUnpack) {

@@ -308,6 +308,13 @@ class TarIndexer {
 
 }  // namespace
 
+bool begins_as_tar(const std::filesystem::path& path) {
+    const File file = open_for_reading(path);
+    Header header = {};
+    return std::fread(header.data(), 1, header.size(), file.get()) == header.size() &&
+           checksum_holds(header);
+}
+
 std::shared_ptr<TarNode> read_tar(const std::filesystem::path& path) {
     return TarIndexer(path).run();
 }

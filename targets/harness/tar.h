@@ -20,6 +20,9 @@ struct TarNode {
     std::string text;  // where a link leads, empty: nowhere; why another thing is not read
 };
 
+// Whether the file begins with a member's header, by its checksum.
+bool begins_as_tar(const std::filesystem::path& path);
+
 // The root folder; nothing but headers is read. Of two members with one name the later counts. A
 // member whose name leads out of the archive stands in the root under its name with a "/" before.
 // Raises InputError naming the archive and the offset for a bad checksum, a bad number, a member

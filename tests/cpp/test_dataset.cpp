@@ -204,6 +204,8 @@ TEST_CASE("the labels tell a class folder with folders from a folder around the 
     CHECK(contains(refusal(folder / "root"), "holds train and val, which are parts of a set"));
     write_text(folder / "set.zip", "PK\x03\x04");
     CHECK(contains(refusal(folder / "set.zip"), "is a zip archive"));
+    write_text(folder / "bmw.tar", tar_member("BMW/c1/a.jpg", "x") + tar_end());
+    CHECK(paths_of(Dataset::open(folder / "bmw.tar", kLabels)) == "c1/a.jpg:1 ");
     write_text(folder / "set.tgz", "\x1f\x8b\x08");
     CHECK(contains(refusal(folder / "set.tgz"), "tar -xzf"));
 }

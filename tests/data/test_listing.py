@@ -169,6 +169,15 @@ def test_packed_sets_say_how_to_unpack_them(tmp_path: Path, start: bytes, comman
         ImageSet.open(tmp_path / "set")
 
 
+@pytest.mark.parametrize(
+    "top", ["BMW", "GIF8", "PK\x03\x04", "P5 x", "<html", "{a}", "Rar!", "%PDF"]
+)
+def test_a_tar_may_begin_with_any_name(tmp_path: Path, top: str) -> None:
+    files = {f"{top}/{name}/1.png": encoded() for name in "ab"}
+    path = write_tar(tmp_path / "set.tar", files)
+    assert ImageSet.open(path).classes == ["a", "b"]
+
+
 def test_other_files_given_as_a_set(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "set.zip", "w") as archive:
         archive.writestr("a/1.png", encoded())
