@@ -56,10 +56,10 @@ class Damage:
     def __init__(self, folder: Path | None, fresh: bool, rules: DamageRules, group: Group) -> None:
         self._folder, self._rules, self._group = folder, rules, group
         self._sets: dict[str, ImageSet] = {}
-        self._known: dict[str, Known] = {}
-        self._resumed = folder is not None and not fresh and (folder / "run.json").exists()
-        if self._resumed and folder is not None:
-            self._known = _read(folder / FILE_NAME)
+        # One process looks: the folder may be made before another one does.
+        found = group.same_object(lambda: None if fresh or folder is None else _found_in(folder))
+        self._resumed = found is not None
+        self._known: dict[str, Known] = found or {}
 
     def settle(self, source: ImageSource, role: str) -> ImageSource:
         """The source without its damaged images, or with holes in their places.
@@ -131,8 +131,14 @@ class Damage:
         self.write(folder)
 
 
-def _read(path: Path) -> dict[str, Known]:
-    """Raises InputError for a file that no run wrote."""
+def _found_in(folder: Path) -> dict[str, Known] | None:
+    """What the run in the folder knows; None where there is no run.
+
+    Raises InputError for a file that no run wrote.
+    """
+    path = folder / FILE_NAME
+    if not (folder / "run.json").exists():
+        return None
     try:
         document: Any = json.loads(path.read_bytes())
         return {

@@ -64,19 +64,27 @@ void read_palette(ByteView file, std::uint32_t header, Bitmap& bitmap) {
 
 bool is_blank(std::uint8_t c) { return c == ' ' || (c >= '\t' && c <= '\r'); }
 
+// Blanks and comments up to the end of their lines; false where a comment has none.
+bool skip_blanks(ByteView file, std::size_t& at) {
+    while (at < file.size && (is_blank(file.data[at]) || file.data[at] == '#')) {
+        const bool is_comment = file.data[at] == '#';
+        while (is_comment && at < file.size && file.data[at] != '\n' && file.data[at] != '\r') {
+            ++at;
+        }
+        if (at >= file.size) {
+            return false;
+        }
+        ++at;
+    }
+    return true;
+}
+
 // The three numbers of a PPM's header, each after blanks and comments; false where there are none.
 bool read_numbers(ByteView file, std::size_t& at, std::array<std::uint64_t, 3>& numbers) {
     for (std::uint64_t& value : numbers) {
         const std::size_t start = at;
-        while (at < file.size && (is_blank(file.data[at]) || file.data[at] == '#')) {
-            if (file.data[at++] == '#') {
-                while (at < file.size && file.data[at] != '\n' && file.data[at] != '\r') {
-                    ++at;
-                }
-                if (at++ >= file.size) {
-                    return false;
-                }
-            }
+        if (!skip_blanks(file, at)) {
+            return false;
         }
         const std::size_t digits = at;
         for (value = 0;
@@ -88,7 +96,11 @@ bool read_numbers(ByteView file, std::size_t& at, std::array<std::uint64_t, 3>& 
             return false;
         }
     }
-    return at < file.size && is_blank(file.data[at++]);
+    if (at >= file.size || !is_blank(file.data[at])) {
+        return false;
+    }
+    ++at;
+    return true;
 }
 
 // Pixel `x` of a row, as an index into the palette or a packed colour.
