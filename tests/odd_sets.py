@@ -16,8 +16,8 @@ SUFFIXES = (
 )  # fmt: skip
 NAMES = (
     b"a", b"Z", b"10", b"2", b"caf\xc3\xa9", b"cafe\xcc\x81", b"\xff\xfe", b"line\nbreak",
-    b"esc\x1b[31m", b"back\\slash", b"sp ace", b"c1\xc2\x85", b"x" * 120, b"._a", b".hidden",
-    b"'q'",
+    b"esc\x1b[31m", b"back\\slash", b"t\tab", b"sp ace", b"c1\xc2\x85", b"x" * 120,
+    b"._a", b".hidden", b"'q'",
 )  # fmt: skip
 
 

@@ -84,7 +84,7 @@ def is_picture(head: bytes) -> bool:
 def printable(raw: bytes) -> str:
     r"""A file's name as text that a terminal, a JSON file and a list of lines can hold.
 
-    Bytes that are no UTF-8, and control characters, become \xNN; all else stays.
+    Bytes that are no UTF-8, and control characters but the tab, become \xNN; all else stays.
     """
     text = raw.decode("utf-8", "surrogateescape")
     if text.isprintable():
@@ -94,7 +94,8 @@ def printable(raw: bytes) -> str:
 
 def _escaped(character: str) -> str:
     code = ord(character)
-    if 0xDC80 <= code <= 0xDCFF or code < 0x20 or 0x7F <= code < 0xA0:
+    is_control = (code < 0x20 and character != "\t") or 0x7F <= code < 0xA0
+    if 0xDC80 <= code <= 0xDCFF or is_control:
         raw = character.encode("utf-8", "surrogateescape")
         return "".join(f"\\x{byte:02x}" for byte in raw)
     return character

@@ -118,14 +118,17 @@ def refusal(path: Path, count: int, damaged: Sequence[Damage], then: str = "") -
 
     then   what happens to the work that was done
     """
-    lines = [f"  {name}: {reason}" for name, reason in damaged[:_NAMED]]
-    if len(damaged) > _NAMED:
-        lines.append(f"  and {len(damaged) - _NAMED} more")
-    head = (
-        f"{len(damaged)} of {count} images of {path} cannot be decoded; mend or remove "
-        f"them, or leave them out with --skip-broken (--broken-list FILE names all of them){then}:"
+    first = ": ".join(damaged[0])
+    them = "it" if len(damaged) == 1 else "them"
+    text = (
+        f"{len(damaged)} of {count} images of {path} cannot be decoded, such as {first}; mend or "
+        f"remove {them}, or leave {them} out with --skip-broken{then}"
     )
-    text = "\n".join((head, *lines))
+    if len(damaged) > 1:
+        lines = [f"  {name}: {reason}" for name, reason in damaged[:_NAMED]]
+        if len(damaged) > _NAMED:
+            lines.append(f"  and {len(damaged) - _NAMED} more: --broken-list FILE names all")
+        text = "\n".join((text, *lines))
     return DamagedImages(text, path, [name for name, _ in damaged])
 
 

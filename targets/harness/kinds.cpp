@@ -180,7 +180,7 @@ std::string printable(std::string_view raw) {
         const std::size_t length = sequence_length(raw);
         const auto first = static_cast<std::uint8_t>(raw[0]);
         const bool is_control =
-            (length == 1 && (first < 0x20 || first == 0x7f)) ||
+            (length == 1 && ((first < 0x20 && first != '\t') || first == 0x7f)) ||
             (length == 2 && first == 0xc2 && static_cast<std::uint8_t>(raw[1]) < 0xa0);
         const std::string_view part = raw.substr(0, std::max<std::size_t>(length, 1));
         if (length > 0 && !is_control) {

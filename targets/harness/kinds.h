@@ -27,7 +27,7 @@ bool is_read_kind(std::string_view kind);
 bool is_picture(ByteView head);
 
 // A name as text that a terminal and a list of lines can hold: bytes that are no UTF-8, and control
-// characters, become \xNN.
+// characters but the tab, become \xNN.
 std::string printable(std::string_view raw);
 
 }  // namespace edgevit

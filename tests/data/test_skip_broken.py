@@ -8,9 +8,16 @@ from pathlib import Path
 import pytest
 
 from edgevit.data.image_set import DamagedImages
-from edgevit.measure.request import HarnessRequest, ValidateOptions
+from edgevit.measure import validate
+from edgevit.measure.request import GateLimits, HarnessRequest, ValidateOptions
 from edgevit.measure.validate import measured
 from tests.test_harness import LABELS, artifact, images  # noqa: F401  # fixtures
+
+
+@pytest.fixture(autouse=True)
+def limits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The null target has none of its own."""
+    monkeypatch.setattr(validate, "limits_of_target", lambda *_: GateLimits(1, 90))
 
 
 @pytest.fixture

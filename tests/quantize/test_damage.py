@@ -117,7 +117,7 @@ def test_a_run_that_meets_one_goes_on(then, model, sets, tmp_path, caplog, monke
     # Not among those that the proof of the net decodes, before the run has a folder.
     run = {"run_dir": tmp_path / "run", **ASKED}
     monkeypatch.setattr("edgevit.quantize.pipeline.PROOF_IMAGES", 1)
-    with pytest.raises(DamagedImages, match=r"goes on.*\n  c1/019.jpg"):
+    with pytest.raises(DamagedImages, match=r"such as c1/019.jpg: .*goes on"):
         edgevit.quantize(model, train, val, **run)
     with pytest.raises(DamagedImages, match=r"1 of 60 images"):
         edgevit.quantize(model, *opened(sets), **run)

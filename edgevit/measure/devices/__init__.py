@@ -25,7 +25,7 @@ from edgevit.files import atomic_path
 from edgevit.measure.devices.adb import Adb
 from edgevit.measure.devices.base import Transport
 from edgevit.measure.devices.link import Link
-from edgevit.measure.devices.packing import check_machine, pack_artifact, pack_images
+from edgevit.measure.devices.packing import check_machine, labels_of, pack_artifact, pack_images
 from edgevit.measure.devices.remote import OUTPUT_LIMITS, RemoteRun, there
 from edgevit.measure.devices.ssh import Ssh
 from edgevit.measure.devices.store import Blob, discard, push
@@ -38,7 +38,6 @@ from edgevit.measure.harness import (
     manifest_target,
 )  # fmt: skip
 from edgevit.measure.request import HarnessRequest
-from edgevit.targets.manifest import Manifest
 
 __all__ = ["open_device", "run_on_device"]
 
@@ -127,7 +126,7 @@ def _pack(request: HarnessRequest, program: Path, folder: Path) -> _Sent:
     pack_artifact(request.artifact, artifact)
     if request.data.is_dir():
         images = folder / "images.tar"
-        pack_images(request.data, images, Manifest.load(request.artifact).labels)
+        pack_images(request.data, images, labels_of(request.artifact))
     data = Blob.of("images", images)
     wanted = {
         "runtime library": request.runtime,

@@ -46,6 +46,15 @@ def pack_artifact(artifact_dir: Path, out: Path) -> None:
                 _add(archive, relative, data)
 
 
+def labels_of(artifact_dir: Path) -> list[str] | None:
+    """The labels in the manifest; None where the harness will say what is wrong with it."""
+    try:
+        labels = json.loads((artifact_dir / "manifest.json").read_bytes())["labels"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return labels if isinstance(labels, list) and all(isinstance(n, str) for n in labels) else None
+
+
 def pack_images(data: Path, out: Path, labels: Sequence[str] | None = None) -> None:
     """An image folder as a tar that has the same entries, in their order.
 
