@@ -205,7 +205,7 @@ class Artifact:
     ) -> list[Prediction] | list[list[Prediction]]:
         """The `top_k` likeliest classes of an image, or of each of several, best first.
 
-        An image is the path of a JPEG or PNG, a PIL image, or uint8 (H, W, 3) RGB. Raises
+        An image is the path of an image file, a PIL image, or uint8 (H, W, 3) RGB. Raises
         InputError for one that cannot be read, and for options the target's runner lacks.
         """
         several = isinstance(images, list | tuple)

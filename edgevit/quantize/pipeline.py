@@ -26,6 +26,7 @@ from edgevit.data.batches import (
 )
 from edgevit.data.distributed import Group
 from edgevit.data.sequence import Images, as_source
+from edgevit.data.source import ImageFolder, ImageSource
 from edgevit.errors import GateFailed, InputError
 from edgevit.graph import Graph
 from edgevit.graph.float_run import GraphNet
@@ -33,12 +34,13 @@ from edgevit.graph.passes import swap_gelus
 from edgevit.ops import Quantizer
 from edgevit.program import Metric, ModelInfo, Program, ProgramInfo, Reference, build_program
 from edgevit.program.compact import check_size
+from edgevit.quantize.damage import Damage, DamageRules
 from edgevit.quantize.deterministic import deterministic
 from edgevit.quantize.distill import Teacher, load_teacher
 from edgevit.quantize.finetune import FineTuner, History
 from edgevit.quantize.net import QuantizedNet
 from edgevit.quantize.options import MachineOptions, QuantizeOptions, run_key
-from edgevit.quantize.parts import Parts, divide
+from edgevit.quantize.parts import Parts, check_enough, divide
 from edgevit.quantize.place import place
 from edgevit.quantize.ptq import correct_biases
 from edgevit.quantize.run_folder import METRICS, POST_TRAINING, STATE, run_folder
@@ -107,6 +109,8 @@ def quantize(
     fresh: bool = False,
     device: str = MachineOptions.device,
     snapshot_interval_s: float = MachineOptions.snapshot_interval_s,
+    skip_broken: bool = False,
+    broken_list: str | os.PathLike[str] | None = None,
     **changed: Any,
 ) -> Result:
     """Quantize a trained net to INT8 with learned scales, gated on accuracy.
@@ -129,6 +133,9 @@ def quantize(
     run_dir     a folder that keeps the state: the same call goes on from there after a kill, to
                 the same weights, and `fresh` discards it; default: a temporary folder
     device      "cpu" or "cuda"
+    skip_broken, broken_list
+                of an ImageFolder: leave out the damaged images, which are named; else they end
+                the call at once. `broken_list` is a text file to write the names of all to
 
     torch's settings and random state are left as they are. Raises InputError for bad input;
     GateFailed, whose `result` is the Result all the same, when the drop against float on the
@@ -137,8 +144,13 @@ def quantize(
     options = _options(options, changed)
     group = Group(device)
     chosen_task = load_task(task)
+    state = None if run_dir is None else Path(run_dir)
+    rules = DamageRules(skip_broken, None if broken_list is None else Path(broken_list))
+    damage = Damage(state, fresh, rules, group)
     images = as_source(train)
-    report = images if val is None else as_source(val, images.preprocessing, images.classes)
+    report = None if val is None else as_source(val, images.preprocessing, images.classes)
+    images = damage.settle(images, "train")
+    report = images if report is None else damage.settle(report, "report")
     module = module_of(model, images.preprocessing.image_size)
     with deterministic():
         parts = divide(images, report, options)
@@ -147,10 +159,13 @@ def quantize(
         subject = _subject(module, parts, options, name, group)
         shapes = [subject.graph.shape(output) for output in subject.graph.outputs]
         chosen_task.check(shapes, len(images.classes))
+        check_enough(parts, options)
         taught = load_teacher(teacher, copy.deepcopy(subject.net), group.device)
         key = _key(subject, parts, options, teacher, task, group)
         # Last: what is refused before leaves no folder behind.
-        with run_folder(None if run_dir is None else Path(run_dir), key, fresh, group) as folder:
+        with run_folder(state, key, fresh, group) as folder, damage.met(folder):
+            if group.is_main:
+                damage.write(folder)
             run = Run(
                 subject=subject,
                 task=chosen_task,
@@ -219,8 +234,8 @@ def _key(
         options,
         model=subject.key,
         task=task,
-        data=parts.images.sha256,
-        report=parts.report.sha256,
+        data=_run_sha256(parts.images),
+        report=_run_sha256(parts.report),
         preprocessing=parts.images.preprocessing.to_json(),
         labels=list(parts.images.classes),
         teacher=key_of(teacher) if isinstance(teacher, nn.Module) else _teacher_name(teacher),
@@ -229,6 +244,12 @@ def _key(
         device=group.device.type,
         version=edgevit.__version__,
     )
+
+
+def _run_sha256(source: ImageSource) -> str:
+    """Of the set as the run began with it: an image that is damaged since keeps its place."""
+    is_folder = isinstance(source, ImageFolder)
+    return source.images.sha256_with_holes if is_folder else source.sha256
 
 
 def _teacher_name(teacher: nn.Module | Teacher | str | None) -> str:
