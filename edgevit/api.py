@@ -57,7 +57,7 @@ def compile(
     force: bool = False,
     **options: str,
 ) -> Artifact:
-    """Compile a program (or its .evq file) for a target ("tflite", "coreml", "tensorrt").
+    """Compile a program (or its .evq file) for a target, such as "tflite".
 
     folder      the artifact folder to write, whole or not at all; `force` replaces one
     options     the target's own, as those of `edgevit compile --help`
