@@ -72,7 +72,7 @@ def fuse_command(
     size = preprocessing.image_size
     loaded = load(checkpoint, variant=asked.variant, weights=asked.weights, image_size=size)
     if data is None:
-        images, source = noise_images(size), NOISE_SOURCE
+        images, source = noise_images(size, loaded.model.config.in_channels), NOISE_SOURCE
     else:
         image_set = ImageSet.open(data)
         count = min(options.images, len(image_set))
@@ -118,7 +118,7 @@ def _print_table(proof: FuseProof, variant: str, output: Path) -> None:
     if proof.already_fused:
         table.add_row("logits", "not compared: fused already")
     else:
-        table.add_row("max |Δlogit|", f"{proof.max_abs_delta_logit:.2e} (≤ {proof.bound:g})")
+        table.add_row("max |Δlogit|", f"{proof.max_abs_delta_logit:.2e} (≤ {proof.bound:.2e})")
         table.add_row("largest logit", f"{proof.max_abs_logit:.2f}")
         table.add_row("predictions changed", f"{proof.top1_changed} of {proof.images}")
     table.add_row("images", f"{proof.images} at {proof.image_size} px: {proof.images_source}")

@@ -19,9 +19,9 @@ class CheckpointOptions:
     )
     weights: str | None = option(
         None,
-        "Weights to read from a file that holds several, for example model_ema.",
+        "Weights to read from a file that holds several, as `edgevit inspect` lists them.",
         metavar="KEY",
-        default_text="the only ones",
+        default_text="the averaged ones (EMA), else the first",
     )
 
     def __post_init__(self) -> None:
@@ -35,10 +35,13 @@ class FuseOptions:
     images: int = option(
         64, "Images of --data to compare, spread evenly over the set.", minimum=1, metavar="N"
     )
-    # Float32 rounding alone moves the logits of a trained net by 1e-6 to 1e-5; one wrong weight, by
-    # far more than this.
+    # Float32 rounding alone moves the logits of a trained net by 1e-7 to 1e-5 of the largest; one
+    # wrong weight, by far more than this.
     bound: float = option(
-        1e-4, "Largest difference of a logit that is allowed.", above=0, metavar="LOGITS"
+        1e-4,
+        "Largest difference of a logit that fusing may make, as a share of the largest logit.",
+        above=0,
+        metavar="SHARE",
     )
 
     def __post_init__(self) -> None:
