@@ -30,7 +30,7 @@ IMAGES = random_images()
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_every_variant_is_proved(variant):
-    result = fuse(random_net(variant, num_classes=10), IMAGES)
+    result = fuse(random_net(variant, num_classes=100), IMAGES)
     proof = result.proof
     assert is_fused(result.net) and proof.norms_and_branches_left == 0
     assert proof.convs == proof.expected_convs == result.net.config.fused_convs

@@ -75,8 +75,8 @@ class Standin:
 class Budget:
     """What reading may still cost; shared by the pickles of one file."""
 
-    opcodes: int = MAX_OPCODES
-    copied_bytes: int = MAX_COPIED_BYTES
+    opcodes: int = field(default_factory=lambda: MAX_OPCODES)
+    copied_bytes: int = field(default_factory=lambda: MAX_COPIED_BYTES)
 
     def step(self) -> None:
         """Raises PickleError where it was the last step."""

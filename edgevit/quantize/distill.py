@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import cast
 
@@ -32,7 +32,7 @@ def load_teacher(
         return _frozen(copy.deepcopy(source), device)
     if not isinstance(source, str):
         return source
-    if Path(source).suffix in (".pth", ".pt", ".safetensors"):
+    if _is_a_file(source):
         from edgevit.models.checkpoint import load
         from edgevit.models.repvit import is_fused
 
@@ -41,8 +41,8 @@ def load_teacher(
     module_name, colon, function_name = source.partition(":")
     if not colon or not function_name:
         raise InputError(
-            f"--teacher {source!r} is neither a checkpoint (.pth, .pt, .safetensors) nor "
-            "module:function, as in mypackage.teachers:regnet"
+            f"--teacher {source!r} is neither a checkpoint nor module:function, as in "
+            "mypackage.teachers:regnet"
         )
     try:
         teacher = getattr(importlib.import_module(module_name), function_name)()
@@ -53,6 +53,48 @@ def load_teacher(
     if isinstance(teacher, nn.Module):
         return _frozen(teacher, device)
     return cast(Teacher, teacher)  # what it takes and gives shows when it is called
+
+
+def check_teacher(
+    teacher: Teacher,
+    image: Sequence[int],
+    shapes: Sequence[tuple[int, ...]],
+    device: torch.device | str = "cpu",
+) -> None:
+    """Raises InputError unless the teacher gives what the student does, shown one black image.
+
+    image   the student's (channels, height, width)
+    shapes  of the student's outputs, (N, ...)
+    """
+    channels, height, width = image
+    try:
+        with torch.no_grad():
+            found = teacher(torch.zeros(1, channels, height, width, device=device))
+    except Exception as error:  # the teacher may be anybody's code
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        raise InputError(
+            f"--teacher: it fails on an image of {channels}×{height}×{width}, which is what the "
+            f"student is given: {reason}"
+        ) from error
+    outputs = tuple(found) if isinstance(found, tuple | list) else (found,)
+    given = [tuple(each.shape[1:]) for each in outputs if isinstance(each, Tensor)]
+    wanted = [tuple(shape[1:]) for shape in shapes]
+    if len(given) == len(outputs) and given == wanted:
+        return
+    if len(given) == len(wanted) == 1 and len(given[0]) == len(wanted[0]) == 1:
+        raise InputError(
+            f"--teacher: it has {given[0][0]} classes, the student has {wanted[0][0]}; a teacher "
+            "must know the student's classes, in the same order"
+        )
+    raise InputError(
+        f"--teacher: its outputs have the shapes {given} for each image, the student's {wanted}"
+    )
+
+
+def _is_a_file(source: str) -> bool:
+    """Whether a teacher is meant as a checkpoint: something is there, or only a path looks so."""
+    path = Path(source)
+    return path.exists() or (":" not in source and (path.suffix != "" or len(path.parts) > 1))
 
 
 def _frozen(model: nn.Module, device: torch.device | str) -> nn.Module:

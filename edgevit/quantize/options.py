@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from edgevit.choices import Activation, Augmentation, Profile
 from edgevit.errors import InputError
+from edgevit.models.options import bound_option
 from edgevit.options import check, option
 
 
@@ -20,8 +21,8 @@ class QuantizeOptions:
     The last `snapped_share` of the steps runs with every scale frozen at an fp16 value.
     Learning rates are the peaks of a cosine schedule; `scale_lr` acts on the logarithm of the
     scales. `holdout` is the share of the training images that only selects the best checkpoint.
-    `activation` takes the place of every GELU of the fused net. `max_drop` is in percentage
-    points of top-1.
+    `activation` takes the place of every GELU of the fused net. `bound` is that of the proof of
+    fusing, a share of the largest logit. `max_drop` is in percentage points of top-1.
     """
 
     profile: Profile = option(
@@ -93,6 +94,7 @@ class QuantizeOptions:
     evaluations: int = option(
         8, "Number of checkpoints evaluated to pick the best.", minimum=1, metavar="N"
     )
+    bound: float = bound_option()
     max_drop: float = option(
         0.5, "Gate: top-1 points that the program may lose against float.", metavar="POINTS"
     )
@@ -141,7 +143,8 @@ class MachineOptions:
 
 def run_key(options: QuantizeOptions, **facts: Any) -> str:
     """sha256 of everything that decides the result: a run resumes only what has the same key."""
-    # The gate judges the result and does not change it.
-    deciding = {k: v for k, v in options.to_json().items() if k != "max_drop"}
+    # A gate and a bound judge the result and do not change it.
+    judging = ("max_drop", "bound")
+    deciding = {k: v for k, v in options.to_json().items() if k not in judging}
     text = json.dumps({"options": deciding, **facts}, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()

@@ -32,7 +32,7 @@ from edgevit.graph.passes import swap_gelus
 from edgevit.ops import Quantizer
 from edgevit.program import Metric, ModelInfo, Program, ProgramInfo, Reference, build_program
 from edgevit.quantize.deterministic import deterministic
-from edgevit.quantize.distill import Teacher, load_teacher
+from edgevit.quantize.distill import Teacher, check_teacher, load_teacher
 from edgevit.quantize.finetune import FineTuner, History
 from edgevit.quantize.net import QuantizedNet
 from edgevit.quantize.options import MachineOptions, QuantizeOptions, run_key
@@ -144,7 +144,9 @@ def quantize(
         shapes = [subject.graph.shape(output) for output in subject.graph.outputs]
         chosen_task.check(shapes, len(images.classes))
         taught = load_teacher(teacher, copy.deepcopy(subject.net), group.device)
-        key = _key(subject, parts, options, teacher, task, group)
+        if teacher is not None:
+            check_teacher(taught, subject.graph.input_shape[1:], shapes, group.device)
+        key = _key(subject, parts, options, _teacher_key(teacher, taught), task, group)
         # Last: what is refused before leaves no folder behind.
         with run_folder(None if run_dir is None else Path(run_dir), key, fresh, group) as folder:
             run = Run(
@@ -193,7 +195,7 @@ def _key(
     subject: Subject,
     parts: Parts,
     options: QuantizeOptions,
-    teacher: nn.Module | Teacher | str | None,
+    teacher: str,
     task: str,
     group: Group,
 ) -> str:
@@ -205,12 +207,19 @@ def _key(
         report=parts.report.sha256,
         preprocessing=parts.images.preprocessing.to_json(),
         labels=list(parts.images.classes),
-        teacher=key_of(teacher) if isinstance(teacher, nn.Module) else _teacher_name(teacher),
+        teacher=teacher,
         threads=torch.get_num_threads(),
         processes=group.size,
         device=group.device.type,
         version=edgevit.__version__,
     )
+
+
+def _teacher_key(given: nn.Module | Teacher | str | None, taught: Teacher) -> str:
+    """By its weights where it has any: another file of the same name is another teacher."""
+    if given is not None and isinstance(taught, nn.Module):
+        return key_of(taught)
+    return _teacher_name(given)
 
 
 def _teacher_name(teacher: nn.Module | Teacher | str | None) -> str:
@@ -226,7 +235,7 @@ def _subject(
 ) -> Subject:
     chosen = draw(sorted(parts.train + parts.holdout), PROOF_IMAGES, options.seed)
     source = f"{len(chosen)} images of {parts.images.title}"
-    subject = subject_of(model, batch_of(parts.images, chosen), source, name)
+    subject = subject_of(model, batch_of(parts.images, chosen), source, name, options.bound)
     weights_channels_last(subject.net).to(group.device)
     return subject
 
