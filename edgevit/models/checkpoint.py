@@ -23,12 +23,8 @@ from edgevit.errors import InputError
 from edgevit.limits import MAX_IMAGE_SIZE
 from edgevit.models import tensorfile
 from edgevit.models.inert import PickleError
-from edgevit.models.recognise import (
-    STATISTICS_COUNTER,
-    Match,
-    check_names_and_shapes,
-    without_counters,
-)
+from edgevit.models.recognise import STATISTICS_COUNTER, Match, without_counters
+from edgevit.models.refusals import check_names_and_shapes
 from edgevit.models.repvit import (
     VARIANTS,
     RepViT,

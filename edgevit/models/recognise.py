@@ -19,9 +19,9 @@ from edgevit.errors import InputError
 from edgevit.limits import MAX_CLASSES
 from edgevit.models.heads import Head, Shape, find_head
 from edgevit.models.layers import FUSABLE
+from edgevit.models.refusals import other_architecture
 from edgevit.models.repvit import (
     SE_CHOICES,
-    VARIANTS,
     RepViTConfig,
     SqueezeExciteUse,
     skeleton,
@@ -67,9 +67,14 @@ class Match:
         return self.plain >= set(_fusable(self.config))
 
 
+def is_counter(name: str) -> bool:
+    """Whether a tensor only counts training steps, or operations."""
+    return name.rpartition(".")[2] in _COUNTERS
+
+
 def without_counters(shapes: Mapping[str, Shape]) -> dict[str, Shape]:
-    """The tensors less those that only count training steps, or operations."""
-    return {n: s for n, s in shapes.items() if n.rpartition(".")[2] not in _COUNTERS}
+    """The tensors less those that only count something."""
+    return {n: s for n, s in shapes.items() if not is_counter(n)}
 
 
 def recognise(
@@ -78,7 +83,7 @@ def recognise(
     """The RepViT that most of the tensors speak for.
 
     `shapes` has the file's names; `outside` other tensors beside them, where a head may be. A
-    tensor or two may still be missing or misshapen: `check_names_and_shapes` tells. Raises
+    tensor or two may still be missing or misshapen: `refusals.check_names_and_shapes` tells. Raises
     InputError naming `path` when the file holds another architecture.
     """
     shapes, outside = without_counters(shapes), without_counters(outside or {})
@@ -347,77 +352,3 @@ def _skeleton_shapes(config: RepViTConfig, plain: frozenset[str]) -> Mapping[str
         if not name.endswith(STATISTICS_COUNTER)
     }
     return MappingProxyType(shapes)
-
-
-# --- what does not fit ---------------------------------------------------------------------------
-
-
-def other_architecture(
-    path: Path,
-    shapes: Mapping[str, Shape],
-    best: Match | None = None,
-    share: float | None = None,
-) -> InputError:
-    """The error for tensors that are no RepViT's; `share` of them fit where there is no `best`."""
-    looks = _looks_like(shapes)
-    first = ", ".join(list(shapes)[:3])
-    guess = f"this looks like {looks}" if looks else f"its tensors begin with {first}"
-    if best is not None:
-        reason = f"the nearest, {best.config.variant}, shares {best.score:.0%} of its tensors"
-        unmatched = [e for e in best.expected.values() if shapes.get(e[0]) != e[1]]
-        if unmatched:
-            reason += f"; the first without a match is {unmatched[0][0]!r}, {unmatched[0][1]}"
-    elif share is not None:
-        reason = f"it has a RepViT's names, but {share:.0%} of its tensors fit into blocks"
-    else:
-        reason = "no token mixers under stages.* (timm) or features.* (THU-MIG)"
-    return InputError(
-        f"{path}: not a RepViT: {guess}; {reason}. edgevit loads {', '.join(VARIANTS)}, and nets "
-        "of the same blocks with other widths and depths"
-    )
-
-
-def _looks_like(shapes: Mapping[str, Shape]) -> str | None:
-    """Well-known neighbours, by a part of a tensor's name that only they have."""
-    signs = {
-        "a ResNet": "layer1.0.conv1.weight",
-        "a vision transformer": "blocks.0.attn.qkv.weight",
-        "a FastViT": ".token_mixer.mixer.",
-        "a ConvNeXt": "stages.0.blocks.0.conv_dw.weight",
-        "an EfficientNet or MobileNetV3 of timm": "blocks.0.0.conv_dw.weight",
-        "a MobileNet of torchvision": "features.1.conv.0.0.weight",
-        "a Swin transformer": "relative_position_bias_table",
-    }
-    return next((kind for kind, sign in signs.items() if any(sign in n for n in shapes)), None)
-
-
-def check_names_and_shapes(path: Path, match: Match, shapes: Mapping[str, Shape]) -> None:
-    """Raises InputError naming the first tensor that is missing, misshapen or unknown."""
-    as_what = f"recognised as {match.config.variant} in {match.naming} naming"
-    hint = "take the whole state dict of one net"
-    expected = dict(match.expected.values())
-    missing = [(name, shape) for name, shape in expected.items() if name not in shapes]
-    if missing:
-        name, shape = missing[0]
-        raise InputError(
-            f"{path}: the tensor {name!r} of shape {shape} is missing"
-            f"{_and_more(missing)} ({as_what}); {hint}"
-        )
-    wrong = [(name, shape) for name, shape in expected.items() if shapes[name] != shape]
-    if wrong:
-        name, shape = wrong[0]
-        raise InputError(
-            f"{path}: the tensor {name!r} has shape {shapes[name]}, expected {shape}"
-            f"{_and_more(wrong)} ({as_what}); {hint}"
-        )
-    known = {*expected, *match.riders}
-    unknown = [name for name in shapes if name not in known]
-    if unknown:
-        raise InputError(
-            f"{path}: the tensor {unknown[0]!r} belongs to no part of the net"
-            f"{_and_more(unknown)} ({as_what}); {hint}"
-        )
-
-
-def _and_more(found: list) -> str:
-    return f", and {len(found) - 1} more" if len(found) > 1 else ""

@@ -99,48 +99,59 @@ class ArchiveError(ValueError):
 def read_archive(path: Path, max_bytes: int) -> Any:
     """What torch.save or torch.jit.save wrote as a zip, with StoredTensors for its tensors.
 
-    Raises ArchiveError, PickleError, and what `zipfile` raises for a damaged archive.
+    The file stays open for as long as one of them is kept. Raises ArchiveError, PickleError, and
+    what `zipfile` raises for a damaged archive.
     """
-    with zipfile.ZipFile(path) as archive:
-        members = archive.infolist()
-        names = [member.filename for member in members]
-        found = [name for name in names if name == "data.pkl" or name.endswith("/data.pkl")]
-        if not found:
-            raise ArchiveError(
-                f"this zip file is not a torch checkpoint: {_what_a_zip_holds(names)}"
-            )
-        pickled = min(found, key=len)
-        folder = pickled.removesuffix("data.pkl")
-        total = sum(member.file_size for member in members)
-        if len(members) > MAX_ZIP_MEMBERS or total > max_bytes:
-            raise ArchiveError(
-                f"it unpacks to {len(members)} parts and {total} bytes, more than any RepViT "
-                "checkpoint needs"
-            )
-        if archive.getinfo(pickled).file_size > MAX_PICKLE_BYTES:
-            raise ArchiveError(
-                f"its structure alone takes {archive.getinfo(pickled).file_size} bytes, more than "
-                f"the {MAX_PICKLE_BYTES} that any RepViT checkpoint needs"
-            )
-        # torch itself reads past damaged weights without a word.
-        broken = archive.testzip()
-        if broken is not None:
-            raise zipfile.BadZipFile(f"the checksum of its part {broken!r} is wrong")
-        order = f"{folder}byteorder"
-        if order in names and archive.read(order).strip() != b"little":
-            raise ArchiveError("its numbers are big-endian: save it on a little-endian machine")
-        sizes = {member.filename: member.file_size for member in members}
-        data = archive.read(pickled)
+    archive = zipfile.ZipFile(path)
+    folder = _checked_folder(archive, max_bytes)
+    sizes = {member.filename: member.file_size for member in archive.infolist()}
+    storages: dict[tuple[str, torch.dtype | None], Storage] = {}
 
     def storage(identity: Any) -> Storage:
         kind, key, count = _storage_identity(identity)
         name = f"{folder}data/{key}"
         if name not in sizes:
             raise PickleError(f"its storage {key!r} is missing")
-        _check_count(kind, count, sizes[name])
-        return Storage(kind, count, lambda: _member(path, name))
+        if count * (kind.itemsize if kind else 1) > sizes[name]:
+            raise PickleError("a storage is shorter than it says")
+        # One for all tensors that share it: each would read the whole of it.
+        found = storages.setdefault((key, kind), Storage(kind, count, lambda: archive.read(name)))
+        if found.count != count:
+            raise PickleError(f"its storage {key!r} has two sizes")
+        return found
 
-    return read_pickle(io.BytesIO(data), _BUILDERS, storage)
+    return read_pickle(io.BytesIO(archive.read(f"{folder}data.pkl")), _BUILDERS, storage)
+
+
+def _checked_folder(archive: zipfile.ZipFile, max_bytes: int) -> str:
+    """The folder in an archive that is whole, of bearable size and holds a checkpoint."""
+    members = archive.infolist()
+    names = [member.filename for member in members]
+    found = [name for name in names if name == "data.pkl" or name.endswith("/data.pkl")]
+    if not found:
+        raise ArchiveError(f"this zip file is not a torch checkpoint: {_what_a_zip_holds(names)}")
+    pickled = min(found, key=len)
+    total = sum(member.file_size for member in members)
+    if len(members) > MAX_ZIP_MEMBERS or total > max_bytes:
+        raise ArchiveError(
+            f"it unpacks to {len(members)} parts and {total} bytes, more than any RepViT "
+            "checkpoint needs"
+        )
+    size = archive.getinfo(pickled).file_size
+    if size > MAX_PICKLE_BYTES:
+        raise ArchiveError(
+            f"its structure alone takes {size} bytes, more than the {MAX_PICKLE_BYTES} that any "
+            "RepViT checkpoint needs"
+        )
+    # torch itself reads past damaged weights without a word.
+    broken = archive.testzip()
+    if broken is not None:
+        raise zipfile.BadZipFile(f"the checksum of its part {broken!r} is wrong")
+    folder = pickled.removesuffix("data.pkl")
+    order = f"{folder}byteorder"
+    if order in names and archive.read(order).strip() != b"little":
+        raise ArchiveError("its numbers are big-endian: save it on a little-endian machine")
+    return folder
 
 
 def read_stream(data: bytes, budget: Budget | None = None) -> Any:
@@ -173,7 +184,10 @@ def read_stream(data: bytes, budget: Budget | None = None) -> Any:
             start, size = places[key]
             return data[start : start + size]
 
-        return asked.setdefault(key, Storage(kind, count, read))
+        found = asked.setdefault(key, Storage(kind, count, read))
+        if (found.dtype, found.count) != (kind, count):
+            raise PickleError(f"its storage {key!r} has two sizes")
+        return found
 
     value = _limited(file, _BUILDERS, storage, budget)
     keys = _limited(file, {}, None, budget)
@@ -222,11 +236,6 @@ def _nested(given: Any, budget: Budget) -> Any:
     return read_stream(given, budget)
 
 
-def _member(path: Path, name: str) -> bytes:
-    with zipfile.ZipFile(path) as archive:
-        return archive.read(name)
-
-
 def _what_a_zip_holds(names: list[str]) -> str:
     """For a message: what the archive is instead of a checkpoint."""
     suffixes = {Path(name).suffix.lower() for name in names if not name.endswith("/")}
@@ -261,11 +270,6 @@ def _storage_identity(identity: Any) -> tuple[torch.dtype | None, str, int]:
         raise PickleError("it describes a storage wrongly")
     name = kind.name.rpartition(".")[2].removesuffix("Storage")
     return _STORAGE_TYPES.get(name), str(key), count
-
-
-def _check_count(kind: torch.dtype | None, count: int, size_bytes: int) -> None:
-    if count * (kind.itemsize if kind else 1) > size_bytes:
-        raise PickleError("a storage is shorter than it says")
 
 
 def _is_count(value: Any) -> bool:
@@ -351,10 +355,6 @@ def _of_class(function: Any, kind: Any, arguments: Any, *more: Any) -> Any:
     return build(*arguments)
 
 
-def _from_numpy(data: Any, *more: Any) -> Standin:
-    return Standin("torch.Tensor")
-
-
 _BUILDERS: dict[str, Builder] = {
     **PLAIN_BUILDERS,
     "torch._utils._rebuild_tensor": _tensor,
@@ -370,5 +370,4 @@ _BUILDERS: dict[str, Builder] = {
     "torch._utils._rebuild_wrapper_subclass": _of_no_use("distributed or of a class of its own", 2),
     "torch._tensor._rebuild_from_type": _of_class,
     "torch._tensor._rebuild_from_type_v2": _of_class,
-    "torch.storage.TypedStorage": lambda *_, **__: Standin("torch.storage.TypedStorage"),
 }

@@ -15,13 +15,16 @@ from typing import Any
 from edgevit.errors import InputError
 from edgevit.models.heads import Shape
 from edgevit.models.inert import Standin
-from edgevit.models.recognise import Match, other_architecture, recognise
+from edgevit.models.recognise import Match, is_counter, recognise
+from edgevit.models.refusals import other_architecture
 from edgevit.models.tensorfile import SAVE_HINT, TensorFile
 from edgevit.models.torchfile import StoredTensor
 
 MAX_TENSORS = 20_000
 MAX_NESTING = 64
 MAX_CANDIDATES = 32
+MAX_BESIDE = 8
+"""Tensors of a head that was saved beside its body, in a dictionary of its own."""
 
 # Put around modules anywhere in a net: they say nothing of it.
 _AROUND = re.compile(r"(?:_fsdp_wrapped_module|_checkpoint_wrapped_module|_orig_mod)\.")
@@ -284,7 +287,7 @@ def _candidates(groups: Mapping[tuple[str, ...], dict[str, StoredTensor]]) -> li
         prefixes: dict[str, str] = {}
         for name in tensors:
             clean = _clean(name)
-            if block := _BLOCK.search(clean):
+            if not is_counter(name) and (block := _BLOCK.search(clean)):
                 prefix = clean[: block.start()] + "." * bool(block.start())
                 prefixes.setdefault(prefix, _raw_prefix(name, prefix))
         parts, outside = _divided(tensors, prefixes)
@@ -327,6 +330,6 @@ def _siblings(
     return {
         f"{other[-1]}.{name}": tensor
         for other, tensors in groups.items()
-        if other[:-1] == keys[:-1] and other != keys and len(tensors) <= 8
+        if other and other[:-1] == keys[:-1] and other != keys and len(tensors) <= MAX_BESIDE
         for name, tensor in tensors.items()
     }
