@@ -1,5 +1,6 @@
 import argparse
 import json
+import logging
 import os
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -17,7 +18,7 @@ from edgevit.models import tensorfile
 from edgevit.models.checkpoint import config_from_json, load
 from edgevit.models.fuse import fuse, save_fused
 from edgevit.models.recognise import recognise
-from edgevit.models.repvit import VARIANTS, skeleton, variant_config
+from edgevit.models.repvit import VARIANTS, RepViT, RepViTConfig, skeleton, variant_config
 from tests.official_names import official_state_dict
 from tests.random_nets import random_images, random_net
 from tests.saved_nets import A_TENSOR, NET, STATE, refusal, same_logits, saved
@@ -25,6 +26,7 @@ from tests.shared_data import shared_checkpoint, shared_data
 from tests.timm_compat import import_timm
 
 FUSED = fuse(NET, random_images())
+A_RIDER = torch.zeros(2)
 
 
 # --- what loads ------------------------------------------------------------------------------
@@ -329,6 +331,39 @@ def test_inspect_command_prints_a_table_and_json(tmp_path):
     assert (found["variant"], found["num_classes"]) == ("repvit_m0_6", 7)
     assert (found["wrappers"], found["image_size"]) == (["model"], 64)
     assert os.listdir(tmp_path) == ["net.pth"]
+
+
+def _table(path: Path) -> str:
+    result = CliRunner().invoke(inspect_command, [str(path)], env={"COLUMNS": "200"})
+    assert result.exit_code == 0
+    return result.output
+
+
+def test_inspect_command_lists_the_weights_of_a_file_and_what_was_assumed(tmp_path):
+    other = random_net(num_classes=3).state_dict()
+    table = _table(saved(tmp_path, {"model": STATE, "state_dict_ema": {**other, "x.y": A_RIDER}}))
+    assert "repvit_m0_6 · 3 classes" in table
+    assert "model: repvit_m0_6, 7 classes" in table
+    assert "state_dict_ema: repvit_m0_6, 3 classes, taken" in table
+    assert "--weights model takes them" in table and "left aside" in table and "x.y" in table
+
+
+def test_inspect_command_names_a_backbone_and_a_net_of_ones_own(tmp_path):
+    config = RepViTConfig("own", (16, 32, 64), (1, 2, 1), features_only=True, out_indices=(0, 1, 2),
+                          in_channels=4, se=((), (1,), ()))  # fmt: skip
+    table = _table(saved(tmp_path, RepViT(config).state_dict()))
+    assert "repvit · a backbone" in table and "widths 16, 32, 64, depths 1, 2, 1" in table
+    assert "SE in some blocks" in table and "4 channels" in table and "none" in table
+
+
+def test_what_was_assumed_of_a_file_is_logged(tmp_path, caplog):
+    path = saved(tmp_path, {"model": STATE, "model_ema": STATE | {"x.y": A_RIDER}})
+    with caplog.at_level(logging.INFO, "edgevit"):
+        load(path)
+    assert [m.partition(": ")[0] for m in caplog.messages] == [str(path)] * 2
+    caplog.clear()
+    load(saved(tmp_path, STATE, "plain.pth"))
+    assert caplog.messages == []
 
 
 def test_inspect_command_ends_in_an_input_error(tmp_path):

@@ -101,6 +101,24 @@ def test_the_bound_sees_an_error_in_a_single_weight():
     assert delta > DEFAULT_BOUND
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("factor", [1e-4, 1.0, 1e4])
+def test_the_bound_grows_with_the_logits(monkeypatch, factor):
+    model = random_net()
+    for head in (model.head.head, model.head.head_dist):
+        head.l.weight.mul_(factor)
+        head.l.bias.mul_(factor)
+    proof = fuse(model, IMAGES).proof
+    assert proof.bound == DEFAULT_BOUND * proof.max_abs_logit
+    assert proof.max_abs_delta_logit <= proof.bound / 10
+    right = layers.NormLinear.folded
+    monkeypatch.setattr(
+        layers.NormLinear, "folded", lambda self: (right(self)[0] * 1.001, right(self)[1])
+    )
+    with pytest.raises(GateFailed, match="of the largest logit"):
+        fuse(model, IMAGES)
+
+
 def test_a_layer_that_does_not_fuse_fails_the_gate():
     model = random_net()
     model.stages[0].blocks[0].se = nn.BatchNorm2d(40)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import importlib
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import cast
@@ -13,13 +14,16 @@ from torch import Tensor, nn
 
 from edgevit.data.batches import weights_channels_last
 from edgevit.errors import InputError
+from edgevit.quantize.subject import key_of
 
 Teacher = Callable[[Tensor], Tensor]
 """float32 normalised images (N, 3, H, W) to logits (N, classes)."""
 
 
 def load_teacher(
-    source: Teacher | str | None, float_net: nn.Module, device: torch.device | str = "cpu"
+    source: Teacher | str | os.PathLike[str] | None,
+    float_net: nn.Module,
+    device: torch.device | str = "cpu",
 ) -> Teacher:
     """The float net itself (None), a checkpoint's, what `module:function` returns, or the given.
 
@@ -30,6 +34,8 @@ def load_teacher(
         return _frozen(float_net, device)
     if isinstance(source, nn.Module):
         return _frozen(copy.deepcopy(source), device)
+    if isinstance(source, os.PathLike):
+        source = os.fspath(source)
     if not isinstance(source, str):
         return source
     if _is_a_file(source):
@@ -89,6 +95,25 @@ def check_teacher(
     raise InputError(
         f"--teacher: its outputs have the shapes {given} for each image, the student's {wanted}"
     )
+
+
+def teacher_name(given: Teacher | str | os.PathLike[str] | None) -> str:
+    """What a program's provenance calls it."""
+    if given is None:
+        return "the float net"
+    if isinstance(given, str | os.PathLike):
+        return os.fspath(given)
+    return getattr(given, "__qualname__", type(given).__qualname__)
+
+
+def teacher_key(given: Teacher | str | os.PathLike[str] | None, taught: Teacher) -> str:
+    """What a resumed run must find again: the weights of the teacher, where it has any.
+
+    Another file of the same name is another teacher.
+    """
+    if given is not None and isinstance(taught, nn.Module):
+        return key_of(taught)
+    return teacher_name(given)
 
 
 def _is_a_file(source: str) -> bool:

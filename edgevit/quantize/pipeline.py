@@ -32,7 +32,13 @@ from edgevit.graph.passes import swap_gelus
 from edgevit.ops import Quantizer
 from edgevit.program import Metric, ModelInfo, Program, ProgramInfo, Reference, build_program
 from edgevit.quantize.deterministic import deterministic
-from edgevit.quantize.distill import Teacher, check_teacher, load_teacher
+from edgevit.quantize.distill import (
+    Teacher,
+    check_teacher,
+    load_teacher,
+    teacher_key,
+    teacher_name,
+)
 from edgevit.quantize.finetune import FineTuner, History
 from edgevit.quantize.net import QuantizedNet
 from edgevit.quantize.options import MachineOptions, QuantizeOptions, run_key
@@ -41,7 +47,7 @@ from edgevit.quantize.place import place
 from edgevit.quantize.ptq import correct_biases
 from edgevit.quantize.run_folder import run_folder
 from edgevit.quantize.snapshot import read_snapshot, write_snapshot
-from edgevit.quantize.subject import Subject, key_of, module_of, subject_of
+from edgevit.quantize.subject import Subject, module_of, subject_of
 from edgevit.tasks import Gate, Task, load_task
 
 CALIBRATION_BATCH = 16
@@ -146,7 +152,7 @@ def quantize(
         taught = load_teacher(teacher, copy.deepcopy(subject.net), group.device)
         if teacher is not None:
             check_teacher(taught, subject.graph.input_shape[1:], shapes, group.device)
-        key = _key(subject, parts, options, _teacher_key(teacher, taught), task, group)
+        key = _key(subject, parts, options, teacher_key(teacher, taught), task, group)
         # Last: what is refused before leaves no folder behind.
         with run_folder(None if run_dir is None else Path(run_dir), key, fresh, group) as folder:
             run = Run(
@@ -160,7 +166,7 @@ def quantize(
                 graph=swap_gelus(subject.graph, options.activation),
                 about={k: v for k, v in (("author", author), ("license", license)) if v},
             )
-            return _run(run, snapshot_interval_s, _teacher_name(teacher))
+            return _run(run, snapshot_interval_s, teacher_name(teacher))
 
 
 def _run(run: Run, snapshot_interval_s: float, teacher_name: str) -> Result:
@@ -213,21 +219,6 @@ def _key(
         device=group.device.type,
         version=edgevit.__version__,
     )
-
-
-def _teacher_key(given: nn.Module | Teacher | str | None, taught: Teacher) -> str:
-    """By its weights where it has any: another file of the same name is another teacher."""
-    if given is not None and isinstance(taught, nn.Module):
-        return key_of(taught)
-    return _teacher_name(given)
-
-
-def _teacher_name(teacher: nn.Module | Teacher | str | None) -> str:
-    if teacher is None:
-        return "the float net"
-    if isinstance(teacher, str):
-        return teacher
-    return getattr(teacher, "__qualname__", type(teacher).__qualname__)
 
 
 def _subject(
