@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 import warnings
 from collections import OrderedDict
 from pathlib import Path
@@ -13,6 +14,7 @@ from safetensors.torch import save_file
 
 from edgevit.errors import InputError
 from edgevit.models.checkpoint import load
+from edgevit.models.repvit import RepViTConfig, skeleton
 from edgevit.models.tensorfile import read
 from edgevit.models.weights import Chosen, choose
 from tests.official_names import official_state_dict
@@ -147,6 +149,41 @@ def test_the_weights_of_a_file_are_said(tmp_path):
     info = load(path).info
     assert [(w.key, w.num_classes) for w in info.weights] == [("model", 7), ("model_ema", 3)]
     assert "found model, model_ema" in refusal(path, weights="other")
+
+
+# --- hostile ---------------------------------------------------------------------------------
+
+
+def _many_prefixes():
+    one = "features.1.token_mixer.0.conv.c.weight"
+    return {f"net{i}.{one}": torch.zeros(1) for i in range(5000)}
+
+
+def _many_blocks():
+    return {f"stages.0.blocks.{i}.token_mixer.weight": torch.zeros(1) for i in range(15000)}
+
+
+def _numbers_without_room():
+    """A net of 2,000 million weights, each tensor one number repeated."""
+    config = RepViTConfig("wide", (4096, 8192, 8192, 8192), (1, 1, 1, 1), 3)
+    state = skeleton(config, fused=True).state_dict()
+    return {name: torch.zeros(1).expand(tensor.shape) for name, tensor in state.items()}
+
+
+@pytest.mark.parametrize(
+    ("value", "part"),
+    [
+        (_many_prefixes, "not a RepViT"),
+        (_many_blocks, "not a RepViT"),
+        (_numbers_without_room, "weights, more than any RepViT has"),
+        (lambda: {"a." * 200_000 + next(iter(STATE)): torch.zeros(1)}, "no tensors"),
+        (lambda: {"a" * 10**6: STATE}, "no tensors"),
+    ],
+)
+def test_a_state_dict_made_to_take_long_or_much_is_refused_soon(tmp_path, value, part):
+    path, start = saved(tmp_path, value()), time.process_time()
+    assert part in refusal(path)
+    assert time.process_time() - start < 20
 
 
 # --- other containers ------------------------------------------------------------------------

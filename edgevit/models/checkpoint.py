@@ -329,5 +329,5 @@ def _assumed(match: Match, riders: tuple[str, ...]) -> tuple[str, ...]:
         )
     if riders:
         more = f" and {len(riders) - 3} more" if len(riders) > 3 else ""
-        notes.append(f"left aside, as no part of the net: {', '.join(riders[:3])}{more}")
+        notes.append(f"left aside, as no part of the net: {', '.join(map(repr, riders[:3]))}{more}")
     return tuple(notes)

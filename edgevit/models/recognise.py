@@ -6,6 +6,7 @@ net of RepViT's blocks is found; a published one has its name as well.
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
@@ -31,6 +32,12 @@ from edgevit.models.repvit import (
 # Below this share of matching tensors a file is called another architecture, not a damaged one.
 MIN_MATCH = 0.5
 MAX_WIDTH = 2**16
+MAX_BLOCKS = 500
+"""M2.3 has 52; laying out a net of 500 takes seconds."""
+
+MAX_NUMBERS = 2**28
+"""Weights of a net; M2.3 has 2**24.5."""
+
 STATISTICS_COUNTER = "num_batches_tracked"
 _COUNTERS = (STATISTICS_COUNTER, "total_ops", "total_params", "n_averaged")
 """Of training and profiling only; neither needed nor compared."""
@@ -102,6 +109,10 @@ def recognise(
     match = _match(body, head, names, naming, shapes, outside)
     if match is None or match.score < MIN_MATCH:
         raise other_architecture(path, shapes, match)
+    # A tensor that repeats one number takes no room in the file, and all of it in memory.
+    numbers = sum(math.prod(shape) for _, shape in match.expected.values())
+    if numbers > MAX_NUMBERS:
+        raise InputError(f"{path}: {numbers} weights, more than any RepViT has")
     return match
 
 
@@ -131,8 +142,8 @@ def _body(own: Mapping[str, Shape], naming: str) -> _Body | None:
     None where the tensors are not those of stages of blocks.
     """
     depths = _thu_depths(own) if naming == "thu-mig" else _timm_depths(own)
-    # A name may claim the billionth block: a net has several tensors for each.
-    if not depths or min(depths) < 1 or sum(depths) > len(own):
+    # A name may claim the billionth block.
+    if not depths or min(depths) < 1 or sum(depths) > MAX_BLOCKS:
         return None
     plain = _Body((), depths, {})
     names = _our_names(own, naming, plain)

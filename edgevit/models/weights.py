@@ -22,6 +22,7 @@ from edgevit.models.torchfile import StoredTensor
 
 MAX_TENSORS = 20_000
 MAX_NESTING = 64
+MAX_NAME_CHARACTERS = 1000
 MAX_CANDIDATES = 32
 MAX_BESIDE = 8
 """Tensors of a head that was saved beside its body, in a dictionary of its own."""
@@ -237,6 +238,8 @@ def _walk(value: Any) -> Iterator[tuple[tuple[str, ...], str, StoredTensor]]:
         seen[id(node)] = node
         inside = []
         for name, child, is_module in _children(node):
+            if len(prefix) + len(name) > MAX_NAME_CHARACTERS:
+                continue
             if isinstance(child, StoredTensor):
                 yield keys, prefix + name, child
             elif is_module:
@@ -289,7 +292,8 @@ def _candidates(groups: Mapping[tuple[str, ...], dict[str, StoredTensor]]) -> li
             clean = _clean(name)
             if not is_counter(name) and (block := _BLOCK.search(clean)):
                 prefix = clean[: block.start()] + "." * bool(block.start())
-                prefixes.setdefault(prefix, _raw_prefix(name, prefix))
+                if prefix not in prefixes and len(prefixes) < MAX_CANDIDATES:
+                    prefixes[prefix] = _raw_prefix(name, prefix)
         parts, outside = _divided(tensors, prefixes)
         beside = _siblings(groups, keys)
         found += [Candidate(keys, prefixes[p], parts[p], outside, beside) for p in prefixes]
