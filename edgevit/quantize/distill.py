@@ -7,7 +7,7 @@ import importlib
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -65,36 +65,37 @@ def check_teacher(
     teacher: Teacher,
     image: Sequence[int],
     shapes: Sequence[tuple[int, ...]],
+    kept: Callable[[Any], Tensor],
     device: torch.device | str = "cpu",
 ) -> None:
     """Raises InputError unless the teacher gives what the student does, shown one black image.
 
     image   the student's (channels, height, width)
     shapes  of the student's outputs, (N, ...)
+    kept    what the task learns from outputs (`Task.kept`)
     """
     channels, height, width = image
     try:
         with torch.no_grad():
-            found = teacher(torch.zeros(1, channels, height, width, device=device))
+            found = kept(teacher(torch.zeros(1, channels, height, width, device=device)))
+        given = tuple(found.shape[1:])
     except Exception as error:  # the teacher may be anybody's code
         reason = str(error).partition("\n")[0] or type(error).__name__
         raise InputError(
             f"--teacher: it fails on an image of {channels}×{height}×{width}, which is what the "
             f"student is given: {reason}"
         ) from error
-    outputs = tuple(found) if isinstance(found, tuple | list) else (found,)
-    given = [tuple(each.shape[1:]) for each in outputs if isinstance(each, Tensor)]
-    wanted = [tuple(shape[1:]) for shape in shapes]
-    if len(given) == len(outputs) and given == wanted:
-        return
-    if len(given) == len(wanted) == 1 and len(given[0]) == len(wanted[0]) == 1:
+    student = tuple(torch.zeros(shape) for shape in shapes)
+    wanted = tuple(kept(student if len(student) > 1 else student[0]).shape[1:])
+    if len(given) == len(wanted) == 1 and given != wanted:
         raise InputError(
-            f"--teacher: it has {given[0][0]} classes, the student has {wanted[0][0]}; a teacher "
-            "must know the student's classes, in the same order"
+            f"--teacher: it has {given[0]} classes, the student has {wanted[0]}; a teacher must "
+            "know the student's classes, in the same order"
         )
-    raise InputError(
-        f"--teacher: its outputs have the shapes {given} for each image, the student's {wanted}"
-    )
+    if given != wanted:
+        raise InputError(
+            f"--teacher: its output has the shape {given} for each image, the student's {wanted}"
+        )
 
 
 def teacher_name(given: Teacher | str | os.PathLike[str] | None) -> str:

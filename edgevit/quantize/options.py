@@ -22,7 +22,9 @@ class QuantizeOptions:
     Learning rates are the peaks of a cosine schedule; `scale_lr` acts on the logarithm of the
     scales. `holdout` is the share of the training images that only selects the best checkpoint.
     `activation` takes the place of every GELU of the fused net. `bound` is that of the proof of
-    fusing, a share of the largest logit. `max_drop` is in percentage points of top-1.
+    fusing, a share of the largest logit. `max_drop` is in percentage points of top-1. A float net
+    near chance is refused without `allow_poor_float`: a program that is as wrong would pass the
+    gate.
     """
 
     profile: Profile = option(
@@ -98,6 +100,9 @@ class QuantizeOptions:
     max_drop: float = option(
         0.5, "Gate: top-1 points that the program may lose against float.", metavar="POINTS"
     )
+    allow_poor_float: bool = option(
+        False, "Go on although the float net itself is near chance on the reported images."
+    )
 
     def __post_init__(self) -> None:
         check(self)
@@ -143,8 +148,8 @@ class MachineOptions:
 
 def run_key(options: QuantizeOptions, **facts: Any) -> str:
     """sha256 of everything that decides the result: a run resumes only what has the same key."""
-    # A gate and a bound judge the result and do not change it.
-    judging = ("max_drop", "bound")
+    # These judge the result and do not change it.
+    judging = ("max_drop", "bound", "allow_poor_float")
     deciding = {k: v for k, v in options.to_json().items() if k not in judging}
     text = json.dumps({"options": deciding, **facts}, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
