@@ -73,7 +73,7 @@ def fuse_command(
     size = preprocessing.image_size
     loaded = load(checkpoint, variant=asked.variant, weights=asked.weights, image_size=size)
     if data is None:
-        images, source = noise_images(size), NOISE_SOURCE
+        images, source = noise_images(size, loaded.model.config.in_channels), NOISE_SOURCE
     else:
         image_set = _sound_set(data, damage)
         count = min(options.images, len(image_set))
@@ -127,7 +127,7 @@ def _print_table(proof: FuseProof, variant: str, output: Path) -> None:
     if proof.already_fused:
         rows.append(("logits", "not compared: fused already"))
     else:
-        rows.append(("max |Δlogit|", f"{proof.max_abs_delta_logit:.2e} (≤ {proof.bound:g})"))
+        rows.append(("max |Δlogit|", f"{proof.max_abs_delta_logit:.2e} (≤ {proof.bound:.2e})"))
         rows.append(("largest logit", f"{proof.max_abs_logit:.2f}"))
         rows.append(("predictions changed", f"{proof.top1_changed} of {proof.images}"))
     rows.append(("images", f"{proof.images} at {proof.image_size} px: {proof.images_source}"))

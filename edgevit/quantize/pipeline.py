@@ -36,7 +36,13 @@ from edgevit.program import Metric, ModelInfo, Program, ProgramInfo, Reference, 
 from edgevit.program.compact import check_size
 from edgevit.quantize.damage import Damage, DamageRules
 from edgevit.quantize.deterministic import deterministic
-from edgevit.quantize.distill import Teacher, load_teacher
+from edgevit.quantize.distill import (
+    Teacher,
+    check_teacher,
+    load_teacher,
+    teacher_key,
+    teacher_name,
+)
 from edgevit.quantize.finetune import FineTuner, History
 from edgevit.quantize.net import QuantizedNet
 from edgevit.quantize.options import MachineOptions, QuantizeOptions, run_key
@@ -45,7 +51,7 @@ from edgevit.quantize.place import place
 from edgevit.quantize.ptq import correct_biases
 from edgevit.quantize.run_folder import METRICS, POST_TRAINING, STATE, run_folder
 from edgevit.quantize.snapshot import read_snapshot, write_snapshot
-from edgevit.quantize.subject import Subject, key_of, module_of, subject_of
+from edgevit.quantize.subject import Subject, module_of, subject_of
 from edgevit.tasks import Gate, Task, load_task
 
 CALIBRATION_BATCH = 16
@@ -161,7 +167,10 @@ def quantize(
         chosen_task.check(shapes, len(images.classes))
         check_enough(parts, options)
         taught = load_teacher(teacher, copy.deepcopy(subject.net), group.device)
-        key = _key(subject, parts, options, teacher, task, group)
+        if teacher is not None:
+            image = subject.graph.input_shape[1:]
+            check_teacher(taught, image, shapes, chosen_task.kept, group.device)
+        key = _key(subject, parts, options, teacher_key(teacher, taught), task, group)
         # Last: what is refused before leaves no folder behind.
         with run_folder(state, key, fresh, group) as folder, damage.met(folder):
             if group.is_main:
@@ -177,7 +186,7 @@ def quantize(
                 graph=swap_gelus(subject.graph, options.activation),
                 about={k: v for k, v in (("author", author), ("license", license)) if v},
             )
-            return _run(run, snapshot_interval_s, _teacher_name(teacher))
+            return _run(run, snapshot_interval_s, teacher_name(teacher))
 
 
 def _run(run: Run, snapshot_interval_s: float, teacher_name: str) -> Result:
@@ -226,7 +235,7 @@ def _key(
     subject: Subject,
     parts: Parts,
     options: QuantizeOptions,
-    teacher: nn.Module | Teacher | str | None,
+    teacher: str,
     task: str,
     group: Group,
 ) -> str:
@@ -238,7 +247,7 @@ def _key(
         report=_run_sha256(parts.report),
         preprocessing=parts.images.preprocessing.to_json(),
         labels=list(parts.images.classes),
-        teacher=key_of(teacher) if isinstance(teacher, nn.Module) else _teacher_name(teacher),
+        teacher=teacher,
         threads=torch.get_num_threads(),
         processes=group.size,
         device=group.device.type,
@@ -252,20 +261,12 @@ def _run_sha256(source: ImageSource) -> str:
     return source.images.sha256_with_holes if is_folder else source.sha256
 
 
-def _teacher_name(teacher: nn.Module | Teacher | str | None) -> str:
-    if teacher is None:
-        return "the float net"
-    if isinstance(teacher, str):
-        return teacher
-    return getattr(teacher, "__qualname__", type(teacher).__qualname__)
-
-
 def _subject(
     model: nn.Module, parts: Parts, options: QuantizeOptions, name: str | None, group: Group
 ) -> Subject:
     chosen = draw(sorted(parts.train + parts.holdout), PROOF_IMAGES, options.seed)
     source = f"{len(chosen)} images of {parts.images.title}"
-    subject = subject_of(model, batch_of(parts.images, chosen), source, name)
+    subject = subject_of(model, batch_of(parts.images, chosen), source, name, options.bound)
     weights_channels_last(subject.net).to(group.device)
     return subject
 

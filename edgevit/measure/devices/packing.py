@@ -46,8 +46,9 @@ def pack_artifact(artifact_dir: Path, out: Path) -> None:
 def labels_of(artifact_dir: Path) -> list[str] | None:
     """The labels in the manifest; None where the harness will say what is wrong with it."""
     try:
-        labels = json.loads((artifact_dir / "manifest.json").read_bytes())["labels"]
-    except (OSError, ValueError, KeyError, TypeError):
+        path = artifact_dir / "manifest.json"
+        labels = parse_json(read_file(path, MAX_MANIFEST_BYTES), str(path))["labels"]
+    except (InputError, KeyError, TypeError):
         return None
     return labels if isinstance(labels, list) and all(isinstance(n, str) for n in labels) else None
 
