@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Collection, Iterable, Sequence
+from typing import Any
 
 _MIN_WIDTH = 72
 """Columns that a table takes where the terminal has fewer: cells must not be cut away."""
@@ -31,6 +32,15 @@ def _spelled(character: str) -> str:
         return character
     code = ord(character)
     return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
+
+
+def storable(value: Any) -> Any:
+    """A JSON value with every text `printable`: names of files need not be UTF-8, as JSON is."""
+    if isinstance(value, dict):
+        return {key: storable(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [storable(each) for each in value]
+    return printable(value) if isinstance(value, str) else value
 
 
 def say(text: str, error: bool = False) -> None:

@@ -32,7 +32,6 @@ from edgevit.measure.request import HarnessRequest
 from edgevit.measure.validate import limits_of_target
 from edgevit.options import OptionField, option_fields
 from edgevit.program import Program, Reference
-from edgevit.quantize.pipeline import _storable
 from edgevit.targets import load_target
 from edgevit.targets.manifest import Manifest
 from tests.programs import make_program
@@ -461,4 +460,4 @@ def test_names_that_are_not_utf8_go_all_the_way(
     write_report(Path(odd))
     page = (Path(odd) / "report.html").read_text()
     assert r"\udcff\udcfe: " in page
-    assert _storable({"a": [odd, ("b", 1)]}) == {"a": [r"\udcff\udcfe", ["b", 1]]}
+    assert console.storable({"a": [odd, ("b", 1)]}) == {"a": [r"\udcff\udcfe", ["b", 1]]}

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 import edgevit
-from edgevit.console import printable
+from edgevit.console import storable
 from edgevit.data.batches import (
     batch_of,
     channels_last,
@@ -394,7 +394,7 @@ def _program_info(run: Run, history: History, teacher_name: str) -> ProgramInfo:
         profile=options.profile,
         preprocessing=rules,
         labels=classes,
-        provenance=_storable(
+        provenance=storable(
             {
                 **run.subject.origin,
                 "data": {"file": parts.images.title, "sha256": parts.images.sha256},
@@ -414,15 +414,6 @@ def _program_info(run: Run, history: History, teacher_name: str) -> ProgramInfo:
             }
         ),
     )
-
-
-def _storable(value: Any) -> Any:
-    """A JSON value whose texts are UTF-8: names of files need not be."""
-    if isinstance(value, dict):
-        return {key: _storable(each) for key, each in value.items()}
-    if isinstance(value, list | tuple):
-        return [_storable(each) for each in value]
-    return printable(value) if isinstance(value, str) else value
 
 
 def _versions() -> dict[str, Any]:
