@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, overload
 from edgevit.data.export import image_files
 from edgevit.data.images import Preprocessing
 from edgevit.data.sequence import Images, as_source
+from edgevit.data.soundness import sound
 from edgevit.data.source import ImageFolder, ImageSource, check_same_input
 from edgevit.errors import InputError
 from edgevit.files import check_target
@@ -113,7 +114,11 @@ def validate(
         known = ", ".join(sorted(judged | asked))
         raise InputError(f"validate has no option {', '.join(unknown)}; it has {known}")
     with tempfile.TemporaryDirectory(prefix="edgevit-") as folder:
-        data, reference = opened._as_files(images, program, Path(folder))
+        source = opened.source(images)
+        if isinstance(source, ImageFolder):
+            skip_broken = bool(options.get("skip_broken", False))
+            source = source.with_images(sound(source.images, skip_broken))
+        data, reference = opened._as_files(source, program, Path(folder))
         found = measured(
             HarnessRequest(
                 artifact=opened.folder,
@@ -225,7 +230,7 @@ class Artifact:
         return found
 
     def _as_files(
-        self, images: Images, program: Program | PathLike | None, folder: Path
+        self, source: ImageSource, program: Program | PathLike | None, folder: Path
     ) -> tuple[Path, Path | None]:
         """The images for the harness, and the program's logits for them, in `folder` if need be.
 
@@ -233,7 +238,6 @@ class Artifact:
         """
         from edgevit.measure.validate import program_reference
 
-        source = self.source(images)
         data = image_files(source, folder)
         recorded = self._artifact.reference()
         if recorded is None and self._program is not None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from edgevit.data.structure import Structure, structure_of
+from edgevit.data.structure import structure_of
 from edgevit.errors import InputError
 
 # 16-bit greys are left out: Pillow would clip them to white.
@@ -20,18 +20,25 @@ class _OtherPixels(InputError):
 
 
 def decode_rgb(data: bytes, what: str) -> Any:
-    """A JPEG, PNG, WebP, BMP or PPM as a PIL RGB image; EXIF orientation is not applied.
+    """`decode` to an RGB image."""
+    return decode(data, what)
 
-    The content decides, not the name. Raises InputError, beginning with `what`, when it is not a
-    readable one.
+
+def decode(data: bytes, what: str, mode: str = "RGB") -> Any:
+    """A JPEG, PNG, WebP, BMP or PPM as a PIL image of mode RGB or RGBA.
+
+    EXIF orientation is not applied. The content decides, not the name. Raises
+    InputError, beginning with `what`, when it is not a readable one.
     """
     from PIL import Image
 
     try:
         found = structure_of(data)
         if found.bitmap is not None:
-            return Image.fromarray(found.bitmap.pixels(data))
-        return _decoded(found, what)
+            return Image.fromarray(found.bitmap.pixels(data)).convert(mode)
+        # Of a WebP the structure holds the picture alone, without its alpha.
+        whole = data if found.kind == "WebP" and mode == "RGBA" else found.data
+        return _decoded(found.kind, whole, what, mode)
     except _OtherPixels:
         raise
     except InputError as error:
@@ -41,14 +48,16 @@ def decode_rgb(data: bytes, what: str) -> Any:
         raise InputError(f"{what} cannot be decoded: {reason}") from error
 
 
-def _decoded(found: Structure, what: str) -> Any:
+def _decoded(kind: str, data: bytes, what: str, mode: str) -> Any:
     from PIL import Image
 
-    image = Image.open(io.BytesIO(found.data), formats=(_FORMATS[found.kind],))
+    image = Image.open(io.BytesIO(data), formats=(_FORMATS[kind],))
     if image.mode not in RGB_MODES:
         raise _OtherPixels(f"{what} has pixels of mode {image.mode}; save it with 8 bits a channel")
     if image.mode == "P" and image.palette is not None:
         colours, most = len(image.palette.palette) // 3, int(np.asarray(image).max())
         if most >= colours:
             raise InputError(f"damaged PNG: colour {most} is not in its palette of {colours}")
-    return image.convert("RGB")
+    if mode == "RGB":  # which has no place for it, and Pillow would warn
+        image.info.pop("transparency", None)
+    return image.convert(mode)

@@ -18,6 +18,8 @@ from edgevit.limits import MAX_IMAGE_PIXELS
 
 _PNG_START = 8
 _PNG_CRITICAL = (b"IHDR", b"PLTE", b"IDAT", b"IEND")
+_ALPHA_BYTES = {0: (2, 2), 2: (6, 6), 3: (1, 256)}
+"""Of a tRNS chunk, at least and at most, by the colour type; the others have no such chunk."""
 _PALETTE = 3
 _CHUNK_BYTES = 2**20
 _ADAM7 = ((0, 8, 0, 8), (4, 8, 0, 8), (0, 4, 4, 8), (2, 4, 0, 4), (0, 2, 2, 4), (1, 2, 0, 2),
@@ -138,15 +140,16 @@ def _png(data: bytes) -> Structure:
             raise InputError("damaged PNG: the file ends inside the image")
         if at == _PNG_START and (last != b"IHDR" or length != 13):
             raise InputError("damaged PNG: it does not begin with its header")
-        if not last[0] & 0x20:  # ancillary ones change no pixel
-            if last not in _PNG_CRITICAL:
+        # Ancillary ones change no pixel, but for transparency.
+        if not last[0] & 0x20 or (last == b"tRNS" and data[25] in _ALPHA_BYTES):
+            if last not in _PNG_CRITICAL and last != b"tRNS":
                 raise InputError("damaged PNG: an unknown part")
             if zlib.crc32(memoryview(data)[at + 4 : end - 4]) != _big(data[end - 4 : end]):
                 raise InputError(f"damaged PNG: the checksum of {last.decode()} does not hold")
             parts.append((last, at, end))
         at = end
     header = data[_PNG_START + 8 : _PNG_START + 21]
-    _check_png_parts(parts, header[9] == _PALETTE)
+    _check_png_parts(parts, header[9])
     width, height = struct.unpack_from(">II", header)
     if 0 < width * height <= MAX_IMAGE_PIXELS:
         _check_png_pixels(data, parts, header)
@@ -155,19 +158,26 @@ def _png(data: bytes) -> Structure:
     return Structure("PNG", width, height, kept)
 
 
-def _check_png_parts(parts: list[tuple[bytes, int, int]], needs_palette: bool) -> None:
+def _check_png_parts(parts: list[tuple[bytes, int, int]], colour: int) -> None:
     names = [name for name, _, _ in parts]
     pixels = [i for i, name in enumerate(names) if name == b"IDAT"]
-    if not pixels or (needs_palette and b"PLTE" not in names[: pixels[0]]):
+    if not pixels or (colour == _PALETTE and b"PLTE" not in names[: pixels[0]]):
         raise InputError("damaged PNG: its pixels or its palette are missing")
     places = [parts[i] for i in pixels]
     are_apart = any(a[2] != b[1] for a, b in itertools.pairwise(places))
-    if are_apart or names.count(b"IHDR") > 1 or names.count(b"PLTE") > 1:
+    if are_apart or any(names.count(name) > 1 for name in (b"IHDR", b"PLTE", b"tRNS")):
         raise InputError("damaged PNG: its parts are out of order")
     for i, (name, start, end) in enumerate(parts):
         length = end - start - 12
         if name == b"PLTE" and (i > pixels[0] or length % 3 or not 3 <= length <= 768):
             raise InputError("damaged PNG: its palette is out of order")
+        least, most = _ALPHA_BYTES.get(colour, (0, 0))
+        if name == b"tRNS" and (
+            i > pixels[0]
+            or not least <= length <= most
+            or (colour == _PALETTE and b"PLTE" not in names[:i])
+        ):
+            raise InputError("damaged PNG: its transparency is out of order")
 
 
 def _check_png_pixels(data: bytes, parts: list[tuple[bytes, int, int]], header: bytes) -> None:

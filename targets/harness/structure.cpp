@@ -4,6 +4,7 @@
 #include <array>
 #include <bitset>
 #include <map>
+#include <utility>
 #include <vector>
 
 #include "bitmap.h"
@@ -163,14 +164,32 @@ std::uint32_t crc32(ByteView bytes) {
     return ~crc;
 }
 
-// A critical chunk of a PNG.
+constexpr std::size_t kPngHeader = 16;   // the place of its data
+constexpr std::uint8_t kPngPalette = 3;  // a colour type
+
+// A chunk of a PNG that pixels need.
 struct PngPart {
     std::string name;
     std::size_t start;
     std::size_t end;
 };
 
-// Ancillary chunks are passed over: they change no pixel.
+// The least and the most bytes of a tRNS chunk, by the colour type; none where there is no such
+// one.
+std::pair<std::size_t, std::size_t> alpha_bytes(std::uint8_t colour) {
+    switch (colour) {
+        case 0:
+            return {2, 2};
+        case 2:
+            return {6, 6};
+        case kPngPalette:
+            return {1, 256};
+        default:
+            return {0, 0};
+    }
+}
+
+// Ancillary chunks are passed over: they change no pixel, but for tRNS.
 std::vector<PngPart> png_parts(ByteView file) {
     std::vector<PngPart> parts;
     std::string name;
@@ -184,10 +203,11 @@ std::vector<PngPart> png_parts(ByteView file) {
         if (at == 8 && (name != "IHDR" || length != 13)) {
             fail("PNG: it does not begin with its header");
         }
-        if ((name[0] & 0x20) != 0) {
+        const bool is_alpha = name == "tRNS" && alpha_bytes(file.data[kPngHeader + 9]).second != 0;
+        if ((name[0] & 0x20) != 0 && !is_alpha) {
             continue;
         }
-        if (name != "IHDR" && name != "PLTE" && name != "IDAT" && name != "IEND") {
+        if (!is_alpha && name != "IHDR" && name != "PLTE" && name != "IDAT" && name != "IEND") {
             fail("PNG: an unknown part");
         }
         if (crc32({file.data + at + 4, length + 4}) != big_endian(file, end - 4, 4)) {
@@ -198,17 +218,20 @@ std::vector<PngPart> png_parts(ByteView file) {
     return parts;
 }
 
-void check_png(ByteView file) {
-    constexpr std::size_t kHeader = 16;
-    constexpr std::uint8_t kPalette = 3;
-    const std::vector<PngPart> parts = png_parts(file);
-    const auto is = [](const char* name) {
-        return [name](const PngPart& part) { return part.name == name; };
-    };
-    const auto pixels = std::find_if(parts.begin(), parts.end(), is("IDAT"));
-    const auto palette = std::find_if(parts.begin(), parts.end(), is("PLTE"));
-    if (pixels == parts.end() || (file.data[kHeader + 9] == kPalette && palette > pixels)) {
-        fail("PNG: its pixels or its palette are missing");
+using PngParts = std::vector<PngPart>;
+
+PngParts::const_iterator find_part(const PngParts& parts, const char* name) {
+    return std::find_if(parts.begin(), parts.end(),
+                        [name](const PngPart& part) { return part.name == name; });
+}
+
+// Each part but IDAT stands once, and all IDAT are one piece.
+void check_png_order(const PngParts& parts) {
+    for (const char* name : {"IHDR", "PLTE", "tRNS"}) {
+        if (std::count_if(parts.begin(), parts.end(),
+                          [name](const PngPart& part) { return part.name == name; }) > 1) {
+            fail("PNG: its parts are out of order");
+        }
     }
     const PngPart* last = nullptr;
     for (const PngPart& part : parts) {
@@ -219,17 +242,30 @@ void check_png(ByteView file) {
             last = &part;
         }
     }
-    if (std::count_if(parts.begin(), parts.end(), is("IHDR")) > 1 ||
-        std::count_if(parts.begin(), parts.end(), is("PLTE")) > 1) {
-        fail("PNG: its parts are out of order");
+}
+
+void check_png(ByteView file) {
+    const PngParts parts = png_parts(file);
+    const std::uint8_t colour = file.data[kPngHeader + 9];
+    const auto length = [](const PngPart& part) { return part.end - part.start - 12; };
+    const auto pixels = find_part(parts, "IDAT");
+    const auto palette = find_part(parts, "PLTE");
+    const auto alpha = find_part(parts, "tRNS");
+    if (pixels == parts.end() || (colour == kPngPalette && palette > pixels)) {
+        fail("PNG: its pixels or its palette are missing");
     }
-    if (palette != parts.end()) {
-        const std::size_t length = palette->end - palette->start - 12;
-        if (palette > pixels || length % 3 != 0 || length < 3 || length > 768) {
-            fail("PNG: its palette is out of order");
-        }
+    check_png_order(parts);
+    if (palette != parts.end() && (palette > pixels || length(*palette) % 3 != 0 ||
+                                   length(*palette) < 3 || length(*palette) > 768)) {
+        fail("PNG: its palette is out of order");
     }
-    check_image_size(big_endian(file, kHeader, 4), big_endian(file, kHeader + 4, 4));
+    const auto [least, most] = alpha_bytes(colour);
+    if (alpha != parts.end() &&
+        (alpha > pixels || length(*alpha) < least || length(*alpha) > most ||
+         (colour == kPngPalette && alpha < palette))) {
+        fail("PNG: its transparency is out of order");
+    }
+    check_image_size(big_endian(file, kPngHeader, 4), big_endian(file, kPngHeader + 4, 4));
 }
 
 void check_webp(ByteView file) {

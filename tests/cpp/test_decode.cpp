@@ -51,7 +51,8 @@ TEST_CASE("what is no readable image is refused with its reason") {
     CHECK(contains(refusal(goldens().tensors.at("refuse/png-grey-16").bytes), "16-bit grey"));
     CHECK(contains(refusal(goldens().tensors.at("refuse/png-colour-beyond-palette").bytes),
                    "palette of 3"));
-    CHECK(contains(refusal(goldens().tensors.at("refuse/gif").bytes), "a GIF, and neither a JPEG nor a PNG"));
+    CHECK(contains(refusal(goldens().tensors.at("refuse/gif").bytes),
+                   "a GIF, and neither a JPEG nor a PNG"));
     CHECK(contains(refusal(goldens().tensors.at("refuse/empty").bytes), "empty"));
     CHECK(contains(refusal(goldens().tensors.at("refuse/magic").bytes), "damaged JPEG"));
     CHECK(contains(refusal(goldens().tensors.at("refuse/web-page").bytes), "a web page (HTML)"));
@@ -62,9 +63,9 @@ TEST_CASE("what is no readable image is refused with its reason") {
 }
 
 TEST_CASE("a file that ends early is refused, wherever it ends") {
-    for (const char* name : {"jpeg-420", "jpeg-progressive-420", "jpeg-cmyk", "png-rgb",
-                             "png-interlaced", "png-palette-16", "webp-lossy", "webp-lossless",
-                             "bmp-rgb", "bmp-palette", "ppm"}) {
+    for (const char* name :
+         {"jpeg-420", "jpeg-progressive-420", "jpeg-cmyk", "png-rgb", "png-interlaced",
+          "png-palette-16", "webp-lossy", "webp-lossless", "bmp-rgb", "bmp-palette", "ppm"}) {
         const Bytes& whole = goldens().tensors.at(std::string("decode/") + name + "/file").bytes;
         // The rows of a BMP may lack the last one's padding.
         const std::size_t tail = std::string(name).substr(0, 3) == "bmp" ? 3 : 0;

@@ -267,3 +267,16 @@ def test_a_jpeg_of_another_suffix_is_read(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     Image.new("RGB", (8, 8), (9, 9, 9)).save(tmp_path / "a" / "1.webp", "JPEG")
     assert ImageSet.open(tmp_path).load_rgb(0).size == (8, 8)
+
+
+def test_two_orders_of_the_classes_are_refused(tmp_path: Path) -> None:
+    from click.testing import CliRunner
+
+    from edgevit.commands.quantize import quantize_command
+
+    (tmp_path / "labels.txt").write_text("a\nb\n")
+    words = ["net.pth", "--data", str(tmp_path), "-o", str(tmp_path / "m.evq")]
+    words += ["--labels", str(tmp_path / "labels.txt"), "--class-order", "natural"]
+    done = CliRunner().invoke(quantize_command, words)
+    assert isinstance(done.exception, InputError)
+    assert "leave out --class-order" in str(done.exception)
