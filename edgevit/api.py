@@ -38,10 +38,11 @@ Image: TypeAlias = "PathLike | Picture | np.ndarray | Tensor"
 
 
 def load(path: PathLike, *, variant: str | None = None, weights: str | None = None) -> RepViT:
-    """The net of a RepViT checkpoint (.pth, .pt, .safetensors), in eval mode, on the CPU.
+    """The net of a RepViT checkpoint, in eval mode, on the CPU; a file's name does not matter.
 
     variant     fail unless it is this one, such as "repvit_m0_9"
-    weights     which weights of several in the file, such as "model_ema"
+    weights     which weights of several in the file, such as "model"; default: the averaged ones
+                (EMA) where there are some
     `model.checkpoint_info` says what was recognised. Nothing in the file is run. Raises InputError
     when it cannot be read safely or is of another architecture.
     """

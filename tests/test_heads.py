@@ -121,6 +121,19 @@ def test_one_head_of_the_distillation_is_enough(tmp_path, left):
     assert any("distillation alone" in n for n in loaded.info.notes) == (left == "head_dist")
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("first", [linear(), norm_linear()], ids=["linear", "published"])
+def test_a_second_head_of_other_classes_is_left_aside(tmp_path, first):
+    net = random_net(num_classes=1000)
+    net.head.head = first.eval()
+    loaded = load(saved(tmp_path, net.state_dict()))
+    net.head = first
+    assert loaded.info.num_classes == 7 and not loaded.info.distillation
+    assert (loaded.model(IMAGES) - expected_logits(net)).abs().max() <= 1e-5
+    assert any("1000 classes and the first 7" in note for note in loaded.info.notes)
+    assert len(loaded.info.riders) == 6
+
+
 @pytest.mark.parametrize("where", ["fc", "classifier", "head"])
 @torch.no_grad()
 def test_a_linear_layer_behind_a_backbone_is_its_head(tmp_path, where):

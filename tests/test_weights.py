@@ -203,6 +203,11 @@ def test_a_whole_net_gives_its_weights_and_runs_no_code(tmp_path, kind):
     assert same_logits(load(path).model)
 
 
+def test_a_method_saved_in_place_of_its_result_still_holds_the_net(tmp_path):
+    found = chosen(tmp_path, {"model": NET.state_dict, "epoch": 3})
+    assert found.match.score == 1.0 and found.candidate.keys == ("model", "0")
+
+
 @pytest.mark.parametrize(
     "name", ["net", "last.ckpt", "pytorch_model.bin", "NET.PTH", "best.tar", "a.pt.tar", "x.jpg"]
 )

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from edgevit.errors import InputError
@@ -34,6 +34,7 @@ class Head:
     renamed       our name -> the one it was found under, for each tensor of the head
     plain         paths of layers without a norm
     zeros         our names of biases that the file's layers do not have
+    aside         tensors of a head that is not used, by the names they were found under
     notes         sentences on what was assumed
     """
 
@@ -43,6 +44,7 @@ class Head:
     plain: frozenset[str] = frozenset()
     zeros: frozenset[str] = frozenset()
     notes: tuple[str, ...] = ()
+    aside: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,24 @@ def find_head(
         only = layers["head.head_dist"]
         return _head(inside, {"head.head": only}, "it has the head of the distillation alone")
     others = {n: n for n in inside if not n.startswith(tuple(f"{top}." for top in found))}
+    counts = {top: _classes(layer, inside) for top, layer in layers.items()}
+    if None not in counts.values() and len(set(counts.values())) == 2:
+        # Their mean, which the published net gives, cannot be what this one gives.
+        first, other = layers
+        note = (
+            f"its second head has {counts[other]} classes and the first {counts[first]}, so that "
+            "they have no mean: the first alone is taken"
+        )
+        head = _head(inside, {first: layers[first]}, note, others)
+        return replace(head, aside=tuple(found[other]))
     return _head(inside, layers, more=others)
+
+
+def _classes(layer: _Layer, inside: Mapping[str, Shape]) -> int | None:
+    """The outputs of a layer whose tensors agree on them; None where they do not."""
+    sizes = [inside.get(found) for ours, found in layer.renamed.items() if "bn." not in ours]
+    counts = {shape[0] if shape else None for shape in sizes}
+    return counts.pop() if len(counts) == 1 else None
 
 
 def _head(

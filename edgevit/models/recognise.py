@@ -329,6 +329,7 @@ def _match(
     modules = _OWN_MODULES[naming]
     riders = [n for n in shapes if n not in used and n.partition(".")[0] not in modules]
     riders += [n for n in outside if n not in used]
+    riders += [names[ours] for ours in head.aside]
     every = {**outside, **shapes}
     hits = sum(every.get(name) == shape for name, shape in expected.values())
     score = hits / max(len(expected), len(shapes))

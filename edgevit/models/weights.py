@@ -266,6 +266,8 @@ def _children(node: Any) -> Iterator[tuple[str, Any, bool]]:
             return
         script = node.kind.startswith("__torch__.")
         yield from ((str(k), v, script) for k, v in {**node.items, **state}.items())
+        # What a function was called on: the net of a method that was saved in place of its result.
+        yield from ((str(i), v, False) for i, v in enumerate(node.arguments) if not _is_plain(v))
 
 
 def _is_plain(value: Any) -> bool:

@@ -78,15 +78,15 @@ def check_teacher(
     try:
         with torch.no_grad():
             found = kept(teacher(torch.zeros(1, channels, height, width, device=device)))
-        given = tuple(found.shape[1:])
+        given: tuple[int, ...] = tuple(found.shape[1:])
     except Exception as error:  # the teacher may be anybody's code
         reason = str(error).partition("\n")[0] or type(error).__name__
         raise InputError(
             f"--teacher: it fails on an image of {channels}×{height}×{width}, which is what the "
             f"student is given: {reason}"
         ) from error
-    student = [torch.zeros(shape) for shape in shapes]
-    wanted = tuple(kept(tuple(student) if len(student) > 1 else student[0]).shape[1:])
+    student = tuple(torch.zeros(shape) for shape in shapes)
+    wanted: tuple[int, ...] = tuple(kept(student if len(student) > 1 else student[0]).shape[1:])
     if len(given) == len(wanted) == 1 and given != wanted:
         raise InputError(
             f"--teacher: it has {given[0]} classes, the student has {wanted[0]}; a teacher must "
