@@ -87,7 +87,7 @@ def check_teacher(
         ) from error
     student = tuple(torch.zeros(shape) for shape in shapes)
     wanted: tuple[int, ...] = tuple(kept(student if len(student) > 1 else student[0]).shape[1:])
-    if len(given) == len(wanted) == 1 and given != wanted:
+    if given != wanted and len(given) == 1 and len(wanted) == 1:
         raise InputError(
             f"--teacher: it has {given[0]} classes, the student has {wanted[0]}; a teacher must "
             "know the student's classes, in the same order"
