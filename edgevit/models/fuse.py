@@ -17,7 +17,7 @@ from types import NoneType
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from edgevit.data.options import PreprocessingOptions
@@ -231,5 +231,5 @@ def save_fused(result: FuseResult, path: str | os.PathLike[str], force: bool = F
     metadata = {METADATA_KEY: json.dumps(stored, sort_keys=True, allow_nan=False)}
     state = {name: tensor.cpu().contiguous() for name, tensor in result.net.state_dict().items()}
     with atomic_path(path, force) as temporary:
-        save_file(state, temporary, metadata)
+        temporary.write_bytes(save(state, metadata))
     return path

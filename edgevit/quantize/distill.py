@@ -85,9 +85,9 @@ def check_teacher(
             f"--teacher: it fails on an image of {channels}×{height}×{width}, which is what the "
             f"student is given: {reason}"
         ) from error
-    first, *more = (torch.zeros(shape) for shape in shapes)
-    wanted: tuple[int, ...] = tuple(kept((first, *more) if more else first).shape[1:])
-    if given != wanted and len(given) == 1 and len(wanted) == 1:
+    student = [torch.zeros(shape) for shape in shapes]
+    wanted = tuple(kept(tuple(student) if len(student) > 1 else student[0]).shape[1:])
+    if len(given) == len(wanted) == 1 and given != wanted:
         raise InputError(
             f"--teacher: it has {given[0]} classes, the student has {wanted[0]}; a teacher must "
             "know the student's classes, in the same order"

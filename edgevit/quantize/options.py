@@ -12,6 +12,9 @@ from edgevit.errors import InputError
 from edgevit.models.options import bound_option
 from edgevit.options import check, option
 
+MAX_CALIBRATION_IMAGES = 100_000
+MAX_CPU_THREADS = 1024
+
 
 @dataclass(frozen=True)
 class QuantizeOptions:
@@ -39,20 +42,35 @@ class QuantizeOptions:
     )
     seed: int = option(0, "Seed of every random choice.", minimum=0, below=2**32, metavar="N")
     calibration_images: int = option(
-        256, "Training images that calibrate the scales.", minimum=1, metavar="N"
+        256,
+        "Training images that calibrate the scales.",
+        minimum=1,
+        maximum=MAX_CALIBRATION_IMAGES,
+        metavar="N",
     )
     epochs: float = option(
         4.0,
         "Passes over the training images; 0 is post-training quantization only.",
         minimum=0,
+        maximum=10_000,
         metavar="N",
     )
-    batch_size: int = option(32, "Images per training step.", minimum=1, metavar="N")
-    lr: float = option(1e-4, "Peak learning rate of the weights.", minimum=0, metavar="RATE")
-    scale_lr: float = option(
-        1e-3, "Peak learning rate of the logarithms of the scales.", minimum=0, metavar="RATE"
+    batch_size: int = option(
+        32, "Images per training step.", minimum=1, maximum=65_536, metavar="N"
     )
-    weight_decay: float = option(0.0, "Weight decay of the optimizer.", minimum=0, metavar="RATE")
+    lr: float = option(
+        1e-4, "Peak learning rate of the weights.", minimum=0, maximum=10, metavar="RATE"
+    )
+    scale_lr: float = option(
+        1e-3,
+        "Peak learning rate of the logarithms of the scales.",
+        minimum=0,
+        maximum=1,
+        metavar="RATE",
+    )
+    weight_decay: float = option(
+        0.0, "Weight decay of the optimizer.", minimum=0, maximum=100, metavar="RATE"
+    )
     warmup: float = option(
         0.02,
         "Fraction of steps in which the learning rate rises to its peak.",
@@ -60,12 +78,14 @@ class QuantizeOptions:
         below=1,
         metavar="FRACTION",
     )
-    temperature: float = option(2.0, "Temperature of the distillation.", above=0, metavar="T")
+    temperature: float = option(
+        2.0, "Temperature of the distillation.", minimum=0.01, maximum=1000, metavar="T"
+    )
     teacher_weight: float = option(
-        1.0, "Weight of the distillation in the loss.", minimum=0, metavar="WEIGHT"
+        1.0, "Weight of the distillation in the loss.", minimum=0, maximum=1e6, metavar="WEIGHT"
     )
     label_weight: float = option(
-        0.0, "Weight of the true labels in the loss.", minimum=0, metavar="WEIGHT"
+        0.0, "Weight of the true labels in the loss.", minimum=0, maximum=1e6, metavar="WEIGHT"
     )
     ema: float = option(
         0.99,
@@ -94,11 +114,19 @@ class QuantizeOptions:
         metavar="FRACTION",
     )
     evaluations: int = option(
-        8, "Number of checkpoints evaluated to pick the best.", minimum=1, metavar="N"
+        8,
+        "Number of checkpoints evaluated to pick the best.",
+        minimum=1,
+        maximum=10_000,
+        metavar="N",
     )
     bound: float = bound_option()
     max_drop: float = option(
-        0.5, "Gate: top-1 points that the program may lose against float.", metavar="POINTS"
+        0.5,
+        "Gate: top-1 points that the program may lose against float.",
+        minimum=-100,
+        maximum=100,
+        metavar="POINTS",
     )
     allow_poor_float: bool = option(
         False, "Go on although the float net itself is near chance on the reported images."
@@ -130,13 +158,19 @@ class MachineOptions:
     """Where and how a quantization runs. Raises InputError when a value is out of range."""
 
     threads: int | None = option(
-        None, "CPU threads to use.", minimum=1, metavar="N", default_text="all cores"
+        None,
+        "CPU threads to use.",
+        minimum=1,
+        maximum=MAX_CPU_THREADS,
+        metavar="N",
+        default_text="all cores",
     )
     device: Literal["cpu", "cuda"] = option("cpu", "Device that trains and evaluates.")
     snapshot_interval_s: float = option(
         60.0,
         "Seconds between saved states, the most work that an interrupted run loses.",
         minimum=0,
+        maximum=1e6,
         metavar="S",
         cli_name="snapshot-interval",
     )
