@@ -32,7 +32,7 @@ LAYERS = [
     ["graph"],
     ["tasks"],
     ["models"],
-    ["program"],
+    ["program", "repvit"],
     ["quantize"],
     ["targets"],
     ["measure"],

@@ -12,7 +12,7 @@ import click
 from edgevit.commands.generate import PATH, collect, options_of
 from edgevit.commands.options import force_option, json_option
 from edgevit.console import print_table
-from edgevit.data.options import PreprocessingOptions
+from edgevit.data.options import DamageOptions, PreprocessingOptions
 from edgevit.models.options import CheckpointOptions, FuseOptions
 
 if TYPE_CHECKING:
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 )
 @options_of(FuseOptions)
 @options_of(PreprocessingOptions)
+@options_of(DamageOptions)
 @options_of(CheckpointOptions)
 @force_option("OUT")
 @json_option
@@ -62,9 +63,8 @@ def fuse_command(
       edgevit fuse repvit.pth -o fused.safetensors --data eurosat-val.tar --image-size 64
     """
     options, asked = collect(FuseOptions, given), collect(CheckpointOptions, given)
-    preprocessing = collect(PreprocessingOptions, given)
+    preprocessing, damage = collect(PreprocessingOptions, given), collect(DamageOptions, given)
 
-    from edgevit.data.images import ImageSet
     from edgevit.files import check_target
     from edgevit.models.checkpoint import load
     from edgevit.models.fuse import NOISE_SOURCE, fuse, noise_images, save_fused
@@ -73,9 +73,9 @@ def fuse_command(
     size = preprocessing.image_size
     loaded = load(checkpoint, variant=asked.variant, weights=asked.weights, image_size=size)
     if data is None:
-        images, source = noise_images(size), NOISE_SOURCE
+        images, source = noise_images(size, loaded.model.config.in_channels), NOISE_SOURCE
     else:
-        image_set = ImageSet.open(data)
+        image_set = _sound_set(data, damage)
         count = min(options.images, len(image_set))
         images = _batches(image_set, count, preprocessing)
         source = f"{count} of {len(image_set)} images of the set with sha256 {image_set.sha256}"
@@ -87,6 +87,19 @@ def fuse_command(
         click.echo(json.dumps(result.proof.to_json(), indent=2, allow_nan=False))
     else:
         _print_table(result.proof, loaded.info.variant, output)
+
+
+def _sound_set(data: Path, options: DamageOptions) -> ImageSet:
+    """The images without the damaged ones; says what is left out."""
+    import logging
+
+    from edgevit.data.images import ImageSet
+    from edgevit.data.soundness import sound
+
+    images = ImageSet.open(data)
+    for line in images.notices:
+        logging.getLogger("edgevit").warning(line)
+    return sound(images, options.skip_broken, options.broken_list)
 
 
 def _batches(
@@ -114,7 +127,7 @@ def _print_table(proof: FuseProof, variant: str, output: Path) -> None:
     if proof.already_fused:
         rows.append(("logits", "not compared: fused already"))
     else:
-        rows.append(("max |Δlogit|", f"{proof.max_abs_delta_logit:.2e} (≤ {proof.bound:g})"))
+        rows.append(("max |Δlogit|", f"{proof.max_abs_delta_logit:.2e} (≤ {proof.bound:.2e})"))
         rows.append(("largest logit", f"{proof.max_abs_logit:.2f}"))
         rows.append(("predictions changed", f"{proof.top1_changed} of {proof.images}"))
     rows.append(("images", f"{proof.images} at {proof.image_size} px: {proof.images_source}"))

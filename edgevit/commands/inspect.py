@@ -26,9 +26,9 @@ if TYPE_CHECKING:
 def inspect_command(checkpoint: Path, as_json: bool, **given: Any) -> None:
     """Describe a RepViT checkpoint: variant, classes, parameters, and MACs at the image size.
 
-    CKPT is a .pth, .pt or .safetensors file in THU-MIG's or timm's naming, or one that
-    `edgevit fuse` wrote. The description comes from the tensors alone: edgevit runs no code in
-    the file and writes nothing.
+    CKPT is a file of torch.save, TorchScript or safetensors in THU-MIG's or timm's naming, a
+    folder as Hugging Face lays it out, or a file that `edgevit fuse` wrote. The description comes
+    from the tensors alone: edgevit runs no code in the file and writes nothing.
 
     \b
     Example:
@@ -47,25 +47,40 @@ def inspect_command(checkpoint: Path, as_json: bool, **given: Any) -> None:
 
 def _print_table(info: CheckpointInfo) -> None:
     config = info.config
-    ablations = f"kernel {config.kernel_size}, expansion {config.expansion:g}, SE {config.se}"
-    if info.fused:
-        heads = "merged into one"
+    se = config.se if isinstance(config.se, str) else "in some blocks"
+    ablations = f"kernel {config.kernel_size}, expansion {config.expansion:g}, SE {se}"
+    if config.features_only:
+        title, heads = f"{info.variant} · a backbone", "none"
     else:
+        title = f"{info.variant} · {info.num_classes} classes"
         heads = "two (classifier and distillation)" if info.distillation else "one"
-    rows: list[tuple[str, str]] = []
-    rows.append(("file", f"{info.path} ({info.size_bytes / 1e6:.1f} MB)"))
-    rows.append(("sha256", info.sha256))
-    rows.append(("naming", info.naming))
-    rows.append(("wrapped in", " → ".join(info.wrappers) or "nothing"))
-    rows.append(("numbers", info.dtype))
-    rows.append(("fused", "yes" if info.fused else "no"))
-    rows.append(("heads", heads))
-    rows.append(("layers", ablations))
-    rows.append(("parameters", f"{info.parameters:,} ({info.fused_parameters:,} fused)"))
-    rows.append(("MACs, fused", f"{info.fused_macs:,} at {info.image_size} px"))
+        heads = "merged into one" if info.fused else heads
+    shape = f"widths {_listed(config.widths)}, depths {_listed(config.depths)}"
+    rows = [
+        ("file", f"{info.path} ({info.size_bytes / 1e6:.1f} MB)"),
+        ("sha256", info.sha256),
+        ("naming", info.naming),
+        ("wrapped in", " → ".join(info.wrappers) or "nothing"),
+        ("numbers", info.dtype),
+        ("fused", "yes" if info.fused else "no"),
+        ("heads", heads),
+        ("stages", shape),
+        ("layers", ablations),
+        ("input", f"{config.in_channels} channel{'s' * (config.in_channels != 1)}"),
+        ("parameters", f"{info.parameters:,} ({info.fused_parameters:,} fused)"),
+        ("MACs, fused", f"{info.fused_macs:,} at {info.image_size} px"),
+    ]
     if info.proof:
         rows.append(("fusion proof", _proof_text(info.proof)))
-    print_table(f"{info.variant} · {info.num_classes} classes", rows)
+    for each in info.weights if len(info.weights) > 1 else ():
+        about = f"{each.variant}, {each.num_classes} classes{', taken' * each.taken}"
+        rows.append(("weights", f"{each.key}: {about}"))
+    rows += [("note", note) for note in info.notes]
+    print_table(title, rows)
+
+
+def _listed(numbers: tuple[int, ...]) -> str:
+    return ", ".join(map(str, numbers))
 
 
 def _proof_text(stored: dict[str, Any]) -> str:

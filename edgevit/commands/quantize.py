@@ -12,7 +12,7 @@ import click
 from edgevit.commands.generate import PATH, collect, options_of
 from edgevit.commands.options import force_option, json_option
 from edgevit.console import say
-from edgevit.data.options import PreprocessingOptions
+from edgevit.data.options import ImageSetOptions, PreprocessingOptions
 from edgevit.models.options import CheckpointOptions
 from edgevit.quantize.options import MachineOptions, QuantizeOptions
 
@@ -54,6 +54,7 @@ if TYPE_CHECKING:
     help="Text file with one class folder name per line, in the order of the logits.  "
     "[default: sorted folders]",
 )
+@options_of(ImageSetOptions)
 @options_of(CheckpointOptions)
 @options_of(QuantizeOptions)
 @click.option(
@@ -118,7 +119,18 @@ def _source(preprocessing: PreprocessingOptions, given: dict[str, Any]) -> Sourc
         weights=given["weights"],
         author=given["author"],
         license=given["license"],
+        images=_image_set_options(given),
     )
+
+
+def _image_set_options(given: dict[str, Any]) -> ImageSetOptions:
+    """Raises InputError for two orders of the classes."""
+    from edgevit.errors import InputError
+
+    options = collect(ImageSetOptions, given)
+    if given["labels"] is not None and options.class_order != ImageSetOptions.class_order:
+        raise InputError("--labels gives the order of the classes: leave out --class-order, or it")
+    return options
 
 
 def read_labels(path: Path | None) -> tuple[str, ...] | None:

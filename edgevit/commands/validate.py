@@ -16,7 +16,7 @@ from edgevit.measure.request import HarnessRequest, ValidateOptions
 
 @click.command("validate")
 @click.argument("artifact", metavar="ARTIFACT", type=PATH)
-@options_of(HarnessRequest, without=("artifact", "out", "reference"))
+@options_of(HarnessRequest, without=("artifact", "out", "leave_out", "reference"))
 @click.option(
     "--plan-cache",
     metavar="DIR",

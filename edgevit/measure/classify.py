@@ -41,7 +41,7 @@ class Classifier:
     def classify(self, images: Sequence[Any], top_k: int) -> list[list[Prediction]]:
         """Of each image its `top_k` classes, the likeliest first; of equal ones the lower index.
 
-        An image is the path of a JPEG or PNG, a PIL image, or uint8 (H, W, 3). Raises InputError
+        An image is the path of an image file, a PIL image, or uint8 (H, W, 3). Raises InputError
         for one that cannot be read.
         """
         top_k = ClassifyOptions(top_k=top_k).top_k

@@ -160,7 +160,7 @@ class Program:
     def compile(
         self, target: str, folder: str | os.PathLike[str], *, force: bool = False, **options: str
     ) -> edgevit.Artifact:
-        """Compile for a target ("tflite", "coreml", "tensorrt"); see `edgevit.compile`."""
+        """Compile for a target, such as "tflite"; see `edgevit.compile`."""
         # By the package's front door: targets are built upon programs, not the reverse.
         return edgevit.compile(self, target, folder, force=force, **options)
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from edgevit.data.distributed import Group
 from edgevit.data.images import Preprocessing
+from edgevit.data.options import ImageSetOptions
 from edgevit.data.source import ImageFolder
 from edgevit.files import check_target
 from edgevit.models.checkpoint import load
@@ -25,6 +26,7 @@ class Source:
     data        training images: a folder or tar of class folders
     eval_data   images that the accuracy is reported on; None: a tenth of `data`, held out
     labels      class folder names in the order of the logits; None: sorted
+    images      how the folders are numbered, and what is done with damaged images
     teacher     a checkpoint, or "module:function"; None: the float net
     variant, weights
                 as for `edgevit.load`
@@ -42,6 +44,7 @@ class Source:
     weights: str | None = None
     author: str | None = None
     license: str | None = None
+    images: ImageSetOptions = field(default_factory=ImageSetOptions)
 
 
 def quantize_files(
@@ -69,7 +72,12 @@ def quantize_files(
     loaded = load(
         source.checkpoint, variant=source.variant, weights=source.weights, image_size=size
     )
-    train = ImageFolder(source.data, classes=source.labels, like=source.preprocessing)
+    train = ImageFolder(
+        source.data,
+        classes=source.labels,
+        like=source.preprocessing,
+        class_order=source.images.class_order,
+    )
     val = ImageFolder(source.eval_data, like=train) if source.eval_data is not None else None
     result = quantize(
         loaded.model,
@@ -83,6 +91,8 @@ def quantize_files(
         fresh=fresh,
         device=device,
         snapshot_interval_s=snapshot_interval_s,
+        skip_broken=source.images.skip_broken,
+        broken_list=source.images.broken_list,
     )
     group = Group(device)
     if group.is_main:

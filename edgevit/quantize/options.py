@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from edgevit.choices import Activation, Augmentation, Profile
 from edgevit.errors import InputError
+from edgevit.models.options import bound_option
 from edgevit.options import check, option
 
 MAX_CALIBRATION_IMAGES = 100_000
@@ -23,9 +24,10 @@ class QuantizeOptions:
     The last `snapped_share` of the steps runs with every scale frozen at an fp16 value.
     Learning rates are the peaks of a cosine schedule; `scale_lr` acts on the logarithm of the
     scales. `holdout` is the share of the training images that only selects the best checkpoint.
-    `activation` takes the place of every GELU of the fused net. `max_drop` is in percentage
-    points of top-1. A float net near chance is refused without `allow_poor_float`: a program that
-    is as wrong would pass the gate.
+    `activation` takes the place of every GELU of the fused net. `bound` is that of the proof of
+    fusing, a share of the largest logit. `max_drop` is in percentage points of top-1. A float net
+    near chance is refused without `allow_poor_float`: a program that is as wrong would pass the
+    gate.
     """
 
     profile: Profile = option(
@@ -118,6 +120,7 @@ class QuantizeOptions:
         maximum=10_000,
         metavar="N",
     )
+    bound: float = bound_option()
     max_drop: float = option(
         0.5,
         "Gate: top-1 points that the program may lose against float.",
@@ -180,7 +183,7 @@ class MachineOptions:
 def run_key(options: QuantizeOptions, **facts: Any) -> str:
     """sha256 of everything that decides the result: a run resumes only what has the same key."""
     # These judge the result and do not change it.
-    judging = ("max_drop", "allow_poor_float")
+    judging = ("max_drop", "bound", "allow_poor_float")
     deciding = {k: v for k, v in options.to_json().items() if k not in judging}
     text = json.dumps({"options": deciding, **facts}, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()

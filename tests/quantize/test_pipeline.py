@@ -20,6 +20,7 @@ from edgevit.quantize.options import QuantizeOptions
 from edgevit.quantize.pipeline import Result, quantize
 from edgevit.quantize.run_folder import remove_run, run_folder
 from edgevit.quantize.subject import key_of
+from tests.random_nets import random_net
 
 SIZE, CLASSES = 16, 3
 
@@ -224,6 +225,12 @@ def test_a_teacher_is_a_net_or_a_function(model: Tiny, teacher: object, name: st
         ({"model": 7}, "int is no model"),
         ({"train": 7}, "int is no set of images"),
         ({"teacher": "nowhere"}, "neither a checkpoint"),
+        ({"teacher": "nowhere.ckpt"}, "nowhere.ckpt: no such file"),
+        ({"teacher": nn.Flatten()}, "it has 768 classes, the student has 3"),
+        ({"teacher": nn.Linear(7, 3)}, "it fails on an image of 3×16×16"),
+        ({"model": nn.Sequential(nn.Flatten(), nn.Linear(768, 1))}, "the net has one logit"),
+        ({"model": random_net(features_only=True)}, "the net is a backbone"),
+        ({"model": random_net(in_channels=1)}, "the net takes images of 1 channel"),
     ],
 )
 def test_bad_input_is_named(model: Tiny, change: dict, message: str, tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ from edgevit.files import atomic_path
 from edgevit.measure.devices.adb import Adb
 from edgevit.measure.devices.base import Transport
 from edgevit.measure.devices.link import Link
-from edgevit.measure.devices.packing import check_machine, pack_artifact, pack_images
+from edgevit.measure.devices.packing import check_machine, labels_of, pack_artifact, pack_images
 from edgevit.measure.devices.remote import OUTPUT_LIMITS, RemoteRun, there
 from edgevit.measure.devices.ssh import Ssh
 from edgevit.measure.devices.store import Blob, discard, push
@@ -127,9 +127,13 @@ def _pack(request: HarnessRequest, program: Path, folder: Path) -> _Sent:
     pack_artifact(request.artifact, artifact)
     if request.data.is_dir():
         images = folder / "images.tar"
-        pack_images(request.data, images)
+        pack_images(request.data, images, labels_of(request.artifact))
     data = Blob.of("images", images)
-    wanted = {"runtime library": request.runtime, "reference logits": request.reference}
+    wanted = {
+        "runtime library": request.runtime,
+        "reference logits": request.reference,
+        "names of images left out": request.leave_out,
+    }
     files = {what: Blob.of(what, path) for what, path in wanted.items() if path is not None}
     paths = {what: there(blob) for what, blob in files.items()}
     document = folder / "request.json"
@@ -139,6 +143,7 @@ def _pack(request: HarnessRequest, program: Path, folder: Path) -> _Sent:
         data=there(data),
         out=Path("result.json"),
         reference=paths.get("reference logits"),
+        leave_out=paths.get("names of images left out"),
         runtime=paths.get("runtime library"),
         logits=request.logits and Path(_OUTPUTS["logits"]),
         dump_inputs=request.dump_inputs and Path(_OUTPUTS["dump_inputs"]),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import tarfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,13 +43,25 @@ def pack_artifact(artifact_dir: Path, out: Path) -> None:
                 _add(archive, relative, data)
 
 
-def pack_images(data: Path, out: Path) -> None:
+def labels_of(artifact_dir: Path) -> list[str] | None:
+    """The labels in the manifest; None where the harness will say what is wrong with it."""
+    try:
+        path = artifact_dir / "manifest.json"
+        labels = parse_json(read_file(path, MAX_MANIFEST_BYTES), str(path))["labels"]
+    except (InputError, KeyError, TypeError):
+        return None
+    return labels if isinstance(labels, list) and all(isinstance(n, str) for n in labels) else None
+
+
+def pack_images(data: Path, out: Path, labels: Sequence[str] | None = None) -> None:
     """An image folder as a tar that has the same entries, in their order.
+
+    labels   the model's, which tell a class folder from a folder around the classes
 
     One folder stands around the class folders, and is dropped again by whoever reads the tar:
     without it a lone class folder would be.
     """
-    images = ImageSet.open(data)
+    images = ImageSet.open(data, labels)
     with tarfile.open(out, "w", format=tarfile.PAX_FORMAT) as archive:
         for i, (name, _) in enumerate(images.entries):
             _add(archive, f"images/{name}", images.read_bytes(i))
