@@ -61,7 +61,7 @@ def proof_of(folder: Path, program_sha256: str | None = None) -> Proof:
     manifest = Manifest.load(folder)
     validation, parity = _validation(folder), _parity(folder)
     problem = _other_artifact(folder, manifest, program_sha256)
-    if parity is not None and (problem or not _is_of(parity_names(parity), manifest)):
+    if parity is not None and (problem or not _is_of(_parity_names(parity), manifest)):
         parity = None
     if problem is not None:
         return Proof(manifest, None, parity, None, problem)
@@ -81,7 +81,7 @@ def proof_of(folder: Path, program_sha256: str | None = None) -> Proof:
     return Proof(manifest, validation, parity, True, None)
 
 
-def parity_names(parity: Parity) -> tuple[str, str]:
+def _parity_names(parity: Parity) -> tuple[str, str]:
     """sha256 of the artifact and of the program that were compared."""
     return parity.artifact_sha256, parity.program_sha256
 

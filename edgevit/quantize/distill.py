@@ -85,8 +85,8 @@ def check_teacher(
             f"--teacher: it fails on an image of {channels}×{height}×{width}, which is what the "
             f"student is given: {reason}"
         ) from error
-    student = tuple(torch.zeros(shape) for shape in shapes)
-    wanted: tuple[int, ...] = tuple(kept(student if len(student) > 1 else student[0]).shape[1:])
+    student = [torch.zeros(shape) for shape in shapes]
+    wanted = tuple(kept(tuple(student) if len(student) > 1 else student[0]).shape[1:])
     if len(given) == len(wanted) == 1 and given != wanted:
         raise InputError(
             f"--teacher: it has {given[0]} classes, the student has {wanted[0]}; a teacher must "
