@@ -416,9 +416,10 @@ def test_the_library_shows_one_function_and_knows_its_version(library: Path) -> 
 @pytest.mark.parametrize(
     ("right", "wrong"),
     [
-        ("minSdk = 23", 'minSdk = "23"'),
+        ("minSdk = 24", 'minSdk = "24"'),
         ("abiFilters +=", "abiFilter +="),
         ("runtimeOnly(", "runtimeonly("),
+        ("isTransitive = false", "isTransitiv = false"),
         ("    }\n}\n\ndependencies", "}\n\ndependencies"),
     ],
 )

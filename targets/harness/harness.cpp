@@ -1,7 +1,5 @@
 #include "harness.h"
 
-#include <unistd.h>
-
 #include <algorithm>
 #include <chrono>
 #include <csignal>
@@ -12,6 +10,7 @@
 #include "arguments.h"
 #include "core/errors.h"
 #include "core/manifest.h"
+#include "core/platform.h"
 #include "core/sha256.h"
 #include "dataset.h"
 #include "evaluate.h"
@@ -71,8 +70,7 @@ std::function<void(double, double)> long_reporter(bool quiet) {
 
 void check_writable(const std::filesystem::path& file) {
     const std::filesystem::path folder = file.has_parent_path() ? file.parent_path() : ".";
-    if (!file.empty() &&
-        (std::filesystem::is_directory(file) || access(folder.c_str(), W_OK) != 0)) {
+    if (!file.empty() && (std::filesystem::is_directory(file) || !is_writable_folder(folder))) {
         throw InputError(file.string() +
                          ": cannot be written there; name a file in an existing folder");
     }

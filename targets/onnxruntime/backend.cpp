@@ -2,13 +2,11 @@
 // while it runs. The tensorrt target's artifact is one, so it can be checked where there is no GPU.
 #include "backend.h"
 
-#include <stdlib.h>
-#include <unistd.h>  // where Darwin declares mkdtemp
-
 #include <cstdlib>
 #include <system_error>
 
 #include "core/errors.h"
+#include "core/platform.h"
 #include "core/sha256.h"
 #include "ort_session.h"
 #include "profile_report.h"
@@ -43,13 +41,7 @@ fs::path onnx_file(const Manifest& manifest) {
 // A folder of our own that goes away with its contents.
 class TemporaryFolder {
   public:
-    TemporaryFolder() {
-        std::string name = (fs::temp_directory_path() / "edgevit-profile-XXXXXX").string();
-        if (::mkdtemp(name.data()) == nullptr) {
-            throw Error("cannot make a temporary folder in " + fs::temp_directory_path().string());
-        }
-        path_ = name;
-    }
+    TemporaryFolder() : path_(make_temporary_folder("edgevit-profile-")) {}
     TemporaryFolder(const TemporaryFolder&) = delete;
     TemporaryFolder& operator=(const TemporaryFolder&) = delete;
     ~TemporaryFolder() {

@@ -1,7 +1,5 @@
 #include "litert_session.h"
 
-#include <dlfcn.h>
-
 #include <cstdlib>
 #include <cstring>
 
@@ -80,14 +78,17 @@ void check(Status status, std::string_view what) {
 Api load_library(const std::filesystem::path& path) {
     void* library = load_shared_library(path, "LiteRT", kHowToGet);
     Api api;
-#define EDGEVIT_LITERT_LOOK_UP(name, result, parameters)                                      \
-    api.name = reinterpret_cast<result(*) parameters>(dlsym(library, "LiteRt" #name));        \
-    if (api.name == nullptr) {                                                                \
-        throw ToolMissing(path.string() + ": is not LiteRT 2.x, it lacks LiteRt" #name "; " + \
-                          kHowToGet);                                                         \
+#define EDGEVIT_LITERT_LOOK_UP(name, result, parameters)                                       \
+    api.name = reinterpret_cast<result(*) parameters>(find_function(library, "LiteRt" #name)); \
+    if (api.name == nullptr) {                                                                 \
+        throw ToolMissing(path.string() + ": is not LiteRT 2.x, it lacks LiteRt" #name "; " +  \
+                          kHowToGet);                                                          \
     }
     EDGEVIT_LITERT_FUNCTIONS(EDGEVIT_LITERT_LOOK_UP)
 #undef EDGEVIT_LITERT_LOOK_UP
+    api.CompiledModelIsNonCpuFullyAccelerated =
+        reinterpret_cast<decltype(api.CompiledModelIsNonCpuFullyAccelerated)>(
+            find_function(library, "LiteRtCompiledModelIsNonCpuFullyAccelerated"));
     return api;
 }
 
@@ -224,7 +225,10 @@ bool Session::fully_accelerated() const {
     return answer;
 }
 
-bool Session::non_cpu_fully_accelerated() const {
+std::optional<bool> Session::non_cpu_fully_accelerated() const {
+    if (api_.CompiledModelIsNonCpuFullyAccelerated == nullptr) {
+        return std::nullopt;
+    }
     bool answer = false;
     check(api_.CompiledModelIsNonCpuFullyAccelerated(compiled_.get(), &answer),
           "asking for acceleration");

@@ -3,6 +3,7 @@
 
 #include <filesystem>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -62,7 +63,8 @@ class Session {
     void get_output(std::size_t index, std::uint8_t* out, std::size_t size_bytes);
 
     bool fully_accelerated() const;
-    bool non_cpu_fully_accelerated() const;
+    // Empty before LiteRT 2.3, which does not tell it.
+    std::optional<bool> non_cpu_fully_accelerated() const;
 
     // What the profiler saw of one invoke(), the tags copied. Needs profiling.
     struct Event {
