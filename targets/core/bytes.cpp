@@ -44,11 +44,15 @@ Bytes read_file(const std::filesystem::path& path, std::uint64_t limit_bytes) {
     return bytes;
 }
 
-AtomicFile::AtomicFile(std::filesystem::path path) : path_(std::move(path)), temporary_(path_) {
+std::filesystem::path AtomicFile::temporary_name(std::filesystem::path path, std::int64_t process) {
+    return path += ".tmp" + std::to_string(process);
+}
+
+AtomicFile::AtomicFile(std::filesystem::path path)
+    : path_(std::move(path)), temporary_(temporary_name(path_, process_id())) {
     if (std::error_code ignored; std::filesystem::is_directory(path_, ignored)) {
         throw InputError(path_.string() + ": is a folder, name a file to write");
     }
-    temporary_ += ".tmp" + std::to_string(process_id());
     file_.reset(open_stream(temporary_, "wb"));
     if (!file_) {
         throw InputError(path_.string() + ": cannot write: " + system_reason());

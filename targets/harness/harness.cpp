@@ -1,6 +1,7 @@
 #include "harness.h"
 
 #include <algorithm>
+#include <array>
 #include <chrono>
 #include <csignal>
 #include <cstdio>
@@ -8,6 +9,7 @@
 #include <utility>
 
 #include "arguments.h"
+#include "core/bytes.h"
 #include "core/errors.h"
 #include "core/manifest.h"
 #include "core/platform.h"
@@ -138,10 +140,14 @@ void print_summary(const Run& run) {
     }
 }
 
+std::array<std::filesystem::path, 4> written_files(const Request& request) {
+    return {request.out, request.logits, request.dump_inputs, request.profile};
+}
+
 void run(const Request& request) {
     const std::string started_at = utc_now();
     const Clock::time_point start = Clock::now();
-    for (const auto& file : {request.out, request.logits, request.dump_inputs, request.profile}) {
+    for (const std::filesystem::path& file : written_files(request)) {
         check_writable(file);
     }
     Manifest manifest = load_artifact(request.artifact);
@@ -179,6 +185,18 @@ void run(const Request& request) {
 }
 
 }  // namespace
+
+void remove_half_written(int argc, const char* const* argv, std::int64_t process) noexcept {
+    try {
+        const Command command = parse_command_line(argc, argv);
+        for (const std::filesystem::path& file : written_files(command.run.value())) {
+            std::error_code ignored;
+            std::filesystem::remove(AtomicFile::temporary_name(file, process), ignored);
+        }
+    } catch (const std::exception&) {
+        return;  // what cannot be read has asked for no file
+    }
+}
 
 void request_stop() { interrupted = 1; }
 

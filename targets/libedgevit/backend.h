@@ -21,6 +21,9 @@ struct BackendOptions {
     int threads = 1;
     std::string runtime_library;  // what --runtime named, e.g. a shared library; empty: not given
     RuntimeOptions runtime_options = {};  // what this back-end alone takes
+    // The artifact, where it is no file in the manifest's folder; outlives the back-end. Empty: the
+    // file.
+    ByteView artifact = {};
 };
 
 // Facts about the runtime, each as it reports it; what it cannot tell stays empty.

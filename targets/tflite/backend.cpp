@@ -6,6 +6,7 @@
 #include "core/errors.h"
 #include "core/sha256.h"
 #include "litert_session.h"
+#include "mapped_file.h"
 #include "op_report.h"
 #include "shared_library.h"
 
@@ -45,11 +46,20 @@ std::optional<std::string> wheel_version(const fs::path& library) {
     return version;
 }
 
+// Null where the bytes were given.
+std::unique_ptr<MappedFile> map_artifact(const Manifest& manifest, const BackendOptions& options) {
+    return options.artifact.data != nullptr
+               ? nullptr
+               : std::make_unique<MappedFile>(manifest.artifact_path());
+}
+
 class LiteRtBackend : public Backend {
   public:
     LiteRtBackend(const Manifest& manifest, const BackendOptions& options)
         : library_(library_path(options)), threads_(options.threads), api_(load_library(library_)),
-          model_(api_, manifest.artifact_path()) {
+          file_(map_artifact(manifest, options)),
+          model_(api_, file_ ? file_->bytes() : options.artifact,
+                 manifest.artifact_path().string()) {
         match_tensors(*this, manifest);  // before a session assumes one input
         session_.emplace(api_, model_, threads_, false);
     }
@@ -94,6 +104,7 @@ class LiteRtBackend : public Backend {
     fs::path library_;
     int threads_;
     Api api_;
+    std::unique_ptr<MappedFile> file_;  // null: the bytes are the caller's
     Model model_;
     std::optional<Session> session_;
 };

@@ -84,7 +84,7 @@ static_assert(sizeof(Layout) == 68 && sizeof(RankedTensorType) == 72 && sizeof(A
 #define EDGEVIT_LITERT_FUNCTIONS(X)                                                \
     X(CreateEnvironment, Status, (int, const EnvironmentOption*, Handle*))         \
     X(DestroyEnvironment, void, (Handle))                                          \
-    X(CreateModelFromFile, Status, (Handle, const char*, Handle*))                 \
+    X(CreateModelFromBuffer, Status, (Handle, const void*, std::size_t, Handle*))  \
     X(DestroyModel, void, (Handle))                                                \
     X(GetNumModelSignatures, Status, (Handle, std::size_t*))                       \
     X(GetModelSignature, Status, (Handle, std::size_t, Handle*))                   \

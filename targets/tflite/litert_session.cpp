@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "core/errors.h"
+#include "model_check.h"
 #include "shared_library.h"
 
 namespace edgevit::litert {
@@ -92,11 +93,13 @@ Api load_library(const std::filesystem::path& path) {
     return api;
 }
 
-Model::Model(const Api& api, const std::filesystem::path& file)
-    : api_(api), file_(file.string()), environment_(create_environment(api)),
+Model::Model(const Api& api, ByteView bytes, const std::string& where)
+    : api_(api), file_(where), environment_(create_environment(api)),
       model_(nullptr, api.DestroyModel) {
+    check_model(bytes, file_);  // LiteRT reads it without looking
     Handle model = nullptr;
-    if (const Status status = api_.CreateModelFromFile(environment(), file.c_str(), &model);
+    if (const Status status =
+            api_.CreateModelFromBuffer(environment(), bytes.data, bytes.size, &model);
         status != 0) {
         throw InputError(file_ + ": LiteRT cannot read it as a .tflite model (status " +
                          std::to_string(status) + ")");

@@ -24,10 +24,11 @@ void check(Status status, std::string_view what);
 // not LiteRT 2.x.
 Api load_library(const std::filesystem::path& path);
 
-// An environment and a model file. Raises InputError when LiteRT refuses the file.
+// An environment and a model, whose bytes must outlive it. Raises InputError for a model that
+// check_model() or LiteRT refuses; `where` is what it is called in messages.
 class Model {
   public:
-    Model(const Api& api, const std::filesystem::path& file);
+    Model(const Api& api, ByteView bytes, const std::string& where);
 
     Handle environment() const { return environment_.get(); }
     Handle model() const { return model_.get(); }
