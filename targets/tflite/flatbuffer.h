@@ -145,9 +145,9 @@ class FlatTable {
         if (text.file == nullptr || text.first == 0) {
             return {};
         }
-        file_->require(text.first + text.size < file_->size() &&
-                           file_->data()[text.first + text.size] == 0,
-                       "a text has no end");
+        file_->require(
+            text.first + text.size < file_->size() && file_->data()[text.first + text.size] == 0,
+            "a text has no end");
         return {reinterpret_cast<const char*>(file_->data()) + text.first, text.size};
     }
 

@@ -11,7 +11,7 @@ using Handle = void*;
 using Status = int;  // 0: done
 
 enum ElementType : std::int32_t { kFloat32 = 1, kUInt8 = 3, kInt8 = 9 };
-enum Accelerator : int { kCpu = 1 };
+enum Accelerator : int { kCpu = 1, kGpu = 2, kNpu = 4 };
 enum LockMode : int { kRead = 0, kWrite = 1 };
 enum QuantizationType : int { kNoQuantization = 0, kPerTensor = 1 };
 enum EnvironmentTag : std::int32_t { kAutoRegisterAccelerators = 24, kMinLogSeverity = 25 };

@@ -28,7 +28,7 @@ Api load_library(const std::filesystem::path& path);
 // check_model() or LiteRT refuses; `where` is what it is called in messages.
 class Model {
   public:
-    Model(const Api& api, ByteView bytes, const std::string& where);
+    Model(const Api& api, Accelerator accelerator, ByteView bytes, const std::string& where);
 
     Handle environment() const { return environment_.get(); }
     Handle model() const { return model_.get(); }
@@ -54,10 +54,17 @@ class Model {
     std::vector<RankedTensorType> output_types_;
 };
 
-// A model with one input, compiled for the CPU.
+struct SessionSettings {
+    int threads = 1;
+    Accelerator accelerator = kCpu;  // alone: LiteRT computes nothing elsewhere in silence
+    bool profiling = false;
+};
+
+// A model with one input, compiled for an accelerator.
 class Session {
   public:
-    Session(const Api& api, const Model& model, int threads, bool profiling);
+    // Raises ToolMissing when another accelerator than the CPU cannot run the model here.
+    Session(const Api& api, const Model& model, const SessionSettings& settings);
 
     void set_input(ByteView bytes);
     void invoke();

@@ -1,6 +1,7 @@
 #include "model_check.h"
 
 #include "model_reader.h"
+#include "operator_check.h"
 
 namespace edgevit::litert {
 namespace {
@@ -47,7 +48,11 @@ void check_order(const FlatFile& file, const ModelGraph& graph) {
 
 void check_model(ByteView model, const std::string& where) {
     const FlatFile file(model, where);
-    check_order(file, read_model(file));
+    const ModelGraph graph = read_model(file);
+    check_order(file, graph);
+    for (const ModelOperator& made : graph.operators) {
+        check_operator(file, graph, made);
+    }
 }
 
 }  // namespace edgevit::litert

@@ -49,9 +49,9 @@ constexpr int kMostOptions = 126;
 FlatVector<std::uint8_t> buffer_data(const FlatFile& file, const FlatTable& buffer) {
     const FlatVector<std::uint8_t> data = buffer.vector<std::uint8_t>(kData);
     // A model over 2 GB keeps its constants behind the tables; edgevit writes none.
-    file.require(buffer.number<std::uint64_t>(kOffset) == 0 &&
-                     buffer.number<std::uint64_t>(kSize) == 0,
-                 "a constant lies outside of the model");
+    file.require(
+        buffer.number<std::uint64_t>(kOffset) == 0 && buffer.number<std::uint64_t>(kSize) == 0,
+        "a constant lies outside of the model");
     return data;
 }
 
@@ -78,9 +78,9 @@ void read_quantization(const FlatFile& file, const FlatTable& table, ModelTensor
     }
     quantization->vector<float>(kMin).copy();
     quantization->vector<float>(kMax).copy();
-    file.require(quantization->number<std::uint8_t>(kDetailsType) == 0 &&
-                     !quantization->field(kDetails, 4),
-                 "a tensor is quantized by a rule of its own");
+    file.require(
+        quantization->number<std::uint8_t>(kDetailsType) == 0 && !quantization->field(kDetails, 4),
+        "a tensor is quantized by a rule of its own");
     tensor.scale = quantization->vector<float>(kScale).copy();
     tensor.zero_point = quantization->vector<std::int64_t>(kZeroPoint).copy();
     tensor.axis = quantization->number<std::int32_t>(kAxis);
@@ -108,10 +108,11 @@ ModelTensor read_tensor(const FlatFile& file, const FlatTable& table,
     ModelTensor tensor;
     tensor.name = table.text(kName);
     tensor.type = table.number<std::int8_t>(kType);
-    file.require(tensor.type >= 0 && static_cast<std::size_t>(tensor.type) <
-                                         sizeof kElementBytes / sizeof *kElementBytes &&
-                     kElementBytes[tensor.type] > 0,
-                 "a tensor has a type that edgevit does not write");
+    file.require(
+        tensor.type >= 0 &&
+            static_cast<std::size_t>(tensor.type) < sizeof kElementBytes / sizeof *kElementBytes &&
+            kElementBytes[tensor.type] > 0,
+        "a tensor has a type that edgevit does not write");
     tensor.element_bytes = kElementBytes[tensor.type];
     read_shape(file, table, tensor);
     file.require(table.number<std::uint8_t>(kIsVariable) == 0 && !table.field(kSparsity, 4) &&
@@ -120,18 +121,17 @@ ModelTensor read_tensor(const FlatFile& file, const FlatTable& table,
     const auto buffer = table.number<std::uint32_t>(kBuffer);
     file.require(buffer < buffers.size(), "a tensor has a buffer that is not there");
     tensor.data = buffer_data(file, buffers[buffer]);
-    file.require(!tensor.is_constant() ||
-                     tensor.data.size == tensor.element_count * tensor.element_bytes,
-                 "a constant has not the size of its shape");
+    file.require(
+        !tensor.is_constant() || tensor.data.size == tensor.element_count * tensor.element_bytes,
+        "a constant has not the size of its shape");
     read_quantization(file, table, tensor);
     return tensor;
 }
 
 void check_options(const FlatFile& file, const ModelOperator& made) {
     const int type = made.options_type;
-    const bool is_refused =
-        std::find(std::begin(kRefusedOptions), std::end(kRefusedOptions), type) !=
-        std::end(kRefusedOptions);
+    const bool is_refused = std::find(std::begin(kRefusedOptions), std::end(kRefusedOptions),
+                                      type) != std::end(kRefusedOptions);
     file.require(type <= kMostOptions && !is_refused,
                  "an operator has options that edgevit does not write");
     if (!made.options) {

@@ -13,8 +13,8 @@ namespace edgevit::litert {
 struct ModelTensor {
     std::string name;
     std::vector<std::int32_t> shape;
-    int type = 0;                    // of the schema's TensorType
-    std::size_t element_count = 1;   // the product of the sides
+    int type = 0;                   // of the schema's TensorType
+    std::size_t element_count = 1;  // the product of the sides
     std::size_t element_bytes = 0;
     std::vector<float> scale;              // empty where it is not quantized
     std::vector<std::int64_t> zero_point;  // as many
@@ -24,7 +24,7 @@ struct ModelTensor {
 };
 
 struct ModelOperator {
-    int code = 0;     // of the schema's BuiltinOperator
+    int code = 0;  // of the schema's BuiltinOperator
     int version = 1;
     std::vector<std::int32_t> inputs;  // -1: left out
     std::vector<std::int32_t> outputs;

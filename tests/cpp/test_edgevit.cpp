@@ -67,6 +67,16 @@ std::unique_ptr<Backend> open_scripted(const Manifest& manifest, const BackendOp
     "scripted", open_scripted,
     {{"mode", "how", {"fast", "slow"}}, {"size", "how much", {}, {{-8, 8}}}, {"folder", "where"}});
 
+// A picture of one plane.
+edgevit_image packed(const std::uint8_t* pixels, std::size_t width, std::size_t height,
+                     std::size_t stride, edgevit_pixel_format format) {
+    edgevit_image image;
+    edgevit_image_init(&image);
+    image.width = width, image.height = height, image.format = format;
+    image.planes[0].data = pixels, image.planes[0].stride_bytes = stride;
+    return image;
+}
+
 struct Closer {
     void operator()(edgevit_session* session) const {
         CHECK(edgevit_close(session, nullptr) == EDGEVIT_OK);
@@ -80,7 +90,7 @@ struct Fixture {
     json manifest = manifest_json(7);
     edgevit_error error = {};
     Bytes pixels = Bytes(20 * 10 * 4);
-    edgevit_image image = {pixels.data(), 20, 10, 80, EDGEVIT_RGBA8888};
+    edgevit_image image = packed(pixels.data(), 20, 10, 80, EDGEVIT_RGBA8888);
 
     Fixture() {
         std::iota(pixels.begin(), pixels.end(), std::uint8_t{0});
@@ -197,7 +207,7 @@ TEST_CASE("every pixel format and stride gives the tensor that the core makes of
                     }
                 }
             }
-            const edgevit_image image = {pixels.data(), width, height, stride, format};
+            const edgevit_image image = packed(pixels.data(), width, height, stride, format);
             Bytes tensor(192);
             REQUIRE(edgevit_preprocess(session.get(), &image, nullptr) == EDGEVIT_OK);
             REQUIRE(edgevit_read_input(session.get(), tensor.data(), 192, nullptr) == EDGEVIT_OK);
@@ -402,23 +412,23 @@ TEST_CASE("a picture that cannot be used is refused, and the session goes on") {
     refused(EDGEVIT_BAD_INPUT, "0x10");
     fixture.image.height = 0;
     refused(EDGEVIT_BAD_INPUT, "20x0");
-    fixture.image.width = fixture.image.height = 30000, fixture.image.stride_bytes = 120000;
+    fixture.image.width = fixture.image.height = 30000, fixture.image.planes[0].stride_bytes = 120000;
     refused(EDGEVIT_BAD_INPUT, "30000x30000");
     fixture.image.width = fixture.image.height = SIZE_MAX;
     refused(EDGEVIT_BAD_INPUT, "64 million");
     fixture.image.width = SIZE_MAX / 4 + 2, fixture.image.height = 1;  // times 4 wraps around
     refused(EDGEVIT_BAD_INPUT, "64 million");
-    fixture.image.stride_bytes = 79;
+    fixture.image.planes[0].stride_bytes = 79;
     refused(EDGEVIT_BAD_CALL, "stride is 79");
-    fixture.image.stride_bytes = 0;
+    fixture.image.planes[0].stride_bytes = 0;
     refused(EDGEVIT_BAD_CALL, "stride is 0");
-    fixture.image.stride_bytes = (std::size_t{1} << 30) + 1;
+    fixture.image.planes[0].stride_bytes = (std::size_t{1} << 30) + 1;
     refused(EDGEVIT_BAD_CALL, "1 GiB");
-    fixture.image.stride_bytes = SIZE_MAX;
+    fixture.image.planes[0].stride_bytes = SIZE_MAX;
     refused(EDGEVIT_BAD_CALL, "1 GiB");
-    fixture.image.format = 3;
-    refused(EDGEVIT_BAD_CALL, "format is 3");
-    fixture.image.pixels = nullptr;
+    fixture.image.format = 7;
+    refused(EDGEVIT_BAD_CALL, "format is 7");
+    fixture.image.planes[0].data = nullptr;
     refused(EDGEVIT_BAD_CALL, "pixels are null");
 }
 
@@ -429,7 +439,7 @@ TEST_CASE("a picture too thin to resize is refused") {
     fixture.manifest["input"]["shape"] = {1, 512, 512, 3};
     const Opened session = fixture.opened();
     const Bytes line(3 * 4'000'000);
-    fixture.image = {line.data(), 4'000'000, 1, line.size(), EDGEVIT_RGB888};
+    fixture.image = packed(line.data(), 4'000'000, 1, line.size(), EDGEVIT_RGB888);
     CHECK(fixture.classify(session.get()) == EDGEVIT_BAD_INPUT);
     CHECK(contains(fixture.error.message, "4000000x1"));
 }
