@@ -59,7 +59,7 @@ void check_frame(const Frame& frame);
 // in 32-bit integers, >> rounding down and clip to 0 to 255, with
 //                      y0     ky      kr     kg     kh      kb
 //     bt601_limited    16  76309  104597  25675  53279  132201
-//     bt601_full        0  65536   91881  22554  46802  116130
+//     bt601_full        0  65536   91881  22553  46802  116130
 //     bt709_limited    16  76309  117489  13975  34925  138438
 //     bt709_full        0  65536  103206  12276  30679  121609
 ImageView upright_rgb(const Frame& frame, Image& scratch);
