@@ -166,8 +166,8 @@ def check_info(graph: Graph, info: ProgramInfo) -> None:
     size, classes = info.model.image_size, info.model.classes
     if graph.input_shape != (1, 3, size, size):
         raise InputError(f"the program takes {graph.input_shape}, its info says {size} px images")
-    if graph.shape(graph.output_name) != (1, classes):
-        found = graph.shape(graph.output_name)
+    if graph.shape(graph.outputs[0]) != (1, classes):
+        found = graph.shape(graph.outputs[0])
         raise InputError(f"the program makes {found}, its info says {classes} classes")
 
 
