@@ -77,7 +77,9 @@ def to_rgb(y: np.ndarray, u: np.ndarray, v: np.ndarray, colour: str) -> np.ndarr
     return np.stack([np.clip(channel >> 16, 0, 255) for channel in channels], -1).astype(np.uint8)
 
 
-def upright(rgb: np.ndarray, crop: tuple[int, int, int, int], turns: int, mirror: int) -> np.ndarray:
+def upright(
+    rgb: np.ndarray, crop: tuple[int, int, int, int], turns: int, mirror: int
+) -> np.ndarray:
     """The crop (left, top, width, height), turned clockwise by quarters, then mirrored."""
     left, top, width, height = crop
     turned = np.rot90(rgb[top : top + height, left : left + width], -turns)
