@@ -121,12 +121,9 @@ TEST_CASE("with the null back-end a frame of a size seen before allocates nothin
     const TemporaryFolder folder;
     write_artifact(folder.path(), manifest_json(1000));
     edgevit_session* session = open(folder.path());
-    const Shot frames[] = {{31, 17, EDGEVIT_RGBA8888},
-                            {64, 64, EDGEVIT_BGRA8888},
-                            {8, 8, EDGEVIT_RGB888},
-                            {9, 200, EDGEVIT_RGBA8888},
-                            {30, 21, EDGEVIT_NV21},
-                            {31, 17, EDGEVIT_I420}};
+    const Shot frames[] = {{31, 17, EDGEVIT_RGBA8888}, {64, 64, EDGEVIT_BGRA8888},
+                           {8, 8, EDGEVIT_RGB888},     {9, 200, EDGEVIT_RGBA8888},
+                           {30, 21, EDGEVIT_NV21},     {31, 17, EDGEVIT_I420}};
     CHECK(counted([&] {
               for (const Shot& frame : frames) {
                   classify(session, frame);

@@ -412,7 +412,8 @@ TEST_CASE("a picture that cannot be used is refused, and the session goes on") {
     refused(EDGEVIT_BAD_INPUT, "0x10");
     fixture.image.height = 0;
     refused(EDGEVIT_BAD_INPUT, "20x0");
-    fixture.image.width = fixture.image.height = 30000, fixture.image.planes[0].stride_bytes = 120000;
+    fixture.image.width = fixture.image.height = 30000,
+    fixture.image.planes[0].stride_bytes = 120000;
     refused(EDGEVIT_BAD_INPUT, "30000x30000");
     fixture.image.width = fixture.image.height = SIZE_MAX;
     refused(EDGEVIT_BAD_INPUT, "64 million");
@@ -730,11 +731,108 @@ TEST_CASE("probabilities are the softmax of the logits, and a classifier's own a
         CHECK(edgevit_probabilities(session.get(), nullptr, 7, nullptr) == EDGEVIT_BAD_CALL);
         CHECK(edgevit_probabilities(nullptr, found, 7, nullptr) == EDGEVIT_BAD_CALL);
     }
-    fixture.manifest["options"] = {{"output_type", "classifier"}};
+}
+
+TEST_CASE("an artifact that answers with probabilities gets no second softmax, and has no logits") {
+    for (const bool is_classifier : {true, false}) {
+        Fixture fixture;
+        if (is_classifier) {
+            fixture.manifest["options"] = {{"output_type", "classifier"}};
+        } else {
+            fixture.manifest["outputs"][0]["meaning"] = "probabilities";
+        }
+        const Opened session = fixture.opened("scripted");
+        CHECK(edgevit_answers_probabilities(session.get()) == 1);
+        edgevit_result best;
+        size_t count = 1;
+        REQUIRE(edgevit_classify(session.get(), &fixture.image, &best, &count, nullptr) ==
+                EDGEVIT_OK);
+        CHECK(best.class_index == 1);
+        CHECK(best.probability == 2.5F);
+        CHECK(std::isnan(best.logit));
+        float found[7];
+        REQUIRE(edgevit_probabilities(session.get(), found, 7, nullptr) == EDGEVIT_OK);
+        CHECK(found[1] == 2.5F);
+        CHECK(edgevit_logits(session.get(), found, 7, &fixture.error) == EDGEVIT_BAD_INPUT);
+        CHECK(contains(fixture.error.message, "has no logits"));
+    }
+    Fixture fixture;
+    CHECK(edgevit_answers_probabilities(fixture.opened().get()) == 0);
+    CHECK(edgevit_answers_probabilities(nullptr) == 0);
+    fixture.manifest["outputs"][0]["meaning"] = "odds";
+    write_artifact(fixture.folder.path(), fixture.manifest);
+    CHECK(fixture.refusal() == EDGEVIT_BAD_INPUT);
+    CHECK(contains(fixture.error.message, "meaning is 'odds'"));
+}
+
+TEST_CASE("a result has the logit and the probability, and its reserved fields are 0") {
+    Fixture fixture;
     const Opened session = fixture.opened("scripted");
-    REQUIRE(fixture.classify(session.get()) == EDGEVIT_OK);
-    REQUIRE(edgevit_probabilities(session.get(), found, 7, nullptr) == EDGEVIT_OK);
-    CHECK(found[1] == 2.5F);
+    edgevit_result best;
+    std::memset(&best, 0xff, sizeof best);
+    size_t count = 1;
+    REQUIRE(edgevit_classify(session.get(), &fixture.image, &best, &count, nullptr) == EDGEVIT_OK);
+    float probabilities[7];
+    REQUIRE(edgevit_probabilities(session.get(), probabilities, 7, nullptr) == EDGEVIT_OK);
+    CHECK(best.probability == probabilities[best.class_index]);
+    CHECK((best.reserved == 0 && best.reserved_too[0] == 0 && best.reserved_too[1] == 0));
+}
+
+TEST_CASE("opening warms up and tells the log, and leaves no input behind") {
+    Fixture fixture;
+    write_artifact(fixture.folder.path(), fixture.manifest);
+    edgevit_options options;
+    edgevit_options_init(&options);
+    options.backend = "scripted";
+    options.warmup_runs = 3;
+    std::vector<std::string> lines;
+    options.log_user = &lines;
+    options.log = [](void* user, edgevit_log_level level, const char* message) {
+        CHECK(level == EDGEVIT_LOG_INFO);
+        static_cast<std::vector<std::string>*>(user)->push_back(message);
+    };
+    int runs = 0;
+    on_invoke = [&] { ++runs; };
+    edgevit_session* session = nullptr;
+    const auto status = [&] {
+        return edgevit_open(fixture.folder.path().c_str(), &options, &session, &fixture.error);
+    };
+    REQUIRE(status() == EDGEVIT_OK);
+    CHECK(runs == 3);
+    REQUIRE(lines.size() == 2);
+    CHECK(contains(lines[0], "with the scripted back-end on cpu"));
+    CHECK(contains(lines[1], "3 warm-up runs took"));
+    CHECK(std::string(edgevit_accelerator(session)) == "cpu");
+    CHECK(edgevit_accelerator(nullptr) == nullptr);
+    CHECK(edgevit_invoke(session, nullptr) == EDGEVIT_BAD_CALL);
+    CHECK(edgevit_close(session, nullptr) == EDGEVIT_OK);
+    for (const std::int32_t wrong : {-1, 100'001}) {
+        options.warmup_runs = wrong;
+        CHECK(status() == EDGEVIT_BAD_INPUT);
+        CHECK(contains(fixture.error.message, "warmup_runs"));
+    }
+    options.warmup_runs = 0;
+    options.accelerator = "gpu";  // not an option of this back-end
+    CHECK(status() == EDGEVIT_BAD_INPUT);
+    CHECK(contains(fixture.error.message, "takes no runtime option 'accelerator'"));
+    on_invoke = [] { throw Error("the first run fails"); };
+    edgevit_options_init(&options);
+    options.backend = "scripted";
+    options.warmup_runs = 1;
+    CHECK(status() == EDGEVIT_FAILED);
+    CHECK(session == nullptr);
+}
+
+TEST_CASE("a description of an older header is filled as far as it goes") {
+    Fixture fixture;
+    const Opened session = fixture.opened();
+    edgevit_tensor tensor;
+    std::memset(&tensor, 0x5a, sizeof tensor);
+    tensor.struct_size_bytes = offsetof(edgevit_tensor, reserved);
+    REQUIRE(edgevit_output_info(session.get(), 0, &tensor, &fixture.error) == EDGEVIT_OK);
+    CHECK(tensor.element_count == 7);
+    CHECK(tensor.struct_size_bytes == offsetof(edgevit_tensor, reserved));
+    CHECK(tensor.reserved[0] == 0x5a5a5a5a);  // memory that is not the caller's
 }
 
 TEST_CASE("version and status have names") {
