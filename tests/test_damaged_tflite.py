@@ -1,7 +1,7 @@
 """Damaged .tflite files whose sha256 fits: bits turned and files cut.
 
-LiteRT reads a model without looking, and dies of one in ten. Nothing that the checks let through may
-end the harness by a signal, and what does (a runtime's own fault) must be told.
+LiteRT reads a model without looking, and dies of one in ten. Nothing that the checks let through
+may end the harness by a signal, and what does (a runtime's own fault) must be told.
 """
 
 from __future__ import annotations

@@ -235,7 +235,8 @@ def test_a_plane_that_cannot_be_used_is_refused(
     session: ctypes.c_void_p,
 ) -> None:
     for field, value in (
-        ("data", None), ("stride_bytes", 9), ("stride_bytes", 2**30 + 1), ("stride_bytes", 2**64 - 1),
+        ("data", None), ("stride_bytes", 9), ("stride_bytes", 2**30 + 1),
+        ("stride_bytes", 2**64 - 1),
         ("pixel_stride_bytes", 17), ("pixel_stride_bytes", 2**64 - 1),
     ):  # fmt: skip
         frame = Frame("yuv420", 21, 18, "bt601_full", 0)

@@ -161,9 +161,7 @@ def test_pixels_are_those_that_the_accuracy_was_measured_on(
 
 
 @pytest.mark.parametrize("colour", COLOURS)
-def test_a_frame_of_two_planes_is_converted_and_turned(
-    library: ctypes.CDLL, colour: str
-) -> None:
+def test_a_frame_of_two_planes_is_converted_and_turned(library: ctypes.CDLL, colour: str) -> None:
     for turns in range(4):
         for mirror in (0, 1):
             frame = Frame("nv12", 47, 39, colour, padding=5)

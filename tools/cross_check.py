@@ -54,7 +54,7 @@ def complaints(source: Path, target: str, headers: Path) -> str:
         *[sys.executable, "-m", "ziglang", "c++", "-target", target, "-std=c++17", "-fsyntax-only"],
         *WARNINGS,
         *[f"-I{ROOT / each}" for each in includes],
-        *[f"-I{source.parent}", "-isystem", str(headers)],
+        *["-isystem", str(headers)],
         *['-DEDGEVIT_VERSION="0"', '-DEDGEVIT_COMPILER="zig"', str(source)],
     ]
     done = subprocess.run(command, capture_output=True, text=True, errors="replace")
@@ -66,12 +66,13 @@ def main() -> None:
         headers = Path(folder)
         link_headers(headers)
         jobs = [(source, target) for target in TARGETS for source in sources()]
+        failed = 0
         with ThreadPoolExecutor(os.cpu_count()) as pool:
-            found = list(pool.map(lambda job: complaints(*job, headers), jobs))
-    failed = [(job, text) for job, text in zip(jobs, found) if text]
-    for (source, target), text in failed:
-        print(f"{target}: {source.relative_to(ROOT)}\n{text}")
-    print(f"{len(jobs) - len(failed)} of {len(jobs)} compile for {' and '.join(TARGETS)}")
+            for job, text in zip(jobs, pool.map(lambda job: complaints(*job, headers), jobs)):
+                failed += bool(text)
+                source, target = job
+                print(f"{target}: {source.relative_to(ROOT)}: {text or 'compiles'}", flush=True)
+    print(f"{len(jobs) - failed} of {len(jobs)} compile for {' and '.join(TARGETS)}")
     sys.exit(1 if failed else 0)
 
 

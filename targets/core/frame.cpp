@@ -52,8 +52,8 @@ void check_plane(const Plane& plane, const char* name, std::size_t width, std::s
 
 void check_planes(const Frame& frame) {
     if (!is_yuv(frame.format)) {
-        check_pixels({frame.planes[0].data, frame.width, frame.height,
-                      frame.planes[0].stride_bytes, static_cast<PixelFormat>(frame.format)});
+        check_pixels({frame.planes[0].data, frame.width, frame.height, frame.planes[0].stride_bytes,
+                      static_cast<PixelFormat>(frame.format)});
         return;
     }
     if (frame.width == 0 || frame.height == 0 || frame.height > kMaxImagePixels / frame.width) {

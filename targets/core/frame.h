@@ -30,7 +30,7 @@ struct Plane {
 // Android's YUV_420_888. Chroma planes have half of the sides, rounded up.
 struct Frame {
     std::array<Plane, 3> planes = {};
-    std::size_t width = 0;   // pixels of the whole frame, as it lies in memory
+    std::size_t width = 0;  // pixels of the whole frame, as it lies in memory
     std::size_t height = 0;
     FrameFormat format = FrameFormat::rgb;
     YuvColour colour = YuvColour::bt601_limited;

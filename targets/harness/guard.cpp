@@ -38,8 +38,7 @@ void pass_on(int signal) {
 
 int wait_for(pid_t process) {
     int status = 0;
-    while (::waitpid(process, &status, 0) < 0 && errno == EINTR) {
-    }
+    while (::waitpid(process, &status, 0) < 0 && errno == EINTR) {}
     return status;
 }
 
@@ -68,11 +67,12 @@ int run_guarded(const std::function<int()>& work, const std::function<void(std::
     }
     const int signal = WTERMSIG(status);
     clean(process);
-    std::fprintf(stderr,
-                 "edgevit-harness: error: the run died by signal %d (%s); nothing was written. "
-                 "Either the artifact is damaged in a way that its checks do not see, so compile it "
-                 "again, or the runtime has a fault, so try another version\n",
-                 signal, ::strsignal(signal));
+    std::fprintf(
+        stderr,
+        "edgevit-harness: error: the run died by signal %d (%s); nothing was written. "
+        "Either the artifact is damaged in a way that its checks do not see, so compile it "
+        "again, or the runtime has a fault, so try another version\n",
+        signal, ::strsignal(signal));
     return 1;
 }
 

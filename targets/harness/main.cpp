@@ -23,8 +23,7 @@ int work(int argc, const char* const* argv) {
 }  // namespace
 
 int main(int argc, char** argv) {
-    return edgevit::run_guarded([=] { return work(argc, argv); },
-                                [=](std::int64_t process) {
-                                    edgevit::remove_half_written(argc, argv, process);
-                                });
+    return edgevit::run_guarded(
+        [=] { return work(argc, argv); },
+        [=](std::int64_t process) { edgevit::remove_half_written(argc, argv, process); });
 }

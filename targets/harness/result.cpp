@@ -69,8 +69,7 @@ json program_agreement(const Run& run) {
     const Comparison& comparison = *run.evaluation.program;
     json result = {{"reference_sha256", run.reference->sha256}};
     result.update(to_json(comparison, run.manifest));
-    const bool in_steps =
-        run.manifest.logits().scale.has_value() && !run.manifest.is_classifier();
+    const bool in_steps = run.manifest.logits().scale.has_value() && !run.manifest.is_classifier();
     result["max_abs_step"] = in_steps ? json(comparison.max_abs_step()) : json(nullptr);
     result["mean_abs_step"] = in_steps ? json(comparison.mean_abs_step()) : json(nullptr);
     json histogram = json::array();

@@ -6,8 +6,8 @@
 
 namespace edgevit {
 
-// The manifest, whose artifact is `artifact`. Raises InputError for a manifest that parse_manifest()
-// refuses and for bytes of another sha256 than it says.
+// The manifest, whose artifact is `artifact`. Raises InputError for a manifest that
+// parse_manifest() refuses and for bytes of another sha256 than it says.
 Manifest manifest_of_bytes(ByteView manifest, ByteView artifact);
 
 }  // namespace edgevit

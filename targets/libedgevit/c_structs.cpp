@@ -42,7 +42,8 @@ void check_struct_size(std::size_t size, std::size_t first, std::size_t ours, co
     if (size < first || size > ours || size % sizeof(std::int32_t) != 0) {
         throw CallError(std::string(what) + ".struct_size_bytes is " + std::to_string(size) +
                         ", this library knows " + std::to_string(first) + " to " +
-                        std::to_string(ours) + ": set it to its sizeof, and load a library as new as the header");
+                        std::to_string(ours) +
+                        ": set it to its sizeof, and load a library as new as the header");
     }
 }
 
@@ -56,9 +57,9 @@ RuntimeOptions given_runtime_options(const edgevit_options& given) {
         require(name != nullptr && value != nullptr, "a runtime option's name or value is null");
         add_runtime_option(options, name, value);
     }
-    for (const auto& [name, value] : {std::pair("compute_units", given.compute_units),
-                                      std::pair("plan_cache", given.plan_cache),
-                                      std::pair("accelerator", given.accelerator)}) {
+    for (const auto& [name, value] :
+         {std::pair("compute_units", given.compute_units),
+          std::pair("plan_cache", given.plan_cache), std::pair("accelerator", given.accelerator)}) {
         if (value != nullptr) {
             add_runtime_option(options, name, value);
         }
@@ -89,8 +90,8 @@ BackendOptions backend_options(const edgevit_options& given) {
     options.runtime_library = given.runtime_library == nullptr ? "" : given.runtime_library;
     options.runtime_options = given_runtime_options(given);
     if (given.warmup_runs < 0 || given.warmup_runs > kMaxWarmup) {
-        throw InputError("options.warmup_runs is " + std::to_string(given.warmup_runs) +
-                         "; 0 to " + std::to_string(kMaxWarmup) + " can be used");
+        throw InputError("options.warmup_runs is " + std::to_string(given.warmup_runs) + "; 0 to " +
+                         std::to_string(kMaxWarmup) + " can be used");
     }
     options.warmup_runs = given.warmup_runs;
     if (given.log != nullptr) {

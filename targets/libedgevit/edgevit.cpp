@@ -223,9 +223,9 @@ edgevit_status edgevit_open_memory(const void* manifest, size_t manifest_size_by
 }
 
 edgevit_status edgevit_open_descriptor(const void* manifest, size_t manifest_size_bytes,
-                                       int descriptor, uint64_t offset_bytes,
-                                       uint64_t length_bytes, const edgevit_options* options,
-                                       edgevit_session** session, edgevit_error* error) noexcept {
+                                       int descriptor, uint64_t offset_bytes, uint64_t length_bytes,
+                                       const edgevit_options* options, edgevit_session** session,
+                                       edgevit_error* error) noexcept {
     if (session != nullptr) {
         *session = nullptr;
     }
@@ -233,8 +233,8 @@ edgevit_status edgevit_open_descriptor(const void* manifest, size_t manifest_siz
         require(manifest != nullptr && session != nullptr, "manifest or session is null");
         auto file = std::make_unique<MappedFile>(descriptor, offset_bytes, length_bytes);
         const ByteView artifact = file->bytes();
-        *session = open_bytes(bytes_at(manifest, manifest_size_bytes), artifact, options,
-                              std::move(file));
+        *session =
+            open_bytes(bytes_at(manifest, manifest_size_bytes), artifact, options, std::move(file));
     });
 }
 

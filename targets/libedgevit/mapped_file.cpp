@@ -78,9 +78,7 @@ MappedFile::MappedFile(const std::filesystem::path& path) {
             throw InputError("is empty");
         }
         map(file.number(), 0, size);
-    } catch (const InputError& error) {
-        throw InputError(path.string() + ": " + error.what());
-    }
+    } catch (const InputError& error) { throw InputError(path.string() + ": " + error.what()); }
 }
 
 MappedFile::MappedFile(int descriptor, std::uint64_t offset, std::uint64_t length) {
@@ -103,8 +101,7 @@ void MappedFile::map(int descriptor, std::uint64_t offset, std::uint64_t length)
         throw InputError(std::string("the file cannot be mapped: ") + std::strerror(errno));
     }
     memory_ = memory;
-    bytes_ = {static_cast<const std::uint8_t*>(memory_) + before,
-              static_cast<std::size_t>(length)};
+    bytes_ = {static_cast<const std::uint8_t*>(memory_) + before, static_cast<std::size_t>(length)};
 }
 
 MappedFile::~MappedFile() {

@@ -91,8 +91,7 @@ std::unique_ptr<Backend> open_null(const Manifest& manifest, const BackendOption
     return std::make_unique<NullBackend>(manifest);
 }
 
-[[maybe_unused]] const bool registered = 
-    register_backend("null", open_null, {}, Opens::bytes_too);
+[[maybe_unused]] const bool registered = register_backend("null", open_null, {}, Opens::bytes_too);
 
 }  // namespace
 }  // namespace edgevit
