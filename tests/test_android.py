@@ -403,7 +403,6 @@ ONE_OF_MANY = "handle -1", "label of 0", "size of -9223372036854775808", "classe
         (["recycled bitmap"], "BAD_CALL", "the bitmap is recycled"),
         (["bitmap of no pixels of its own"], "BAD_INPUT", "configuration HARDWARE cannot"),
         (["no such accelerator"], "BAD_INPUT", "accelerator is 'tpu'"),
-        (["no GPU"], "TOOL_MISSING", "cannot run all of the model on the accelerator"),
         (["image of another format"], "BAD_INPUT", "format 256 cannot be classified"),
         (["native null plane"], "BAD_CALL", "a plane's buffer is null"),
         (["native short geometry", "native null geometry"], "BAD_CALL", "numbers are not 21"),

@@ -51,11 +51,12 @@ def complaints(source: Path, target: str, headers: Path) -> str:
     """What the compiler says about a file; empty when it says nothing."""
     includes = ("targets", "targets/libedgevit", "targets/libedgevit/include", "targets/harness")
     command = [
-        *[sys.executable, "-m", "ziglang", "c++", "-target", target, "-std=c++17", "-fsyntax-only"],
+        *[sys.executable, "-m", "ziglang", "c++", "-target", target, "-std=c++17", "-c"],
         *WARNINGS,
         *[f"-I{ROOT / each}" for each in includes],
         *["-isystem", str(headers)],
         *['-DEDGEVIT_VERSION="0"', '-DEDGEVIT_COMPILER="zig"', str(source)],
+        *["-o", os.devnull],  # a link would have zig build both systems' libraries first
     ]
     done = subprocess.run(command, capture_output=True, text=True, errors="replace")
     return done.stderr if done.returncode != 0 else ""

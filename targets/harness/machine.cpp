@@ -57,16 +57,18 @@ std::string cpu_name() {
 
 // Empty where the system keeps none. getloadavg() is missing before Android 10, which has the file.
 std::optional<std::array<double, 3>> load_averages() {
-    std::array<double, 3> loads{};
 #if defined(_WIN32)
     return std::nullopt;
-#elif defined(__ANDROID__)
+#else
+    std::array<double, 3> loads{};
+#if defined(__ANDROID__)
     std::istringstream text(first_line("/proc/loadavg").value_or(""));
     const bool is_known = static_cast<bool>(text >> loads[0] >> loads[1] >> loads[2]);
 #else
     const bool is_known = getloadavg(loads.data(), 3) == 3;
 #endif
     return is_known ? std::optional(loads) : std::nullopt;
+#endif
 }
 
 void describe_system(Machine& machine) {

@@ -109,8 +109,8 @@ Owned Session::create_options(int threads, const std::string& profile_prefix) co
     library_.check(api.SetSessionGraphOptimizationLevel(options, kOptimizeAll),
                    "setting the optimization");
     if (!profile_prefix.empty()) {
-        library_.check(api.EnableProfiling(options, profile_prefix.c_str()),
-                       "enabling the profile");
+        const std::filesystem::path prefix(profile_prefix);
+        library_.check(api.EnableProfiling(options, prefix.c_str()), "enabling the profile");
     }
     return owner;
 }

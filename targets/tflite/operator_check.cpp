@@ -309,7 +309,7 @@ void check_slice(const Checked& op) {
     const FlatTable& options = op.options(32);
     const auto begin_mask = options.number<std::int32_t>(0),
                end_mask = options.number<std::int32_t>(1);
-    for (const std::size_t field : {2, 3, 4}) {
+    for (std::size_t field = 2; field <= 4; ++field) {
         op.require(options.number<std::int32_t>(field) == 0);
     }
     op.require(options.number<std::uint8_t>(5) == 0);

@@ -194,7 +194,6 @@ final class Refusals {
         System.clearProperty("edgevit.compressed");
         refused("no such accelerator",
                 () -> new RepVitClassifier(context, 1, folder.getName(), "tpu"));
-        refused("no GPU", () -> new RepVitClassifier(context, 1, folder.getName(), "gpu"));
         refused("image of another format", () -> {
             try (RepVitClassifier c = new RepVitClassifier(context, 1, folder.getName())) {
                 c.classify(new Image(ImageFormat.JPEG, 1, 1, new Rect(0, 0, 1, 1),
