@@ -135,11 +135,11 @@ final class Refusals {
                 () -> classify(handle, good, 0, size, picture, none, LOGITS, 1));
         refused("native results", () -> classify(handle, good, picture, Integer.MAX_VALUE));
         int[] none21 = new int[21];
-        refused("native null plane", () -> yuv(handle, null, none21));
         refused("native short geometry", () -> yuv(handle, good, new int[20]));
         refused("native null geometry", () -> yuv(handle, good, null));
         refused("native empty frame", () -> yuv(handle, good, none21));
         int[] square = {0, size, 8, 1, 0, size, 4, 1, 0, size, 4, 1, 8, 8, 0, 0, 1, 0, 0, 8, 8};
+        refused("native null plane", () -> yuv(handle, null, square));
         for (int[] change : new int[][] {{1, 63}, {0, -1}, {2, 0}, {3, -1}, {7, 1 << 30}, {6, 7},
                 {9, 1}, {12, 1 << 30}, {14, 45}, {16, 9}, {17, -1}, {19, 9}, {20, 0}}) {
             int[] wrong = square.clone();
