@@ -16,3 +16,7 @@ AUGMENTATIONS: tuple[Augmentation, ...] = get_args(Augmentation)
 
 Interpolation = Literal["bicubic", "bilinear"]
 INTERPOLATIONS: tuple[Interpolation, ...] = get_args(Interpolation)
+
+ClassOrder = Literal["default", "natural"]
+CLASS_ORDERS: tuple[ClassOrder, ...] = get_args(ClassOrder)
+"""Of class folders: default is torchvision's, by code point; natural is timm's."""

@@ -18,7 +18,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 TARGETS = ("aarch64-macos", "x86_64-windows-gnu")
-FOLDERS = ("core", "coreml", "harness", "libedgevit", "null", "onnxruntime", "tflite")
+FOLDERS = ("core", "coreml", "harness", "libedgevit", "null", "onnx", "onnxruntime", "tflite")
+POSIX = ("harness/listing.cpp",)  # follows links by inode: Windows has none, nor a harness yet
 MORE = ("tensorrt/layer_report.cpp", "tensorrt/plan_cache.cpp")  # the rest needs NVIDIA's headers
 WARNINGS = ("-Wall", "-Wextra", "-Wconversion", "-Wshadow", "-Werror")
 HEADERS = (
@@ -66,7 +67,13 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         headers = Path(folder)
         link_headers(headers)
-        jobs = [(source, target) for target in TARGETS for source in sources()]
+        jobs = [
+            (source, target)
+            for target in TARGETS
+            for source in sources()
+            if "windows" not in target
+            or source.relative_to(ROOT / "targets").as_posix() not in POSIX
+        ]
         failed = 0
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             for job, text in zip(jobs, pool.map(lambda job: complaints(*job, headers), jobs)):

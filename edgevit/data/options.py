@@ -1,10 +1,11 @@
-"""Options of the preprocessing, for the commands and the Python API."""
+"""Options of image sets and their preprocessing, for the commands and the Python API."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
-from edgevit.choices import Interpolation
+from edgevit.choices import ClassOrder, Interpolation
 from edgevit.errors import InputError
 from edgevit.limits import MAX_IMAGE_SIZE, MAX_RESIZE_SIZE
 from edgevit.options import check, option
@@ -54,3 +55,29 @@ class PreprocessingOptions:
                 f"--resize {self.resize} is below --image-size {self.image_size}: "
                 "the crop would not fit"
             )
+
+
+@dataclass(frozen=True)
+class DamageOptions:
+    """What is done with images that cannot be decoded. Raises InputError for another type."""
+
+    skip_broken: bool = option(
+        False, "Leave out damaged images, and name them; every image is decoded once at the start."
+    )
+    broken_list: Path | None = option(
+        None, "Text file to write the name of every damaged image to.", metavar="FILE"
+    )
+
+    def __post_init__(self) -> None:
+        check(self)
+
+
+@dataclass(frozen=True)
+class ImageSetOptions(DamageOptions):
+    """How labelled images are taken from their folders. Raises InputError for an unknown order."""
+
+    class_order: ClassOrder = option(
+        "default",
+        "How the training numbered the class folders: default by code point, as torchvision; "
+        "natural by number and ignoring case, as timm.",
+    )
