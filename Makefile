@@ -11,7 +11,7 @@ JOBS := $(shell nproc)
 comma := ,
 LITERT := $(VENV)/lib/python3.11/site-packages/ai_edge_litert/libLiteRt.so
 
-.PHONY: demo test test-python test-cpp test-arm64 test-full test-rtx test-nnapi env harness clean
+.PHONY: demo test test-python test-cpp test-arm64 test-full test-rtx test-nnapi test-zig env harness clean
 .PHONY: lint lint-rules lint-layout lint-types lint-cpp-layout lint-cpp
 
 demo: env harness
@@ -59,6 +59,11 @@ test-rtx: env
 test-nnapi: env
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[nnapi]'
 	$(BIN)/python -m pytest -q tests/nnapi
+
+# Whether the portable C++ compiles for macOS and Windows; 80 MB, a compiler with their headers.
+test-zig: env
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[zig]'
+	$(BIN)/python -m tools.cross_check
 
 # Five checks; each runs alone by its own name as well.
 lint: lint-rules lint-layout lint-types lint-cpp-layout lint-cpp

@@ -44,6 +44,15 @@ void print(const char* name, const std::vector<double>& values, const char* end)
                 quantile(values, 0.25), quantile(values, 0.5), quantile(values, 0.75), end);
 }
 
+edgevit_image picture(const std::uint8_t* pixels, std::size_t width, std::size_t height,
+                      std::size_t pixel_bytes, edgevit_pixel_format format) {
+    edgevit_image image;
+    edgevit_image_init(&image);
+    image.width = width, image.height = height, image.format = format;
+    image.planes[0].data = pixels, image.planes[0].stride_bytes = width * pixel_bytes;
+    return image;
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -60,8 +69,8 @@ int main(int argc, char** argv) {
 
     const std::size_t side = edgevit_image_size(session);
     const edgevit::Bytes pixels(640 * 480 * 4 + side * side * 3, 0x5a);
-    const edgevit_image square = {pixels.data(), side, side, side * 3, EDGEVIT_RGB888};
-    const edgevit_image camera = {pixels.data(), 640, 480, 640 * 4, EDGEVIT_RGBA8888};
+    const edgevit_image square = picture(pixels.data(), side, side, 3, EDGEVIT_RGB888);
+    const edgevit_image camera = picture(pixels.data(), 640, 480, 4, EDGEVIT_RGBA8888);
     edgevit::Bytes tensor(edgevit_input_size_bytes(session));
     check(edgevit_preprocess(session, &square, &error));
     check(edgevit_read_input(session, tensor.data(), tensor.size(), &error));

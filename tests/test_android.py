@@ -162,14 +162,20 @@ class Jvm:
     classes: Path
     library: Path
 
-    def run(self, driver: str, *arguments: object) -> list[list[str]]:
-        """What a driver of tests/android printed: its lines, split at tabs."""
+    def run(self, driver: str, *arguments: object, compressed: bool = False) -> list[list[str]]:
+        """What a driver of tests/android printed: its lines, split at tabs.
+
+        compressed  the assets, so that they cannot be used where they lie
+        """
         runtime = find_runtime("tflite")
         assert runtime is not None
         done = run(
             [
                 *[jdk() / "bin/java", "-Xcheck:jni", "-Xmx512m"],
                 *[f"-Djava.library.path={self.library.parent}", "-Dfile.encoding=UTF-8"],
+                f"-Dedgevit.compressed={str(compressed).lower()}",
+                # For the stand-in of ParcelFileDescriptor.
+                "--add-opens=java.base/java.io=ALL-UNNAMED",
                 *["-cp", f"{self.classes}:{kotlin_library()}", driver],
                 *[str(argument) for argument in arguments],
             ],
@@ -274,6 +280,31 @@ def test_labels_of_any_script_arrive_whole(jvm: Jvm, packaged: Path, tmp_path: P
 
 
 @needs_jvm
+def test_the_model_is_used_where_it_lies_in_the_apk(
+    jvm: Jvm, packaged: Path, pictures: Path, tmp_path: Path
+) -> None:
+    assets, storage = assets_of(packaged), tmp_path / "storage"
+    found = jvm.run("Classify", assets, storage, pictures, 1)
+    assert not storage.exists()
+    assert found == jvm.run("Classify", assets, storage, pictures, 1, compressed=True)
+    assert storage.exists()
+
+
+@needs_jvm
+def test_a_yuv_frame_is_turned_mirrored_and_cut(
+    jvm: Jvm, packaged: Path, pictures: Path, tmp_path: Path
+) -> None:
+    lines = jvm.run("Classify", assets_of(packaged), tmp_path / "storage", pictures, 1)
+    texts = {way: [line[1:] for line in lines if line[0] == way] for way in ("yuv", "as rgb")}
+    assert len(texts["yuv"]) == 40 and texts["yuv"] == texts["as rgb"]
+    outputs = [line for line in lines if line[0] == "output"]
+    assert len(outputs) == 40 and {line[2] for line in outputs} == {"logits"}
+    for line, answer in zip(outputs, answers(lines, "as rgb")):
+        values = np.array(json.loads(line[3]), np.float32)
+        np.testing.assert_array_equal(values[answer.indices], answer.logits)
+
+
+@needs_jvm
 def test_the_model_is_copied_once_and_whole(
     jvm: Jvm, packaged: Path, pictures: Path, tmp_path: Path
 ) -> None:
@@ -283,7 +314,7 @@ def test_the_model_is_copied_once_and_whole(
     copy = base / hashlib.sha256(manifest).hexdigest()
 
     def classify() -> list[list[str]]:
-        found = jvm.run("Classify", assets, storage, pictures, 2)
+        found = jvm.run("Classify", assets, storage, pictures, 2, compressed=True)
         assert sorted(path.name for path in base.iterdir()) == sorted([copy.name, "lock"])
         assert sorted(path.name for path in copy.iterdir()) == ["manifest.json", "model.tflite"]
         assert (copy / "manifest.json").read_bytes() == manifest
@@ -371,6 +402,26 @@ ONE_OF_MANY = "handle -1", "label of 0", "size of -9223372036854775808", "classe
         (["no storage"], "FAILED", "/dev/null/.* cannot be written"),
         (["recycled bitmap"], "BAD_CALL", "the bitmap is recycled"),
         (["bitmap of no pixels of its own"], "BAD_INPUT", "configuration HARDWARE cannot"),
+        (["no such accelerator"], "BAD_INPUT", "accelerator is 'tpu'"),
+        (["image of another format"], "BAD_INPUT", "format 256 cannot be classified"),
+        (["native null plane"], "BAD_CALL", "a plane's buffer is null"),
+        (["native short geometry", "native null geometry"], "BAD_CALL", "numbers are not 21"),
+        (["native empty frame", "native frame 12"], "BAD_CALL", "1 or more|a plane has"),
+        (["native frame 1", "native frame 7", "native frame 9"], "BAD_CALL", "a plane has .* left"),
+        (["native frame 0"], "BAD_CALL", "position and limit"),
+        (["native frame 2", "native frame 3"], "BAD_CALL", "stride must be 1 or more"),
+        (["native frame 6"], "BAD_CALL", "a plane has"),
+        (["native frame 14"], "BAD_CALL", "rotation is 45"),
+        (["native frame 16"], "BAD_CALL", "colour is 9"),
+        (["native frame 17"], "BAD_CALL", "negative side"),
+        (["native frame 19", "native frame 20"], "BAD_CALL", "does not lie in"),
+        (["output above"], "BAD_CALL", "not below edgevit_output_count"),
+        (["output below"], "BAD_CALL", "index is negative"),
+        (["output null"], "BAD_CALL", "values is null"),
+        (["output name", "output shape"], "BAD_CALL", "not below edgevit_output_count"),
+        (["descriptor"], "BAD_INPUT", "cannot be used"),
+        (["descriptor null manifest"], "BAD_CALL", "the manifest is null"),
+        (["descriptor offset"], "BAD_CALL", "offset or length is negative"),
         (["afterwards"], "the same", ""),
     ],
 )
@@ -416,9 +467,10 @@ def test_the_library_shows_one_function_and_knows_its_version(library: Path) -> 
 @pytest.mark.parametrize(
     ("right", "wrong"),
     [
-        ("minSdk = 23", 'minSdk = "23"'),
+        ("minSdk = 24", 'minSdk = "24"'),
         ("abiFilters +=", "abiFilter +="),
         ("runtimeOnly(", "runtimeonly("),
+        ("isTransitive = false", "isTransitiv = false"),
         ("    }\n}\n\ndependencies", "}\n\ndependencies"),
     ],
 )
@@ -446,7 +498,7 @@ def test_the_module_names_what_is_there(packaged: Path) -> None:
 
 def test_the_status_codes_are_the_headers() -> None:
     header = (ROOT / "targets/libedgevit/include/edgevit/edgevit.h").read_text()
-    codes = dict(re.findall(r"EDGEVIT_(\w+) = (\d+)", header.split("typedef struct")[0]))
+    codes = dict(re.findall(r"\(edgevit_status, EDGEVIT_(\w+), (\d+)\)", header))
     assert codes.pop("OK") == "0"
     kotlin = (TEMPLATE / KOTLIN / "EdgevitException.kt").read_text()
     assert dict(re.findall(r"^ {8}(\w+)\((\d+)\)", kotlin, re.MULTILINE)) == codes

@@ -67,7 +67,11 @@ class COptions(ctypes.Structure):
 class CError(ctypes.Structure):
     """`edgevit_error` of edgevit.h."""
 
-    _fields_ = (("code", ctypes.c_int32), ("message", ctypes.c_char * 1020))
+    _fields_ = (
+        ("code", ctypes.c_int32),
+        ("reserved", ctypes.c_int32 * 3),
+        ("message", ctypes.c_char * 1008),
+    )
 
 
 @pytest.fixture(scope="module")

@@ -22,10 +22,11 @@ from PIL import Image
 from edgevit.apps import write_package
 from edgevit.data.images import ImageSet, Preprocessing
 from edgevit.errors import InputError
+from tests.test_frames import COLOURS, Frame, upright
 from tests.test_package import write_standin_artifact
 
 OK, BAD_ARGUMENT, IMAGE_REFUSED, NOT_FINITE = 0, 1, 2, 5
-RGBA, BGRA = 0, 1
+RGBA, BGRA, NV12 = 0, 1, 2
 INTERPOLATIONS = {"bicubic": 0, "bilinear": 1}
 
 
@@ -38,6 +39,11 @@ class CImage(ctypes.Structure):
         ("height", ctypes.c_size_t),
         ("stride_bytes", ctypes.c_size_t),
         ("order", ctypes.c_int32),
+        ("colour", ctypes.c_int32),
+        ("chroma", ctypes.c_void_p),
+        ("chroma_stride_bytes", ctypes.c_size_t),
+        ("rotation_degrees", ctypes.c_int32),
+        ("is_mirrored", ctypes.c_int32),
     )
 
 
@@ -154,6 +160,28 @@ def test_pixels_are_those_that_the_accuracy_was_measured_on(
         np.testing.assert_array_equal(found, wanted.crop(image))
 
 
+@pytest.mark.parametrize("colour", COLOURS)
+def test_a_frame_of_two_planes_is_converted_and_turned(library: ctypes.CDLL, colour: str) -> None:
+    for turns in range(4):
+        for mirror in (0, 1):
+            frame = Frame("nv12", 47, 39, colour, padding=5)
+            luma, chroma = frame.image.planes[:2]
+            image = CImage(
+                luma.data, 47, 39, luma.stride_bytes, NV12, COLOURS.index(colour), chroma.data,
+                chroma.stride_bytes, 90 * turns, mirror,
+            )  # fmt: skip
+            rgb = upright(frame.rgb, (0, 0, 47, 39), turns, mirror)
+            wanted = Preprocessing(16, 20)
+            _, expected, _ = prepare(library, rgb, wanted, RGBA, 0)
+            out, message = np.zeros((16, 16, 3), np.uint8), ctypes.create_string_buffer(256)
+            settings = CPreprocessing(16, 20, INTERPOLATIONS[wanted.interpolation])
+            status = library.edgevit_prepare(
+                image, settings, out.ctypes.data, out.nbytes, message, len(message)
+            )
+            assert status == OK, message.value
+            np.testing.assert_array_equal(out, expected)
+
+
 def test_a_wrong_order_of_the_bytes_would_be_seen(
     library: ctypes.CDLL, mosaics: list[Image.Image]
 ) -> None:
@@ -190,7 +218,10 @@ HUGE = 2**64 - 1
         ({"stride_bytes": 31}, BAD_ARGUMENT, "stride is 31 bytes, a row"),
         ({"stride_bytes": 0}, BAD_ARGUMENT, "stride is 0 bytes, a row"),
         ({"stride_bytes": HUGE}, BAD_ARGUMENT, "up to 1 GiB"),
-        ({"order": 2}, BAD_ARGUMENT, "order"),
+        ({"order": 3}, BAD_ARGUMENT, "order"),
+        ({"order": 2}, BAD_ARGUMENT, "plane UV is null"),
+        ({"rotation_degrees": 1}, BAD_ARGUMENT, "rotation is 1 degrees"),
+        ({"colour": 4}, BAD_ARGUMENT, "colour is 4"),
         ({"order": -1}, BAD_ARGUMENT, "order"),
         ({"image_size": 0}, BAD_ARGUMENT, "image_size"),
         ({"image_size": -5}, BAD_ARGUMENT, "image_size"),
@@ -210,6 +241,8 @@ def test_absurd_arguments_get_a_code_and_a_reason(
     pixels, out = np.zeros((8, 8, 4), np.uint8), np.full(48, 7, np.uint8)
     values: dict[str, Any] = {
         "pixels": pixels.ctypes.data, "width": 8, "height": 8, "stride_bytes": 32, "order": RGBA,
+        "colour": 0, "chroma": None, "chroma_stride_bytes": 0, "rotation_degrees": 0,
+        "is_mirrored": 0,
         "image_size": 4, "resize_size": 6, "interpolation": 0,
         "rgb": out.ctypes.data, "rgb_size_bytes": out.nbytes,
     }  # fmt: skip

@@ -91,6 +91,30 @@ def test_the_compiler_refuses_the_back_end_with_a_slip(
         assert "error: " in complaints(tmp_path / name, major)
 
 
+@pytest.mark.parametrize(
+    ("header", "reason"),
+    [
+        ("#define NV_TENSORRT_MAJOR 10 //!< TensorRT major version.\n", ""),
+        ("#define TRT_MAJOR_ENTERPRISE 11\n#define NV_TENSORRT_MAJOR TRT_MAJOR_ENTERPRISE\n", ""),
+        ("#define NV_TENSORRT_MAJOR 8 //!< TensorRT major version.\n", "JetPack 6.1"),
+        ("#define NV_TENSORRT_MINOR 12\n", "version cannot be read"),
+        (None, "version cannot be read"),
+    ],
+)
+def test_cmake_refuses_a_tensorrt_that_is_too_old(
+    header: str | None, reason: str, tmp_path: Path
+) -> None:
+    if header is not None:
+        (tmp_path / "NvInferVersion.h").write_text(header)
+    script = tmp_path / "check.cmake"
+    script.write_text(
+        f"include({BACKEND / 'check_version.cmake'})\nedgevit_check_tensorrt({tmp_path})\n"
+    )
+    done = subprocess.run(["cmake", "-P", str(script)], capture_output=True, text=True)
+    assert (done.returncode == 0) == (reason == "")
+    assert reason in " ".join(done.stderr.split())
+
+
 def test_every_stand_in_says_that_it_is_one() -> None:
     files = sorted(path for path in STUBS.rglob("*") if path.suffix in {".h", ".cpp"})
     assert len(files) >= 5
@@ -169,6 +193,7 @@ def nvidia(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
         (root / folder).mkdir()
     for header in ("NvInfer.h", "NvOnnxParser.h"):
         shutil.copy(STUBS / header, root / "include")
+    (root / "include/NvInferVersion.h").write_text("#define NV_TENSORRT_MAJOR 10 // the major\n")
     for name, sources in {"nvinfer": [STUBS / "fake_runtime.cpp"], "nvonnxparser": []}.items():
         subprocess.run(
             [

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import metadata
 from pathlib import Path
 from typing import TypeGuard, cast
@@ -16,6 +16,7 @@ from edgevit import __version__
 from edgevit.errors import InputError
 from edgevit.files import atomic_path, read_file, read_tree, sha256_bytes, write_tree
 from edgevit.limits import MAX_LOGITS_BYTES, MAX_TREE_BYTES
+from edgevit.ops import Softmax
 from edgevit.program import Program, Reference
 from edgevit.targets.manifest import (
     MANIFEST_FILE,
@@ -151,7 +152,7 @@ class Compiled:
             tools=dict(self.tools),
             options=dict(self.options),
             input=self.input,
-            outputs=self.outputs,
+            outputs=_with_meaning(self.outputs, program),
             preprocessing=info.preprocessing,
             labels=info.labels,
             drops=self.drops,
@@ -161,6 +162,14 @@ class Compiled:
             commands=dict(self.commands),
             files={name: sha256_bytes(data) for name, data in self.files.items()},
         )
+
+
+def _with_meaning(outputs: tuple[OutputTensor, ...], program: Program) -> tuple[OutputTensor, ...]:
+    """The outputs, the first one marked where the net ends in a softmax."""
+    graph = program.graph()
+    if not isinstance(graph.node(graph.outputs[0]), Softmax):
+        return outputs
+    return replace(outputs[0], meaning="probabilities"), *outputs[1:]
 
 
 def _is_copied(reference: Reference | None) -> TypeGuard[Reference]:

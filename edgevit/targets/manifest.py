@@ -158,6 +158,7 @@ class OutputTensor:
     shape       of one image's output: it starts with 1
     scale, zero_point
                 real = (stored - zero_point) * scale; null for floats
+    meaning     "probabilities" behind a softmax of the net's own: an app must not take another
     """
 
     name: Text
@@ -165,6 +166,7 @@ class OutputTensor:
     dtype: DType
     scale: Scale | None
     zero_point: int | None
+    meaning: Literal["logits", "probabilities"] = field(default="logits", metadata=OMIT_DEFAULT)
 
     def __post_init__(self) -> None:
         _check_tensor(self)

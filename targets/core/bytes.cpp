@@ -1,13 +1,12 @@
 #include "core/bytes.h"
 
-#include <unistd.h>
-
 #include <cerrno>
 #include <cstring>
 #include <system_error>
 #include <utility>
 
 #include "core/errors.h"
+#include "core/platform.h"
 
 namespace edgevit {
 namespace {
@@ -20,7 +19,7 @@ File open_for_reading(const std::filesystem::path& path) {
     if (std::error_code ignored; std::filesystem::is_directory(path, ignored)) {
         throw InputError(path.string() + ": is a folder, a file is needed");
     }
-    File file(std::fopen(path.c_str(), "rb"));
+    File file(open_stream(path, "rb"));
     if (!file) {
         throw InputError(path.string() + ": cannot open: " + system_reason());
     }
@@ -45,12 +44,16 @@ Bytes read_file(const std::filesystem::path& path, std::uint64_t limit_bytes) {
     return bytes;
 }
 
-AtomicFile::AtomicFile(std::filesystem::path path) : path_(std::move(path)), temporary_(path_) {
+std::filesystem::path AtomicFile::temporary_name(std::filesystem::path path, std::int64_t process) {
+    return path += ".tmp" + std::to_string(process);
+}
+
+AtomicFile::AtomicFile(std::filesystem::path path)
+    : path_(std::move(path)), temporary_(temporary_name(path_, process_id())) {
     if (std::error_code ignored; std::filesystem::is_directory(path_, ignored)) {
         throw InputError(path_.string() + ": is a folder, name a file to write");
     }
-    temporary_ += ".tmp" + std::to_string(::getpid());
-    file_.reset(std::fopen(temporary_.c_str(), "wb"));
+    file_.reset(open_stream(temporary_, "wb"));
     if (!file_) {
         throw InputError(path_.string() + ": cannot write: " + system_reason());
     }

@@ -39,6 +39,9 @@ Bytes read_file(const std::filesystem::path& path, std::uint64_t limit_bytes);
 // the temporary file is removed, so a failed run leaves nothing half-written behind.
 class AtomicFile {
   public:
+    // What the process of that id calls the file while it writes it.
+    static std::filesystem::path temporary_name(std::filesystem::path path, std::int64_t process);
+
     // Raises InputError when the folder is missing or not writable.
     explicit AtomicFile(std::filesystem::path path);
     AtomicFile(const AtomicFile&) = delete;

@@ -31,6 +31,8 @@ class JsonReader {
         return *found;
     }
 
+    bool has(const std::string& key) const { return value_.contains(key); }
+
     bool is_null(const std::string& key) const { return at(key).is_null(); }
 
     JsonReader object(const std::string& key) const {

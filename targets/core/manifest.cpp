@@ -146,6 +146,18 @@ void read_input(const JsonReader& reader, Manifest& manifest) {
     }
 }
 
+// What the numbers of an output are; manifests without it were written for logits.
+std::string read_meaning(const JsonReader& output) {
+    if (!output.has("meaning")) {
+        return "logits";
+    }
+    std::string meaning = output.text("meaning");
+    if (meaning != "logits" && meaning != "probabilities") {
+        output.fail("meaning", "is '" + meaning + "', known are logits, probabilities");
+    }
+    return meaning;
+}
+
 // Of version 1 the one output.
 void read_outputs(const JsonReader& root, std::int64_t version, Manifest& manifest) {
     const std::vector<JsonReader> readers = version == 1
@@ -158,6 +170,7 @@ void read_outputs(const JsonReader& root, std::int64_t version, Manifest& manife
             reader.fail("name", "'" + name + "' is given twice");
         }
     }
+    manifest.ends_in_softmax = read_meaning(readers.front()) == "probabilities";
     using Shape = std::vector<std::int64_t>;
     if (manifest.is_classification() && manifest.logits().shape != Shape{1, manifest.classes}) {
         readers.front().fail("shape", "must be [1, model.classes]");

@@ -47,6 +47,7 @@ struct Manifest {
     Layout layout = Layout::nhwc;
     std::vector<TensorSpec> outputs;      // one or more, of any rank, each with a name of its own
     std::string task = "classification";  // what the outputs mean
+    bool ends_in_softmax = false;         // the net's own: its first output is probabilities
     // For each channel, what the input tensor holds for the pixel values 0 to 255:
     // 256 elements of input.dtype, in the machine's byte order.
     std::array<Bytes, 3> table;
@@ -58,11 +59,14 @@ struct Manifest {
     // A classification's first output has one number a class: its shape is [1, classes].
     bool is_classification() const { return task == "classification"; }
     const TensorSpec& logits() const { return outputs.front(); }
-    // A Core ML classifier answers with probabilities, which keep the order of the logits alone.
-    bool answers_probabilities() const {
+    // A Core ML classifier answers with probabilities where its program has logits: they keep the
+    // order alone.
+    bool is_classifier() const {
         const auto found = options.find("output_type");
         return found != options.end() && found->second == "classifier";
     }
+    // Of a classification's first output: nothing is left to turn into probabilities.
+    bool answers_probabilities() const { return ends_in_softmax || is_classifier(); }
 };
 
 // Reads schema_version 1, whose one "output" is the only one of `outputs`, and 2. Raises InputError

@@ -206,6 +206,8 @@ class CoreMlBackend : public Backend {
         std::memcpy(out, values.data(), size_bytes);
     }
 
+    std::string accelerator() const override { return units_; }
+
     RuntimeFacts facts() const override {
         RuntimeFacts facts;
         facts.name = "Core ML";

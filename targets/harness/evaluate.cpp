@@ -168,7 +168,7 @@ class Evaluator {
         for (int i = 0; i < options_.warmup; ++i) {
             session_.set_input(session_.input());
             session_.invoke();
-            naming(entry, [this] { classification_.read_logits(); });
+            naming(entry, [this] { classification_.read_scores(); });
         }
     }
 
@@ -182,7 +182,7 @@ class Evaluator {
         if (const std::optional<double> device_us = session_.backend().last_device_us()) {
             result_.device_us.push_back(*device_us);
         }
-        naming(entry, [this] { classification_.read_logits(); });
+        naming(entry, [this] { classification_.read_scores(); });
         result_.invoke_us.push_back(microseconds(before, after));
         const Clock::time_point end = Clock::now();
         result_.end_to_end_us.push_back(microseconds(start, end));
@@ -198,7 +198,7 @@ class Evaluator {
         const bool is_right = found == best.begin();
         result_.top1 += is_right ? 1 : 0;
         result_.top5 += found != best.end() ? 1 : 0;
-        const std::vector<float>& logits = classification_.read_logits();
+        const std::vector<float>& logits = classification_.read_scores();
         compare(entry, logits, best.front(), is_right);
         if (logits_writer_) {
             logits_writer_->append(logits.data(), logits.size() * sizeof(float));

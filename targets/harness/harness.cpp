@@ -1,8 +1,7 @@
 #include "harness.h"
 
-#include <unistd.h>
-
 #include <algorithm>
+#include <array>
 #include <chrono>
 #include <csignal>
 #include <cstdio>
@@ -14,6 +13,7 @@
 #include "core/bytes.h"
 #include "core/errors.h"
 #include "core/manifest.h"
+#include "core/platform.h"
 #include "core/sha256.h"
 #include "dataset.h"
 #include "evaluate.h"
@@ -74,8 +74,7 @@ std::function<void(double, double)> long_reporter(bool quiet) {
 
 void check_writable(const std::filesystem::path& file) {
     const std::filesystem::path folder = file.has_parent_path() ? file.parent_path() : ".";
-    if (!file.empty() &&
-        (std::filesystem::is_directory(file) || access(folder.c_str(), W_OK) != 0)) {
+    if (!file.empty() && (std::filesystem::is_directory(file) || !is_writable_folder(folder))) {
         throw InputError(file.string() +
                          ": cannot be written there; name a file in an existing folder");
     }
@@ -159,10 +158,14 @@ void print_summary(const Run& run) {
     }
 }
 
+std::array<std::filesystem::path, 4> written_files(const Request& request) {
+    return {request.out, request.logits, request.dump_inputs, request.profile};
+}
+
 void run(const Request& request) {
     const std::string started_at = utc_now();
     const Clock::time_point start = Clock::now();
-    for (const auto& file : {request.out, request.logits, request.dump_inputs, request.profile}) {
+    for (const std::filesystem::path& file : written_files(request)) {
         check_writable(file);
     }
     Manifest manifest = load_artifact(request.artifact);
@@ -204,6 +207,18 @@ void run(const Request& request) {
 }
 
 }  // namespace
+
+void remove_half_written(int argc, const char* const* argv, std::int64_t process) noexcept {
+    try {
+        const Command command = parse_command_line(argc, argv);
+        for (const std::filesystem::path& file : written_files(command.run.value())) {
+            std::error_code ignored;
+            std::filesystem::remove(AtomicFile::temporary_name(file, process), ignored);
+        }
+    } catch (const std::exception&) {
+        return;  // what cannot be read has asked for no file
+    }
+}
 
 void request_stop() { interrupted = 1; }
 

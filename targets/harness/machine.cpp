@@ -1,11 +1,18 @@
 #include "machine.h"
 
+#ifdef _WIN32
+#include <windows.h>
+#else
 #include <sys/utsname.h>
 #include <unistd.h>
+#endif
 
 #include <cstdlib>
 #include <ctime>
 #include <fstream>
+#include <sstream>
+
+#include "core/platform.h"
 
 namespace edgevit {
 namespace {
@@ -48,11 +55,31 @@ std::string cpu_name() {
     return implementer && part ? "implementer " + *implementer + " part " + *part : "unknown";
 }
 
-}  // namespace
+// Empty where the system keeps none. getloadavg() is missing before Android 10, which has the file.
+std::optional<std::array<double, 3>> load_averages() {
+#if defined(_WIN32)
+    return std::nullopt;
+#else
+    std::array<double, 3> loads{};
+#if defined(__ANDROID__)
+    std::istringstream text(first_line("/proc/loadavg").value_or(""));
+    const bool is_known = static_cast<bool>(text >> loads[0] >> loads[1] >> loads[2]);
+#else
+    const bool is_known = getloadavg(loads.data(), 3) == 3;
+#endif
+    return is_known ? std::optional(loads) : std::nullopt;
+#endif
+}
 
-Machine describe_machine() {
-    Machine machine;
-    machine.cpu = cpu_name();
+void describe_system(Machine& machine) {
+#ifdef _WIN32
+    SYSTEM_INFO info;
+    GetNativeSystemInfo(&info);
+    machine.cores = info.dwNumberOfProcessors;
+    const bool is_arm = info.wProcessorArchitecture == PROCESSOR_ARCHITECTURE_ARM64;
+    machine.architecture = is_arm ? "aarch64" : "x86_64";
+    machine.kernel = machine.os = "Windows";
+#else
     machine.cores = sysconf(_SC_NPROCESSORS_ONLN);
     machine.os = value_in("/etc/os-release", "PRETTY_NAME", '=').value_or("unknown");
     utsname names{};
@@ -60,11 +87,17 @@ Machine describe_machine() {
         machine.architecture = names.machine;
         machine.kernel = std::string(names.sysname) + " " + names.release;
     }
+#endif
+}
+
+}  // namespace
+
+Machine describe_machine() {
+    Machine machine;
+    machine.cpu = cpu_name();
+    describe_system(machine);
     machine.governor = first_line("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor");
-    std::array<double, 3> loads{};
-    if (getloadavg(loads.data(), 3) == 3) {
-        machine.load_averages = loads;
-    }
+    machine.load_averages = load_averages();
     return machine;
 }
 
@@ -78,8 +111,7 @@ std::optional<std::int64_t> peak_memory_bytes() {
 
 std::string utc_now() {
     const std::time_t now = std::time(nullptr);
-    std::tm parts{};
-    gmtime_r(&now, &parts);
+    const std::tm parts = utc_parts(now);
     std::array<char, 32> text{};
     std::strftime(text.data(), text.size(), "%Y-%m-%dT%H:%M:%SZ", &parts);
     return text.data();

@@ -53,7 +53,7 @@ json accuracy(const Evaluation& evaluation) {
 
 // Between probabilities and logits there is an agreement, but no distance.
 json to_json(const Comparison& comparison, const Manifest& manifest) {
-    const bool are_logits = !manifest.answers_probabilities();
+    const bool are_logits = !manifest.is_classifier();
     return {{"count", comparison.count()},
             {"top1_count", comparison.same_top1()},
             {"top1_percent", percent(comparison.same_top1(), comparison.count())},
@@ -69,8 +69,7 @@ json program_agreement(const Run& run) {
     const Comparison& comparison = *run.evaluation.program;
     json result = {{"reference_sha256", run.reference->sha256}};
     result.update(to_json(comparison, run.manifest));
-    const bool in_steps =
-        run.manifest.logits().scale.has_value() && !run.manifest.answers_probabilities();
+    const bool in_steps = run.manifest.logits().scale.has_value() && !run.manifest.is_classifier();
     result["max_abs_step"] = in_steps ? json(comparison.max_abs_step()) : json(nullptr);
     result["mean_abs_step"] = in_steps ? json(comparison.mean_abs_step()) : json(nullptr);
     json histogram = json::array();

@@ -110,8 +110,9 @@ Safetensors read_safetensors(const std::filesystem::path& path) {
     const std::uint64_t length = header_length(file, where);
     json header;
     try {
-        header =
-            json::parse(file.begin() + 8, file.begin() + 8 + static_cast<std::ptrdiff_t>(length));
+        // As chars: of bytes nlohmann/json before 3.11.3 and a newer libc++ do not compile.
+        const char* text = reinterpret_cast<const char*>(file.data()) + kLengthBytes;
+        header = json::parse(text, text + static_cast<std::ptrdiff_t>(length));
     } catch (const json::exception& error) {
         throw InputError(where + ": not a safetensors file: " + error.what());
     }

@@ -8,6 +8,7 @@ namespace {
 struct Registration {
     BackendFactory open;
     std::vector<RuntimeOption> takes;
+    Opens opens;
 };
 
 // Functions' statics, so that they exist before the first back-end registers itself.
@@ -66,8 +67,8 @@ const Registration& registered(const std::string& name) {
 }  // namespace
 
 bool register_backend(const std::string& name, BackendFactory open,
-                      const std::vector<RuntimeOption>& takes) {
-    return registry().emplace(name, Registration{open, takes}).second;
+                      const std::vector<RuntimeOption>& takes, Opens opens) {
+    return registry().emplace(name, Registration{open, takes, opens}).second;
 }
 
 bool register_left_out(const std::string& name, const std::string& reason) {
@@ -94,6 +95,9 @@ std::unique_ptr<Backend> open_backend(const std::string& name, const Manifest& m
     }
     const Registration& backend = registered(name);
     check_runtime_options(name, backend.takes, options.runtime_options);
+    if (options.artifact.data != nullptr && backend.opens == Opens::folders) {
+        throw InputError("the " + name + " back-end opens a folder, not memory or a descriptor");
+    }
     return backend.open(manifest, options);
 }
 

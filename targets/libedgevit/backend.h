@@ -13,6 +13,7 @@
 
 #include "core/bytes.h"
 #include "core/manifest.h"
+#include "log.h"
 #include "runtime_options.h"
 
 namespace edgevit {
@@ -21,6 +22,11 @@ struct BackendOptions {
     int threads = 1;
     std::string runtime_library;  // what --runtime named, e.g. a shared library; empty: not given
     RuntimeOptions runtime_options = {};  // what this back-end alone takes
+    // The artifact, where it is no file in the manifest's folder; outlives the back-end. Empty: the
+    // file.
+    ByteView artifact = {};
+    int warmup_runs = 0;  // inferences on an input of zeros before the session is ready
+    Log log = {};         // empty: nothing is told
 };
 
 // Facts about the runtime, each as it reports it; what it cannot tell stays empty.
@@ -84,6 +90,9 @@ class Backend {
     // no such clock.
     virtual std::optional<double> last_device_us() const { return std::nullopt; }
 
+    // What runs the artifact: "cpu", "gpu", "npu", or the back-end's own word.
+    virtual std::string accelerator() const { return "cpu"; }
+
     virtual RuntimeFacts facts() const = 0;
 
     // Runs the artifact `runs` times on `input` with the runtime's profiler, apart from the timed
@@ -93,12 +102,15 @@ class Backend {
 
 using BackendFactory = std::unique_ptr<Backend> (*)(const Manifest&, const BackendOptions&);
 
+// How a back-end that can be opened from bytes registers itself.
+enum class Opens { folders, bytes_too };
+
 // Called while the program starts, from the back-end's own file:
 //     const bool registered = edgevit::register_backend("name", open_function);
 // `takes` lists the runtime options that may be given; those that reach `open` were checked
 // against it. Always true.
 bool register_backend(const std::string& name, BackendFactory open,
-                      const std::vector<RuntimeOption>& takes = {});
+                      const std::vector<RuntimeOption>& takes = {}, Opens opens = Opens::folders);
 
 // The same for a target whose back-end this build lacks: opening it raises ToolMissing with the
 // reason. CMake's edgevit_leave_out_backend() writes the call. Always true.

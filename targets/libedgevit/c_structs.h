@@ -4,7 +4,7 @@
 
 #include "backend.h"
 #include "core/errors.h"
-#include "core/pixels.h"
+#include "core/frame.h"
 #include "core/tensor.h"
 #include "edgevit/edgevit.h"
 
@@ -22,7 +22,7 @@ edgevit_options known_options(const edgevit_options* options);
 
 BackendOptions backend_options(const edgevit_options& given);
 
-Pixels pixels_of(const edgevit_image* image);
+Frame frame_of(const edgevit_image* image);
 
 // Fills `tensor`; its name is that of `spec`, which must outlive it.
 void describe(const TensorSpec& spec, edgevit_tensor* tensor);

@@ -22,17 +22,17 @@ Classification::Classification(Session& session) : session_(session) {
     probabilities_.resize(classes);
 }
 
-const std::vector<float>& Classification::read_logits() {
+const std::vector<float>& Classification::read_scores() {
     const std::vector<float>& logits = session_.output(0);
     if (!are_finite(logits.data(), logits.size())) {
         throw InputError(session_.manifest().artifact_path().string() +
-                         ": its logits hold NaN or infinity");
+                         ": its logits or probabilities hold NaN or infinity");
     }
     return logits;
 }
 
 const std::vector<std::size_t>& Classification::top_k(std::size_t count) {
-    const std::vector<float>& logits = read_logits();
+    const std::vector<float>& logits = read_scores();
     const std::size_t best = std::min(count, logits.size());
     rank(logits.data(), logits.size(), best, order_);
     best_.assign(order_.begin(), order_.begin() + static_cast<std::ptrdiff_t>(best));
@@ -40,8 +40,8 @@ const std::vector<std::size_t>& Classification::top_k(std::size_t count) {
 }
 
 const std::vector<double>& Classification::probabilities() {
-    const std::vector<float>& logits = read_logits();
-    if (session_.manifest().answers_probabilities()) {
+    const std::vector<float>& logits = read_scores();
+    if (are_probabilities()) {
         std::copy(logits.begin(), logits.end(), probabilities_.begin());
     } else {
         softmax(logits.data(), logits.size(), probabilities_.data());

@@ -18,16 +18,18 @@ class Classification {
     // Raises what check_classes() does.
     explicit Classification(Session& session);
 
-    // One real number a class: logits, or the probabilities of a Core ML classifier. Raises
+    // One real number a class: logits, or the probabilities of an artifact that has none. Raises
     // InputError when one is NaN or infinite, CallError before an inference.
-    const std::vector<float>& read_logits();
+    const std::vector<float>& read_scores();
+
+    bool are_probabilities() const { return session_.manifest().answers_probabilities(); }
 
     // The `count` best classes, best first, of equal ones the lower index first; all classes where
-    // there are fewer. Valid until the next call. Raises what read_logits() does.
+    // there are fewer. Valid until the next call. Raises what read_scores() does.
     const std::vector<std::size_t>& top_k(std::size_t count);
 
-    // The softmax of the logits, or the classifier's probabilities as they are. Valid until the
-    // next call. Raises what read_logits() does.
+    // The softmax of the logits, or the artifact's probabilities as they are. Valid until the
+    // next call. Raises what read_scores() does.
     const std::vector<double>& probabilities();
 
   private:

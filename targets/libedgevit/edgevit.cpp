@@ -4,11 +4,14 @@
 #include <algorithm>
 #include <cstring>
 #include <filesystem>
+#include <limits>
 #include <memory>
 #include <new>
 #include <stdexcept>
 #include <string>
+#include <utility>
 
+#include "artifact.h"
 #include "c_structs.h"
 #include "core/errors.h"
 #include "core/manifest.h"
@@ -105,8 +108,27 @@ const Manifest& manifest_of(const edgevit_session* session) {
     return session->session.manifest();
 }
 
+const char* backend_of(const edgevit_options& given) {
+    return given.backend == nullptr ? "" : given.backend;
+}
+
+ByteView bytes_at(const void* memory, std::size_t size_bytes) {
+    return {static_cast<const std::uint8_t*>(memory), size_bytes};
+}
+
+// `file` holds the artifact's bytes, or is null where the caller does.
+edgevit_session* open_bytes(ByteView manifest, ByteView artifact, const edgevit_options* options,
+                            std::unique_ptr<MappedFile> file) {
+    const edgevit_options given = known_options(options);
+    BackendOptions backend = backend_options(given);
+    backend.artifact = artifact;
+    return std::make_unique<edgevit_session>(manifest_of_bytes(manifest, artifact),
+                                             backend_of(given), backend, std::move(file))
+        .release();
+}
+
 void preprocess(const Hold& session, const edgevit_image* image) {
-    session->preprocess(pixels_of(image));
+    session->preprocess(frame_of(image));
     session->set_input(session->input());
 }
 
@@ -116,11 +138,18 @@ void check_results(const edgevit_result* results, const std::size_t* count) {
 }
 
 void write_top_k(const Hold& session, edgevit_result* results, std::size_t* count) {
-    const std::vector<float>& logits = session.classification().read_logits();
-    const std::vector<std::size_t>& best = session.classification().top_k(*count);
+    Classification& classification = session.classification();
+    const std::vector<float>& scores = classification.read_scores();
+    const std::vector<double>& probabilities = classification.probabilities();
+    const std::vector<std::size_t>& best = classification.top_k(*count);
     for (std::size_t i = 0; i < best.size(); ++i) {
-        results[i] = {static_cast<std::int32_t>(best[i]), logits[best[i]],
-                      session->manifest().labels[best[i]].c_str()};
+        const std::size_t index = best[i];
+        edgevit_result& result = results[i] = {};
+        result.class_index = static_cast<std::int32_t>(index);
+        result.logit = classification.are_probabilities() ? std::numeric_limits<float>::quiet_NaN()
+                                                          : scores[index];
+        result.probability = static_cast<float>(probabilities[index]);
+        result.label = session->manifest().labels[index].c_str();
     }
     *count = best.size();
 }
@@ -157,6 +186,13 @@ void edgevit_options_init(edgevit_options* options) noexcept {
     }
 }
 
+void edgevit_image_init(edgevit_image* image) noexcept {
+    if (image != nullptr) {
+        *image = {};
+        image->struct_size_bytes = sizeof *image;
+    }
+}
+
 edgevit_status edgevit_open(const char* folder, const edgevit_options* options,
                             edgevit_session** session, edgevit_error* error) noexcept {
     if (session != nullptr) {
@@ -165,10 +201,40 @@ edgevit_status edgevit_open(const char* folder, const edgevit_options* options,
     return guarded(error, [&] {
         require(folder != nullptr && session != nullptr, "folder or session is null");
         const edgevit_options given = known_options(options);
-        const char* backend = given.backend == nullptr ? "" : given.backend;
-        *session = std::make_unique<edgevit_session>(load_artifact(folder), backend,
+        *session = std::make_unique<edgevit_session>(load_artifact(folder), backend_of(given),
                                                      backend_options(given))
                        .release();
+    });
+}
+
+edgevit_status edgevit_open_memory(const void* manifest, size_t manifest_size_bytes,
+                                   const void* artifact, size_t artifact_size_bytes,
+                                   const edgevit_options* options, edgevit_session** session,
+                                   edgevit_error* error) noexcept {
+    if (session != nullptr) {
+        *session = nullptr;
+    }
+    return guarded(error, [&] {
+        require(manifest != nullptr && artifact != nullptr && session != nullptr,
+                "manifest, artifact or session is null");
+        *session = open_bytes(bytes_at(manifest, manifest_size_bytes),
+                              bytes_at(artifact, artifact_size_bytes), options, nullptr);
+    });
+}
+
+edgevit_status edgevit_open_descriptor(const void* manifest, size_t manifest_size_bytes,
+                                       int descriptor, uint64_t offset_bytes, uint64_t length_bytes,
+                                       const edgevit_options* options, edgevit_session** session,
+                                       edgevit_error* error) noexcept {
+    if (session != nullptr) {
+        *session = nullptr;
+    }
+    return guarded(error, [&] {
+        require(manifest != nullptr && session != nullptr, "manifest or session is null");
+        auto file = std::make_unique<MappedFile>(descriptor, offset_bytes, length_bytes);
+        const ByteView artifact = file->bytes();
+        *session =
+            open_bytes(bytes_at(manifest, manifest_size_bytes), artifact, options, std::move(file));
     });
 }
 
@@ -251,7 +317,11 @@ edgevit_status edgevit_logits(edgevit_session* session, float* logits, size_t co
     return guarded(error, [&] {
         const Hold held(session);
         require(logits != nullptr, "logits is null");
-        const std::vector<float>& answer = held.classification().read_logits();
+        if (held.classification().are_probabilities()) {
+            throw InputError(held->manifest().artifact_path().string() +
+                             ": answers with probabilities and has no logits: ask for those");
+        }
+        const std::vector<float>& answer = held.classification().read_scores();
         require(count == answer.size(), "count is not edgevit_class_count()");
         std::copy(answer.begin(), answer.end(), logits);
     });
@@ -306,6 +376,17 @@ const char* edgevit_label(const edgevit_session* session, size_t class_index) no
 
 const char* edgevit_backend(const edgevit_session* session) noexcept {
     return session == nullptr ? nullptr : session->session.backend_name().c_str();
+}
+
+const char* edgevit_accelerator(const edgevit_session* session) noexcept {
+    return session == nullptr ? nullptr : session->accelerator.c_str();
+}
+
+int32_t edgevit_answers_probabilities(const edgevit_session* session) noexcept {
+    return session != nullptr && session->session.manifest().is_classification() &&
+                   session->session.manifest().answers_probabilities()
+               ? 1
+               : 0;
 }
 
 edgevit_status edgevit_input_info(const edgevit_session* session, edgevit_tensor* tensor,

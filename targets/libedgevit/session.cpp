@@ -1,5 +1,6 @@
 #include "session.h"
 
+#include <chrono>
 #include <utility>
 
 #include "core/errors.h"
@@ -12,6 +13,7 @@ Session::Session(Manifest manifest, const std::string& backend_name, const Backe
       backend_name_(backend_name.empty() ? manifest_.target : backend_name),
       backend_(open_backend(backend_name_, manifest_, options)), preprocessor_(manifest_) {
     allocate();
+    make_ready(options);
 }
 
 Session::Session(Manifest manifest, const std::string& backend_name,
@@ -33,11 +35,42 @@ void Session::allocate() {
     }
 }
 
+void Session::make_ready(const BackendOptions& options) {
+    const auto start = std::chrono::steady_clock::now();
+    for (int i = 0; i < options.warmup_runs; ++i) {
+        set_input(input_);
+        invoke();
+    }
+    state_ = State::empty;
+    if (!options.log) {
+        return;
+    }
+    options.log(LogLevel::info, "opened " + manifest_.artifact_path().string() + " with the " +
+                                    backend_name_ + " back-end on " + backend_->accelerator());
+    if (options.warmup_runs > 0) {
+        const std::chrono::duration<double, std::milli> taken =
+            std::chrono::steady_clock::now() - start;
+        options.log(LogLevel::info, std::to_string(options.warmup_runs) + " warm-up runs took " +
+                                        std::to_string(taken.count()) + " ms");
+    }
+}
+
 void Session::preprocess(const Pixels& pixels) {
     state_ = State::empty;
     preprocessed_ = false;
     check_pixels(pixels);
-    preprocessor_.run(as_rgb(pixels, rgb_), input_.data());
+    preprocess_rgb(as_rgb(pixels, rgb_));
+}
+
+void Session::preprocess(const Frame& frame) {
+    state_ = State::empty;
+    preprocessed_ = false;
+    check_frame(frame);
+    preprocess_rgb(upright_rgb(frame, rgb_));
+}
+
+void Session::preprocess_rgb(const ImageView& rgb) {
+    preprocessor_.run(rgb, input_.data());
     preprocessed_ = true;
 }
 

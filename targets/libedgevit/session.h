@@ -9,6 +9,7 @@
 
 #include "backend.h"
 #include "core/bytes.h"
+#include "core/frame.h"
 #include "core/image.h"
 #include "core/manifest.h"
 #include "core/pixels.h"
@@ -37,6 +38,9 @@ class Session {
     // Resizes, crops and looks the pixels up in the manifest's table. Raises InputError for a
     // picture that cannot be used, CallError for a stride too small.
     void preprocess(const Pixels& pixels);
+
+    // The same of a camera's frame, made upright RGB before.
+    void preprocess(const Frame& frame);
 
     // The tensor that preprocess() made: manifest().input.size_bytes() bytes.
     const Bytes& input() const;
@@ -67,6 +71,8 @@ class Session {
     };
 
     void allocate();
+    void make_ready(const BackendOptions& options);
+    void preprocess_rgb(const ImageView& rgb);
     Output& fetched(std::size_t index);
 
     Manifest manifest_;

@@ -14,6 +14,10 @@ namespace edgevit {
 void* load_shared_library(const std::filesystem::path& path, const std::string& runtime,
                           const std::string& how_to_get);
 
+// The function of that name in a library that load_shared_library() returned; null where it has
+// none.
+void* find_function(void* library, const char* name);
+
 // The file that a loaded function came from; empty where that is no file of its own, as in an APK.
 std::optional<std::filesystem::path> file_of_function(const void* function);
 

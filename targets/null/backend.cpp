@@ -48,10 +48,12 @@ class NullBackend : public Backend {
         std::memcpy(out, answers_[index].data(), size_bytes);
     }
 
+    std::string accelerator() const override { return "none"; }
+
     RuntimeFacts facts() const override {
         RuntimeFacts facts;
         facts.name = "null";
-        facts.accelerator_requested = "none";
+        facts.accelerator_requested = accelerator();
         return facts;
     }
 
@@ -89,7 +91,7 @@ std::unique_ptr<Backend> open_null(const Manifest& manifest, const BackendOption
     return std::make_unique<NullBackend>(manifest);
 }
 
-[[maybe_unused]] const bool registered = register_backend("null", open_null);
+[[maybe_unused]] const bool registered = register_backend("null", open_null, {}, Opens::bytes_too);
 
 }  // namespace
 }  // namespace edgevit

@@ -6,6 +6,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <filesystem>
 
 namespace edgevit::onnxruntime {
 
@@ -13,7 +14,8 @@ constexpr std::uint32_t kApiVersion = 16;  // ONNX Runtime 1.16
 
 using Handle = void*;
 using ConstHandle = const void*;
-using Status = Handle;  // null: done; else owned by the caller
+using Status = Handle;                               // null: done; else owned by the caller
+using PathChar = std::filesystem::path::value_type;  // wide in Windows
 
 enum LoggingLevel : int { kLogErrors = 3 };
 enum ExecutionMode : int { kSequential = 0 };
@@ -31,13 +33,13 @@ struct ApiBase {
 #define EDGEVIT_ORT_FUNCTIONS(X)                                                         \
     X(2, GetErrorMessage, const char*, (ConstHandle))                                    \
     X(3, CreateEnv, Status, (int, const char*, Handle*))                                 \
-    X(7, CreateSession, Status, (ConstHandle, const char*, ConstHandle, Handle*))        \
+    X(7, CreateSession, Status, (ConstHandle, const PathChar*, ConstHandle, Handle*))    \
     X(9, Run, Status,                                                                    \
       (Handle, ConstHandle, const char* const*, const ConstHandle*, std::size_t,         \
        const char* const*, std::size_t, Handle*))                                        \
     X(10, CreateSessionOptions, Status, (Handle*))                                       \
     X(13, SetSessionExecutionMode, Status, (Handle, int))                                \
-    X(14, EnableProfiling, Status, (Handle, const char*))                                \
+    X(14, EnableProfiling, Status, (Handle, const PathChar*))                            \
     X(23, SetSessionGraphOptimizationLevel, Status, (Handle, int))                       \
     X(24, SetIntraOpNumThreads, Status, (Handle, int))                                   \
     X(25, SetInterOpNumThreads, Status, (Handle, int))                                   \

@@ -1,13 +1,11 @@
 #include "ort_backend.h"
 
-#include <stdlib.h>
-#include <unistd.h>  // where Darwin declares mkdtemp
-
 #include <cstdlib>
 #include <system_error>
 #include <utility>
 
 #include "core/errors.h"
+#include "core/platform.h"
 #include "core/sha256.h"
 #include "profile_report.h"
 #include "shared_library.h"
@@ -58,13 +56,7 @@ std::vector<TensorSpec> with_scales(std::vector<TensorSpec> found,
 // A folder of our own that goes away with its contents.
 class TemporaryFolder {
   public:
-    TemporaryFolder() {
-        std::string name = (fs::temp_directory_path() / "edgevit-profile-XXXXXX").string();
-        if (::mkdtemp(name.data()) == nullptr) {
-            throw Error("cannot make a temporary folder in " + fs::temp_directory_path().string());
-        }
-        path_ = name;
-    }
+    TemporaryFolder() : path_(make_temporary_folder("edgevit-profile-")) {}
     TemporaryFolder(const TemporaryFolder&) = delete;
     TemporaryFolder& operator=(const TemporaryFolder&) = delete;
     ~TemporaryFolder() {

@@ -1,7 +1,5 @@
 #include "ort_session.h"
 
-#include <dlfcn.h>
-
 #include <cstring>
 
 #include "core/errors.h"
@@ -48,7 +46,8 @@ void Library::check(Status status, std::string_view what) const {
 
 Library load_library(const std::filesystem::path& path) {
     void* loaded = load_shared_library(path, "ONNX Runtime", kHowToGet);
-    const auto get_base = reinterpret_cast<const ApiBase* (*)()>(dlsym(loaded, "OrtGetApiBase"));
+    const auto get_base =
+        reinterpret_cast<const ApiBase* (*)()>(find_function(loaded, "OrtGetApiBase"));
     if (get_base == nullptr) {
         throw ToolMissing(path.string() + ": is not ONNX Runtime, it lacks OrtGetApiBase; " +
                           kHowToGet);
@@ -115,8 +114,8 @@ Owned Session::create_options(int threads, const Settings& settings,
                        "setting " + key);
     }
     if (!profile_prefix.empty()) {
-        library_.check(api.EnableProfiling(options, profile_prefix.c_str()),
-                       "enabling the profile");
+        const std::filesystem::path prefix(profile_prefix);
+        library_.check(api.EnableProfiling(options, prefix.c_str()), "enabling the profile");
     }
     return owner;
 }

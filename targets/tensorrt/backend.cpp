@@ -51,11 +51,13 @@ class TensorRtBackend : public Backend {
     }
     std::optional<double> last_device_us() const override { return session_->last_device_us(); }
 
+    std::string accelerator() const override { return "gpu"; }
+
     RuntimeFacts facts() const override {
         RuntimeFacts facts;
         facts.name = "TensorRT";
         facts.version = tensorrt_version();
-        facts.accelerator_requested = "gpu";
+        facts.accelerator_requested = accelerator();
         facts.device = gpu_.name + ", compute capability " + gpu_.compute_capability +
                        ", driver for CUDA " + gpu_.cuda_driver;
         return facts;

@@ -1,13 +1,12 @@
 #include "plan_cache.h"
 
-#include <unistd.h>
-
 #include <nlohmann/json.hpp>
 #include <tuple>
 #include <utility>
 
 #include "core/errors.h"
 #include "core/json_reader.h"
+#include "core/platform.h"
 #include "core/sha256.h"
 
 namespace edgevit::tensorrt {
@@ -15,7 +14,7 @@ namespace {
 
 using json = nlohmann::ordered_json;
 
-constexpr int kSchemaVersion = 1;
+constexpr int kSchemaVersion = 2;
 constexpr const char* kKind = "edgevit-plan";
 constexpr std::uint64_t kMaxRecordBytes = 64 << 10;
 
@@ -32,6 +31,7 @@ std::string record_text(const PlanKey& key, const std::string& plan_sha256) {
                          {"compute_capability", key.compute_capability},
                          {"tensorrt", key.tensorrt},
                          {"cuda_driver", key.cuda_driver},
+                         {"multiprocessors", key.multiprocessors},
                          {"settings", key.settings}};
     return record.dump(1, ' ', false, json::error_handler_t::replace) + "\n";
 }
@@ -39,15 +39,18 @@ std::string record_text(const PlanKey& key, const std::string& plan_sha256) {
 // The plan's sha256 where the record is whole and of this key, else nothing.
 std::optional<std::string> recorded_sha256(const std::filesystem::path& path, const PlanKey& key) {
     const Bytes bytes = read_file(path, kMaxRecordBytes);
-    const auto document = nlohmann::json::parse(bytes.begin(), bytes.end());
+    // As chars: of bytes nlohmann/json before 3.11.3 and a newer libc++ do not compile.
+    const auto* text = reinterpret_cast<const char*>(bytes.data());
+    const auto document = nlohmann::json::parse(text, text + bytes.size());
     const JsonReader record(document, path.string());
     if (record.integer("schema_version", 0, INT64_MAX) != kSchemaVersion ||
         record.text("kind") != kKind) {
         return std::nullopt;
     }
-    const PlanKey found = {record.text("onnx_sha256"),        record.text("device"),
-                           record.text("compute_capability"), record.text("tensorrt"),
-                           record.text("cuda_driver"),        record.text("settings")};
+    const PlanKey found = {
+        record.text("onnx_sha256"), record.text("device"),      record.text("compute_capability"),
+        record.text("tensorrt"),    record.text("cuda_driver"), record.text("multiprocessors"),
+        record.text("settings")};
     return found == key ? std::optional(record.text("plan_sha256")) : std::nullopt;
 }
 
@@ -56,7 +59,7 @@ std::optional<std::string> recorded_sha256(const std::filesystem::path& path, co
 bool PlanKey::operator==(const PlanKey& other) const {
     const auto all = [](const PlanKey& key) {
         return std::tie(key.onnx_sha256, key.device, key.compute_capability, key.tensorrt,
-                        key.cuda_driver, key.settings);
+                        key.cuda_driver, key.multiprocessors, key.settings);
     };
     return all(*this) == all(other);
 }
@@ -66,7 +69,7 @@ PlanCache::PlanCache(std::filesystem::path folder) : folder_(std::move(folder)) 
         throw InputError(folder_.string() +
                          ": no such folder for plans; make it first (`mkdir -m 700`)");
     }
-    if (::access(folder_.c_str(), W_OK | X_OK) != 0) {  // told before minutes of building
+    if (!is_writable_folder(folder_)) {  // told before minutes of building
         throw InputError(folder_.string() + ": plans cannot be written into this folder");
     }
 }

@@ -25,6 +25,7 @@ struct PlanKey {
     std::string compute_capability;  // "8.7"
     std::string tensorrt;            // "10.3.0"
     std::string cuda_driver;         // "12.6": the newest CUDA that the driver supports
+    std::string multiprocessors;     // "8": boards of one name and capability may differ in them
     std::string settings;            // what the builder was told
 
     bool operator==(const PlanKey& other) const;

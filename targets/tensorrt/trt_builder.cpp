@@ -149,7 +149,7 @@ Gpu find_gpu() {
     check_cuda(cudaDriverGetVersion(&driver), "reading the driver's version");
     return {properties.name,
             std::to_string(properties.major) + "." + std::to_string(properties.minor),
-            dotted(driver, 1000, 10)};
+            dotted(driver, 1000, 10), std::to_string(properties.multiProcessorCount)};
 }
 
 std::string tensorrt_version() {
@@ -159,8 +159,13 @@ std::string tensorrt_version() {
 
 Bytes make_plan(Logger& logger, const fs::path& onnx, const std::string& onnx_sha256,
                 const Gpu& gpu, std::int64_t workspace_mib, const PlanCache* cache) {
-    const PlanKey key = {onnx_sha256,        gpu.name,        gpu.compute_capability,
-                         tensorrt_version(), gpu.cuda_driver, settings_of(workspace_mib)};
+    const PlanKey key = {onnx_sha256,
+                         gpu.name,
+                         gpu.compute_capability,
+                         tensorrt_version(),
+                         gpu.cuda_driver,
+                         gpu.multiprocessors,
+                         settings_of(workspace_mib)};
     if (cache != nullptr) {
         if (std::optional<Bytes> kept = cache->find(key)) {
             return std::move(*kept);

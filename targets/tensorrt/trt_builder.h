@@ -15,6 +15,7 @@ struct Gpu {
     std::string name;                // "Orin"
     std::string compute_capability;  // "8.7"
     std::string cuda_driver;         // "12.6"
+    std::string multiprocessors;     // "8"
 };
 
 // The current CUDA device (the first that CUDA_VISIBLE_DEVICES leaves). Raises ToolMissing when

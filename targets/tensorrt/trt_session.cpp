@@ -64,6 +64,10 @@ Session::Session(Logger& logger, ByteView plan)
     if (context_ == nullptr) {
         throw Error("TensorRT: cannot make an execution context: " + logger_.take_errors());
     }
+    // A plan of detailed verbosity marks each layer for NVIDIA's profilers, which slows each run.
+    if (!context_->setNvtxVerbosity(nvinfer1::ProfilingVerbosity::kNONE)) {
+        throw Error("TensorRT: cannot leave out the profiler's marks: " + logger_.take_errors());
+    }
     for (int i = 0; i < engine_->getNbIOTensors(); ++i) {
         const char* name = engine_->getIOTensorName(i);
         const bool is_input = engine_->getTensorIOMode(name) == nvinfer1::TensorIOMode::kINPUT;

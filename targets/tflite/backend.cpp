@@ -6,6 +6,7 @@
 #include "core/errors.h"
 #include "core/sha256.h"
 #include "litert_session.h"
+#include "mapped_file.h"
 #include "op_report.h"
 #include "shared_library.h"
 
@@ -45,13 +46,31 @@ std::optional<std::string> wheel_version(const fs::path& library) {
     return version;
 }
 
+// Null where the bytes were given.
+std::unique_ptr<MappedFile> map_artifact(const Manifest& manifest, const BackendOptions& options) {
+    return options.artifact.data != nullptr
+               ? nullptr
+               : std::make_unique<MappedFile>(manifest.artifact_path());
+}
+
+// The values of the runtime option accelerator.
+const std::map<std::string, Accelerator>& accelerators() {
+    static const std::map<std::string, Accelerator> known = {
+        {"cpu", kCpu}, {"gpu", kGpu}, {"npu", kNpu}};
+    return known;
+}
+
 class LiteRtBackend : public Backend {
   public:
     LiteRtBackend(const Manifest& manifest, const BackendOptions& options)
         : library_(library_path(options)), threads_(options.threads), api_(load_library(library_)),
-          model_(api_, manifest.artifact_path()) {
+          accelerator_(
+              accelerators().at(runtime_option(options.runtime_options, "accelerator", "cpu"))),
+          file_(map_artifact(manifest, options)),
+          model_(api_, accelerator_, file_ ? file_->bytes() : options.artifact,
+                 manifest.artifact_path().string()) {
         match_tensors(*this, manifest);  // before a session assumes one input
-        session_.emplace(api_, model_, threads_, false);
+        session_.emplace(api_, model_, settings(false));
     }
 
     std::vector<TensorSpec> inputs() const override { return model_.inputs(); }
@@ -63,6 +82,15 @@ class LiteRtBackend : public Backend {
         session_->get_output(index, out, size_bytes);
     }
 
+    std::string accelerator() const override {
+        for (const auto& [name, value] : accelerators()) {
+            if (value == accelerator_) {
+                return name;
+            }
+        }
+        return "";
+    }
+
     RuntimeFacts facts() const override {
         RuntimeFacts facts;
         facts.name = "LiteRT";
@@ -72,14 +100,14 @@ class LiteRtBackend : public Backend {
             facts.version = wheel_version(*file);
             facts.library_sha256 = sha256_file(*file);
         }
-        facts.accelerator_requested = "cpu";
+        facts.accelerator_requested = accelerator();
         facts.fully_accelerated = session_->fully_accelerated();
         facts.non_cpu_fully_accelerated = session_->non_cpu_fully_accelerated();
         return facts;
     }
 
     OpReport profile(ByteView input, int runs) override {
-        Session profiled(api_, model_, threads_, true);
+        Session profiled(api_, model_, settings(true));
         profiled.set_input(input);
         profiled.invoke();  // the first inference also packs weights
         std::vector<std::vector<Session::Event>> events;
@@ -91,9 +119,13 @@ class LiteRtBackend : public Backend {
     }
 
   private:
+    SessionSettings settings(bool profiling) const { return {threads_, accelerator_, profiling}; }
+
     fs::path library_;
     int threads_;
     Api api_;
+    Accelerator accelerator_;
+    std::unique_ptr<MappedFile> file_;  // null: the bytes are the caller's
     Model model_;
     std::optional<Session> session_;
 };
@@ -102,7 +134,12 @@ std::unique_ptr<Backend> open_litert(const Manifest& manifest, const BackendOpti
     return std::make_unique<LiteRtBackend>(manifest, options);
 }
 
-[[maybe_unused]] const bool registered = register_backend("tflite", open_litert);
+[[maybe_unused]] const bool registered =
+    register_backend("tflite", open_litert,
+                     {{"accelerator",
+                       "what runs all of the artifact, or opening fails (default cpu)",
+                       {"cpu", "gpu", "npu"}}},
+                     Opens::bytes_too);
 
 }  // namespace
 }  // namespace edgevit::litert

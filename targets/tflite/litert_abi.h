@@ -11,7 +11,7 @@ using Handle = void*;
 using Status = int;  // 0: done
 
 enum ElementType : std::int32_t { kFloat32 = 1, kUInt8 = 3, kInt8 = 9 };
-enum Accelerator : int { kCpu = 1 };
+enum Accelerator : int { kCpu = 1, kGpu = 2, kNpu = 4 };
 enum LockMode : int { kRead = 0, kWrite = 1 };
 enum QuantizationType : int { kNoQuantization = 0, kPerTensor = 1 };
 enum EnvironmentTag : std::int32_t { kAutoRegisterAccelerators = 24, kMinLogSeverity = 25 };
@@ -72,6 +72,10 @@ struct ProfiledEvent {
     std::int32_t source;
 };
 
+static_assert(
+    sizeof(void*) == 8,
+    "LiteRT 2.x has a C ABI for 64-bit processors only: build for arm64-v8a or x86_64 (in "
+    "Android: ndk { abiFilters }), not for a 32-bit one");
 static_assert(sizeof(Layout) == 68 && sizeof(RankedTensorType) == 72 && sizeof(Any) == 16 &&
                   sizeof(EnvironmentOption) == 24 && sizeof(ProfiledEvent) == 104,
               "these must lie in memory as the library has them");
@@ -80,7 +84,7 @@ static_assert(sizeof(Layout) == 68 && sizeof(RankedTensorType) == 72 && sizeof(A
 #define EDGEVIT_LITERT_FUNCTIONS(X)                                                \
     X(CreateEnvironment, Status, (int, const EnvironmentOption*, Handle*))         \
     X(DestroyEnvironment, void, (Handle))                                          \
-    X(CreateModelFromFile, Status, (Handle, const char*, Handle*))                 \
+    X(CreateModelFromBuffer, Status, (Handle, const void*, std::size_t, Handle*))  \
     X(DestroyModel, void, (Handle))                                                \
     X(GetNumModelSignatures, Status, (Handle, std::size_t*))                       \
     X(GetModelSignature, Status, (Handle, std::size_t, Handle*))                   \
@@ -104,7 +108,6 @@ static_assert(sizeof(Layout) == 68 && sizeof(RankedTensorType) == 72 && sizeof(A
     X(CreateCompiledModel, Status, (Handle, Handle, Handle, Handle*))              \
     X(DestroyCompiledModel, void, (Handle))                                        \
     X(CompiledModelIsFullyAccelerated, Status, (Handle, bool*))                    \
-    X(CompiledModelIsNonCpuFullyAccelerated, Status, (Handle, bool*))              \
     X(CompiledModelGetProfiler, Status, (Handle, Handle*))                         \
     X(StartProfiler, Status, (Handle))                                             \
     X(StopProfiler, Status, (Handle))                                              \
@@ -127,6 +130,8 @@ struct Api {
 #define EDGEVIT_LITERT_MEMBER(name, result, parameters) result(*name) parameters = nullptr;
     EDGEVIT_LITERT_FUNCTIONS(EDGEVIT_LITERT_MEMBER)
 #undef EDGEVIT_LITERT_MEMBER
+    // New in 2.3.0, and only diagnostic: null in an older library.
+    Status (*CompiledModelIsNonCpuFullyAccelerated)(Handle, bool*) = nullptr;
 };
 
 }  // namespace edgevit::litert

@@ -1,11 +1,10 @@
 #include "litert_session.h"
 
-#include <dlfcn.h>
-
 #include <cstdlib>
 #include <cstring>
 
 #include "core/errors.h"
+#include "model_check.h"
 #include "shared_library.h"
 
 namespace edgevit::litert {
@@ -41,15 +40,15 @@ class Lock {
     void* memory_ = nullptr;
 };
 
-Owned create_environment(const Api& api) {
-    // Errors only on stderr, and no search for GPU and NPU plugins that this back-end does not use.
+Owned create_environment(const Api& api, Accelerator accelerator) {
+    // Errors only on stderr, and no search for plugins of accelerators that nobody asked for.
     EnvironmentOption options[2] = {};
     options[0].tag = kMinLogSeverity;
     options[0].value.type = kAnyInt;
     options[0].value.integer = kLogErrors;
     options[1].tag = kAutoRegisterAccelerators;
     options[1].value.type = kAnyInt;
-    options[1].value.integer = kCpu;
+    options[1].value.integer = accelerator;
     Handle environment = nullptr;
     check(api.CreateEnvironment(2, options, &environment), "creating the environment");
     return {environment, api.DestroyEnvironment};
@@ -80,22 +79,27 @@ void check(Status status, std::string_view what) {
 Api load_library(const std::filesystem::path& path) {
     void* library = load_shared_library(path, "LiteRT", kHowToGet);
     Api api;
-#define EDGEVIT_LITERT_LOOK_UP(name, result, parameters)                                      \
-    api.name = reinterpret_cast<result(*) parameters>(dlsym(library, "LiteRt" #name));        \
-    if (api.name == nullptr) {                                                                \
-        throw ToolMissing(path.string() + ": is not LiteRT 2.x, it lacks LiteRt" #name "; " + \
-                          kHowToGet);                                                         \
+#define EDGEVIT_LITERT_LOOK_UP(name, result, parameters)                                       \
+    api.name = reinterpret_cast<result(*) parameters>(find_function(library, "LiteRt" #name)); \
+    if (api.name == nullptr) {                                                                 \
+        throw ToolMissing(path.string() + ": is not LiteRT 2.x, it lacks LiteRt" #name "; " +  \
+                          kHowToGet);                                                          \
     }
     EDGEVIT_LITERT_FUNCTIONS(EDGEVIT_LITERT_LOOK_UP)
 #undef EDGEVIT_LITERT_LOOK_UP
+    api.CompiledModelIsNonCpuFullyAccelerated =
+        reinterpret_cast<decltype(api.CompiledModelIsNonCpuFullyAccelerated)>(
+            find_function(library, "LiteRtCompiledModelIsNonCpuFullyAccelerated"));
     return api;
 }
 
-Model::Model(const Api& api, const std::filesystem::path& file)
-    : api_(api), file_(file.string()), environment_(create_environment(api)),
+Model::Model(const Api& api, Accelerator accelerator, ByteView bytes, const std::string& where)
+    : api_(api), file_(where), environment_(create_environment(api, accelerator)),
       model_(nullptr, api.DestroyModel) {
+    check_model(bytes, file_);  // LiteRT reads it without looking
     Handle model = nullptr;
-    if (const Status status = api_.CreateModelFromFile(environment(), file.c_str(), &model);
+    if (const Status status =
+            api_.CreateModelFromBuffer(environment(), bytes.data, bytes.size, &model);
         status != 0) {
         throw InputError(file_ + ": LiteRT cannot read it as a .tflite model (status " +
                          std::to_string(status) + ")");
@@ -145,20 +149,29 @@ void Model::describe(const char* name, Handle tensor, std::vector<TensorSpec>& s
     }
 }
 
-Session::Session(const Api& api, const Model& model, int threads, bool profiling)
+Session::Session(const Api& api, const Model& model, const SessionSettings& settings)
     : api_(api), options_(nullptr, api.DestroyOptions),
       compiled_(nullptr, api.DestroyCompiledModel), input_(nullptr, api.DestroyTensorBuffer) {
     Handle options = nullptr, compiled = nullptr;
     check(api_.CreateOptions(&options), "creating options");
     options_.reset(options);
-    check(api_.SetOptionsHardwareAccelerators(options, kCpu), "asking for the CPU");
-    add_options(options, "xnnpack", "num_threads = " + std::to_string(threads) + "\n");
-    if (profiling) {
+    check(api_.SetOptionsHardwareAccelerators(options, settings.accelerator),
+          "asking for an accelerator");
+    add_options(options, "xnnpack", "num_threads = " + std::to_string(settings.threads) + "\n");
+    if (settings.profiling) {
         add_options(options, "runtime_options_string", "enable_profiling = true\n");
     }
-    check(api_.CreateCompiledModel(model.environment(), model.model(), options, &compiled),
-          "compiling the model");
+    const Status status =
+        api_.CreateCompiledModel(model.environment(), model.model(), options, &compiled);
     compiled_.reset(compiled);
+    if (settings.accelerator == kCpu) {
+        check(status, "compiling the model");
+    } else if (status != 0 || !fully_accelerated()) {
+        throw ToolMissing("LiteRT cannot run all of the model on the accelerator here (status " +
+                          std::to_string(status) +
+                          "): its plugin or the device is missing; leave the option accelerator "
+                          "out for the CPU");
+    }
     input_ = make_input(model);
     for (std::size_t i = 0; i < model.outputs().size(); ++i) {
         outputs_.push_back(make_output(model, i));
@@ -224,7 +237,10 @@ bool Session::fully_accelerated() const {
     return answer;
 }
 
-bool Session::non_cpu_fully_accelerated() const {
+std::optional<bool> Session::non_cpu_fully_accelerated() const {
+    if (api_.CompiledModelIsNonCpuFullyAccelerated == nullptr) {
+        return std::nullopt;
+    }
     bool answer = false;
     check(api_.CompiledModelIsNonCpuFullyAccelerated(compiled_.get(), &answer),
           "asking for acceleration");

@@ -3,6 +3,7 @@
 
 #include <filesystem>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -23,10 +24,11 @@ void check(Status status, std::string_view what);
 // not LiteRT 2.x.
 Api load_library(const std::filesystem::path& path);
 
-// An environment and a model file. Raises InputError when LiteRT refuses the file.
+// An environment and a model, whose bytes must outlive it. Raises InputError for a model that
+// check_model() or LiteRT refuses; `where` is what it is called in messages.
 class Model {
   public:
-    Model(const Api& api, const std::filesystem::path& file);
+    Model(const Api& api, Accelerator accelerator, ByteView bytes, const std::string& where);
 
     Handle environment() const { return environment_.get(); }
     Handle model() const { return model_.get(); }
@@ -52,17 +54,25 @@ class Model {
     std::vector<RankedTensorType> output_types_;
 };
 
-// A model with one input, compiled for the CPU.
+struct SessionSettings {
+    int threads = 1;
+    Accelerator accelerator = kCpu;  // alone: LiteRT computes nothing elsewhere in silence
+    bool profiling = false;
+};
+
+// A model with one input, compiled for an accelerator.
 class Session {
   public:
-    Session(const Api& api, const Model& model, int threads, bool profiling);
+    // Raises ToolMissing when another accelerator than the CPU cannot run the model here.
+    Session(const Api& api, const Model& model, const SessionSettings& settings);
 
     void set_input(ByteView bytes);
     void invoke();
     void get_output(std::size_t index, std::uint8_t* out, std::size_t size_bytes);
 
     bool fully_accelerated() const;
-    bool non_cpu_fully_accelerated() const;
+    // Empty before LiteRT 2.3, which does not tell it.
+    std::optional<bool> non_cpu_fully_accelerated() const;
 
     // What the profiler saw of one invoke(), the tags copied. Needs profiling.
     struct Event {

@@ -9,7 +9,8 @@ import java.util.List;
 
 /**
  * Classify ASSETS STORAGE PICTURES ROUNDS: every picture as a bitmap with padded rows, as one of
- * 16 bits, as that one's copy of 32 bits, and as a camera's frame inside a larger buffer. A line
+ * 16 bits, as that one's copy of 32 bits, as a camera's frame inside a larger buffer, and as a part
+ * of a YUV frame that lies on its side, with the upright RGB of it. A line
  * each: way, picture, then index:logit:probability:label of every class, the floats as their bits.
  */
 final class Classify {
@@ -37,6 +38,12 @@ final class Classify {
                     frame.position(7);
                     out.println(line("frame", i, classifier.classify(frame, picture.width,
                             picture.height, stride + 4, classes)));
+                    Yuv yuv = new Yuv(picture);
+                    out.println(line("yuv", i, classifier.classify(yuv.image(), 90, true, classes)));
+                    out.println(line("as rgb", i, classifier.classify(Picture.direct(yuv.upright),
+                            yuv.uprightWidth, yuv.uprightHeight, yuv.uprightWidth * 4, classes)));
+                    out.println("output\t" + i + "\t" + classifier.getOutputs().get(0).getName()
+                            + "\t" + java.util.Arrays.toString(classifier.output(0)));
                     if (frame.position() != 7) {
                         throw new AssertionError("the buffer's position was moved");
                     }

@@ -1,5 +1,8 @@
 import android.content.Context;
 import android.graphics.Bitmap;
+import android.graphics.ImageFormat;
+import android.graphics.Rect;
+import android.media.Image;
 import edgevit.android.Classification;
 import edgevit.android.EdgevitException;
 import edgevit.android.EdgevitNative;
@@ -19,6 +22,7 @@ final class Refusals {
     private static final int[] INDICES = new int[64];
     private static final float[] LOGITS = new float[64];
     private static final float[] PROBABILITIES = new float[64];
+    private static final byte[] CPU = {99, 112, 117};
     private static PrintStream out;
 
     private interface Action {
@@ -48,7 +52,7 @@ final class Refusals {
 
         opening(folder, empty);
         pixels(session, picture);
-        long handle = EdgevitNative.open(utf8(folder.getPath()), utf8("libLiteRt.so"), 1);
+        long handle = EdgevitNative.open(utf8(folder.getPath()), utf8("libLiteRt.so"), 1, CPU);
         natives(folder, handle, picture);
         closed(folder, picture);
         bitmaps(new Context(folder.getParentFile(), new File(arguments[2])), folder, picture);
@@ -75,9 +79,9 @@ final class Refusals {
         refused("no runtime", () -> new EdgevitSession(folder, 1, "libNone.so"));
         refused("no runtime file", () -> new EdgevitSession(folder, 1, "./libLiteRt.so"));
         refused("empty runtime", () -> new EdgevitSession(folder, 1, ""));
-        refused("null folder", () -> EdgevitNative.open(null, utf8("libLiteRt.so"), 1));
-        refused("null runtime", () -> EdgevitNative.open(utf8(folder.getPath()), null, 1));
-        refused("not UTF-8", () -> EdgevitNative.open(new byte[] {-1, -2}, utf8("x"), 1));
+        refused("null folder", () -> EdgevitNative.open(null, utf8("libLiteRt.so"), 1, CPU));
+        refused("null runtime", () -> EdgevitNative.open(utf8(folder.getPath()), null, 1, CPU));
+        refused("not UTF-8", () -> EdgevitNative.open(new byte[] {-1, -2}, utf8("x"), 1, CPU));
         refused("folder of the caller null", () -> new EdgevitSession(null));
     }
 
@@ -130,6 +134,32 @@ final class Refusals {
         refused("native short array",
                 () -> classify(handle, good, 0, size, picture, none, LOGITS, 1));
         refused("native results", () -> classify(handle, good, picture, Integer.MAX_VALUE));
+        int[] none21 = new int[21];
+        refused("native short geometry", () -> yuv(handle, good, new int[20]));
+        refused("native null geometry", () -> yuv(handle, good, null));
+        refused("native empty frame", () -> yuv(handle, good, none21));
+        int[] square = {0, size, 8, 1, 0, size, 4, 1, 0, size, 4, 1, 8, 8, 0, 0, 1, 0, 0, 8, 8};
+        refused("native null plane", () -> yuv(handle, null, square));
+        for (int[] change : new int[][] {{1, 63}, {0, -1}, {2, 0}, {3, -1}, {7, 1 << 30}, {6, 7},
+                {9, 1}, {12, 1 << 30}, {14, 45}, {16, 9}, {17, -1}, {19, 9}, {20, 0}}) {
+            int[] wrong = square.clone();
+            wrong[change[0]] = change[1];
+            if (change[0] == 6) {
+                wrong[5] = 24;
+            }
+            refused("native frame " + change[0], () -> yuv(handle, good, wrong));
+        }
+        refused("output above", () -> EdgevitNative.output(handle, 1, new float[10]));
+        refused("output below", () -> EdgevitNative.output(handle, -1, new float[10]));
+        refused("output null", () -> EdgevitNative.output(handle, 0, null));
+        refused("output name", () -> EdgevitNative.outputName(handle, 7));
+        refused("output shape", () -> EdgevitNative.outputShape(handle, 7));
+        refused("descriptor", () -> EdgevitNative.openDescriptor(
+                utf8("{}"), -1, 0, 1, utf8("libLiteRt.so"), 1, CPU));
+        refused("descriptor null manifest", () -> EdgevitNative.openDescriptor(
+                null, 0, 0, 1, utf8("libLiteRt.so"), 1, CPU));
+        refused("descriptor offset", () -> EdgevitNative.openDescriptor(
+                utf8("{}"), 0, -1, 1, utf8("libLiteRt.so"), 1, CPU));
         refused("label below", () -> EdgevitNative.label(handle, -1));
         refused("label above", () -> EdgevitNative.label(handle, 1000));
         for (long wrong : new long[] {0, -1, handle + 1000, Long.MIN_VALUE, Long.MAX_VALUE}) {
@@ -140,7 +170,7 @@ final class Refusals {
             EdgevitNative.close(wrong); // nothing to close, no error
         }
         refused("native closed", () -> {
-            long closed = EdgevitNative.open(utf8(folder.getPath()), utf8("libLiteRt.so"), 1);
+            long closed = EdgevitNative.open(utf8(folder.getPath()), utf8("libLiteRt.so"), 1, CPU);
             EdgevitNative.close(closed);
             EdgevitNative.close(closed);
             classify(closed, good, picture, 1);
@@ -158,8 +188,18 @@ final class Refusals {
 
     private static void bitmaps(Context context, File folder, Picture picture) {
         refused("no assets", () -> new RepVitClassifier(context, 1, "gone"));
+        System.setProperty("edgevit.compressed", "true");
         refused("no storage", () -> new RepVitClassifier(
                 new Context(folder.getParentFile(), new File("/dev/null")), 1, folder.getName()));
+        System.clearProperty("edgevit.compressed");
+        refused("no such accelerator",
+                () -> new RepVitClassifier(context, 1, folder.getName(), "tpu"));
+        refused("image of another format", () -> {
+            try (RepVitClassifier c = new RepVitClassifier(context, 1, folder.getName())) {
+                c.classify(new Image(ImageFormat.JPEG, 1, 1, new Rect(0, 0, 1, 1),
+                        new Image.Plane[0]), 0);
+            }
+        });
         int stride = picture.width * 4;
         refused("recycled bitmap", () -> {
             Bitmap bitmap = new Bitmap(picture.rgba, picture.width, picture.height, stride,
@@ -198,6 +238,11 @@ final class Refusals {
             int[] indices, float[] logits, int topK) {
         return EdgevitNative.classify(handle, pixels, begin, end, picture.width, picture.height,
                 picture.width * 4, topK, indices, logits, PROBABILITIES);
+    }
+
+    private static int yuv(long handle, ByteBuffer plane, int[] geometry) {
+        return EdgevitNative.classifyYuv(
+                handle, plane, plane, plane, geometry, 1, INDICES, LOGITS, PROBABILITIES);
     }
 
     private static byte[] utf8(String text) {

@@ -3,7 +3,11 @@
 import java.io.File
 
 class Plugins { fun id(plugin: String) = plugin }
-class Dependencies { fun runtimeOnly(notation: String) = notation }
+class Dependency { var isTransitive = true }
+class Dependencies {
+    fun runtimeOnly(notation: String, action: Dependency.() -> Unit) =
+        Dependency().action().let { notation }
+}
 class Ndk { val abiFilters = mutableSetOf<String>() }
 class CmakeFlags { val arguments = mutableListOf<String>() }
 class NativeFlags { fun cmake(action: CmakeFlags.() -> Unit) = CmakeFlags().action() }

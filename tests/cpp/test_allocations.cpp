@@ -76,12 +76,20 @@ long counted(const Action& action) {
     return allocations - before;
 }
 
-struct Frame {
+struct Shot {
     Bytes pixels;
     edgevit_image image;
 
-    Frame(std::size_t width, std::size_t height, edgevit_pixel_format format)
-        : pixels(width * height * 4), image{pixels.data(), width, height, width * 4, format} {}
+    Shot(std::size_t width, std::size_t height, edgevit_pixel_format format)
+        : pixels(width * height * 4) {
+        edgevit_image_init(&image);
+        image.width = width, image.height = height, image.format = format;
+        image.planes[0] = {pixels.data(), width * 4, 0};
+        for (std::size_t i = 1; i < 3; ++i) {  // half the sides fit into the same memory
+            image.planes[i] = {pixels.data(), (width + 1) / 2 * 2, 0};
+        }
+        image.rotation_degrees = format >= EDGEVIT_NV12 ? 90 : 0;
+    }
 };
 
 edgevit_session* open(const fs::path& folder) {
@@ -93,7 +101,7 @@ edgevit_session* open(const fs::path& folder) {
     return session;
 }
 
-void classify(edgevit_session* session, const Frame& frame) {
+void classify(edgevit_session* session, const Shot& frame) {
     edgevit_result results[3];
     size_t count = 3;
     edgevit_error error;
@@ -113,17 +121,16 @@ TEST_CASE("with the null back-end a frame of a size seen before allocates nothin
     const TemporaryFolder folder;
     write_artifact(folder.path(), manifest_json(1000));
     edgevit_session* session = open(folder.path());
-    const Frame frames[] = {{31, 17, EDGEVIT_RGBA8888},
-                            {64, 64, EDGEVIT_BGRA8888},
-                            {8, 8, EDGEVIT_RGB888},
-                            {9, 200, EDGEVIT_RGBA8888}};
+    const Shot frames[] = {{31, 17, EDGEVIT_RGBA8888}, {64, 64, EDGEVIT_BGRA8888},
+                           {8, 8, EDGEVIT_RGB888},     {9, 200, EDGEVIT_RGBA8888},
+                           {30, 21, EDGEVIT_NV21},     {31, 17, EDGEVIT_I420}};
     CHECK(counted([&] {
-              for (const Frame& frame : frames) {
+              for (const Shot& frame : frames) {
                   classify(session, frame);
               }
           }) > 0);
     for (int round = 0; round < 3; ++round) {
-        for (const Frame& frame : frames) {
+        for (const Shot& frame : frames) {
             CAPTURE(frame.image.width);
             CHECK(counted([&] { classify(session, frame); }) == 0);
         }
@@ -162,7 +169,7 @@ TEST_CASE("with LiteRT what a frame allocates is what the bare runtime call allo
     const std::string model = read_text(EDGEVIT_TEST_DATA "/tiny.tflite");
     write_artifact(folder.path(), tiny_manifest(), model);
     edgevit_session* session = open(folder.path());
-    const Frame frame(31, 17, EDGEVIT_RGBA8888);
+    const Shot frame(31, 17, EDGEVIT_RGBA8888);
     for (int i = 0; i < 3; ++i) {
         classify(session, frame);
     }

@@ -67,6 +67,16 @@ std::unique_ptr<Backend> open_scripted(const Manifest& manifest, const BackendOp
     "scripted", open_scripted,
     {{"mode", "how", {"fast", "slow"}}, {"size", "how much", {}, {{-8, 8}}}, {"folder", "where"}});
 
+// A picture of one plane.
+edgevit_image packed(const std::uint8_t* pixels, std::size_t width, std::size_t height,
+                     std::size_t stride, edgevit_pixel_format format) {
+    edgevit_image image;
+    edgevit_image_init(&image);
+    image.width = width, image.height = height, image.format = format;
+    image.planes[0].data = pixels, image.planes[0].stride_bytes = stride;
+    return image;
+}
+
 struct Closer {
     void operator()(edgevit_session* session) const {
         CHECK(edgevit_close(session, nullptr) == EDGEVIT_OK);
@@ -80,7 +90,7 @@ struct Fixture {
     json manifest = manifest_json(7);
     edgevit_error error = {};
     Bytes pixels = Bytes(20 * 10 * 4);
-    edgevit_image image = {pixels.data(), 20, 10, 80, EDGEVIT_RGBA8888};
+    edgevit_image image = packed(pixels.data(), 20, 10, 80, EDGEVIT_RGBA8888);
 
     Fixture() {
         std::iota(pixels.begin(), pixels.end(), std::uint8_t{0});
@@ -197,7 +207,7 @@ TEST_CASE("every pixel format and stride gives the tensor that the core makes of
                     }
                 }
             }
-            const edgevit_image image = {pixels.data(), width, height, stride, format};
+            const edgevit_image image = packed(pixels.data(), width, height, stride, format);
             Bytes tensor(192);
             REQUIRE(edgevit_preprocess(session.get(), &image, nullptr) == EDGEVIT_OK);
             REQUIRE(edgevit_read_input(session.get(), tensor.data(), 192, nullptr) == EDGEVIT_OK);
@@ -402,23 +412,24 @@ TEST_CASE("a picture that cannot be used is refused, and the session goes on") {
     refused(EDGEVIT_BAD_INPUT, "0x10");
     fixture.image.height = 0;
     refused(EDGEVIT_BAD_INPUT, "20x0");
-    fixture.image.width = fixture.image.height = 30000, fixture.image.stride_bytes = 120000;
+    fixture.image.width = fixture.image.height = 30000,
+    fixture.image.planes[0].stride_bytes = 120000;
     refused(EDGEVIT_BAD_INPUT, "30000x30000");
     fixture.image.width = fixture.image.height = SIZE_MAX;
     refused(EDGEVIT_BAD_INPUT, "64 million");
     fixture.image.width = SIZE_MAX / 4 + 2, fixture.image.height = 1;  // times 4 wraps around
     refused(EDGEVIT_BAD_INPUT, "64 million");
-    fixture.image.stride_bytes = 79;
+    fixture.image.planes[0].stride_bytes = 79;
     refused(EDGEVIT_BAD_CALL, "stride is 79");
-    fixture.image.stride_bytes = 0;
+    fixture.image.planes[0].stride_bytes = 0;
     refused(EDGEVIT_BAD_CALL, "stride is 0");
-    fixture.image.stride_bytes = (std::size_t{1} << 30) + 1;
+    fixture.image.planes[0].stride_bytes = (std::size_t{1} << 30) + 1;
     refused(EDGEVIT_BAD_CALL, "1 GiB");
-    fixture.image.stride_bytes = SIZE_MAX;
+    fixture.image.planes[0].stride_bytes = SIZE_MAX;
     refused(EDGEVIT_BAD_CALL, "1 GiB");
-    fixture.image.format = 3;
-    refused(EDGEVIT_BAD_CALL, "format is 3");
-    fixture.image.pixels = nullptr;
+    fixture.image.format = 7;
+    refused(EDGEVIT_BAD_CALL, "format is 7");
+    fixture.image.planes[0].data = nullptr;
     refused(EDGEVIT_BAD_CALL, "pixels are null");
 }
 
@@ -429,7 +440,7 @@ TEST_CASE("a picture too thin to resize is refused") {
     fixture.manifest["input"]["shape"] = {1, 512, 512, 3};
     const Opened session = fixture.opened();
     const Bytes line(3 * 4'000'000);
-    fixture.image = {line.data(), 4'000'000, 1, line.size(), EDGEVIT_RGB888};
+    fixture.image = packed(line.data(), 4'000'000, 1, line.size(), EDGEVIT_RGB888);
     CHECK(fixture.classify(session.get()) == EDGEVIT_BAD_INPUT);
     CHECK(contains(fixture.error.message, "4000000x1"));
 }
@@ -720,11 +731,108 @@ TEST_CASE("probabilities are the softmax of the logits, and a classifier's own a
         CHECK(edgevit_probabilities(session.get(), nullptr, 7, nullptr) == EDGEVIT_BAD_CALL);
         CHECK(edgevit_probabilities(nullptr, found, 7, nullptr) == EDGEVIT_BAD_CALL);
     }
-    fixture.manifest["options"] = {{"output_type", "classifier"}};
+}
+
+TEST_CASE("an artifact that answers with probabilities gets no second softmax, and has no logits") {
+    for (const bool is_classifier : {true, false}) {
+        Fixture fixture;
+        if (is_classifier) {
+            fixture.manifest["options"] = {{"output_type", "classifier"}};
+        } else {
+            fixture.manifest["outputs"][0]["meaning"] = "probabilities";
+        }
+        const Opened session = fixture.opened("scripted");
+        CHECK(edgevit_answers_probabilities(session.get()) == 1);
+        edgevit_result best;
+        size_t count = 1;
+        REQUIRE(edgevit_classify(session.get(), &fixture.image, &best, &count, nullptr) ==
+                EDGEVIT_OK);
+        CHECK(best.class_index == 1);
+        CHECK(best.probability == 2.5F);
+        CHECK(std::isnan(best.logit));
+        float found[7];
+        REQUIRE(edgevit_probabilities(session.get(), found, 7, nullptr) == EDGEVIT_OK);
+        CHECK(found[1] == 2.5F);
+        CHECK(edgevit_logits(session.get(), found, 7, &fixture.error) == EDGEVIT_BAD_INPUT);
+        CHECK(contains(fixture.error.message, "has no logits"));
+    }
+    Fixture fixture;
+    CHECK(edgevit_answers_probabilities(fixture.opened().get()) == 0);
+    CHECK(edgevit_answers_probabilities(nullptr) == 0);
+    fixture.manifest["outputs"][0]["meaning"] = "odds";
+    write_artifact(fixture.folder.path(), fixture.manifest);
+    CHECK(fixture.refusal() == EDGEVIT_BAD_INPUT);
+    CHECK(contains(fixture.error.message, "meaning is 'odds'"));
+}
+
+TEST_CASE("a result has the logit and the probability, and its reserved fields are 0") {
+    Fixture fixture;
     const Opened session = fixture.opened("scripted");
-    REQUIRE(fixture.classify(session.get()) == EDGEVIT_OK);
-    REQUIRE(edgevit_probabilities(session.get(), found, 7, nullptr) == EDGEVIT_OK);
-    CHECK(found[1] == 2.5F);
+    edgevit_result best;
+    std::memset(&best, 0xff, sizeof best);
+    size_t count = 1;
+    REQUIRE(edgevit_classify(session.get(), &fixture.image, &best, &count, nullptr) == EDGEVIT_OK);
+    float probabilities[7];
+    REQUIRE(edgevit_probabilities(session.get(), probabilities, 7, nullptr) == EDGEVIT_OK);
+    CHECK(best.probability == probabilities[best.class_index]);
+    CHECK((best.reserved == 0 && best.reserved_too[0] == 0 && best.reserved_too[1] == 0));
+}
+
+TEST_CASE("opening warms up and tells the log, and leaves no input behind") {
+    Fixture fixture;
+    write_artifact(fixture.folder.path(), fixture.manifest);
+    edgevit_options options;
+    edgevit_options_init(&options);
+    options.backend = "scripted";
+    options.warmup_runs = 3;
+    std::vector<std::string> lines;
+    options.log_user = &lines;
+    options.log = [](void* user, edgevit_log_level level, const char* message) {
+        CHECK(level == EDGEVIT_LOG_INFO);
+        static_cast<std::vector<std::string>*>(user)->push_back(message);
+    };
+    int runs = 0;
+    on_invoke = [&] { ++runs; };
+    edgevit_session* session = nullptr;
+    const auto status = [&] {
+        return edgevit_open(fixture.folder.path().c_str(), &options, &session, &fixture.error);
+    };
+    REQUIRE(status() == EDGEVIT_OK);
+    CHECK(runs == 3);
+    REQUIRE(lines.size() == 2);
+    CHECK(contains(lines[0], "with the scripted back-end on cpu"));
+    CHECK(contains(lines[1], "3 warm-up runs took"));
+    CHECK(std::string(edgevit_accelerator(session)) == "cpu");
+    CHECK(edgevit_accelerator(nullptr) == nullptr);
+    CHECK(edgevit_invoke(session, nullptr) == EDGEVIT_BAD_CALL);
+    CHECK(edgevit_close(session, nullptr) == EDGEVIT_OK);
+    for (const std::int32_t wrong : {-1, 100'001}) {
+        options.warmup_runs = wrong;
+        CHECK(status() == EDGEVIT_BAD_INPUT);
+        CHECK(contains(fixture.error.message, "warmup_runs"));
+    }
+    options.warmup_runs = 0;
+    options.accelerator = "gpu";  // not an option of this back-end
+    CHECK(status() == EDGEVIT_BAD_INPUT);
+    CHECK(contains(fixture.error.message, "takes no runtime option 'accelerator'"));
+    on_invoke = [] { throw Error("the first run fails"); };
+    edgevit_options_init(&options);
+    options.backend = "scripted";
+    options.warmup_runs = 1;
+    CHECK(status() == EDGEVIT_FAILED);
+    CHECK(session == nullptr);
+}
+
+TEST_CASE("a description of an older header is filled as far as it goes") {
+    Fixture fixture;
+    const Opened session = fixture.opened();
+    edgevit_tensor tensor;
+    std::memset(&tensor, 0x5a, sizeof tensor);
+    tensor.struct_size_bytes = offsetof(edgevit_tensor, reserved);
+    REQUIRE(edgevit_output_info(session.get(), 0, &tensor, &fixture.error) == EDGEVIT_OK);
+    CHECK(tensor.element_count == 7);
+    CHECK(tensor.struct_size_bytes == offsetof(edgevit_tensor, reserved));
+    CHECK(tensor.reserved[0] == 0x5a5a5a5a);  // memory that is not the caller's
 }
 
 TEST_CASE("version and status have names") {

@@ -10,7 +10,7 @@ using namespace edgevit::test;
 
 namespace {
 
-const PlanKey kKey = {std::string(64, 'a'), "Orin", "8.7", "10.3.0", "12.6", "settings"};
+const PlanKey kKey = {std::string(64, 'a'), "Orin", "8.7", "10.3.0", "12.6", "8", "settings"};
 const Bytes kPlan = {1, 2, 3, 4};
 
 }  // namespace
@@ -23,7 +23,7 @@ TEST_CASE("a plan is found again for exactly the key it was stored for") {
     CHECK(cache.find(kKey) == kPlan);
     for (std::string PlanKey::*part :
          {&PlanKey::onnx_sha256, &PlanKey::device, &PlanKey::compute_capability, &PlanKey::tensorrt,
-          &PlanKey::cuda_driver, &PlanKey::settings}) {
+          &PlanKey::cuda_driver, &PlanKey::multiprocessors, &PlanKey::settings}) {
         PlanKey other = kKey;
         (other.*part).back() ^= 1;
         CHECK_FALSE(cache.find(other));
@@ -63,7 +63,7 @@ TEST_CASE("a damaged plan or record is not used") {
         CHECK(damaged(record, changed.dump()));
     }
     json newer = good;
-    newer["schema_version"] = 2;
+    newer["schema_version"] = 1 + good["schema_version"].get<int>();
     CHECK(damaged(record, newer.dump()));
     cache.store(kKey, kPlan);
     fs::remove(plan);

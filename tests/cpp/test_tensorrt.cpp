@@ -81,6 +81,7 @@ TEST_CASE("the input goes through the engine and the output comes back") {
     backend->get_output(0, output.data(), output.size());
     CHECK(output == Bytes{1, 2, 3, 4, 5, 6});
     CHECK(backend->last_device_us() == 250.0);
+    CHECK(fake::state().nvtx_marked_runs == 0);
     CHECK(contains(message_of<Error>([&] { backend->set_input({input.data(), 4}); }), "4 bytes"));
     CHECK(
         contains(message_of<Error>([&] { backend->get_output(0, output.data(), 3); }), "3 bytes"));
@@ -163,6 +164,9 @@ TEST_CASE("a plan is built once for one GPU, driver and file") {
     fake::state().gpu_name = "Other";
     fixture.open();
     CHECK(fake::state().builds == 3);
+    fake::state().multiprocessors = 4;  // another board of the same name and capability
+    fixture.open();
+    CHECK(fake::state().builds == 4);
     CHECK(fixture.plans().size() == 3);
 }
 

@@ -74,6 +74,7 @@ FAULTS: list[tuple[str, str, Any, str | None, str | None]] = [
     ("outputs-none", "/outputs", [], "too short", "array of 1 to"),
     ("output-int8-without-scale", "/outputs/0/scale", None, "has both", "finite number"),
     ("output-classes", "/outputs/0/shape", [1, 4], "[1, model.classes]", "[1, model.classes]"),
+    ("output-meaning", "/outputs/0/meaning", "odds", "odds", "known are logits, probabilities"),
     ("output-batch", "/outputs/0/shape", [2, 3], "must start with 1", "must start with 1"),
     ("output-rank", "/outputs/0/shape", [1] * (MAX_TENSOR_RANK + 1), "too long", "array of 1 to 8"),
     ("output-side-zero", "/outputs/0/shape", [1, 0], "less than the minimum", "from 1 to"),
@@ -176,6 +177,7 @@ def good_documents() -> dict[str, Any]:
         "null": null, "every-key": everything, "several-outputs": with_features,
         "features-without-classes": without_classes,
         "most-outputs": null | {"outputs": null["outputs"] + most},
+        "probabilities": null | {"outputs": [null["outputs"][0] | {"meaning": "probabilities"}]},
     }  # fmt: skip
 
 

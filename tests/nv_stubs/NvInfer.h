@@ -37,7 +37,7 @@ enum class DataType : std::int32_t {
     kBOOL = 4,
     kUINT8 = 5
 };
-enum class TensorFormat : std::int32_t { kLINEAR = 0, kCHW4 = 2 };
+enum class TensorFormat : std::int32_t { kLINEAR = 0, kCHW4 = 3 };
 enum class TensorIOMode : std::int32_t { kNONE = 0, kINPUT = 1, kOUTPUT = 2 };
 enum class MemoryPoolType : std::int32_t { kWORKSPACE = 0 };
 enum class ProfilingVerbosity : std::int32_t { kLAYER_NAMES_ONLY = 0, kNONE = 1, kDETAILED = 2 };
@@ -111,6 +111,7 @@ class IExecutionContext {
     virtual bool setTensorAddress(char const* tensorName, void* data) noexcept = 0;
     virtual bool enqueueV3(cudaStream_t stream) noexcept = 0;
     virtual void setProfiler(IProfiler* profiler) noexcept = 0;
+    virtual bool setNvtxVerbosity(ProfilingVerbosity verbosity) noexcept = 0;
 };
 
 class IEngineInspector {

@@ -168,6 +168,7 @@ struct Context : IExecutionContext {
         if (has(plan_.text, "unrunnable")) {
             return false;
         }
+        fake::state().nvtx_marked_runs += verbosity_ == ProfilingVerbosity::kNONE ? 0 : 1;
         work_of(stream)->push_back([this] {
             std::memcpy(addresses_.at("logits"), addresses_.at("input"),
                         static_cast<std::size_t>(plan_.classes) * plan_.element_bytes());
@@ -185,11 +186,16 @@ struct Context : IExecutionContext {
         return true;
     }
     void setProfiler(IProfiler* profiler) noexcept override { profiler_ = profiler; }
+    bool setNvtxVerbosity(ProfilingVerbosity verbosity) noexcept override {
+        verbosity_ = verbosity;
+        return true;
+    }
 
   private:
     Plan plan_;
     std::map<std::string, void*> addresses_;
     IProfiler* profiler_ = nullptr;
+    ProfilingVerbosity verbosity_ = ProfilingVerbosity::kDETAILED;
     Counted counted_;
 };
 
@@ -301,6 +307,7 @@ cudaError_t cudaGetDeviceProperties(cudaDeviceProp* prop, int) {
     std::strncpy(prop->name, fake::state().gpu_name.c_str(), sizeof prop->name - 1);
     prop->major = 8;
     prop->minor = 7;
+    prop->multiProcessorCount = fake::state().multiprocessors;
     return cudaSuccess;
 }
 cudaError_t cudaDriverGetVersion(int* version) {

@@ -17,6 +17,8 @@ struct State {
     int gpus = 1;
     int driver = 12060;
     std::string gpu_name = "Fake";
+    int multiprocessors = 8;
+    int nvtx_marked_runs = 0;             // inferences that NVIDIA's profilers would see each layer of
     int builds = 0;
     std::size_t workspace_bytes = 0;      // of the last build
     int timing_caches_read = 0;           // that held something

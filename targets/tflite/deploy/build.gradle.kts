@@ -8,8 +8,10 @@ android {
     compileSdk = 36
 
     defaultConfig {
-        minSdk = 23 // LiteRT's
+        minSdk = 24 // LiteRT's
         ndk {
+            // LiteRT 2 is for 64-bit processors only. The app needs the same filter, or a 32-bit
+            // phone installs it without this library.
             abiFilters += listOf("arm64-v8a", "x86_64")
         }
         externalNativeBuild {
@@ -30,5 +32,6 @@ android {
 
 dependencies {
     // For its libLiteRt.so alone, which is loaded by name. The version that edgevit is tested with.
-    runtimeOnly("com.google.ai.edge.litert:litert:2.3.0")
+    // What it depends on declares permissions of foreground services in its manifest: not needed.
+    runtimeOnly("com.google.ai.edge.litert:litert:2.3.0") { isTransitive = false }
 }

@@ -17,10 +17,11 @@ int main(int argc, char** argv) {
     for (i = 0; i < sizeof pixels; ++i) {
         pixels[i] = (uint8_t)(i * 7);
     }
-    image.pixels = pixels;
+    edgevit_image_init(&image);
+    image.planes[0].data = pixels;
+    image.planes[0].stride_bytes = 64 * 4;
     image.width = 64;
     image.height = 48;
-    image.stride_bytes = 64 * 4;
     image.format = EDGEVIT_RGBA8888;
 
     edgevit_options_init(&options);

@@ -16,6 +16,7 @@ struct cudaDeviceProp {
     char name[256];
     int major;
     int minor;
+    int multiProcessorCount;
 };
 
 constexpr unsigned int cudaHostAllocDefault = 0;

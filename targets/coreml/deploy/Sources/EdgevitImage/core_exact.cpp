@@ -5,6 +5,7 @@
 #pragma STDC FP_CONTRACT OFF
 #endif
 
+#include "core/frame.cpp"
 #include "core/pixels.cpp"
 #include "core/preprocess.cpp"
 #include "core/resample.cpp"

@@ -7,8 +7,8 @@
 #include <vector>
 
 #include "core/errors.h"
+#include "core/frame.h"
 #include "core/limits.h"
-#include "core/pixels.h"
 #include "core/preprocess.h"
 #include "core/scores.h"
 
@@ -33,15 +33,28 @@ void check(const edgevit_preprocessing& preprocessing, std::size_t rgb_size_byte
     require(rgb_size_bytes == side * side * 3, "rgb_size_bytes is not image_size^2 * 3");
 }
 
-edgevit::Pixels checked(const edgevit_pixels& image) {
-    require(image.order == EDGEVIT_ORDER_RGBA || image.order == EDGEVIT_ORDER_BGRA,
-            "order is neither EDGEVIT_ORDER_RGBA nor EDGEVIT_ORDER_BGRA");
+edgevit::FrameFormat format_of(std::int32_t order) {
+    if (order == EDGEVIT_ORDER_NV12) {
+        return edgevit::FrameFormat::nv12;
+    }
+    require(order == EDGEVIT_ORDER_RGBA || order == EDGEVIT_ORDER_BGRA,
+            "order is no EDGEVIT_ORDER");
+    return order == EDGEVIT_ORDER_RGBA ? edgevit::FrameFormat::rgba : edgevit::FrameFormat::bgra;
+}
+
+edgevit::Frame checked(const edgevit_pixels& image) {
     require(image.width > 0 && image.height > 0, "the image has no pixels");
-    const edgevit::Pixels pixels = {image.pixels, image.width, image.height, image.stride_bytes,
-                                    image.order == EDGEVIT_ORDER_RGBA ? edgevit::PixelFormat::rgba
-                                                                      : edgevit::PixelFormat::bgra};
-    edgevit::check_pixels(pixels);
-    return pixels;
+    edgevit::Frame frame;
+    frame.planes[0] = {image.pixels, image.stride_bytes, 1};
+    frame.planes[1] = {image.chroma, image.chroma_stride_bytes, 2};
+    frame.width = image.width;
+    frame.height = image.height;
+    frame.format = format_of(image.order);
+    frame.colour = static_cast<edgevit::YuvColour>(image.colour);
+    frame.rotation_degrees = image.rotation_degrees;
+    frame.is_mirrored = image.is_mirrored != 0;
+    edgevit::check_frame(frame);
+    return frame;
 }
 
 // A manifest whose input tensor holds the pixels themselves.
@@ -81,14 +94,14 @@ std::int32_t guarded(char* message, std::size_t message_size_bytes, const Action
     try {
         return action();
     } catch (const std::invalid_argument& error) {
-        return failed(EDGEVIT_BAD_ARGUMENT, error.what());
+        return failed(EDGEVIT_IMAGE_BAD_ARGUMENT, error.what());
     } catch (const edgevit::CallError& error) {
-        return failed(EDGEVIT_BAD_ARGUMENT, error.what());
+        return failed(EDGEVIT_IMAGE_BAD_ARGUMENT, error.what());
     } catch (const edgevit::InputError& error) {
         return failed(EDGEVIT_IMAGE_REFUSED, error.what());
     } catch (const std::bad_alloc&) {
-        return failed(EDGEVIT_OUT_OF_MEMORY, "out of memory");
-    } catch (...) { return failed(EDGEVIT_INTERNAL, "unexpected error"); }
+        return failed(EDGEVIT_IMAGE_OUT_OF_MEMORY, "out of memory");
+    } catch (...) { return failed(EDGEVIT_IMAGE_INTERNAL, "unexpected error"); }
 }
 
 }  // namespace
@@ -100,12 +113,12 @@ std::int32_t edgevit_prepare(const edgevit_pixels* image,
     return guarded(message, message_size_bytes, [&] {
         require(image != nullptr && preprocessing != nullptr && rgb != nullptr,
                 "image, preprocessing or rgb is null");
-        const edgevit::Pixels pixels = checked(*image);
+        const edgevit::Frame frame = checked(*image);
         check(*preprocessing, rgb_size_bytes);
         edgevit::Image scratch;
         edgevit::Preprocessor(pixels_as_they_are(*preprocessing))
-            .run(edgevit::as_rgb(pixels, scratch), rgb);
-        return EDGEVIT_OK;
+            .run(edgevit::upright_rgb(frame, scratch), rgb);
+        return EDGEVIT_IMAGE_OK;
     });
 }
 
@@ -118,7 +131,7 @@ std::int32_t edgevit_best(const float* scores, std::size_t classes, std::int32_t
         require(classes >= 1 && classes <= edgevit::kMaxClasses, "classes is not 1 to 1000000");
         require(count <= classes, "count is over classes");
         if (!edgevit::are_finite(scores, classes)) {
-            return fail(EDGEVIT_NOT_FINITE, "the model answered a value that is not finite",
+            return fail(EDGEVIT_IMAGE_NOT_FINITE, "the model answered a value that is not finite",
                         message, message_size_bytes);
         }
         std::vector<double> all(scores, scores + classes);
@@ -131,6 +144,6 @@ std::int32_t edgevit_best(const float* scores, std::size_t classes, std::int32_t
             indices[i] = static_cast<std::int32_t>(order[i]);
             probabilities[i] = all[order[i]];
         }
-        return EDGEVIT_OK;
+        return EDGEVIT_IMAGE_OK;
     });
 }

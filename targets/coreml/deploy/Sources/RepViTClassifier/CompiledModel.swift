@@ -17,6 +17,7 @@ enum CompiledModel {
                 try? FileManager.default.removeItem(at: compiled)
             }
             try compile(package, to: compiled)
+            removeOthers(than: compiled)
             return try MLModel(contentsOf: compiled, configuration: configuration)
         } catch {
             throw RepViTClassifierError.model("\(package.lastPathComponent): \(error)")
@@ -29,6 +30,23 @@ enum CompiledModel {
         let folder = caches.appendingPathComponent("RepViTClassifier", isDirectory: true)
         try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true)
         return folder
+    }
+
+    /// What earlier versions of the app's model left. Only what this file names so is removed:
+    /// 64 hexadecimal digits and .mlmodelc, in a folder that is its own.
+    private static func removeOthers(than compiled: URL) {
+        let files = FileManager.default
+        let folder = compiled.deletingLastPathComponent()
+        let found = try? files.contentsOfDirectory(at: folder, includingPropertiesForKeys: nil)
+        for other in found ?? [] where other.lastPathComponent != compiled.lastPathComponent {
+            let name = other.deletingPathExtension().lastPathComponent
+            let isOurs =
+                other.pathExtension == "mlmodelc" && name.count == 64
+                && name.allSatisfy { "0123456789abcdef".contains($0) }
+            if isOurs {
+                try? files.removeItem(at: other)
+            }
+        }
     }
 
     private static func compile(_ package: URL, to compiled: URL) throws {

@@ -34,22 +34,69 @@ struct PixelPreparation {
                 edgevit_pixels(
                     pixels: UnsafePointer(pixels.assumingMemoryBound(to: UInt8.self)),
                     width: width, height: height, stride_bytes: context.bytesPerRow,
-                    order: EDGEVIT_ORDER_RGBA))
+                    order: EDGEVIT_ORDER_RGBA, colour: 0, chroma: nil, chroma_stride_bytes: 0,
+                    rotation_degrees: 0, is_mirrored: 0))
         }
     }
 
-    /// A camera frame of kCVPixelFormatType_32BGRA, its values taken as they are.
-    func input(from frame: CVPixelBuffer) throws -> CVPixelBuffer {
-        guard CVPixelBufferGetPixelFormatType(frame) == kCVPixelFormatType_32BGRA else {
-            throw RepViTClassifierError.image("the frame is not kCVPixelFormatType_32BGRA")
+    /// A camera frame, its values taken as they are: kCVPixelFormatType_32BGRA, or one of the two
+    /// 420 formats of two planes, whose matrix the buffer's attachment names (else BT.709).
+    func input(from frame: CVPixelBuffer, _ orientation: FrameOrientation) throws -> CVPixelBuffer {
+        switch CVPixelBufferGetPixelFormatType(frame) {
+        case kCVPixelFormatType_32BGRA:
+            return try withBytes(of: frame, .readOnly) { pixels, strideBytes in
+                try prepare(
+                    described(frame, orientation, pixels, strideBytes, EDGEVIT_ORDER_BGRA))
+            }
+        case kCVPixelFormatType_420YpCbCr8BiPlanarVideoRange:
+            return try planar(frame, orientation, isFull: false)
+        case kCVPixelFormatType_420YpCbCr8BiPlanarFullRange:
+            return try planar(frame, orientation, isFull: true)
+        default:
+            throw RepViTClassifierError.image(
+                "the frame is neither kCVPixelFormatType_32BGRA nor one of the two "
+                    + "kCVPixelFormatType_420YpCbCr8BiPlanar formats")
         }
-        return try withBytes(of: frame, .readOnly) { pixels, strideBytes in
-            try prepare(
-                edgevit_pixels(
-                    pixels: UnsafePointer(pixels),
-                    width: CVPixelBufferGetWidth(frame), height: CVPixelBufferGetHeight(frame),
-                    stride_bytes: strideBytes, order: EDGEVIT_ORDER_BGRA))
+    }
+
+    private func described(
+        _ frame: CVPixelBuffer, _ orientation: FrameOrientation,
+        _ pixels: UnsafeMutablePointer<UInt8>, _ strideBytes: Int, _ order: Int32
+    ) -> edgevit_pixels {
+        edgevit_pixels(
+            pixels: UnsafePointer(pixels), width: CVPixelBufferGetWidth(frame),
+            height: CVPixelBufferGetHeight(frame), stride_bytes: strideBytes, order: order,
+            colour: 0, chroma: nil, chroma_stride_bytes: 0,
+            rotation_degrees: Int32(clamping: orientation.degrees),
+            is_mirrored: orientation.isMirrored ? 1 : 0)
+    }
+
+    private func planar(
+        _ frame: CVPixelBuffer, _ orientation: FrameOrientation, isFull: Bool
+    ) throws -> CVPixelBuffer {
+        try locked(frame, .readOnly) {
+            guard CVPixelBufferGetPlaneCount(frame) == 2,
+                let luma = CVPixelBufferGetBaseAddressOfPlane(frame, 0),
+                let chroma = CVPixelBufferGetBaseAddressOfPlane(frame, 1)
+            else {
+                throw RepViTClassifierError.image("the frame has not two planes in memory")
+            }
+            var image = described(
+                frame, orientation, luma.assumingMemoryBound(to: UInt8.self),
+                CVPixelBufferGetBytesPerRowOfPlane(frame, 0), EDGEVIT_ORDER_NV12)
+            image.chroma = UnsafePointer(chroma.assumingMemoryBound(to: UInt8.self))
+            image.chroma_stride_bytes = CVPixelBufferGetBytesPerRowOfPlane(frame, 1)
+            image.colour = colour(of: frame, isFull: isFull)
+            return try prepare(image)
         }
+    }
+
+    private func colour(of frame: CVPixelBuffer, isFull: Bool) -> Int32 {
+        let matrix = CVBufferCopyAttachment(frame, kCVImageBufferYCbCrMatrixKey, nil) as? String
+        if matrix == kCVImageBufferYCbCrMatrix_ITU_R_601_4 as String {
+            return isFull ? EDGEVIT_COLOUR_BT601_FULL : EDGEVIT_COLOUR_BT601_LIMITED
+        }
+        return isFull ? EDGEVIT_COLOUR_BT709_FULL : EDGEVIT_COLOUR_BT709_LIMITED
     }
 
     private func prepare(_ image: edgevit_pixels) throws -> CVPixelBuffer {
@@ -66,7 +113,7 @@ struct PixelPreparation {
         var message = [CChar](repeating: 0, count: messageSizeBytes)
         let status = edgevit_prepare(
             &image, &settings, &rgb, rgbSizeBytes, &message, messageSizeBytes)
-        guard status == EDGEVIT_OK else {
+        guard status == EDGEVIT_IMAGE_OK else {
             let reason = message.withUnsafeBufferPointer { String(cString: $0.baseAddress!) }
             throw RepViTClassifierError.image(reason)
         }
@@ -104,15 +151,23 @@ struct PixelPreparation {
         of buffer: CVPixelBuffer, _ flags: CVPixelBufferLockFlags,
         _ body: (UnsafeMutablePointer<UInt8>, Int) throws -> Value
     ) throws -> Value {
+        try locked(buffer, flags) {
+            guard let base = CVPixelBufferGetBaseAddress(buffer) else {
+                throw RepViTClassifierError.image("the pixel buffer has no memory")
+            }
+            return try body(
+                base.assumingMemoryBound(to: UInt8.self), CVPixelBufferGetBytesPerRow(buffer))
+        }
+    }
+
+    private func locked<Value>(
+        _ buffer: CVPixelBuffer, _ flags: CVPixelBufferLockFlags, _ body: () throws -> Value
+    ) throws -> Value {
         let status = CVPixelBufferLockBaseAddress(buffer, flags)
         guard status == kCVReturnSuccess else {
             throw RepViTClassifierError.image("the pixel buffer is in use: CVReturn \(status)")
         }
         defer { CVPixelBufferUnlockBaseAddress(buffer, flags) }
-        guard let base = CVPixelBufferGetBaseAddress(buffer) else {
-            throw RepViTClassifierError.image("the pixel buffer has no memory")
-        }
-        return try body(
-            base.assumingMemoryBound(to: UInt8.self), CVPixelBufferGetBytesPerRow(buffer))
+        return try body()
     }
 }

@@ -52,12 +52,34 @@ public final class RepViTClassifier: @unchecked Sendable {
         try classify(input: preparation.input(from: image), topK: topK)
     }
 
-    /// The same of a camera frame, which must be kCVPixelFormatType_32BGRA.
+    /// The same of a camera frame, which must be kCVPixelFormatType_32BGRA or one of the two
+    /// kCVPixelFormatType_420YpCbCr8BiPlanar formats.
     public func classify(
-        _ frame: CVPixelBuffer, topK: Int = 5
+        _ frame: CVPixelBuffer, orientation: FrameOrientation = FrameOrientation(), topK: Int = 5
     ) throws -> [(label: String, probability: Double)] {
-        try classify(input: preparation.input(from: frame), topK: topK)
+        try classify(input: preparation.input(from: frame, orientation), topK: topK)
     }
+
+    #if compiler(>=6)
+        /// The same without blocking the caller. The frame is handed over: it must not be used by
+        /// anybody else until this returns.
+        public func classified(
+            _ frame: sending CVPixelBuffer, orientation: FrameOrientation = FrameOrientation(),
+            topK: Int = 5
+        ) async throws -> [(label: String, probability: Double)] {
+            let handed = HandedOver(frame)
+            return try await withCheckedThrowingContinuation { continuation in
+                RepViTClassifier.queue.async {
+                    continuation.resume(
+                        with: Result {
+                            try self.classify(handed.value, orientation: orientation, topK: topK)
+                        })
+                }
+            }
+        }
+
+        private static let queue = DispatchQueue(label: "RepViTClassifier")
+    #endif
 
     private func classify(
         input: CVPixelBuffer, topK: Int
@@ -111,5 +133,14 @@ public final class RepViTClassifier: @unchecked Sendable {
             throw RepViTClassifierError.resource("the model must answer one array of logits")
         }
         return .logits(name)
+    }
+}
+
+/// A value that one thread gave another and does not use any more.
+private struct HandedOver<Value>: @unchecked Sendable {
+    let value: Value
+
+    init(_ value: Value) {
+        self.value = value
     }
 }

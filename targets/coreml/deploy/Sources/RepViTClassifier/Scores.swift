@@ -42,7 +42,7 @@ struct Scores {
         let status = edgevit_best(
             values, values.count, areLogits ? 1 : 0, room, &indices, &probabilities, &message,
             messageSizeBytes)
-        guard status == EDGEVIT_OK else {
+        guard status == EDGEVIT_IMAGE_OK else {
             let reason = message.withUnsafeBufferPointer { String(cString: $0.baseAddress!) }
             throw RepViTClassifierError.model(reason)
         }

@@ -12,19 +12,28 @@
 extern "C" {
 #endif
 
-// The order of the four bytes of a pixel. The fourth is not looked at.
+// How the pixels lie in memory. Of RGBA and BGRA the fourth byte is not looked at; NV12 has a plane
+// of Y and one of U and V in turn, of half the sides, rounded up.
 static const int32_t EDGEVIT_ORDER_RGBA = 0;
 static const int32_t EDGEVIT_ORDER_BGRA = 1;
+static const int32_t EDGEVIT_ORDER_NV12 = 2;
+
+// What the numbers of NV12 mean; core/frame.h has the arithmetic.
+static const int32_t EDGEVIT_COLOUR_BT601_LIMITED = 0;
+static const int32_t EDGEVIT_COLOUR_BT601_FULL = 1;
+static const int32_t EDGEVIT_COLOUR_BT709_LIMITED = 2;
+static const int32_t EDGEVIT_COLOUR_BT709_FULL = 3;
 
 static const int32_t EDGEVIT_BICUBIC = 0;
 static const int32_t EDGEVIT_BILINEAR = 1;
 
-static const int32_t EDGEVIT_OK = 0;
-static const int32_t EDGEVIT_BAD_ARGUMENT = 1;   // a mistake of the caller
+// Not named as in edgevit.h, whose codes are others.
+static const int32_t EDGEVIT_IMAGE_OK = 0;
+static const int32_t EDGEVIT_IMAGE_BAD_ARGUMENT = 1;  // a mistake of the caller
 static const int32_t EDGEVIT_IMAGE_REFUSED = 2;  // the image is too small, too large or too thin
-static const int32_t EDGEVIT_OUT_OF_MEMORY = 3;
-static const int32_t EDGEVIT_INTERNAL = 4;
-static const int32_t EDGEVIT_NOT_FINITE = 5;  // the network answered NaN or infinity
+static const int32_t EDGEVIT_IMAGE_OUT_OF_MEMORY = 3;
+static const int32_t EDGEVIT_IMAGE_INTERNAL = 4;
+static const int32_t EDGEVIT_IMAGE_NOT_FINITE = 5;  // the network answered NaN or infinity
 
 // Rows from top to bottom, stride_bytes from one to the next; at most 64 million pixels.
 typedef struct {
@@ -33,6 +42,11 @@ typedef struct {
     size_t height;
     size_t stride_bytes;
     int32_t order;
+    int32_t colour;              // of NV12
+    const uint8_t* chroma;       // of NV12: its second plane
+    size_t chroma_stride_bytes;  // of NV12
+    int32_t rotation_degrees;    // 0, 90, 180 or 270, clockwise: what makes it upright
+    int32_t is_mirrored;         // not 0: left and right are swapped once it is upright
 } edgevit_pixels;
 
 // `preprocessing` of the artifact's manifest.json.
@@ -42,11 +56,11 @@ typedef struct {
     int32_t interpolation;  // EDGEVIT_BICUBIC or EDGEVIT_BILINEAR
 } edgevit_preprocessing;
 
-// Resizes the shorter side and crops the centre: image_size rows of image_size RGB pixels to `rgb`,
-// which has rgb_size_bytes = image_size * image_size * 3.
+// Makes the image upright, resizes the shorter side and crops the centre: image_size rows of
+// image_size RGB pixels to `rgb`, which has rgb_size_bytes = image_size * image_size * 3.
 //
-// Returns EDGEVIT_OK, or another code with `rgb` unspecified and the reason in `message`: text
-// ended by a zero, cut to message_size_bytes. `message` may be null when that is 0.
+// Returns EDGEVIT_IMAGE_OK, or another code with `rgb` unspecified and the reason in `message`:
+// text ended by a zero, cut to message_size_bytes. `message` may be null when that is 0.
 int32_t edgevit_prepare(const edgevit_pixels* image, const edgevit_preprocessing* preprocessing,
                         uint8_t* rgb, size_t rgb_size_bytes, char* message,
                         size_t message_size_bytes);

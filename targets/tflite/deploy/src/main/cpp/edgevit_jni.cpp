@@ -57,7 +57,6 @@ struct Opened {
     explicit Opened(edgevit_session* opened) : session(opened) {
         const std::size_t classes = edgevit_class_count(session);
         results.resize(classes);
-        all_probabilities.resize(classes);
         indices.resize(classes);
         logits.resize(classes);
         probabilities.resize(classes);
@@ -69,7 +68,6 @@ struct Opened {
     edgevit_session* session;
     std::mutex turn;  // the Kotlin side takes turns too, for arrays of its own
     std::vector<edgevit_result> results;
-    std::vector<float> all_probabilities;
     std::vector<jint> indices;
     std::vector<jfloat> logits;
     std::vector<jfloat> probabilities;
@@ -188,45 +186,134 @@ edgevit_image image_in(JNIEnv* env, jobject pixels, jint begin, jint end, jint w
                           " RGBA pixels with a row stride of " + std::to_string(row_stride) +
                           " bytes are " + std::to_string(needed)};
     }
-    return {memory + begin, static_cast<std::size_t>(width), static_cast<std::size_t>(height),
-            static_cast<std::size_t>(row_stride), EDGEVIT_RGBA8888};
+    edgevit_image image;
+    edgevit_image_init(&image);
+    image.width = static_cast<std::size_t>(width);
+    image.height = static_cast<std::size_t>(height);
+    image.format = EDGEVIT_RGBA8888;
+    image.planes[0] = {memory + begin, static_cast<std::size_t>(row_stride), 0};
+    return image;
+}
+
+// One plane of a frame: its buffer's position, limit, row stride and pixel stride.
+edgevit_plane plane_in(JNIEnv* env, jobject buffer, const jint* numbers, std::int64_t width,
+                       std::int64_t height) {
+    require(buffer != nullptr, "a plane's buffer is null");
+    const auto* memory = static_cast<const std::uint8_t*>(env->GetDirectBufferAddress(buffer));
+    require(memory != nullptr, "a plane is no direct ByteBuffer");
+    const jint begin = numbers[0], end = numbers[1], row = numbers[2], pixel = numbers[3];
+    require(begin >= 0 && begin <= end && end <= env->GetDirectBufferCapacity(buffer),
+            "a plane's position and limit do not lie in its buffer");
+    require(row > 0 && pixel > 0, "a plane's row and pixel stride must be 1 or more");
+    const std::int64_t needed = row * (height - 1) + pixel * (width - 1) + 1;
+    if (needed > std::int64_t{end} - begin) {
+        throw Failure{EDGEVIT_BAD_CALL, "a plane has " + std::to_string(end - begin) +
+                                            " bytes left, its values are in " +
+                                            std::to_string(needed)};
+    }
+    return {memory + begin, static_cast<std::size_t>(row), static_cast<std::size_t>(pixel)};
+}
+
+// Of the numbers that YuvFrame.fillGeometry() writes.
+edgevit_image frame_in(JNIEnv* env, jobject y, jobject u, jobject v, jintArray geometry) {
+    constexpr jsize kCount = 21;
+    require(geometry != nullptr && env->GetArrayLength(geometry) == kCount,
+            "the frame's numbers are not 21");
+    jint numbers[kCount];
+    env->GetIntArrayRegion(geometry, 0, kCount, numbers);
+    check_pending(env);
+    const jint width = numbers[12], height = numbers[13];
+    require(width > 0 && height > 0, "width and height must be 1 or more");
+    for (jsize i = 17; i < kCount; ++i) {
+        require(numbers[i] >= 0, "the crop has a negative side");
+    }
+    edgevit_image image;
+    edgevit_image_init(&image);
+    image.width = static_cast<std::size_t>(width);
+    image.height = static_cast<std::size_t>(height);
+    image.format = EDGEVIT_YUV420;
+    const std::int64_t half_width = (std::int64_t{width} + 1) / 2,
+                       half_height = (std::int64_t{height} + 1) / 2;
+    image.planes[0] = plane_in(env, y, numbers, width, height);
+    image.planes[1] = plane_in(env, u, numbers + 4, half_width, half_height);
+    image.planes[2] = plane_in(env, v, numbers + 8, half_width, half_height);
+    image.rotation_degrees = numbers[14];
+    image.is_mirrored = numbers[15];
+    image.colour = numbers[16];
+    image.crop_left = static_cast<std::size_t>(numbers[17]);
+    image.crop_top = static_cast<std::size_t>(numbers[18]);
+    image.crop_width = static_cast<std::size_t>(numbers[19]);
+    image.crop_height = static_cast<std::size_t>(numbers[20]);
+    return image;
 }
 
 // Classifies, and fills the first entries of `indices`, `logits` and `probabilities`; how many.
 std::size_t classify(Opened& opened, const edgevit_image& image, std::size_t count) {
     edgevit_error error;
     check(edgevit_classify(opened.session, &image, opened.results.data(), &count, &error), error);
-    std::vector<float>& all = opened.all_probabilities;
-    check(edgevit_probabilities(opened.session, all.data(), all.size(), &error), error);
     for (std::size_t i = 0; i < count; ++i) {
         const edgevit_result& result = opened.results[i];
         opened.indices[i] = result.class_index;
         opened.logits[i] = result.logit;
-        opened.probabilities[i] = all[static_cast<std::size_t>(result.class_index)];
+        opened.probabilities[i] = result.probability;
     }
     return count;
 }
 
-jlong native_open(JNIEnv* env, jclass, jbyteArray folder, jbyteArray runtime_library,
-                  jint threads) {
+// Opens by `open`, which is given the options.
+template <typename Open>
+jlong opened_by(JNIEnv* env, jbyteArray runtime_library, jint threads, jbyteArray accelerator,
+                const Open& open) {
+    const std::string library = to_text(env, runtime_library, "the runtime library");
+    const std::string wanted = to_text(env, accelerator, "the accelerator");
+    edgevit_options options;
+    edgevit_options_init(&options);
+    options.backend = "tflite";
+    options.runtime_library = library.c_str();
+    options.threads = threads;
+    options.accelerator = wanted.c_str();
+    edgevit_session* session = nullptr;
+    edgevit_error error;
+    check(open(options, &session, &error), error);
+    struct Closer {
+        void operator()(edgevit_session* open) const { edgevit_close(open, nullptr); }
+    };
+    std::unique_ptr<edgevit_session, Closer> owner(session);
+    auto opened = std::make_shared<Opened>(session);
+    static_cast<void>(owner.release());
+    return sessions().add(std::move(opened));
+}
+
+jlong native_open(JNIEnv* env, jclass, jbyteArray folder, jbyteArray runtime_library, jint threads,
+                  jbyteArray accelerator) {
     return guarded(env, [&]() -> jlong {
         const std::string path = to_text(env, folder, "the folder");
-        const std::string library = to_text(env, runtime_library, "the runtime library");
-        edgevit_options options;
-        edgevit_options_init(&options);
-        options.backend = "tflite";
-        options.runtime_library = library.c_str();
-        options.threads = threads;
-        edgevit_session* session = nullptr;
-        edgevit_error error;
-        check(edgevit_open(path.c_str(), &options, &session, &error), error);
-        struct Closer {
-            void operator()(edgevit_session* open) const { edgevit_close(open, nullptr); }
-        };
-        std::unique_ptr<edgevit_session, Closer> owner(session);
-        auto opened = std::make_shared<Opened>(session);
-        static_cast<void>(owner.release());
-        return sessions().add(std::move(opened));
+        return opened_by(
+            env, runtime_library, threads, accelerator,
+            [&](const edgevit_options& options, edgevit_session** session, edgevit_error* error) {
+                return edgevit_open(path.c_str(), &options, session, error);
+            });
+    });
+}
+
+jlong native_open_descriptor(JNIEnv* env, jclass, jbyteArray manifest, jint descriptor,
+                             jlong offset, jlong length, jbyteArray runtime_library, jint threads,
+                             jbyteArray accelerator) {
+    return guarded(env, [&]() -> jlong {
+        require(manifest != nullptr, "the manifest is null");
+        require(offset >= 0 && length >= 0, "offset or length is negative");
+        std::vector<jbyte> text(static_cast<std::size_t>(env->GetArrayLength(manifest)));
+        env->GetByteArrayRegion(manifest, 0, static_cast<jsize>(text.size()), text.data());
+        check_pending(env);
+        return opened_by(
+            env, runtime_library, threads, accelerator,
+            [&](const edgevit_options& options, edgevit_session** session, edgevit_error* error) {
+                // Of an empty vector too a pointer that is not null.
+                text.reserve(1);
+                return edgevit_open_descriptor(
+                    text.data(), text.size(), descriptor, static_cast<std::uint64_t>(offset),
+                    static_cast<std::uint64_t>(length), &options, session, error);
+            });
     });
 }
 
@@ -256,25 +343,98 @@ jbyteArray native_label(JNIEnv* env, jclass, jlong handle, jint class_index) {
     });
 }
 
+// The output's description; its index was Java's.
+edgevit_tensor output_info(const Opened& opened, jint index) {
+    require(index >= 0, "the output's index is negative");
+    edgevit_tensor tensor = {};
+    tensor.struct_size_bytes = sizeof tensor;
+    edgevit_error error;
+    check(edgevit_output_info(opened.session, static_cast<std::size_t>(index), &tensor, &error),
+          error);
+    return tensor;
+}
+
+jbyteArray native_accelerator(JNIEnv* env, jclass, jlong handle) {
+    return guarded(
+        env, [&] { return to_bytes(env, edgevit_accelerator(sessions().find(handle)->session)); });
+}
+
+jint native_output_count(JNIEnv* env, jclass, jlong handle) {
+    return guarded(env, [&] {
+        return static_cast<jint>(edgevit_output_count(sessions().find(handle)->session));
+    });
+}
+
+jbyteArray native_output_name(JNIEnv* env, jclass, jlong handle, jint index) {
+    return guarded(env, [&] {
+        const std::shared_ptr<Opened> opened = sessions().find(handle);
+        return to_bytes(env, output_info(*opened, index).name);
+    });
+}
+
+jintArray native_output_shape(JNIEnv* env, jclass, jlong handle, jint index) {
+    return guarded(env, [&]() -> jintArray {
+        const std::shared_ptr<Opened> opened = sessions().find(handle);
+        const edgevit_tensor tensor = output_info(*opened, index);
+        std::vector<jint> sides(tensor.shape, tensor.shape + tensor.rank);
+        jintArray shape = env->NewIntArray(static_cast<jsize>(sides.size()));
+        if (shape != nullptr) {
+            env->SetIntArrayRegion(shape, 0, static_cast<jsize>(sides.size()), sides.data());
+        }
+        return shape;
+    });
+}
+
+void native_output(JNIEnv* env, jclass, jlong handle, jint index, jfloatArray values) {
+    guarded(env, [&] {
+        const std::shared_ptr<Opened> opened = sessions().find(handle);
+        require(values != nullptr, "the array for the values is null");
+        const std::size_t count = output_info(*opened, index).element_count;
+        std::vector<jfloat> found(count);
+        edgevit_error error;
+        const std::lock_guard<std::mutex> turn(opened->turn);
+        check(edgevit_output(opened->session, static_cast<std::size_t>(index), found.data(), count,
+                             &error),
+              error);
+        env->SetFloatArrayRegion(values, 0, static_cast<jsize>(count), found.data());
+    });
+}
+
+// Classifies the picture and hands over the best of its classes; how many.
+jint answer(JNIEnv* env, Opened& opened, const edgevit_image& image, jint top_k, jintArray indices,
+            jfloatArray logits, jfloatArray probabilities) {
+    require(top_k > 0, "topK must be 1 or more");
+    require(indices != nullptr && logits != nullptr && probabilities != nullptr,
+            "an array for the results is null");
+    require(std::min({env->GetArrayLength(indices), env->GetArrayLength(logits),
+                      env->GetArrayLength(probabilities)}) >= top_k,
+            "an array for the results is shorter than topK");
+    const std::lock_guard<std::mutex> turn(opened.turn);
+    const std::size_t room = std::min(static_cast<std::size_t>(top_k), opened.results.size());
+    const auto count = static_cast<jint>(classify(opened, image, room));
+    env->SetIntArrayRegion(indices, 0, count, opened.indices.data());
+    env->SetFloatArrayRegion(logits, 0, count, opened.logits.data());
+    env->SetFloatArrayRegion(probabilities, 0, count, opened.probabilities.data());
+    return count;
+}
+
 jint native_classify(JNIEnv* env, jclass, jlong handle, jobject pixels, jint begin, jint end,
                      jint width, jint height, jint row_stride, jint top_k, jintArray indices,
                      jfloatArray logits, jfloatArray probabilities) {
     return guarded(env, [&] {
         const std::shared_ptr<Opened> opened = sessions().find(handle);
         const edgevit_image image = image_in(env, pixels, begin, end, width, height, row_stride);
-        require(top_k > 0, "topK must be 1 or more");
-        require(indices != nullptr && logits != nullptr && probabilities != nullptr,
-                "an array for the results is null");
-        require(std::min({env->GetArrayLength(indices), env->GetArrayLength(logits),
-                          env->GetArrayLength(probabilities)}) >= top_k,
-                "an array for the results is shorter than topK");
-        const std::lock_guard<std::mutex> turn(opened->turn);
-        const std::size_t room = std::min(static_cast<std::size_t>(top_k), opened->results.size());
-        const auto count = static_cast<jint>(classify(*opened, image, room));
-        env->SetIntArrayRegion(indices, 0, count, opened->indices.data());
-        env->SetFloatArrayRegion(logits, 0, count, opened->logits.data());
-        env->SetFloatArrayRegion(probabilities, 0, count, opened->probabilities.data());
-        return count;
+        return answer(env, *opened, image, top_k, indices, logits, probabilities);
+    });
+}
+
+jint native_classify_yuv(JNIEnv* env, jclass, jlong handle, jobject y, jobject u, jobject v,
+                         jintArray geometry, jint top_k, jintArray indices, jfloatArray logits,
+                         jfloatArray probabilities) {
+    return guarded(env, [&] {
+        const std::shared_ptr<Opened> opened = sessions().find(handle);
+        const edgevit_image image = frame_in(env, y, u, v, geometry);
+        return answer(env, *opened, image, top_k, indices, logits, probabilities);
     });
 }
 
@@ -300,7 +460,16 @@ bool register_all(JNIEnv* env) {
         return false;
     }
     const JNINativeMethod methods[] = {
-        method("open", "([B[BI)J", native_open),
+        method("open", "([B[BI[B)J", native_open),
+        method("openDescriptor", "([BIJJ[BI[B)J", native_open_descriptor),
+        method("accelerator", "(J)[B", native_accelerator),
+        method("outputCount", "(J)I", native_output_count),
+        method("outputName", "(JI)[B", native_output_name),
+        method("outputShape", "(JI)[I", native_output_shape),
+        method("output", "(JI[F)V", native_output),
+        method("classifyYuv",
+               "(JLjava/nio/ByteBuffer;Ljava/nio/ByteBuffer;Ljava/nio/ByteBuffer;[II[I[F[F)I",
+               native_classify_yuv),
         method("close", "(J)V", native_close),
         method("imageSize", "(J)I", native_image_size),
         method("classCount", "(J)I", native_class_count),

@@ -1,6 +1,7 @@
 package edgevit.android
 
 import android.content.Context
+import android.content.res.AssetFileDescriptor
 import android.content.res.AssetManager
 import java.io.File
 import java.io.FileOutputStream
@@ -10,7 +11,8 @@ import java.net.URLEncoder
 import java.security.MessageDigest
 
 /**
- * An artifact in the app's assets, as files: LiteRT reads its model from a file.
+ * An artifact in the app's assets: where its model lies in the APK, or, where the app compresses it,
+ * as files.
  *
  * The copy is made once, under the sha256 of its manifest, which names the model's sha256; that one
  * is checked at every opening. A folder of that name is complete: it gets the name when all is
@@ -21,6 +23,16 @@ internal class AssetFolder(context: Context, private val assetFolder: String) {
     private val base = File(
         context.noBackupFilesDir, "edgevit/assets-" + URLEncoder.encode(assetFolder, "UTF-8"))
 
+    /** The bytes of its manifest. Throws EdgevitException when it is not there. */
+    fun manifest(): ByteArray = readAsset(MANIFEST)
+
+    /** The model as a part of the APK, to be closed; null where it is compressed or not there. */
+    fun openModel(): AssetFileDescriptor? = try {
+        assets.openFd("$assetFolder/$MODEL")
+    } catch (compressed: IOException) {
+        null
+    }
+
     /**
      * The folder of the copy.
      *
@@ -28,7 +40,7 @@ internal class AssetFolder(context: Context, private val assetFolder: String) {
      * @throws EdgevitException when the assets are not there or storage cannot be written.
      */
     fun unpack(anew: Boolean): File {
-        val name = readAsset(MANIFEST).sha256()
+        val name = manifest().sha256()
         try {
             // The first lock is for the threads of this process, the second for other processes.
             synchronized(AssetFolder::class.java) {
@@ -80,7 +92,8 @@ internal class AssetFolder(context: Context, private val assetFolder: String) {
     private companion object {
         const val MANIFEST = "manifest.json"
         const val LOCK = "lock"
-        val FILES = listOf(MANIFEST, "model.tflite")
+        const val MODEL = "model.tflite"
+        val FILES = listOf(MANIFEST, MODEL)
 
         fun ByteArray.sha256(): String =
             MessageDigest.getInstance("SHA-256").digest(this).joinToString("") { "%02x".format(it) }

@@ -4,23 +4,58 @@ import java.io.File
 import java.nio.ByteBuffer
 
 /**
- * An artifact folder that `edgevit compile --target tflite` wrote, opened. Nothing of Android is in
- * here, so that it runs on a desktop JVM as well.
+ * An artifact that `edgevit compile --target tflite` wrote, opened: its folder, or its manifest and a
+ * part of a file. Nothing of Android is in here, so that it runs on a desktop JVM as well.
  *
  * Any thread may call; calls take turns. [close] frees the memory and waits for a call that runs.
  *
- * @param folder with manifest.json and the artifact, whose sha256 is checked.
- * @param threads of LiteRT, 1 to 256.
- * @param runtimeLibrary LiteRT: a bare name for the system's loader, or a path.
- * @throws EdgevitException with the reason.
  */
-class EdgevitSession @JvmOverloads constructor(
-    folder: File,
-    threads: Int = 1,
-    runtimeLibrary: String = "libLiteRt.so"
-) : AutoCloseable {
+class EdgevitSession private constructor(open: () -> Long) : AutoCloseable {
     private val lock = Any()
     private var handle = CLOSED
+
+    /**
+     * @param folder with manifest.json and the artifact, whose sha256 is checked.
+     * @param threads of LiteRT, 1 to 256.
+     * @param runtimeLibrary LiteRT: a bare name for the system's loader, or a path.
+     * @param accelerator "cpu", "gpu" or "npu", which must run all of it, or opening fails.
+     * @throws EdgevitException with the reason.
+     */
+    @JvmOverloads
+    constructor(
+        folder: File,
+        threads: Int = 1,
+        runtimeLibrary: String = LITERT,
+        accelerator: String = CPU
+    ) : this({
+        EdgevitNative.open(
+            folder.path.toByteArray(Charsets.UTF_8), runtimeLibrary.toByteArray(Charsets.UTF_8),
+            checked(threads), accelerator.toByteArray(Charsets.UTF_8))
+    })
+
+    /**
+     * The model lies in an open file, as an asset that is not compressed does in the APK: it is used
+     * where it lies, and not copied.
+     *
+     * @param manifest the bytes of its manifest.json.
+     * @param descriptor of the file; it stays the caller's and may be closed afterwards.
+     * @param offset of the model in the file, bytes, and [length] likewise.
+     * @throws EdgevitException with the reason.
+     */
+    @JvmOverloads
+    constructor(
+        manifest: ByteArray,
+        descriptor: Int,
+        offset: Long,
+        length: Long,
+        threads: Int = 1,
+        runtimeLibrary: String = LITERT,
+        accelerator: String = CPU
+    ) : this({
+        EdgevitNative.openDescriptor(
+            manifest, descriptor, offset, length, runtimeLibrary.toByteArray(Charsets.UTF_8),
+            checked(threads), accelerator.toByteArray(Charsets.UTF_8))
+    })
 
     /** The side, in pixels, of the square that the network sees. */
     val imageSize: Int
@@ -28,18 +63,27 @@ class EdgevitSession @JvmOverloads constructor(
     /** The classes, in the order of the network's logits. */
     val labels: List<String>
 
+    /** What runs the model: "cpu", "gpu" or "npu". */
+    val accelerator: String
+
+    /** What the model answers with; of a classifier the first one is [1, classes]. */
+    val outputs: List<OutputTensor>
+
     // Filled by each call, so that a frame allocates its list of results and nothing else.
     private val indices: IntArray
     private val logits: FloatArray
     private val probabilities: FloatArray
+    private val geometry = IntArray(YuvFrame.GEOMETRY)
 
     init {
-        if (threads < 1) {
-            throw EdgevitException(
-                EdgevitException.Status.BAD_INPUT, "threads is $threads; 1 to 256 can be used")
-        }
-        handle = open(folder, runtimeLibrary, threads)
+        handle = linked(open)
         try {
+            accelerator = String(EdgevitNative.accelerator(handle), Charsets.UTF_8)
+            outputs = List(EdgevitNative.outputCount(handle)) {
+                OutputTensor(
+                    String(EdgevitNative.outputName(handle, it), Charsets.UTF_8),
+                    EdgevitNative.outputShape(handle, it).toList())
+            }
             imageSize = EdgevitNative.imageSize(handle)
             val count = EdgevitNative.classCount(handle)
             labels = List(count) { String(EdgevitNative.label(handle, it), Charsets.UTF_8) }
@@ -73,12 +117,37 @@ class EdgevitSession @JvmOverloads constructor(
         rowStride: Int,
         topK: Int = 5
     ): List<Classification> = synchronized(lock) {
-        val count = EdgevitNative.classify(
+        results(EdgevitNative.classify(
             handle, pixels, pixels.position(), pixels.limit(), width, height, rowStride,
-            minOf(topK, labels.size), indices, logits, probabilities)
-        List(count) {
-            Classification(indices[it], labels[indices[it]], logits[it], probabilities[it])
+            minOf(topK, labels.size), indices, logits, probabilities))
+    }
+
+    /**
+     * The same of a camera's frame, which is converted, turned and cut here.
+     *
+     * @throws EdgevitException with the reason; the session can still be used.
+     */
+    @JvmOverloads
+    fun classify(frame: YuvFrame, topK: Int = 5): List<Classification> = synchronized(lock) {
+        frame.fillGeometry(geometry)
+        results(EdgevitNative.classifyYuv(
+            handle, frame.y.buffer, frame.u.buffer, frame.v.buffer, geometry,
+            minOf(topK, labels.size), indices, logits, probabilities))
+    }
+
+    /**
+     * What the last [classify] left in one of [outputs], as real numbers.
+     *
+     * @throws EdgevitException for another index, or before a picture was classified.
+     */
+    fun output(index: Int): FloatArray = synchronized(lock) {
+        FloatArray(outputs.getOrNull(index)?.elementCount ?: 0).also {
+            EdgevitNative.output(handle, index, it)
         }
+    }
+
+    private fun results(count: Int): List<Classification> = List(count) {
+        Classification(indices[it], labels[indices[it]], logits[it], probabilities[it])
     }
 
     /** Frees the session's memory. Later calls of [classify] throw; a second close does nothing. */
@@ -97,11 +166,14 @@ class EdgevitSession @JvmOverloads constructor(
     private companion object {
         const val CLOSED = 0L // no handle is 0
 
-        fun open(folder: File, runtimeLibrary: String, threads: Int): Long = try {
-            EdgevitNative.open(
-                folder.path.toByteArray(Charsets.UTF_8),
-                runtimeLibrary.toByteArray(Charsets.UTF_8),
-                threads)
+        const val LITERT = "libLiteRt.so"
+        const val CPU = "cpu"
+
+        fun checked(threads: Int): Int = if (threads >= 1) threads else throw EdgevitException(
+            EdgevitException.Status.BAD_INPUT, "threads is $threads; 1 to 256 can be used")
+
+        fun linked(open: () -> Long): Long = try {
+            open()
         } catch (missing: LinkageError) {
             throw EdgevitException(
                 EdgevitException.Status.TOOL_MISSING,
@@ -117,7 +189,23 @@ internal object EdgevitNative {
     }
 
     @JvmStatic
-    external fun open(folder: ByteArray, runtimeLibrary: ByteArray, threads: Int): Long
+    external fun open(
+        folder: ByteArray,
+        runtimeLibrary: ByteArray,
+        threads: Int,
+        accelerator: ByteArray
+    ): Long
+
+    @JvmStatic
+    external fun openDescriptor(
+        manifest: ByteArray,
+        descriptor: Int,
+        offset: Long,
+        length: Long,
+        runtimeLibrary: ByteArray,
+        threads: Int,
+        accelerator: ByteArray
+    ): Long
 
     @JvmStatic
     external fun close(handle: Long)
@@ -130,6 +218,36 @@ internal object EdgevitNative {
 
     @JvmStatic
     external fun label(handle: Long, classIndex: Int): ByteArray
+
+    @JvmStatic
+    external fun accelerator(handle: Long): ByteArray
+
+    @JvmStatic
+    external fun outputCount(handle: Long): Int
+
+    @JvmStatic
+    external fun outputName(handle: Long, index: Int): ByteArray
+
+    @JvmStatic
+    external fun outputShape(handle: Long, index: Int): IntArray
+
+    /** Fills [values], which has the output's element count. */
+    @JvmStatic
+    external fun output(handle: Long, index: Int, values: FloatArray)
+
+    /** As [classify], of a frame whose numbers [YuvFrame.fillGeometry] wrote. */
+    @JvmStatic
+    external fun classifyYuv(
+        handle: Long,
+        y: ByteBuffer,
+        u: ByteBuffer,
+        v: ByteBuffer,
+        geometry: IntArray,
+        topK: Int,
+        indices: IntArray,
+        logits: FloatArray,
+        probabilities: FloatArray
+    ): Int
 
     /** Fills the first entries of the three arrays, which have room for [topK]; how many. */
     @JvmStatic

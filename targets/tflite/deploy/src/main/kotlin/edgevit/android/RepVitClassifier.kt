@@ -2,30 +2,44 @@ package edgevit.android
 
 import android.content.Context
 import android.graphics.Bitmap
+import android.graphics.ImageFormat
+import android.media.Image
 import java.nio.Buffer
 import java.nio.ByteBuffer
 
 /**
  * Says what a picture shows, by the model in this module's assets.
  *
- * Making one copies the model out of the APK the first time and loads it: do that off the main
- * thread. Any thread may call; calls take turns. [close] it when it is not needed any more.
+ * Making one loads the model, from where it lies in the APK (only where the app compresses it, it is
+ * copied out the first time): do that off the main thread. Any thread may call; calls take turns. [close] it when it is not needed any more.
  *
  * @param threads of LiteRT, 1 to 256; more than the phone's fast cores makes it slower.
  * @param assetFolder another model's folder in the app's assets, for an app with several.
+ * @param accelerator "cpu", "gpu" or "npu", which must run all of the model, or making it fails; the
+ *     last two need LiteRT's plugins in the app.
  * @throws EdgevitException with the reason.
  */
 class RepVitClassifier @JvmOverloads constructor(
     context: Context,
     threads: Int = 1,
-    assetFolder: String = "edgevit"
+    assetFolder: String = "edgevit",
+    accelerator: String = "cpu"
 ) : AutoCloseable {
-    private val session = open(AssetFolder(context, assetFolder), threads)
+    private val session = open(AssetFolder(context, assetFolder), threads, accelerator)
     private val lock = Any()
     private var buffer = ByteBuffer.allocateDirect(0)
 
     /** The classes, in the order of the network's logits. */
     val labels: List<String> get() = session.labels
+
+    /** What runs the model: "cpu", "gpu" or "npu". */
+    val accelerator: String get() = session.accelerator
+
+    /** What the model answers with. */
+    val outputs: List<OutputTensor> get() = session.outputs
+
+    /** What the last [classify] left in one of [outputs]; see [EdgevitSession.output]. */
+    fun output(index: Int): FloatArray = session.output(index)
 
     /** The side, in pixels, of the square that the network sees. */
     val imageSize: Int get() = session.imageSize
@@ -76,6 +90,41 @@ class RepVitClassifier @JvmOverloads constructor(
         topK: Int = 5
     ): List<Classification> = session.classify(pixels, width, height, rowStride, topK)
 
+    /**
+     * The same of a camera's frame of the format YUV_420_888, from an `ImageReader`, or of a CameraX
+     * `ImageProxy` its `image`. Its crop is obeyed. Close it afterwards: it is not kept.
+     *
+     * @param rotationDegrees what makes it upright: `imageInfo.rotationDegrees`.
+     * @param isMirrored as of a front camera.
+     * @throws EdgevitException with the reason; the classifier can still be used.
+     */
+    @JvmOverloads
+    fun classify(
+        image: Image,
+        rotationDegrees: Int,
+        isMirrored: Boolean = false,
+        topK: Int = 5
+    ): List<Classification> {
+        if (image.format != ImageFormat.YUV_420_888) {
+            throw EdgevitException(
+                EdgevitException.Status.BAD_INPUT,
+                "an image of format ${image.format} cannot be classified, YUV_420_888 can")
+        }
+        val (y, u, v) = image.planes.map {
+            YuvFrame.Plane(it.buffer, it.rowStride, it.pixelStride)
+        }
+        val rect = image.cropRect
+        val crop = YuvFrame.Crop(
+            rect.left, rect.top, rect.right - rect.left, rect.bottom - rect.top)
+        return session.classify(
+            YuvFrame(image.width, image.height, y, u, v, rotationDegrees, isMirrored, crop), topK)
+    }
+
+    /** The same of planes from elsewhere, such as an `ImageProxy`'s own. */
+    @JvmOverloads
+    fun classify(frame: YuvFrame, topK: Int = 5): List<Classification> =
+        session.classify(frame, topK)
+
     /** Frees the model's memory. Later calls throw; a second close does nothing. */
     override fun close() = session.close()
 
@@ -94,14 +143,25 @@ class RepVitClassifier @JvmOverloads constructor(
         }
 
     private companion object {
-        fun open(folder: AssetFolder, threads: Int): EdgevitSession = try {
-            EdgevitSession(folder.unpack(anew = false), threads)
+        fun open(folder: AssetFolder, threads: Int, accelerator: String): EdgevitSession =
+            folder.openModel()?.use {
+                EdgevitSession(
+                    folder.manifest(), it.parcelFileDescriptor.fd, it.startOffset, it.length, threads,
+                    accelerator = accelerator)
+            } ?: openCopy(folder, threads, accelerator)
+
+        private fun openCopy(
+            folder: AssetFolder,
+            threads: Int,
+            accelerator: String
+        ): EdgevitSession = try {
+            EdgevitSession(folder.unpack(anew = false), threads, accelerator = accelerator)
         } catch (failure: EdgevitException) {
             // A copy that storage damaged is made again; assets that are no artifact fail again.
             if (failure.status != EdgevitException.Status.BAD_INPUT) {
                 throw failure
             }
-            EdgevitSession(folder.unpack(anew = true), threads)
+            EdgevitSession(folder.unpack(anew = true), threads, accelerator = accelerator)
         }
     }
 }
