@@ -1,7 +1,7 @@
-"""Labelled image sets (a folder or a tar of class folders), read lazily, and RepViT preprocessing.
+"""Labelled image sets (a folder or a tar of class folders), read lazily.
 
-Pixels are decoded and resized by Pillow; the C++ harness repeats the same arithmetic, so every
-definition here (order, resize rule, crop rule) is part of the contract between the two.
+Pixels are decoded by Pillow; the C++ harness repeats the same arithmetic, so every definition here
+(order, decoding) is part of the contract between the two. `preprocessing` has what follows.
 """
 
 from __future__ import annotations
@@ -11,25 +11,19 @@ import io
 import os
 import tarfile
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, fields
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgevit.choices import INTERPOLATIONS
-from edgevit.data.options import PreprocessingOptions
+from edgevit.data.preprocessing import Preprocessing
 from edgevit.errors import InputError
 from edgevit.limits import (
     MAX_CLASSES,
     MAX_IMAGE_BYTES,
     MAX_IMAGE_PIXELS,
-    MAX_IMAGE_SIZE,
     MAX_LABEL_BYTES,
-    MAX_RESIZE_SIZE,
-    MAX_RESIZED_PIXELS,
 )
-from edgevit.schema import Rule
 
 if TYPE_CHECKING:
     import torch
@@ -37,119 +31,6 @@ if TYPE_CHECKING:
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png"})
 # 16-bit greys are left out: Pillow would clip them to white.
 RGB_MODES = frozenset({"1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr"})
-
-
-@dataclass(frozen=True)
-class Preprocessing:
-    """How an image becomes the network's input.
-
-    The shorter side is resized to `resize_size` pixels (skipped when None or already equal), the
-    centre `image_size` x `image_size` pixels are cropped, and each channel becomes
-    (pixel / 255 - mean) / std in float32. Raises InputError when a field is out of range.
-    """
-
-    image_size: Annotated[int, Rule(minimum=1, maximum=MAX_IMAGE_SIZE)]
-    resize_size: Annotated[int, Rule(minimum=1, maximum=MAX_RESIZE_SIZE)] | None = None
-    interpolation: Annotated[str, Rule(choices=INTERPOLATIONS)] = PreprocessingOptions.interpolation
-    mean: tuple[float, float, float] = PreprocessingOptions.mean
-    std: tuple[float, float, float] = PreprocessingOptions.std
-
-    def __post_init__(self) -> None:
-        if not 1 <= self.image_size <= MAX_IMAGE_SIZE:
-            raise InputError(
-                f"image_size is {self.image_size}, it must be 1 to {MAX_IMAGE_SIZE} pixels"
-            )
-        if self.resize_size is not None and self.resize_size < self.image_size:
-            raise InputError(
-                f"resize_size {self.resize_size} is below image_size {self.image_size}: "
-                "the crop would not fit"
-            )
-        if self.resize_size is not None and self.resize_size > MAX_RESIZE_SIZE:
-            raise InputError(
-                f"resize_size is {self.resize_size}, it must be {MAX_RESIZE_SIZE} pixels or less"
-            )
-        if self.interpolation not in INTERPOLATIONS:
-            raise InputError(f"interpolation {self.interpolation!r} is not one of {INTERPOLATIONS}")
-        for name in ("mean", "std"):
-            values = tuple(float(v) for v in getattr(self, name))
-            if len(values) != 3 or not all(np.isfinite(values)):
-                raise InputError(f"{name} must be three finite numbers, not {values}")
-            object.__setattr__(self, name, values)
-        if min(self.std) <= 0:
-            raise InputError(f"std must be positive, not {self.std}")
-
-    @classmethod
-    def from_options(cls, options: PreprocessingOptions) -> Preprocessing:
-        """What the options ask for: without `resize` the shorter side becomes `image_size`."""
-        size = options.image_size
-        resize_size = size if options.resize is None else options.resize
-        return cls(size, resize_size, options.interpolation, options.mean, options.std)
-
-    def to_json(self) -> dict[str, Any]:
-        return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
-
-    @classmethod
-    def from_json(cls, value: dict[str, Any]) -> Preprocessing:
-        """The inverse of `to_json`. Raises InputError for unknown or missing keys."""
-        known = {f.name for f in fields(cls)}
-        if set(value) != known:
-            raise InputError(
-                f"preprocessing has the keys {sorted(value)}, expected {sorted(known)}"
-            )
-        given: dict[str, Any] = {
-            k: tuple(v) if isinstance(v, list) else v for k, v in value.items()
-        }
-        return cls(**given)
-
-    def crop(self, image: Any) -> np.ndarray:
-        """Resize and crop a PIL RGB image: uint8, (image_size, image_size, 3).
-
-        Raises InputError when the image is smaller than the crop and no resize was asked for,
-        and when it is so thin that the resize would make over MAX_RESIZED_PIXELS of it.
-        """
-        from PIL import Image
-
-        width, height = image.size
-        short = min(width, height)
-        if self.resize_size is not None and short != self.resize_size:
-            filters = {
-                "bicubic": Image.Resampling.BICUBIC,
-                "bilinear": Image.Resampling.BILINEAR,
-            }
-            longer = max(width, height)
-            if self.resize_size * longer / short * self.resize_size > MAX_RESIZED_PIXELS:
-                raise InputError(f"the image is too thin to resize: its sides are {longer}x{short}")
-            width = self.resize_size if width == short else int(self.resize_size * width / short)
-            height = (
-                self.resize_size
-                if image.size[1] == short
-                else int(self.resize_size * image.size[1] / short)
-            )
-            image = image.resize((width, height), filters[self.interpolation])
-        if width < self.image_size or height < self.image_size:
-            raise InputError(
-                f"the image has {width}x{height} pixels, the network needs {self.image_size}: "
-                "set resize_size so that smaller images are enlarged"
-            )
-        left = round((width - self.image_size) / 2)
-        top = round((height - self.image_size) / 2)
-        box = (left, top, left + self.image_size, top + self.image_size)
-        return np.asarray(image.crop(box), dtype=np.uint8)
-
-    def normalise(self, pixels: np.ndarray) -> torch.Tensor:
-        """uint8 (N, H, W, 3) to float32 (N, 3, H, W), by `table`, so that every caller agrees."""
-        import torch
-
-        table = self.table()
-        planes = [table[c][pixels[..., c]] for c in range(3)]
-        return torch.from_numpy(np.stack(planes, axis=1))
-
-    def table(self) -> np.ndarray:
-        """float32 (3, 256): the network's input for each channel and pixel value."""
-        pixel = np.arange(256, dtype=np.float32)[None] / np.float32(255)
-        mean = np.asarray(self.mean, np.float32)[:, None]
-        std = np.asarray(self.std, np.float32)[:, None]
-        return (pixel - mean) / std
 
 
 class ImageSet:
@@ -230,19 +111,23 @@ class ImageSet:
             raise InputError(f"{self.path}: the tar ends inside {self.entries[index][0]}")
         return data
 
-    def load_rgb(self, index: int) -> Any:
-        """Decode to a PIL RGB image; EXIF orientation is not applied.
+    def load(self, index: int, mode: str) -> Any:
+        """Decode to a PIL image of mode RGB or RGBA; EXIF orientation is not applied.
 
         Raises InputError naming the file when it is not a readable JPEG or PNG.
         """
-        return decode_rgb(self.read_bytes(index), f"{self.path}: {self.entries[index][0]}")
+        return decode(self.read_bytes(index), f"{self.path}: {self.entries[index][0]}", mode)
+
+    def load_rgb(self, index: int) -> Any:
+        """`load` of an RGB image."""
+        return self.load(index, "RGB")
 
     def pixels(self, indices: Sequence[int], preprocessing: Preprocessing) -> np.ndarray:
-        """uint8 (len(indices), image_size, image_size, 3)."""
+        """uint8 (len(indices), H, W, C)."""
         crops = []
         for i in indices:
             try:
-                crops.append(preprocessing.crop(self.load_rgb(i)))
+                crops.append(preprocessing.crop(self.load(i, preprocessing.source_mode)))
             except InputError as error:
                 name = self.entries[i][0]
                 raise InputError(
@@ -253,7 +138,7 @@ class ImageSet:
     def batches(
         self, preprocessing: Preprocessing, batch_size: int, indices: Sequence[int] | None = None
     ) -> Iterator[tuple[torch.Tensor, np.ndarray]]:
-        """Yield (float32 (B, 3, H, W), int64 labels (B,)) in order."""
+        """Yield (float32 (B, C, H, W), int64 labels (B,)) in order."""
         order = range(len(self)) if indices is None else indices
         labels = self.labels
         for start in range(0, len(order), batch_size):
@@ -293,8 +178,8 @@ def check_labels(labels: Sequence[str]) -> None:
             raise InputError(f"the label {label[:40]!r}... has over {MAX_LABEL_BYTES} bytes")
 
 
-def decode_rgb(data: bytes, what: str) -> Any:
-    """A JPEG or PNG file as a PIL RGB image; EXIF orientation is not applied.
+def decode(data: bytes, what: str, mode: str = "RGB") -> Any:
+    """A JPEG or PNG file as a PIL image of mode RGB or RGBA; EXIF orientation is not applied.
 
     Raises InputError, beginning with `what`, when it is not a readable one.
     """
@@ -308,7 +193,7 @@ def decode_rgb(data: bytes, what: str) -> Any:
             raise InputError(
                 f"{what} has pixels of mode {image.mode}; save it with 8 bits a channel"
             )
-        return image.convert("RGB")
+        return image.convert(mode)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise InputError(f"{what} cannot be decoded: {error}") from error
 

@@ -14,6 +14,7 @@ import numpy as np
 from edgevit.choices import PROFILES
 from edgevit.data.images import Preprocessing, check_labels
 from edgevit.errors import InputError
+from edgevit.options import Size
 from edgevit.program.tensors import read_tensors, tensor_bytes
 
 SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -21,11 +22,18 @@ SHA256 = re.compile(r"[0-9a-f]{64}")
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """Which RepViT: variant ("repvit_m0_9"), number of classes, input size in pixels."""
+    """Which RepViT: variant ("repvit_m0_9"), number of classes, input size in pixels.
+
+    image_size  the side of a square, or (height, width)
+    """
 
     variant: str
     classes: int
-    image_size: int
+    image_size: Size
+
+    def __post_init__(self) -> None:
+        if isinstance(self.image_size, list):  # of JSON
+            object.__setattr__(self, "image_size", tuple(self.image_size))
 
 
 @dataclass(frozen=True)
@@ -84,7 +92,7 @@ class ProgramInfo:
         check_labels(self.labels)
         if self.preprocessing.image_size != self.model.image_size:
             raise InputError(
-                f"preprocessing makes {self.preprocessing.image_size} px images, the model takes "
+                f"preprocessing makes {self.preprocessing.size_text} images, the model takes "
                 f"{self.model.image_size} px"
             )
         try:

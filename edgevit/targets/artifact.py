@@ -117,6 +117,7 @@ class Compiled:
         """The manifest of the artifact, which was made of `program`."""
         info = program.info
         return Manifest(
+            schema_version=info.preprocessing.schema_version,
             target=self.target,
             artifact=ArtifactFile(self.file, sha256_bytes(self.data), size_bytes(self.data)),
             program=ProgramFile(program.file_name, program.sha256),

@@ -31,10 +31,20 @@ class JsonReader {
         return *found;
     }
 
+    bool has(const std::string& key) const { return value_.contains(key); }
+
     bool is_null(const std::string& key) const { return at(key).is_null(); }
 
     JsonReader object(const std::string& key) const {
         return JsonReader(at(key), where_, path_ + key + ".");
+    }
+
+    bool boolean(const std::string& key) const {
+        const nlohmann::json& value = at(key);
+        if (!value.is_boolean()) {
+            fail(key, "must be true or false");
+        }
+        return value.get<bool>();
     }
 
     std::string text(const std::string& key) const {

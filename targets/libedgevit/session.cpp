@@ -37,7 +37,8 @@ void Session::preprocess(const Pixels& pixels) {
     state_ = State::empty;
     preprocessed_ = false;
     check_pixels(pixels);
-    preprocessor_.run(as_rgb(pixels, rgb_), input_.data());
+    preprocessor_.run(preprocessor_.takes_alpha() ? as_rgba(pixels, rgb_) : as_rgb(pixels, rgb_),
+                      input_.data());
     preprocessed_ = true;
 }
 

@@ -40,10 +40,14 @@ TEST_CASE("a crop starts where Python's round() says") {
 }
 
 TEST_CASE("the longer side is rounded down") {
-    CHECK(resized(640, 480, 256).width == 341);
-    CHECK(resized(640, 480, 256).height == 256);
-    CHECK(resized(3, 1000, 7).width == 7);
-    CHECK(resized(3, 1000, 7).height == 2333);
+    Preprocessing rules;
+    rules.resize = Resize::shorter;
+    rules.target = {256, 256};
+    CHECK(resized(640, 480, rules).width == 341);
+    CHECK(resized(640, 480, rules).height == 256);
+    rules.target = {7, 7};
+    CHECK(resized(3, 1000, rules).width == 7);
+    CHECK(resized(3, 1000, rules).height == 2333);
 }
 
 TEST_CASE("the input holds the pixels that Python's preprocessing gives") {

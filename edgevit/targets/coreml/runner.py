@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from edgevit.data.preprocessing import looked_up
 from edgevit.errors import InputError
 from edgevit.ops import INT8_MIN
 from edgevit.program import Program
@@ -45,7 +46,7 @@ class CoremlRunner:
         self._held: tuple[Program, dict[str, str]] | None = None
 
     def scores(self, pixels: np.ndarray) -> np.ndarray:
-        """Logits, or a classifier's probabilities: uint8 (N, H, W, 3) to float32 (N, classes)."""
+        """Logits, or a classifier's probabilities: uint8 (N, H, W, C) to float32 (N, classes)."""
         return next(iter(self.outputs(pixels).values()))
 
     def outputs(self, pixels: np.ndarray) -> dict[str, np.ndarray]:
@@ -92,8 +93,7 @@ class CoremlRunner:
     def _input(self, pixels: np.ndarray):
         import torch
 
-        planes = [self._table[channel][pixels[..., channel]] for channel in range(3)]
-        return torch.from_numpy(np.stack(planes, axis=1).astype(np.float32))
+        return torch.from_numpy(looked_up(self._table, pixels).astype(np.float32))
 
 
 def _as_int8(values: np.ndarray, dtype: str) -> np.ndarray:

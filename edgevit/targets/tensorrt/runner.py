@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from edgevit.data.preprocessing import looked_up
 from edgevit.errors import InputError, ToolMissing
 from edgevit.program import Program
 from edgevit.targets.artifact import Artifact
@@ -33,7 +34,7 @@ class OnnxRunner:
         self.engine = f"ONNX Runtime {_runtime().__version__} on the CPU, {precision}"
 
     def scores(self, pixels: np.ndarray) -> np.ndarray:
-        """Logits: uint8 (N, H, W, 3) to float32 (N, classes)."""
+        """Logits: uint8 (N, H, W, C) to float32 (N, classes)."""
         return next(iter(self.outputs(pixels).values()))
 
     def outputs(self, pixels: np.ndarray) -> dict[str, np.ndarray]:
@@ -65,9 +66,8 @@ class OnnxRunner:
         return [np.concatenate(values) for values in zip(*rows, strict=True)]
 
     def _input(self, pixels: np.ndarray) -> np.ndarray:
-        """The model's input for uint8 (N, H, W, 3): (N, 3, H, W)."""
-        planes = [self._table[channel][pixels[..., channel]] for channel in range(3)]
-        return np.stack(planes, axis=1).astype(self._dtype)
+        """The model's input for uint8 (N, H, W, C): (N, C, H, W)."""
+        return looked_up(self._table, pixels).astype(self._dtype)
 
 
 def _runtime() -> Any:

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from edgevit.data.preprocessing import looked_up
 from edgevit.errors import InputError, ToolMissing
 from edgevit.program import Program
 from edgevit.targets.artifact import Artifact
@@ -32,7 +33,7 @@ class TfliteRunner:
         self._interpreter = _interpreter(self._data, str(artifact.path))
 
     def scores(self, pixels: np.ndarray) -> np.ndarray:
-        """Logits: uint8 (N, H, W, 3) to float32 (N, classes)."""
+        """Logits: uint8 (N, H, W, C) to float32 (N, classes)."""
         return self.outputs(pixels)[self._artifact.manifest.outputs[0].name]
 
     def outputs(self, pixels: np.ndarray) -> dict[str, np.ndarray]:
@@ -71,9 +72,8 @@ class TfliteRunner:
 
     def _invoke(self, interpreter: Any, image: np.ndarray) -> None:
         (details,) = interpreter.get_input_details()
-        planes = [self._table[channel][image[..., channel]] for channel in range(3)]
-        tensor = np.stack(planes, axis=-1).astype(details["dtype"])
-        interpreter.set_tensor(details["index"], tensor[None])
+        planes = looked_up(self._table, image[None]).transpose(0, 2, 3, 1)
+        interpreter.set_tensor(details["index"], planes.astype(details["dtype"]))
         interpreter.invoke()
 
 
