@@ -11,6 +11,7 @@ import click
 
 from edgevit.commands.generate import collect, options_of
 from edgevit.commands.options import force_option, json_option
+from edgevit.commands.preprocessing import chosen_preprocessing, preprocessing_options
 from edgevit.data.options import PreprocessingOptions
 from edgevit.models.options import CheckpointOptions, FuseOptions
 
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
     help="Images to prove it on: a folder or tar of class folders.  [default: seeded noise]",
 )
 @options_of(FuseOptions)
-@options_of(PreprocessingOptions)
+@preprocessing_options()
 @options_of(CheckpointOptions)
 @force_option("OUT")
 @json_option
@@ -61,7 +62,7 @@ def fuse_command(
       edgevit fuse repvit.pth -o fused.safetensors --data eurosat-val.tar --image-size 64
     """
     options, asked = collect(FuseOptions, given), collect(CheckpointOptions, given)
-    preprocessing = collect(PreprocessingOptions, given)
+    preprocessing = chosen_preprocessing(given, checkpoint)
 
     from edgevit.data.images import ImageSet
     from edgevit.files import check_target

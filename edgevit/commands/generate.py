@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+from click.core import ParameterSource
 
 from edgevit.options import OptionField, option_fields
 
@@ -49,6 +50,17 @@ def collect(cls: type[T], given: Mapping[str, Any], **more: Any) -> T:
     """
     own = {each.name: given[each.name] for each in option_fields(cls) if each.name in given}
     return cls(**{**own, **more})
+
+
+def explicit(cls: type, given: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of a dataclass that the running command was given, not those of their default."""
+    context = click.get_current_context()
+    return {
+        each.name: given[each.name]
+        for each in option_fields(cls)
+        if each.name in given
+        and context.get_parameter_source(each.name) is not ParameterSource.DEFAULT
+    }
 
 
 def options_of_several(owners: Mapping[str, type]) -> Callable[[Command], Command]:
@@ -164,9 +176,7 @@ def _click_option(each: OptionField) -> Callable[[Command], Command]:
     metavar = o.metavar or ("KEY=VALUE" if each.form == "mapping" else None)
     kind = _click_type(each)
     cls = _NumbersOption if _is_numbers(each) else _Option
-    return click.option(
-        *names, each.name, cls=cls, type=kind, metavar=metavar, help=o.help, **more
-    )
+    return click.option(*names, each.name, cls=cls, type=kind, metavar=metavar, help=o.help, **more)
 
 
 def _shared_option(users: Mapping[str, OptionField]) -> Callable[[Command], Command]:

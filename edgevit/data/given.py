@@ -116,8 +116,7 @@ def _understood_tensor(image: Any, rules: Preprocessing) -> GivenImage:
         return GivenImage(picture=image.cpu().permute(1, 2, 0).contiguous().numpy())
     if kind not in ("float32", "float64") or shape != wanted:
         raise InputError(
-            f"a tensor of {kind} {shape}; expected float32 {wanted}, normalised, or "
-            "uint8 (3, H, W)"
+            f"a tensor of {kind} {shape}; expected float32 {wanted}, normalised, or uint8 (3, H, W)"
         )
     return GivenImage(cropped=recovered_pixels(image.detach().cpu().numpy(), rules))
 

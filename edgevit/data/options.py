@@ -100,11 +100,11 @@ class PreprocessingOptions:
         if self.resize is not None and self.crop_pct is not None:
             raise InputError("--resize and --crop-pct both say what is cropped: give one of them")
         size, resize = self.image_size, self.resize
-        if isinstance(resize, int) and isinstance(size, int) and resize < size:
-            if self.resize_mode != "fit":
-                raise InputError(
-                    f"--resize {resize} is below --image-size {size}: the crop would not fit"
-                )
+        squares = isinstance(resize, int) and isinstance(size, int)
+        if squares and resize < size and self.resize_mode != "fit":
+            raise InputError(
+                f"--resize {resize} is below --image-size {size}: the crop would not fit"
+            )
         if self.rescale_factor is not None and bool(self.mean) != bool(self.std):
             raise InputError("--rescale-factor needs both --mean and --std, which are on its scale")
 

@@ -256,12 +256,11 @@ class Preprocessing:
         width, height = self.resized_size(*image.size)
         top, high, above = self._part("height", height)
         left, wide, before = self._part("width", width)
-        if high < self.height or wide < self.width:
-            if self.resize != "fit":
-                raise InputError(
-                    f"the image has {width}x{height} pixels, the network needs "
-                    f"{_text(self.image_size)}: set resize_size so that smaller images are enlarged"
-                )
+        if (high < self.height or wide < self.width) and self.resize != "fit":
+            raise InputError(
+                f"the image has {width}x{height} pixels, the network needs "
+                f"{_text(self.image_size)}: set resize_size so that smaller images are enlarged"
+            )
         window = (left, top, wide, high)
         if image.size == (width, height):
             part = np.asarray(image.crop((left, top, left + wide, top + high)), dtype=np.uint8)

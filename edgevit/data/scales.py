@@ -44,9 +44,7 @@ def unit_scale(
         raise InputError(f"{both} reach beyond 255, which no pixel does")
     # A std of 1 is Caffe's and Keras's; a mean of 0 is on either scale.
     if any(0 < value <= 1 for value in mean) or any(value < 1 for value in std):
-        raise InputError(
-            f"{both} mix the scales of 0 to 1 and 0 to 255: give both on one of them"
-        )
+        raise InputError(f"{both} mix the scales of 0 to 1 and 0 to 255: give both on one of them")
     scaled = Scaled(_divided(mean), _divided(std))
     return Scaled(
         scaled.mean,

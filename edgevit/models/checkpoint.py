@@ -30,6 +30,7 @@ from edgevit.models.repvit import (
     count_parameters,
     skeleton,
 )
+from edgevit.options import Size
 
 METADATA_KEY = "edgevit"
 METADATA_SCHEMA_VERSION = 1
@@ -41,7 +42,7 @@ class CheckpointInfo:
     """What a checkpoint is.
 
     `parameters` counts the learned numbers in the file, `fused_parameters` and `fused_macs` (for
-    one image of `image_size` × `image_size` pixels) those of the fused net, which papers print.
+    one image of `image_size`, a side or (height, width)) those of the fused net, as papers do.
     `wrappers` lists the dictionary keys opened and the name prefixes taken off to reach the
     weights. `distillation` tells whether there is a second head; a fused net has only one.
     `proof` is what `edgevit fuse` measured, when it wrote the file.
@@ -61,7 +62,7 @@ class CheckpointInfo:
     parameters: int
     fused_parameters: int
     fused_macs: int
-    image_size: int
+    image_size: Size
     proof: dict[str, Any] | None
 
     def to_json(self) -> dict[str, Any]:
@@ -82,7 +83,7 @@ def load(
     *,
     variant: str | None = None,
     weights: str | None = None,
-    image_size: int = PreprocessingOptions.image_size,
+    image_size: Size = PreprocessingOptions.image_size,
 ) -> Loaded:
     """Load a RepViT checkpoint (.pth, .pt or .safetensors; float16 to float64).
 
@@ -95,7 +96,8 @@ def load(
     """
     if variant is not None and variant not in VARIANTS:
         raise InputError(f"unknown variant {variant!r}; use one of {', '.join(VARIANTS)}")
-    if not 32 <= image_size <= MAX_IMAGE_SIZE:
+    sides = image_size if isinstance(image_size, tuple) else (image_size,)
+    if not all(32 <= side <= MAX_IMAGE_SIZE for side in sides):
         raise InputError(f"image size {image_size} px; use 32 to {MAX_IMAGE_SIZE}")
     file = tensorfile.read(path, weights)
     shapes = {
@@ -117,7 +119,7 @@ def inspect(
     *,
     variant: str | None = None,
     weights: str | None = None,
-    image_size: int = PreprocessingOptions.image_size,
+    image_size: Size = PreprocessingOptions.image_size,
 ) -> CheckpointInfo:
     """What the checkpoint is; it is checked as `load` checks it, and raises the same."""
     return load(path, variant=variant, weights=weights, image_size=image_size).info
@@ -215,7 +217,7 @@ def _describe(
     file: tensorfile.TensorFile,
     match: Match,
     model: RepViT,
-    image_size: int,
+    image_size: Size,
     proof: dict[str, Any] | None,
 ) -> CheckpointInfo:
     config = model.config

@@ -16,6 +16,7 @@ from edgevit.data.images import Preprocessing, check_labels
 from edgevit.errors import InputError
 from edgevit.options import Size
 from edgevit.program.tensors import read_tensors, tensor_bytes
+from edgevit.schema import to_json
 
 SHA256 = re.compile(r"[0-9a-f]{64}")
 
@@ -103,7 +104,7 @@ class ProgramInfo:
     def to_json(self) -> dict[str, Any]:
         """The fields as they stand in evq.json."""
         return {
-            "model": asdict(self.model),
+            "model": to_json(self.model),
             "profile": self.profile,
             "preprocessing": self.preprocessing.to_json(),
             "labels": list(self.labels),

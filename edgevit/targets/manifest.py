@@ -224,7 +224,7 @@ class Manifest:
     """manifest.json, one field a key.
 
     schema_version
-                3 where preprocessing says what version 2 could not: older readers refuse those alone
+                3 where preprocessing says what version 2 could not, 2 else: older readers read it
     task        what the outputs mean: "classification", or another kind of net's name
     profile     "portable" or "asymmetric" of an audited artifact; "float32" or "float16" of one
                 to compare with, which has no audit

@@ -1,4 +1,4 @@
-"""What a program's input holds for a pixel: the 256 values a channel that every target must reproduce."""
+"""What a program's input holds for each pixel value: every target must reproduce it."""
 
 from __future__ import annotations
 

@@ -209,8 +209,8 @@ def normalisation(
     """float32 gain and offset, one a channel: (pixel / 255 - mean) / std = pixel * gain + offset.
 
     The ones nearest to the exact quotients, or a few of their last bits beside them, so that all
-    256 products of a channel fall on the program's own input values. Raises EdgevitError where none do (no
-    such case is known).
+    256 products of a channel fall on the program's own input values. Raises EdgevitError where none
+    do (no such case is known).
     """
     wanted = quantized_pixels(preprocessing, quantizer)
     found = [
@@ -268,7 +268,7 @@ def _export(
 
 
 def _normalise(gain: np.ndarray, offset: np.ndarray) -> torch.nn.Module:
-    """Raw pixels 0..255 to the network's input, exact per channel (ImageType has one scale only)."""
+    """Raw pixels 0..255 to the network's input, exact per channel (ImageType has one scale)."""
     import torch
 
     class Normalise(torch.nn.Module):

@@ -102,7 +102,11 @@ class _Builder:
         size = self._table(
             _IMAGE_SIZE, width=self._uint(rules.width), height=self._uint(rules.height)
         )
-        image = self._table(_IMAGE_PROPERTIES, color_space=self._byte(_COLOR_SPACES.get(rules.channels, _UNKNOWN)), default_size=size)
+        image = self._table(
+            _IMAGE_PROPERTIES,
+            color_space=self._byte(_COLOR_SPACES.get(rules.channels, _UNKNOWN)),
+            default_size=size,
+        )
         mean = [255.0 * value for value in rules.mean]
         std = [255.0 * value for value in rules.std]
         if io_type == "uint8":
