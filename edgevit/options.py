@@ -43,6 +43,11 @@ _NOUNS = {
 _SHOWN_CHARACTERS = 80
 
 
+def size_text(size: Size) -> str:
+    """A size for people: "224", or "224x160", height x width."""
+    return "x".join(map(str, size)) if isinstance(size, tuple) else str(size)
+
+
 @dataclass(frozen=True)
 class Option:
     """What `option` was given; the bounds hold for each number of a tuple."""

@@ -43,6 +43,9 @@ class CImage(ctypes.Structure):
     )
 
 
+CIMAGE = ("pixels", "width", "height", "stride_bytes", "order")
+
+
 class CPreprocessing(ctypes.Structure):
     """`edgevit_preprocessing` of edgevit_image.h."""
 
@@ -307,7 +310,7 @@ def _call(
     library: ctypes.CDLL, values: dict[str, Any], settings: CPreprocessing
 ) -> tuple[int, str]:
     message = ctypes.create_string_buffer(256)
-    image = CImage(*(values[name] for name, _ in CImage._fields_))
+    image = CImage(*(values[name] for name in CIMAGE))
     status = library.edgevit_prepare(
         image, settings, values["out"], values["size_bytes"], message, len(message)
     )

@@ -14,6 +14,7 @@ from edgevit.commands.options import force_option, json_option
 from edgevit.commands.preprocessing import chosen_preprocessing, preprocessing_options
 from edgevit.data.options import PreprocessingOptions
 from edgevit.models.options import CheckpointOptions, FuseOptions
+from edgevit.options import size_text
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -122,6 +123,8 @@ def _print_table(proof: FuseProof, variant: str, output: Path) -> None:
         table.add_row("max |Δlogit|", f"{proof.max_abs_delta_logit:.2e} (≤ {proof.bound:g})")
         table.add_row("largest logit", f"{proof.max_abs_logit:.2f}")
         table.add_row("predictions changed", f"{proof.top1_changed} of {proof.images}")
-    table.add_row("images", f"{proof.images} at {proof.image_size} px: {proof.images_source}")
+    table.add_row(
+        "images", f"{proof.images} at {size_text(proof.image_size)} px: {proof.images_source}"
+    )
     table.add_row("written to", str(output))
     Console().print(table)

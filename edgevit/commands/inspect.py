@@ -12,6 +12,7 @@ from edgevit.commands.generate import collect, options_of
 from edgevit.commands.options import json_option
 from edgevit.data.options import PreprocessingOptions
 from edgevit.models.options import CheckpointOptions
+from edgevit.options import size_text
 
 if TYPE_CHECKING:
     from edgevit.models.checkpoint import CheckpointInfo
@@ -66,7 +67,7 @@ def _print_table(info: CheckpointInfo) -> None:
     table.add_row("heads", heads)
     table.add_row("layers", ablations)
     table.add_row("parameters", f"{info.parameters:,} ({info.fused_parameters:,} fused)")
-    table.add_row("MACs, fused", f"{info.fused_macs:,} at {info.image_size} px")
+    table.add_row("MACs, fused", f"{info.fused_macs:,} at {size_text(info.image_size)} px")
     if info.proof:
         table.add_row("fusion proof", _proof_text(info.proof))
     Console().print(table)

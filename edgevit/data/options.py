@@ -100,8 +100,8 @@ class PreprocessingOptions:
         if self.resize is not None and self.crop_pct is not None:
             raise InputError("--resize and --crop-pct both say what is cropped: give one of them")
         size, resize = self.image_size, self.resize
-        squares = isinstance(resize, int) and isinstance(size, int)
-        if squares and resize < size and self.resize_mode != "fit":
+        crops = self.resize_mode != "fit"
+        if crops and isinstance(resize, int) and isinstance(size, int) and resize < size:
             raise InputError(
                 f"--resize {resize} is below --image-size {size}: the crop would not fit"
             )

@@ -19,7 +19,7 @@ from edgevit.data import resample
 from edgevit.data.scales import IMAGENET_MEAN, IMAGENET_STD, unit_scale
 from edgevit.errors import InputError
 from edgevit.limits import MAX_IMAGE_SIZE, MAX_RESIZE_SIZE, MAX_RESIZED_PIXELS
-from edgevit.options import Size
+from edgevit.options import Size, size_text
 from edgevit.schema import OMIT_DEFAULT, Rule, read_json
 
 if TYPE_CHECKING:
@@ -114,8 +114,8 @@ class Preprocessing:
             enough = self.resize_size >= min(sides)  # the longer side grows with it
         if self.resize != "fit" and not enough:
             raise InputError(
-                f"resize_size {_text(self.resize_size)} is below image_size "
-                f"{_text(self.image_size)}: the crop would not fit"
+                f"resize_size {size_text(self.resize_size)} is below image_size "
+                f"{size_text(self.image_size)}: the crop would not fit"
             )
 
     def _check_padding(self) -> None:
@@ -189,9 +189,9 @@ class Preprocessing:
         return self.height, self.width, self.channel_count
 
     @property
-    def size_text(self) -> str:
+    def sizesize_text(self) -> str:
         """The input's size for messages: "64 px", "96x64 px" (height x width)."""
-        return f"{_text(self.image_size)} px"
+        return f"{size_text(self.image_size)} px"
 
     @property
     def source_mode(self) -> str:
@@ -259,7 +259,7 @@ class Preprocessing:
         if (high < self.height or wide < self.width) and self.resize != "fit":
             raise InputError(
                 f"the image has {width}x{height} pixels, the network needs "
-                f"{_text(self.image_size)}: set resize_size so that smaller images are enlarged"
+                f"{size_text(self.image_size)}: set resize_size so that smaller images are enlarged"
             )
         window = (left, top, wide, high)
         if image.size == (width, height):
@@ -291,7 +291,8 @@ class Preprocessing:
 
     def _resized(self, width: int, height: int) -> tuple[int, int]:
         if self.resize == "exact" and self.resize_size is not None:
-            return _pair(self.resize_size)[::-1]
+            high, wide = _pair(self.resize_size)
+            return wide, high
         if isinstance(self.resize_size, int) and self.resize == "shorter":
             short = min(width, height)
             wide = self.resize_size if width == short else int(self.resize_size * width / short)
@@ -348,7 +349,7 @@ def _sides(name: str, size: Any, largest: int) -> tuple[int, int]:
     if len(both) != 2 or any(not isinstance(s, int) or isinstance(s, bool) for s in both):
         raise InputError(f"{name} is {size!r:.80}, it must be a side in pixels, or (height, width)")
     if not all(1 <= side <= largest for side in both):
-        raise InputError(f"{name} is {_text(size)}, it must be 1 to {largest} pixels")
+        raise InputError(f"{name} is {size_text(size)}, it must be 1 to {largest} pixels")
     return both[0], both[1]
 
 
@@ -358,7 +359,3 @@ def _pair(size: Any) -> tuple[int, int]:
 
 def _plain(sides: tuple[int, int]) -> Size:
     return sides[0] if sides[0] == sides[1] else sides
-
-
-def _text(size: Any) -> str:
-    return str(size) if isinstance(size, int) else "x".join(map(str, size))

@@ -30,7 +30,7 @@ from edgevit.models.repvit import (
     count_parameters,
     skeleton,
 )
-from edgevit.options import Size
+from edgevit.options import Size, size_text
 
 METADATA_KEY = "edgevit"
 METADATA_SCHEMA_VERSION = 1
@@ -98,7 +98,7 @@ def load(
         raise InputError(f"unknown variant {variant!r}; use one of {', '.join(VARIANTS)}")
     sides = image_size if isinstance(image_size, tuple) else (image_size,)
     if not all(32 <= side <= MAX_IMAGE_SIZE for side in sides):
-        raise InputError(f"image size {image_size} px; use 32 to {MAX_IMAGE_SIZE}")
+        raise InputError(f"image size {size_text(image_size)} px; use 32 to {MAX_IMAGE_SIZE}")
     file = tensorfile.read(path, weights)
     shapes = {
         name: tuple(tensor.shape)

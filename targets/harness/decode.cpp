@@ -28,11 +28,11 @@ void check_image_size(std::uint64_t width, std::uint64_t height) {
     }
 }
 
-void decode_image(ByteView file, Image& out) {
+void decode_image(ByteView file, Image& out, bool with_alpha) {
     if (starts_with(file, kJpegMagic)) {
         decode_jpeg(file, out);
     } else if (starts_with(file, kPngMagic)) {
-        decode_png(file, out);
+        decode_png(file, out, with_alpha);
     } else {
         throw InputError(file.size == 0 ? "the file is empty" : "neither a JPEG nor a PNG");
     }

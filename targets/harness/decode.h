@@ -14,11 +14,12 @@
 namespace edgevit {
 
 // Raises InputError saying what is wrong with the bytes; the caller knows the file's name.
-void decode_image(ByteView file, Image& out);
+// With `with_alpha` a PNG becomes RGBA, as convert("RGBA") has it; a JPEG has no alpha.
+void decode_image(ByteView file, Image& out, bool with_alpha = false);
 
 // The two decoders behind it, and the check both make before they allocate.
 void decode_jpeg(ByteView file, Image& out);
-void decode_png(ByteView file, Image& out);
+void decode_png(ByteView file, Image& out, bool with_alpha = false);
 void check_image_size(std::uint64_t width, std::uint64_t height);
 
 }  // namespace edgevit
