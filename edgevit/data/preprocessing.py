@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
@@ -20,7 +20,7 @@ from edgevit.data.scales import IMAGENET_MEAN, IMAGENET_STD, unit_scale
 from edgevit.errors import InputError
 from edgevit.limits import MAX_IMAGE_SIZE, MAX_RESIZE_SIZE, MAX_RESIZED_PIXELS
 from edgevit.options import Size, size_text
-from edgevit.schema import OMIT_DEFAULT, Rule, read_json
+from edgevit.schema import OMIT_DEFAULT, Rule, read_json, to_json
 
 if TYPE_CHECKING:
     import torch
@@ -189,7 +189,7 @@ class Preprocessing:
         return self.height, self.width, self.channel_count
 
     @property
-    def sizesize_text(self) -> str:
+    def size_text(self) -> str:
         """The input's size for messages: "64 px", "96x64 px" (height x width)."""
         return f"{size_text(self.image_size)} px"
 
@@ -224,12 +224,7 @@ class Preprocessing:
 
     def to_json(self) -> dict[str, Any]:
         """The fields; those that have their default are left out, but for version 2's."""
-        omitted = {f.name: f.default for f in fields(self) if f.metadata.get("omit_default")}
-        return {
-            name: list(value) if isinstance(value, tuple) else value
-            for name, value in asdict(self).items()
-            if name not in omitted or value != omitted[name]
-        }
+        return to_json(self)
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> Preprocessing:
