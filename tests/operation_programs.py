@@ -26,8 +26,6 @@ from edgevit.ops import (
     Flatten,
     FloatWeights,
     Gelu,
-    HardSigmoid,
-    HardSwish,
     Linear,
     MaxPool2d,
     Mean,
@@ -38,12 +36,12 @@ from edgevit.ops import (
     Relu6,
     Resize,
     Shape,
-    Sigmoid,
     Slice,
     Softmax,
 )
 from edgevit.program import Program
 from tests.programs import make_program, quantizers, seeded_images, weight_scales, with_graph
+from tests.random_graphs import POINTWISE
 
 IMAGE_SIZE = 16
 
@@ -219,7 +217,7 @@ FORMS: dict[str, Build] = {
     "mul gate": _pair(Mul, "gate"),
     "mul gate first": _pair(Mul, "gate first"),
     "mul plane first": _pair(Mul, "plane first"),
-    **{kind.kind: _map(kind) for kind in (Gelu, HardSwish, Relu, Relu6, Sigmoid, HardSigmoid)},
+    **{kind.kind: _map(kind) for kind in POINTWISE},
     "mean": _map(Mean),
     "avg_pool2d": _map(AvgPool2d, kernel=(2, 2), stride=(2, 2)),
     "avg_pool2d 3/2": _map(AvgPool2d, kernel=(3, 2), stride=(2, 1)),

@@ -11,6 +11,7 @@ import torch
 from edgevit.graph import Graph
 from edgevit.graph.passes import fuse_activations
 from edgevit.ops import (
+    OPERATIONS,
     Add,
     AvgPool2d,
     Concat,
@@ -18,17 +19,12 @@ from edgevit.ops import (
     ConvTranspose2d,
     Flatten,
     FloatWeights,
-    Gelu,
-    HardSigmoid,
-    HardSwish,
     Linear,
     MaxPool2d,
     Mean,
     Mul,
     Node,
     Pad,
-    Relu,
-    Relu6,
     Resize,
     Shape,
     Sigmoid,
@@ -40,6 +36,9 @@ from edgevit.program import Program, build_program
 from tests.programs import SMALL, make_info, quantizers, seeded_images, weight_scales
 
 IMAGE_SIZE, CLASSES = 32, 10
+
+POINTWISE = tuple(kind for kind in OPERATIONS if kind.__module__ == "edgevit.ops.pointwise")
+"""Every activation: a new one is drawn and tested without being named here."""
 
 
 class Builder:
@@ -101,8 +100,7 @@ class Builder:
         )
 
     def unary(self, source: str) -> str:
-        kinds = (Gelu, HardSwish, Relu, Relu6, Sigmoid, HardSigmoid)
-        kind = kinds[self.random.integers(len(kinds))]
+        kind = POINTWISE[self.random.integers(len(POINTWISE))]
         return self.add(kind(name=self.name(kind), inputs=(source,)))
 
     def silu(self, source: str) -> str:

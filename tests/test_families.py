@@ -58,7 +58,9 @@ def test_a_net_of_another_family_goes_all_the_way(name: str, tmp_path: Path) -> 
     val = edgevit.from_sequence(labelled(20, 2), **sizes)
     # Labels are as random as the weights, and random nets carry noise on: what counts is that the
     # logits are the net's, which those of another program would not be.
-    result = edgevit.quantize(net, train, val, epochs=0, calibration_images=16, max_drop=100)
+    result = edgevit.quantize(
+        net, train, val, epochs=0, calibration_images=16, max_drop=100, allow_poor_float=True
+    )
     program, pixels = result.program, pictures(8, 3)
     normalised = program.info.preprocessing.normalise(pixels)
     expected = program.run(normalised).numpy()

@@ -123,7 +123,7 @@ def test_the_other_targets_hold_them_or_say_why_not(
 def _step(program: Program) -> float:
     """Of the logits."""
     graph = program.graph()
-    return graph.quantizer(graph.output_name).scale
+    return graph.quantizer(graph.outputs[0]).scale
 
 
 def test_a_stretched_picture_shows_its_ends() -> None:

@@ -12,7 +12,7 @@ import json
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -25,6 +25,10 @@ from edgevit.program import Program
 from edgevit.progress import Progress
 from edgevit.targets import Runner, load_target, make_options
 from edgevit.targets.artifact import Artifact, load_artifact
+from edgevit.tasks import Task, load_task
+
+if TYPE_CHECKING:
+    import torch
 
 SCHEMA_VERSION, KIND, FILE_NAME = 1, "edgevit-parity", "parity.json"
 CHUNK_IMAGES = 16
@@ -126,13 +130,15 @@ def parity_of(
     Raises InputError for a source that is pre-processed or labelled otherwise than the program,
     and for options the target does not have.
     """
+    import torch
+
     chosen = ParityOptions(layer_images=layer_images, images=images)
     check_same_input(source, program.info.preprocessing, program.info.labels)
     runner = open_artifact(artifact, **options)
     layers = _layers(runner, program, source, _spread(len(source), chosen.layer_images))
     order = _spread(len(source), chosen.images)
-    expected, found = _predictions(runner, program, source, order, artifact.folder.name)
-    labels = source.labels[order]
+    task, labels = load_task(artifact.manifest.task), torch.from_numpy(source.labels[order])
+    expected, found = _kept(runner, program, task, source, order, artifact.folder.name)
     return Parity(
         target=artifact.manifest.target,
         engine=runner.engine,
@@ -143,9 +149,9 @@ def parity_of(
         layer_images=min(chosen.layer_images, len(source)),
         first_departure=next((row.name for row in layers if row.max_steps), None),
         images=len(order),
-        agreement_percent=_percent(found == expected),
-        top1_percent=_percent(found == labels),
-        program_top1_percent=_percent(expected == labels),
+        agreement_percent=100 * float(task.agreement(expected.numpy(), found.numpy()).mean()),
+        top1_percent=100 * task.score(found, labels),
+        program_top1_percent=100 * task.score(expected, labels),
     )
 
 
@@ -237,22 +243,26 @@ class _Difference:
         )
 
 
-def _predictions(
+def _kept(
     runner: Runner,
     program: Program,
+    task: Task,
     source: ImageSource,
     order: list[int],
     title: str,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Predicted classes of the program and of the artifact, int64 (len(order),)."""
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """What the task keeps of the program's and the artifact's outputs, float32 (len(order), K)."""
+    import torch
+
     expected, found = [], []
     with Progress(title, len(order), "images") as progress:
         for chunk in _chunks(order):
             pixels = source.pixels(chunk)
-            expected.append(program.run(source.preprocessing.normalise(pixels)).numpy().argmax(1))
-            found.append(runner.scores(pixels).argmax(1))
+            expected.append(task.kept(program(source.preprocessing.normalise(pixels))))
+            outputs = (torch.from_numpy(o) for o in runner.outputs(pixels).values())
+            found.append(task.kept(tuple(outputs)))
             progress.update(progress.done + len(chunk))
-    return np.concatenate(expected), np.concatenate(found)
+    return torch.cat(expected), torch.cat(found)
 
 
 def _chunks(order: list[int]) -> Iterator[list[int]]:
@@ -264,10 +274,6 @@ def _spread(size: int, count: int | None) -> list[int]:
     """`count` indices out of `size`, evenly and in order, as the harness takes them."""
     count = size if count is None else min(count, size)
     return [i * size // count for i in range(count)]
-
-
-def _percent(hits: np.ndarray) -> float:
-    return 100 * float(hits.mean())
 
 
 Column = tuple[str, Callable[[Layer], str]]

@@ -206,7 +206,7 @@ def program_reference(program: Program, source: ImageSource, task: Task) -> Refe
     from edgevit.data.distributed import Group
 
     logits = outputs_of(
-        program.run,
+        program,
         task.kept,
         source,
         range(len(source)),

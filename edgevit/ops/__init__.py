@@ -18,6 +18,7 @@ from edgevit.ops.pointwise import (
     Relu6,
     Sigmoid,
     Silu,
+    Tanh,
 )
 from edgevit.ops.quantizer import (
     HOW,
@@ -73,5 +74,5 @@ __all__ = [
     "ConvTranspose2d", "Fixed", "Flatten", "FloatWeights", "Gelu", "HardSigmoid", "HardSwish",
     "How", "Int8Weights", "Learned", "Linear", "MaxPool2d", "Mean", "Mul", "Node", "Pad",
     "Quantizer", "Ref", "Relu", "Relu6", "Resize", "SameAs", "Shape", "Sigmoid", "Silu", "Slice",
-    "Softmax", "Unary", "UnsupportedError", "Weighted", "is_float16_exact", "quantize",
+    "Softmax", "Tanh", "Unary", "UnsupportedError", "Weighted", "is_float16_exact", "quantize",
 ]  # fmt: skip

@@ -18,7 +18,7 @@ from edgevit.ops.base import (
     UnsupportedError,
     activations,
 )
-from edgevit.ops.quantizer import UNIT_INTERVAL
+from edgevit.ops.quantizer import SYMMETRIC_UNIT_INTERVAL, UNIT_INTERVAL
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -85,6 +85,21 @@ class HardSigmoid(Unary):
         from torch.nn import functional
 
         return functional.hardsigmoid(inputs[0])
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Tanh(Unary):
+    """The hyperbolic tangent, at the scale that runtimes fix."""
+
+    kind = "tanh"
+    aten: ClassVar[Mapping[str, Signature]] = {"aten.tanh.default": UNARY}
+    rule = SYMMETRIC_UNIT_INTERVAL
+    backward_reads_output = True
+
+    def compute(self, inputs: Sequence[Tensor], weights: Sequence[Tensor] = ()) -> Tensor:
+        import torch
+
+        return torch.tanh(inputs[0])
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

@@ -105,3 +105,6 @@ QuantizationRule = Learned | Fixed | SameAs
 
 UNIT_INTERVAL = Fixed(Quantizer(1.0 / 256.0, INT8_MIN, how="fixed"))
 """0 to 255/256: what TFLite fixes for LOGISTIC and SOFTMAX (its 8-bit specification)."""
+
+SYMMETRIC_UNIT_INTERVAL = Fixed(Quantizer(1.0 / 128.0, 0, how="fixed"))
+"""-1 to 127/128: what TFLite fixes for TANH (its 8-bit specification)."""

@@ -169,8 +169,8 @@ def check_info(graph: Graph, info: ProgramInfo) -> None:
             f"the program takes {graph.input_shape}, its info says {rules.size_text} images of "
             f"{rules.channel_count} channels"
         )
-    if graph.shape(graph.output_name) != (1, classes):
-        found = graph.shape(graph.output_name)
+    if graph.shape(graph.outputs[0]) != (1, classes):
+        found = graph.shape(graph.outputs[0])
         raise InputError(f"the program makes {found}, its info says {classes} classes")
 
 

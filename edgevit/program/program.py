@@ -65,6 +65,11 @@ class Program:
         """
         return self.outputs(images)[self._graph.output_name]
 
+    def __call__(self, images: torch.Tensor) -> torch.Tensor | tuple[torch.Tensor, ...]:
+        """What a net returns: `outputs` in their order, a tensor alone where there is one."""
+        found = tuple(self.outputs(images).values())
+        return found[0] if len(found) == 1 else found
+
     def outputs(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
         """Every dequantized output by name: float32 (N, C, H, W) images to float32 (N, …) each."""
         import torch

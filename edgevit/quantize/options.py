@@ -21,7 +21,8 @@ class QuantizeOptions:
     Learning rates are the peaks of a cosine schedule; `scale_lr` acts on the logarithm of the
     scales. `holdout` is the share of the training images that only selects the best checkpoint.
     `activation` takes the place of every GELU of the fused net. `max_drop` is in percentage
-    points of top-1.
+    points of top-1. A float net near chance is refused without `allow_poor_float`: a program that
+    is as wrong would pass the gate.
     """
 
     profile: Profile = option(
@@ -96,6 +97,9 @@ class QuantizeOptions:
     max_drop: float = option(
         0.5, "Gate: top-1 points that the program may lose against float.", metavar="POINTS"
     )
+    allow_poor_float: bool = option(
+        False, "Go on although the float net itself is near chance on the reported images."
+    )
 
     def __post_init__(self) -> None:
         check(self)
@@ -141,7 +145,8 @@ class MachineOptions:
 
 def run_key(options: QuantizeOptions, **facts: Any) -> str:
     """sha256 of everything that decides the result: a run resumes only what has the same key."""
-    # The gate judges the result and does not change it.
-    deciding = {k: v for k, v in options.to_json().items() if k != "max_drop"}
+    # These judge the result and do not change it.
+    judging = ("max_drop", "allow_poor_float")
+    deciding = {k: v for k, v in options.to_json().items() if k not in judging}
     text = json.dumps({"options": deciding, **facts}, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()

@@ -169,6 +169,7 @@ def _run(run: Run, snapshot_interval_s: float, teacher_name: str) -> Result:
         f"selecting on {len(parts.holdout)}, reporting on {len(parts.reported)}"
     )
     float_outputs = run.outputs(run.subject.net, "float", run.group)
+    _believe(run, float_outputs)
     net = _post_training(run)
     metrics = json.loads((run.folder / "ptq.json").read_text())
     history = History()
@@ -177,6 +178,19 @@ def _run(run: Run, snapshot_interval_s: float, teacher_name: str) -> Result:
     else:
         net.snap()
     return _finish(run, net, float_outputs, metrics, history, teacher_name)
+
+
+def _believe(run: Run, outputs: Tensor) -> None:
+    """Say how good float is; InputError where it cannot be the net that was trained."""
+    labels = torch.from_numpy(run.parts.report_labels)
+    score = 100 * run.task.score(outputs, labels)
+    run.say(f"float {run.task.score_title} {score:.2f} % of {len(labels)} images")
+    doubt = run.task.doubt(outputs, labels, run.parts.images.classes)
+    if doubt is None:
+        return
+    if not run.options.allow_poor_float:
+        raise InputError(doubt)
+    run.say(f"going on all the same: {doubt}")
 
 
 def _options(given: QuantizeOptions | None, changed: dict[str, Any]) -> QuantizeOptions:
@@ -320,7 +334,7 @@ def _finish(
     program = build_program(
         net.float_graph(), net.activation_quantizers(), net.weight_scales(), info
     )
-    outputs = run.outputs(program.run, "program", run.group)
+    outputs = run.outputs(program, "program", run.group)
     labels = run.parts.report_labels
     found = run.task.gate(float_outputs.numpy(), outputs.numpy(), labels, run.options.max_drop)
     metrics = run.task.metrics(found, metrics)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     Outputs = Tensor | tuple[Tensor, ...]
     """What a net returns for a batch: one tensor or several, each (N, ...)."""
 
-_SHARED = ("gate",)
+_SHARED = ("doubt", "gate")
 """Modules of this package that are no task."""
 
 
@@ -89,6 +89,14 @@ class Task(Protocol):
 
     def score(self, kept: Tensor, labels: Tensor) -> float:
         """How good a net is, from 0 to 1."""
+        ...
+
+    def doubt(self, kept: Tensor, labels: Tensor, classes: Sequence[str]) -> str | None:
+        """Why the float net's outputs cannot be those it was trained to give; None: no reason."""
+        ...
+
+    def agreement(self, reference: np.ndarray, found: np.ndarray) -> np.ndarray:
+        """On which of N images two nets agree: bool (N,), of what was kept of each, (N, K)."""
         ...
 
     def gate(

@@ -1,4 +1,8 @@
-"""Classification: one output of logits (N, classes), trained by distillation, gated on top-1."""
+"""Classification: a first output of logits (N, classes), trained by distillation, gated on top-1.
+
+Outputs behind the logits, such as an embedding, are carried along: quantized and compiled like the
+logits, neither trained nor gated.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from edgevit.errors import InputError
 from edgevit.tasks import LossWeights
+from edgevit.tasks.doubt import doubt
 from edgevit.tasks.gate import GateResult, gate
 
 if TYPE_CHECKING:
@@ -31,11 +36,12 @@ class Classification:
     stages: Mapping[str, str] = STAGES
 
     def check(self, shapes: Sequence[tuple[int, ...]], classes: int) -> None:
-        """Raises InputError unless there is one output, (N, classes)."""
-        if len(shapes) != 1 or len(shapes[0]) != 2:
+        """Raises InputError unless the first output is (N, classes)."""
+        if len(shapes[0]) != 2:
             listed = ", ".join(str(shape) for shape in shapes)
             raise InputError(
-                f"the net's outputs have the shapes {listed}; a classifier has one, (N, classes)"
+                f"the net's outputs have the shapes {listed}; a classifier's first one is the "
+                "logits, (N, classes)"
             )
         if shapes[0][1] != classes:
             raise InputError(
@@ -74,6 +80,14 @@ class Classification:
     def score(self, kept: Tensor, labels: Tensor) -> float:
         """The share of images whose largest logit is their class's."""
         return float((kept.argmax(1) == labels).double().mean())
+
+    def doubt(self, kept: Tensor, labels: Tensor, classes: Sequence[str]) -> str | None:
+        """Top-1 near chance, or far better with the classes in another order."""
+        return doubt(kept.argmax(1).numpy(), labels.numpy(), classes)
+
+    def agreement(self, reference: np.ndarray, found: np.ndarray) -> np.ndarray:
+        """Where the predicted classes are the same."""
+        return reference.argmax(1) == found.argmax(1)
 
     def gate(
         self, reference: np.ndarray, found: np.ndarray, labels: np.ndarray, max_drop: float

@@ -190,6 +190,11 @@ def ties_in_range(factor: Fraction, out: float, largest: int, values: int = 1) -
     return any(p.denominator == 1 and p <= largest * values for p in halves)
 
 
+def fp16_unit(scale: float) -> float:
+    """The distance of fp16's values at `scale`."""
+    return float(np.spacing(np.float16(scale)))
+
+
 @pytest.mark.parametrize("seed", range(12))
 def test_no_operation_of_a_random_net_has_a_tie(seed: int) -> None:
     found = random_graph(seed, operations=12)
@@ -207,7 +212,10 @@ def test_no_operation_of_a_random_net_has_a_tie(seed: int) -> None:
             assert add_ties(*inputs, out) == 0, node.name
         elif isinstance(node, Mul) and not shared:
             factor = Fraction(inputs[0]) * Fraction(inputs[1])
-            assert not ties_in_range(factor, out, 255**2), node.name
+            # Inputs on a coarse grid (two sigmoids; what an add reads) may leave no choice.
+            choices = (out + 2 * n * fp16_unit(out) for n in range(-8, 9))
+            if any(not ties_in_range(factor, choice, 255**2) for choice in choices):
+                assert not ties_in_range(factor, out, 255**2), node.name
         elif isinstance(node, Mean) and not shared:
             _, _, height, width = found.shape(node.inputs[0])
             values = height * width

@@ -89,6 +89,7 @@ FORMS = [
     Form("sigmoid_", lambda n, x: n.c(x).sigmoid_(), "sigmoid"),
     Form("Hardsigmoid", lambda n, x: n.d(n.c(x)), "hard_sigmoid",
          {"d": nn.Hardsigmoid(inplace=True)}),
+    Form("torch.tanh", lambda n, x: torch.tanh(n.c(x)), "tanh"),
     Form("F.hardsigmoid", lambda n, x: F.hardsigmoid(n.c(x)), "hard_sigmoid"),
     Form("mean, kept", lambda n, x: n.c(x).mean((-1, -2), keepdim=True), "mean"),
     Form("mean", lambda n, x: n.c(x).mean((2, 3)), "mean flatten"),

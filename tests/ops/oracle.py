@@ -1,9 +1,9 @@
 """What each operation computes on int8, by numpy alone and written by hand from its definition.
 
 No code of the product is called: a node here is its name, attributes and weights. Sums are int64;
-real values are float64, exact but for GELU, sigmoid and softmax; each is rounded to float32 once,
-multiplied by float32(1 / scale) and rounded half to even. A convolution's sum is multiplied by
-float32(s_in * s_w / s_out) instead. Averages and bilinear resizes are fractions of integers.
+real values are float64, exact but for GELU, sigmoid, tanh and softmax; each is rounded to float32
+once, multiplied by float32(1 / scale) and rounded half to even. A convolution's sum is multiplied
+by float32(s_in * s_w / s_out) instead. Averages and bilinear resizes are fractions of integers.
 """
 
 from __future__ import annotations
@@ -121,6 +121,7 @@ REAL: dict[str, Callable[..., Array]] = {
     "relu": lambda x: np.maximum(x, 0),
     "relu6": lambda x: np.clip(x, 0, 6),
     "sigmoid": lambda x: 1 / (1 + np.exp(-x)),
+    "tanh": np.tanh,
     "hard_sigmoid": lambda x: np.clip(x + 3, 0, 6) / 6,
     "mean": lambda x: x.sum((2, 3), keepdims=True) / (x.shape[2] * x.shape[3]),
     "softmax": _softmax,

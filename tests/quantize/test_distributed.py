@@ -14,7 +14,7 @@ from tests.image_sets import subset
 
 OPTIONS = [
     "--image-size", "32", "--epochs", "2", "--batch-size", "8", "--calibration-images", "16",
-    "--evaluations", "1", "--max-drop", "100", "--threads", "1", "--json",
+    "--evaluations", "1", "--max-drop", "100", "--allow-poor-float", "--threads", "1", "--json",
 ]  # fmt: skip
 
 

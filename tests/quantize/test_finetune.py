@@ -23,7 +23,7 @@ from tests.image_sets import subset
 OPTIONS = [
     "--image-size", "32", "--epochs", "20", "--batch-size", "8", "--calibration-images", "16",
     "--evaluations", "4", "--ema", "0.9", "--max-drop", "100", "--threads", "1",
-    "--augment", "dihedral", "--snapshot-interval", "0.5",
+    "--allow-poor-float", "--augment", "dihedral", "--snapshot-interval", "0.5",
 ]  # fmt: skip
 
 

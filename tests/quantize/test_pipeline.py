@@ -75,7 +75,9 @@ def model() -> Tiny:
 
 @pytest.fixture(scope="module")
 def result(model: Tiny) -> Result:
-    return edgevit.quantize(model, TRAIN, VAL, epochs=2, max_drop=100, batch_size=16)
+    return edgevit.quantize(
+        model, TRAIN, VAL, epochs=2, max_drop=100, allow_poor_float=True, batch_size=16
+    )
 
 
 def test_a_net_that_is_no_repvit_is_quantized(model: Tiny, result: Result) -> None:
@@ -114,7 +116,7 @@ def test_a_library_leaves_everything_as_it_was(
     before, state = key_of(model), torch.get_rng_state()
     path, training = os.environ["PATH"], model.training
     torch.use_deterministic_algorithms(False)
-    edgevit.quantize(model, TRAIN, VAL, epochs=0, max_drop=100)
+    edgevit.quantize(model, TRAIN, VAL, epochs=0, max_drop=100, allow_poor_float=True)
     assert capfd.readouterr() == ("", "")
     assert not torch.are_deterministic_algorithms_enabled()
     assert key_of(model) == before and model.training == training
@@ -125,7 +127,7 @@ def test_a_library_leaves_everything_as_it_was(
 
 def test_a_library_speaks_through_its_logger(model: Tiny, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, "edgevit"):
-        edgevit.quantize(model, TRAIN, epochs=0, max_drop=100)
+        edgevit.quantize(model, TRAIN, epochs=0, max_drop=100, allow_poor_float=True)
     said = "\n".join(caplog.messages)
     assert (
         "Tiny, 3 classes, 16 px; fine-tuning on 39 images, selecting on 4, reporting on 5" in said
@@ -135,7 +137,7 @@ def test_a_library_speaks_through_its_logger(model: Tiny, caplog: pytest.LogCapt
 
 def test_a_failed_gate_hands_over_the_result(model: Tiny) -> None:
     with pytest.raises(GateFailed, match="accuracy gate failed") as failed:
-        quantize(model, TRAIN, VAL, QuantizeOptions(epochs=0), max_drop=-100)
+        quantize(model, TRAIN, VAL, QuantizeOptions(epochs=0), max_drop=-100, allow_poor_float=True)
     found = failed.value.result
     assert isinstance(found, Result) and not found.gate.passed
     assert found.program.info.metrics
@@ -145,7 +147,13 @@ def test_a_run_folder_goes_on_and_belongs_to_one_run(
     model: Tiny, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     run = tmp_path / "run"
-    asked = {"epochs": 1, "batch_size": 16, "max_drop": 100, "run_dir": run}
+    asked = {
+        "epochs": 1,
+        "batch_size": 16,
+        "max_drop": 100,
+        "allow_poor_float": True,
+        "run_dir": run,
+    }
     first = edgevit.quantize(model, TRAIN, VAL, **asked)
     with caplog.at_level(logging.INFO, "edgevit"):
         again = edgevit.quantize(model, TRAIN, VAL, **asked)
@@ -167,7 +175,13 @@ def test_the_images_form_does_not_matter(model: Tiny, result: Result) -> None:
         return torch.utils.data.DataLoader(tensors, batch_size=5, shuffle=True)
 
     found = edgevit.quantize(
-        model, loader(TRAIN), loader(VAL), epochs=2, max_drop=100, batch_size=16
+        model,
+        loader(TRAIN),
+        loader(VAL),
+        epochs=2,
+        max_drop=100,
+        allow_poor_float=True,
+        batch_size=16,
     )
     assert found.metrics == result.metrics
     assert found.program.graph().quantizers == result.program.graph().quantizers
@@ -180,7 +194,14 @@ def constant(images: torch.Tensor) -> torch.Tensor:
 @pytest.mark.parametrize(("teacher", "name"), [(tiny(), "Tiny"), (constant, "constant")])
 def test_a_teacher_is_a_net_or_a_function(model: Tiny, teacher: object, name: str) -> None:
     found = edgevit.quantize(
-        model, TRAIN, VAL, epochs=1, max_drop=100, batch_size=16, teacher=teacher
+        model,
+        TRAIN,
+        VAL,
+        epochs=1,
+        max_drop=100,
+        allow_poor_float=True,
+        batch_size=16,
+        teacher=teacher,
     )
     assert found.program.info.provenance["teacher"] == name
 
@@ -201,7 +222,14 @@ def test_a_teacher_is_a_net_or_a_function(model: Tiny, teacher: object, name: st
     ],
 )
 def test_bad_input_is_named(model: Tiny, change: dict, message: str, tmp_path: Path) -> None:
-    asked = {"model": model, "train": TRAIN, "val": None, "max_drop": 100, **change}
+    asked = {
+        "model": model,
+        "train": TRAIN,
+        "val": None,
+        "max_drop": 100,
+        "allow_poor_float": True,
+        **change,
+    }
     run = tmp_path / "run"
     with pytest.raises(InputError, match=message):
         edgevit.quantize(run_dir=run, epochs=asked.pop("epochs", 0), **asked)
@@ -221,7 +249,7 @@ class Branching(nn.Module):
 
 def test_a_graph_that_computes_something_else_is_refused() -> None:
     with pytest.raises(GateFailed, match="its graph's outputs differ from its own"):
-        edgevit.quantize(Branching(), TRAIN, VAL, epochs=0, max_drop=100)
+        edgevit.quantize(Branching(), TRAIN, VAL, epochs=0, max_drop=100, allow_poor_float=True)
 
 
 def test_several_processes_need_a_folder_that_they_share(tmp_path: Path) -> None:
@@ -233,3 +261,10 @@ def test_several_processes_need_a_folder_that_they_share(tmp_path: Path) -> None
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert "give run_dir=" in done.stderr
+
+
+def test_a_float_net_near_chance_is_refused_at_once(model: Tiny, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    with pytest.raises(InputError, match=r"near the 33.33 % of guessing .*--allow-poor-float"):
+        edgevit.quantize(model, TRAIN, VAL, run_dir=run, epochs=0)
+    assert not (run / "ptq.safetensors").exists()

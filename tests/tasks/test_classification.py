@@ -21,10 +21,11 @@ def test_tasks_are_found_by_name() -> None:
         load_task("juggling")
 
 
-def test_the_net_must_have_one_output_with_the_images_classes() -> None:
+def test_the_nets_first_output_must_have_the_images_classes() -> None:
     TASK.check([(1, 10)], 10)
-    for shapes in ([(1, 10), (1, 10)], [(1, 10, 4)], []):
-        with pytest.raises(InputError, match="a classifier has one"):
+    TASK.check([(1, 10), (1, 8, 4, 4)], 10)
+    for shapes in ([(1, 8, 4, 4), (1, 10)], [(1, 10, 4)]):
+        with pytest.raises(InputError, match="first one is the logits"):
             TASK.check(shapes, 10)
     with pytest.raises(InputError, match=r"10 classes, the images have 9.*--labels"):
         TASK.check([(1, 10)], 9)

@@ -346,6 +346,7 @@ KINDS: dict[str, Kind] = {
     "linear": _weighted,
     "gelu": _gelu,
     "sigmoid": _function(torch.sigmoid),
+    "tanh": _function(torch.tanh),
     "sigmoid_hard": _sigmoid_hard,
     "thresholded_relu": _thresholded_relu,
     "silu": _function(functional.silu),

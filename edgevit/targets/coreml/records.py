@@ -36,6 +36,7 @@ from edgevit.ops import (
     Sigmoid,
     Slice,
     Softmax,
+    Tanh,
     Weighted,
 )
 from edgevit.targets.coreml.package import Operation, Ref
@@ -348,6 +349,7 @@ RECORDS: dict[str, Record] = {
     "gelu": _gelu,
     "silu": _silu,
     "sigmoid": _simple(Sigmoid),
+    "tanh": _simple(Tanh),
     "sigmoid_hard": _sigmoid_hard,
     "thresholded_relu": _thresholded_relu,
     "relu": _clamp(Relu),

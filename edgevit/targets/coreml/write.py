@@ -40,6 +40,7 @@ from edgevit.ops import (
     Sigmoid,
     Slice,
     Softmax,
+    Tanh,
 )
 from edgevit.program import Program
 from edgevit.targets.coreml.options import CoremlOptions
@@ -167,7 +168,7 @@ def _transposed(node: ConvTranspose2d, graph: Graph) -> str | None:
 
 HINDRANCES: dict[type[Node], Hindrance] = {
     **dict.fromkeys((Conv2d, Linear, Add, Mul, Gelu, HardSwish, Relu, Relu6, Sigmoid), _none),
-    **dict.fromkeys((HardSigmoid, Mean, AvgPool2d, MaxPool2d, Softmax, Resize), _none),
+    **dict.fromkeys((HardSigmoid, Tanh, Mean, AvgPool2d, MaxPool2d, Softmax, Resize), _none),
     **dict.fromkeys((Flatten, Concat, Slice, Pad), _identity),
     ConvTranspose2d: _transposed,
 }

@@ -32,7 +32,7 @@ def dropped(graph: Graph) -> dict[str, str]:
     found: dict[str, str] = {}
     for node in graph.nodes:
         reading, is_output = readers[node.name], node.name in graph.outputs
-        if isinstance(node.rule, Fixed):
+        if _is_lopsided(node):
             if not reading:
                 found[node.name] = OUTPUT
             elif not is_output and all(isinstance(reader, Mul) for reader in reading):
@@ -50,6 +50,11 @@ def dropped(graph: Graph) -> dict[str, str]:
     return {name: found[name] for name in graph.owners() if name in found}
 
 
+def _is_lopsided(node: Node) -> bool:
+    """Whether the quantizer is fixed with a zero-point other than 0, which no pair can have."""
+    return isinstance(node.rule, Fixed) and node.rule.quantizer.zero_point != 0
+
+
 def _activates(node: Node, graph: Graph) -> bool:
     """Whether a node is an activation, or the product of x * sigmoid(x)."""
     if not isinstance(node, Mul):
@@ -57,7 +62,7 @@ def _activates(node: Node, graph: Graph) -> bool:
     value, gate = (graph.makes(name) for name in node.inputs)
     if value is None or gate is None:
         return False
-    return isinstance(gate.rule, Fixed) and gate.inputs == (value.name,)
+    return _is_lopsided(gate) and gate.inputs == (value.name,)
 
 
 def _branch(graph: Graph, inputs: tuple[str, ...], readers: dict[str, list[Node]]) -> str | None:

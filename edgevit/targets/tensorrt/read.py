@@ -43,6 +43,7 @@ from edgevit.ops import (
     Sigmoid,
     Slice,
     Softmax,
+    Tanh,
     Weighted,
 )
 from edgevit.targets.base import Reading
@@ -445,6 +446,7 @@ READERS: dict[str, Callable[[_Reader, Any], Node]] = {
     "Relu": _relu,
     "Clip": _clip,
     "Sigmoid": _simple(Sigmoid),
+    "Tanh": _simple(Tanh),
     "HardSigmoid": _simple(HardSigmoid, alpha=1 / 6, beta=0.5),
     "ReduceMean": _mean,
     "AveragePool": _pool(AvgPool2d),

@@ -42,6 +42,7 @@ from edgevit.ops import (
     Sigmoid,
     Slice,
     Softmax,
+    Tanh,
     Weighted,
 )
 from edgevit.targets.tensorrt.toolkit import onnx
@@ -299,6 +300,7 @@ EMITTERS: dict[type[Node], Callable[[_Writer, Any], str]] = {
     Relu: _clamp,
     Relu6: _clamp,
     Sigmoid: _simple("Sigmoid"),
+    Tanh: _simple("Tanh"),
     HardSigmoid: _simple("HardSigmoid", alpha=1 / 6, beta=0.5),
     Mean: _mean,
     AvgPool2d: _pool("AveragePool"),

@@ -28,6 +28,7 @@ from edgevit.ops import (
     Sigmoid,
     Slice,
     Softmax,
+    Tanh,
 )
 from edgevit.targets.tflite.emit_weighted import WEIGHTED
 from edgevit.targets.tflite.emitter import Emit, Emitter, nhwc, pad_amounts, strided_slice
@@ -40,6 +41,7 @@ HALF_PIXEL = 3
 
 _UNARY: dict[type[Node], str] = {
     HardSwish: "HARD_SWISH", Relu: "RELU", Relu6: "RELU6", Sigmoid: "LOGISTIC",
+    Tanh: "TANH",
 }  # fmt: skip
 
 
@@ -215,6 +217,7 @@ def _pad(e: Emitter, node: Pad) -> None:
 EMITTERS: dict[type[Node], Emit] = {
     **WEIGHTED, Add: _add, Mul: _mul,
     Gelu: _gelu, HardSwish: _unary, Relu: _unary, Relu6: _unary, Sigmoid: _unary,
+    Tanh: _unary,
     HardSigmoid: _hard_sigmoid, Mean: _mean, AvgPool2d: _avg_pool, MaxPool2d: _max_pool,
     Softmax: _softmax, Flatten: _flatten, Concat: _concat, Resize: _resize, Slice: _slice,
     Pad: _pad,

@@ -20,7 +20,8 @@ INT8_VERSIONS = {
     "ADD": 2, "AVERAGE_POOL_2D": 2, "CONCATENATION": 2, "CONV_2D": 3, "DEPTHWISE_CONV_2D": 3,
     "DEQUANTIZE": 2, "GELU": 2, "HARD_SWISH": 1, "LOGISTIC": 2, "MAX_POOL_2D": 2, "MEAN": 2,
     "MUL": 2, "PAD": 2, "PADV2": 2, "QUANTIZE": 1, "RELU": 2, "RELU6": 2, "RESHAPE": 1,
-    "RESIZE_NEAREST_NEIGHBOR": 2, "SOFTMAX": 2, "STRIDED_SLICE": 2, "TRANSPOSE": 2,
+    "RESIZE_NEAREST_NEIGHBOR": 2, "SOFTMAX": 2, "STRIDED_SLICE": 2, "TANH": 2,
+    "TRANSPOSE": 2,
 }  # fmt: skip
 """Operator versions that introduced int8 (per-channel int8 for convolutions); floats are all 1."""
 Sides = tuple[int, int]

@@ -31,6 +31,7 @@ from edgevit.ops import (
     Sigmoid,
     Slice,
     Softmax,
+    Tanh,
 )
 from edgevit.targets.tflite.file import Operator
 from edgevit.targets.tflite.operators_weighted import (
@@ -219,5 +220,6 @@ READERS: dict[str, Callable[[Reader, Operator], Node]] = {
     "RESIZE_NEAREST_NEIGHBOR": _resize("nearest"),
     "SOFTMAX": _softmax,
     "STRIDED_SLICE": _slice,
+    "TANH": plain(Tanh),
     "TRANSPOSE_CONV": transposed,
 }
