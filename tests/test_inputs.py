@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from edgevit.measure.validate import validate
 from edgevit.program import Program
 from edgevit.targets import load_target
 from edgevit.targets.artifact import load_artifact
+from tests.manifests.make import put
 
 CLASSES, EACH = 3, 12
 RULES = {
@@ -69,7 +71,13 @@ def made(
     images = write_images(folder / "images", rules.channels == "RGBA")
     source = edgevit.ImageFolder(images, like=rules)
     result = edgevit.quantize(
-        net_of(rules.channel_count), source, None, epochs=0, calibration_images=16, max_drop=100
+        net_of(rules.channel_count),
+        source,
+        None,
+        epochs=0,
+        calibration_images=16,
+        max_drop=100,
+        allow_poor_float=True,
     )
     result.program.save(folder / "m.evq")
     program = Program.load(folder / "m.evq")
@@ -138,3 +146,33 @@ def test_a_stretched_picture_shows_its_ends() -> None:
     cropped = {Preprocessing(64, 64).crop(each).tobytes() for each in pictures}
     seen = {Preprocessing(64, resize="exact").crop(each).tobytes() for each in pictures}
     assert (len(cropped), len(seen)) == (1, CLASSES)
+
+
+@pytest.mark.parametrize(
+    ("target", "change"),
+    [
+        ("tflite", {"/input/scale": 0.5}),
+        ("tflite", {"/outputs/0/zero_point": 3}),
+        ("tflite", {"/outputs/0/name": "logits", "/outputs/0/dtype": "uint8",
+                    "/outputs/0/zero_point": 128}),
+        ("coreml", {"/input/layout": "NCHW", "/input/shape": [1, 3, 48, 64]}),
+        ("tensorrt", {"/input/dtype": "float32"}),
+        ("tensorrt", {"/outputs/0/dtype": "float32"}),
+    ],
+)  # fmt: skip
+def test_a_manifest_of_another_artifact_is_refused_by_run_and_parity(
+    tmp_path: Path, target: str, change: dict[str, Any]
+) -> None:
+    rules = RULES["bgr-area"]
+    source = edgevit.ImageFolder(write_images(tmp_path / "images", False), like=rules)
+    result = edgevit.quantize(
+        net_of(3), source, None, epochs=0, calibration_images=8, max_drop=100, allow_poor_float=True
+    )
+    load_target(target).compile(result.program, tmp_path / "a")
+    path = tmp_path / "a/manifest.json"
+    document = json.loads(path.read_bytes())
+    for pointer, value in change.items():
+        document = put(document, pointer, value)
+    path.write_text(json.dumps(document))
+    with pytest.raises(InputError, match="its manifest says .*; compile it again"):
+        load_target(target).open_runner(load_artifact(tmp_path / "a"))

@@ -344,7 +344,8 @@ def _sides(name: str, size: Any, largest: int) -> tuple[int, int]:
     if len(both) != 2 or any(not isinstance(s, int) or isinstance(s, bool) for s in both):
         raise InputError(f"{name} is {size!r:.80}, it must be a side in pixels, or (height, width)")
     if not all(1 <= side <= largest for side in both):
-        raise InputError(f"{name} is {size_text(size)}, it must be 1 to {largest} pixels")
+        found = size_text(_plain((both[0], both[1])))
+        raise InputError(f"{name} is {found}, it must be 1 to {largest} pixels")
     return both[0], both[1]
 
 

@@ -76,6 +76,8 @@ FAULTS: list[tuple[str, str, Any, str | None, str | None]] = [
     ("input-scale-huge-integer", "/input/scale", HUGE**20, "not valid JSON", "not valid JSON"),
     ("input-zero-point-alone", "/input/scale", None, "has both", "finite number"),
     ("input-zero-point-range", "/input/zero_point", 256, "must be 0 to 255", "from 0 to 255"),
+    ("output-zero-point-range", "/outputs/0/zero_point", 300, "must be -128 to 127", "to 127"),
+    ("output-zero-point-alone", "/outputs/0/zero_point", None, "has both", "an integer from -128"),
     ("outputs-none", "/outputs", [], "too short", "array of 1 to"),
     ("output-int8-without-scale", "/outputs/0/scale", None, "has both", "finite number"),
     ("output-classes", "/outputs/0/shape", [1, 4], "[1, model.classes]", "[1, model.classes]"),

@@ -10,7 +10,7 @@ from edgevit.data.preprocessing import looked_up
 from edgevit.errors import InputError
 from edgevit.ops import INT8_MIN
 from edgevit.program import Program
-from edgevit.targets.artifact import Artifact
+from edgevit.targets.artifact import Artifact, Held, check_held
 from edgevit.targets.base import Target, float_form, require_folder
 from edgevit.targets.coreml.options import CoremlOptions, CoremlRunOptions
 from edgevit.targets.coreml.package import MilProgram, read_package
@@ -42,8 +42,19 @@ class CoremlRunner:
         self.probabilities = compiled.get("output_type") == "classifier"
         self._table = artifact.manifest.table()
         self._outputs = [output.name for output in artifact.manifest.outputs]
+        check_held(artifact, _input_of(self.package), self._outputs_of(artifact))
         self._target = target
         self._held: tuple[Program, dict[str, str]] | None = None
+
+    def _outputs_of(self, artifact: Artifact) -> list[Held]:
+        """Their shapes; those of a classifier's dictionary stand in the manifest alone."""
+        said = artifact.manifest.outputs
+        if self.probabilities:
+            return [Held(output.shape, "float32") for output in said]
+        return [
+            Held(feature.shape, feature.kind.removeprefix("multiArray "))
+            for feature in self.package.outputs
+        ]
 
     def scores(self, pixels: np.ndarray) -> np.ndarray:
         """Logits, or a classifier's probabilities: uint8 (N, H, W, C) to float32 (N, classes)."""
@@ -94,6 +105,15 @@ class CoremlRunner:
         import torch
 
         return torch.from_numpy(looked_up(self._table, pixels).astype(np.float32))
+
+
+def _input_of(package: MilProgram) -> Held:
+    """A picture is pixels in NHWC; an array is what it says."""
+    feature = package.input
+    if feature.kind.startswith("image "):
+        planes = 1 if feature.kind == "image GRAYSCALE" else 3
+        return Held((1, *feature.shape, planes), "uint8")
+    return Held(package.input_shape, feature.kind.removeprefix("multiArray "))
 
 
 def _as_int8(values: np.ndarray, dtype: str) -> np.ndarray:

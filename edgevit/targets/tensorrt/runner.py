@@ -14,7 +14,7 @@ import numpy as np
 from edgevit.data.preprocessing import looked_up
 from edgevit.errors import InputError, ToolMissing
 from edgevit.program import Program
-from edgevit.targets.artifact import Artifact
+from edgevit.targets.artifact import Artifact, Held, check_held
 from edgevit.targets.base import require_bytes
 from edgevit.targets.tensorrt.read import read_onnx
 from edgevit.targets.tensorrt.toolkit import onnx
@@ -30,6 +30,11 @@ class OnnxRunner:
         self._table = artifact.manifest.table()
         self._dtype = np.dtype(artifact.manifest.input.dtype)
         self._session = _session(self._data, str(artifact.path))
+        (source, *_), outputs = (
+            [_held(each) for each in edges]
+            for edges in (self._session.get_inputs(), self._session.get_outputs())
+        )
+        check_held(artifact, source, outputs)
         precision = artifact.manifest.options.get("compute_precision", "")
         self.engine = f"ONNX Runtime {_runtime().__version__} on the CPU, {precision}"
 
@@ -78,6 +83,11 @@ def _runtime() -> Any:
             f"running an ONNX here needs onnxruntime ({error}): pip install onnxruntime==1.32.0"
         ) from error
     return onnxruntime
+
+
+def _held(edge: Any) -> Held:
+    names = {"tensor(float)": "float32", "tensor(float16)": "float16"}
+    return Held(tuple(edge.shape), names.get(edge.type, edge.type))
 
 
 def _session(data: bytes, what: str) -> Any:
