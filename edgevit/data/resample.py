@@ -12,6 +12,11 @@ axis likewise:
 Without antialias, bilinear and bicubic read 2 and 4 neighbours at any scale, as OpenCV and torch's
 tensors do: around (i + 1/2) * m / n - 1/2, pixels beyond an edge being the edge's; bicubic is Keys'
 with a = -0.75. Their 2-D sum is exact in 22-bit weights and is rounded once.
+
+Measured: torch.nn.functional.interpolate of the pixels as doubles, rounded, is the same but for
+ties. OpenCV 5.0 is up to one step off, bilinear in 8 % of the values, area in 9 %, bicubic in fewer
+than 1 of 10,000. Its INTER_NEAREST and torch's "nearest" take pixel floor(i * m / n), half a pixel
+away: train with "nearest-exact", or leave nearest alone.
 """
 
 from __future__ import annotations

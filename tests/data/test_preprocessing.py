@@ -267,7 +267,7 @@ def in_torch(given: Image.Image, size: tuple[int, int], mode: str) -> np.ndarray
 def test_without_antialias_it_is_torchs_interpolation_rounded(
     mode: str, shape: tuple[int, int]
 ) -> None:
-    """Of a tensor; OpenCV rounds its weights to 11 bits, and is up to one step off this."""
+    """Of a tensor, as of the doubles."""
     for size in ((24, 24), (50, 33)):
         rules = Preprocessing(size, interpolation=mode, antialias=False, resize="exact")
         found, exact = rules.crop(image(*shape)), in_torch(image(*shape), size, mode)

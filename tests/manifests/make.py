@@ -231,7 +231,7 @@ BAD_OF_VERSION_3 = {
     "antialias-number": ("filled", "antialias", 0, "not of type 'boolean'", "true or false"),
     "area-without-antialias": ("area", "antialias", False, "averages", "averages"),
     "channels-unknown": ("bgr", "channels", "BGRA", "not one of", "known are RGB"),
-    "channels-of-another-input": ("bgr", "channels", "RGBA", "must be", "must be [1,8,8,4]"),
+    "channels-of-another-input": ("bgr", "channels", "RGBA", "four finite", "array of 4"),
     "grey-mean-of-three": ("grey", "mean", [0.5] * 3, "one finite number", "array of 1"),
     "wide-and-square": ("wide", "image_size", 6, "must be [1, 6, 6, 3]", "must be [1,6,6,3]"),
 }  # fmt: skip

@@ -87,7 +87,7 @@ def _runtime() -> Any:
 
 def _held(edge: Any) -> Held:
     names = {"tensor(float)": "float32", "tensor(float16)": "float16"}
-    return Held(tuple(edge.shape), names.get(edge.type, edge.type))
+    return Held(tuple(edge.shape), names.get(edge.type, str(edge.type)))
 
 
 def _session(data: bytes, what: str) -> Any:

@@ -22,7 +22,7 @@ class EdgevitSession @JvmOverloads constructor(
     private val lock = Any()
     private var handle = CLOSED
 
-    /** The side, in pixels, of the square that the network sees. */
+    /** The side, in pixels, of the square that the network sees; 0 where it sees no square. */
     val imageSize: Int
 
     /** The classes, in the order of the network's logits. */

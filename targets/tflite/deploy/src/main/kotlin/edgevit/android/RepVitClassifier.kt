@@ -27,7 +27,7 @@ class RepVitClassifier @JvmOverloads constructor(
     /** The classes, in the order of the network's logits. */
     val labels: List<String> get() = session.labels
 
-    /** The side, in pixels, of the square that the network sees. */
+    /** The side, in pixels, of the square that the network sees; 0 where it sees no square. */
     val imageSize: Int get() = session.imageSize
 
     /**
