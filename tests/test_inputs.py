@@ -18,6 +18,8 @@ from edgevit.data.images import Preprocessing
 from edgevit.errors import InputError
 from edgevit.measure.request import HarnessRequest, ValidateOptions
 from edgevit.measure.validate import validate
+from edgevit.models.fuse import noise_images
+from edgevit.models.repvit import count_macs, skeleton, variant_config
 from edgevit.program import Program
 from edgevit.targets import load_target
 from edgevit.targets.artifact import load_artifact
@@ -176,3 +178,20 @@ def test_a_manifest_of_another_artifact_is_refused_by_run_and_parity(
     path.write_text(json.dumps(document))
     with pytest.raises(InputError, match="its manifest says .*; compile it again"):
         load_target(target).open_runner(load_artifact(tmp_path / "a"))
+
+
+def test_images_that_are_not_square_cannot_be_turned(tmp_path: Path) -> None:
+    rules = RULES["bgr-area"]
+    source = edgevit.ImageFolder(write_images(tmp_path, False), like=rules)
+    with pytest.raises(InputError, match="--augment dihedral turns images by 90 degrees"):
+        edgevit.quantize(net_of(3), source, None, augment="dihedral")
+
+
+def test_macs_and_noise_of_a_wide_input() -> None:
+    net = skeleton(variant_config("repvit_m0_6", num_classes=CLASSES), fused=True)
+    square, wide = count_macs(net, 64), count_macs(net, (64, 128))
+    head = sum(layer.weight.numel() for layer in net.modules() if isinstance(layer, nn.Linear))
+    assert square == count_macs(net, (64, 64)) and count_macs(net, (128, 64)) == wide
+    gates = square * 2 - wide  # what does not grow with the map: the head and the SE's
+    assert head <= gates < square / 10
+    assert noise_images((32, 96)).shape == (8, 3, 32, 96)
