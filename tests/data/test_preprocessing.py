@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,8 +13,11 @@ import torch
 from PIL import Image
 
 from edgevit.choices import CHANNELS, INTERPOLATIONS, RESIZE_MODES
+from edgevit.data.export import write_tar
 from edgevit.data.images import Preprocessing
 from edgevit.data.options import PreprocessingOptions
+from edgevit.data.sequence import from_sequence
+from edgevit.data.source import ImageFolder
 from edgevit.errors import InputError
 from edgevit.limits import MAX_IMAGE_SIZE, MAX_RESIZE_SIZE
 from edgevit.schema import parse_json
@@ -336,3 +340,25 @@ def test_every_record_is_read_back() -> None:
 def test_a_strangers_record_is_read_strictly(change: dict[str, Any]) -> None:
     with pytest.raises(InputError):
         Preprocessing.from_json(Preprocessing(64, 72).to_json() | change)
+
+
+# -- images that the caller holds ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("channels", CHANNELS)
+def test_held_images_of_any_channels_are_the_same_as_files(channels: str, tmp_path: Path) -> None:
+    rules = Preprocessing((24, 32), resize="fit", channels=channels, mean=(0.5,), std=(0.25,))
+    mode = {"L": "L", "RGBA": "RGBA"}.get(channels, "RGB")
+    pictures = [image(40, 30, mode), image(20, 50, mode), image(32, 24, mode)]
+    held = from_sequence([(each, 0) for each in pictures], like=rules)
+    arrays = from_sequence([(np.asarray(each), 0) for each in pictures], like=rules)
+    pixels = held.pixels(range(3))
+    assert pixels.shape == (3, 24, 32, rules.channel_count)
+    np.testing.assert_array_equal(pixels, arrays.pixels(range(3)))
+    # Tensors that were normalised before are taken back to their pixels, and written as pictures.
+    tensors = from_sequence([(each, 0) for each in rules.normalise(pixels)], like=rules)
+    np.testing.assert_array_equal(pixels, tensors.pixels(range(3)))
+    for name, source in (("held", held), ("tensors", tensors)):
+        write_tar(source, tmp_path / f"{name}.tar")
+        files = ImageFolder(tmp_path / f"{name}.tar", like=rules)
+        np.testing.assert_array_equal(files.pixels(range(3)), pixels)
