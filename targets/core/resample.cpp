@@ -180,34 +180,38 @@ void Resampler::Axis::neighbours() {
     }
 }
 
-void Resampler::resize_rows(const ImageView& in, const Axis& axis, Image& out) {
-    out.reset(axis.length, in.height, in.channels);
-    const auto channels = static_cast<std::size_t>(in.channels);
+// A number of channels known to the compiler is unrolled, and no sum leaves the registers.
+template <std::size_t kChannels>
+void Resampler::resize_rows_of(const ImageView& in, const Axis& axis, Image& out) {
     for (int y = 0; y < in.height; ++y) {
         std::uint8_t* target = out.row(y);
-        for (int x = 0; x < axis.length; ++x, target += channels) {
+        for (int x = 0; x < axis.length; ++x, target += kChannels) {
             const Span span = axis.spans[static_cast<std::size_t>(x)];
             const std::int32_t* weight = axis.weights_of(x);
             const std::uint8_t* source =
-                in.row(y) + static_cast<std::size_t>(span.first) * channels;
-            std::array<std::int32_t, 4> sums = {kHalf, kHalf, kHalf, kHalf};
-            if (channels == 3) {  // by far the most: unrolled
-                for (int k = 0; k < span.count; ++k, source += 3) {
-                    sums[0] += source[0] * weight[k];
-                    sums[1] += source[1] * weight[k];
-                    sums[2] += source[2] * weight[k];
-                }
-            } else {
-                for (int k = 0; k < span.count; ++k, source += channels) {
-                    for (std::size_t c = 0; c < channels; ++c) {
-                        sums[c] += source[c] * weight[k];
-                    }
+                in.row(y) + static_cast<std::size_t>(span.first) * kChannels;
+            std::array<std::int32_t, kChannels> sums;
+            sums.fill(kHalf);
+            for (int k = 0; k < span.count; ++k, source += kChannels) {
+                for (std::size_t c = 0; c < kChannels; ++c) {
+                    sums[c] += source[c] * weight[k];
                 }
             }
-            for (std::size_t c = 0; c < channels; ++c) {
+            for (std::size_t c = 0; c < kChannels; ++c) {
                 target[c] = to_pixel(sums[c]);
             }
         }
+    }
+}
+
+void Resampler::resize_rows(const ImageView& in, const Axis& axis, Image& out) {
+    out.reset(axis.length, in.height, in.channels);
+    if (in.channels == 3) {
+        resize_rows_of<3>(in, axis, out);
+    } else if (in.channels == 4) {
+        resize_rows_of<4>(in, axis, out);
+    } else {
+        resize_rows_of<1>(in, axis, out);
     }
 }
 

@@ -10,6 +10,7 @@
 // exact, rounded once.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <vector>
 
@@ -62,6 +63,8 @@ class Resampler {
     void resize_in_passes(const ImageView& in, Size size, const Box& box, Filter filter,
                           Image& out);
     void resize_at_once(const ImageView& in, Size size, const Box& box, Filter filter, Image& out);
+    template <std::size_t kChannels>
+    static void resize_rows_of(const ImageView& in, const Axis& axis, Image& out);
     static void resize_rows(const ImageView& in, const Axis& axis, Image& out);
     static void resize_columns(const ImageView& in, const Axis& axis, Image& out);
 
