@@ -6,14 +6,17 @@ a key that could be about pre-processing and is not known here is named, since i
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from edgevit.data.scales import IMAGENET_MEAN, IMAGENET_STD, unit_scale
 from edgevit.errors import InputError
 from edgevit.schema import parse_json
+
+log = logging.getLogger(__name__)
 
 MAX_BYTES = 2**20
 HUGGING_FACE, TIMM = "preprocessor_config.json", "config.json"
@@ -26,11 +29,13 @@ class Preset:
     source   for messages: "net/config.json (timm)"
     values   options of `PreprocessingOptions`
     unknown  keys that were not understood
+    net      the architecture that it is of, where it says so
     """
 
     source: str
     values: Mapping[str, Any]
     unknown: tuple[str, ...] = ()
+    net: str = ""
 
     def __str__(self) -> str:
         shown = ", ".join(f"{name} {_text(value)}" for name, value in self.values.items())
@@ -85,9 +90,15 @@ def read_preset(name: str | Path) -> Preset:
 
 
 def find_preset(checkpoint: Path) -> Preset | None:
-    """The preset that lies beside a checkpoint, or in its folder where it is one."""
-    folder = checkpoint if checkpoint.is_dir() else checkpoint.parent
-    return _in_folder(folder)
+    """The preset that lies beside a checkpoint, or in its folder where it is one.
+
+    One that says it is of another architecture than RepViT is left alone, and the log says so.
+    """
+    found = _in_folder(checkpoint if checkpoint.is_dir() else checkpoint.parent)
+    if found is not None and found.net and "repvit" not in found.net.lower():
+        log.info("%s is of %s and left alone", found.source, found.net)
+        return None
+    return found
 
 
 def _in_folder(folder: Path) -> Preset | None:
@@ -112,7 +123,8 @@ def _of_file(path: Path) -> Preset | None:
     config = next((value[key] for key in _TIMM_KEYS if isinstance(value.get(key), dict)), None)
     try:
         if config is not None or "input_size" in value:
-            return _of_timm(config or value, f"{path} (timm)")
+            net = str(value.get("architecture") or (config or value).get("architecture") or "")
+            return replace(_of_timm(config or value, f"{path} (timm)"), net=net)
         if _HUGGING_FACE_KEYS & set(value):
             return _of_hugging_face(value, f"{path} (Hugging Face)")
     except (TypeError, ValueError, KeyError, OverflowError, AttributeError) as error:

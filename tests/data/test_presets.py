@@ -145,6 +145,9 @@ def test_what_cannot_be_read_is_refused(tmp_path: Path, text: Any, message: str)
 def test_a_config_of_something_else_is_left_alone(tmp_path: Path) -> None:
     write(tmp_path, "config.json", {"hidden_size": 768, "num_labels": 3})
     assert find_preset(tmp_path / "net.pth") is None
+    write(tmp_path, "config.json", TIMM | {"architecture": "resnet50"})
+    assert find_preset(tmp_path / "net.pth") is None
+    assert rules_of(tmp_path / "config.json") == Preprocessing(224, 235), "it was asked for"
     with pytest.raises(InputError, match="nor one of the names imagenet1k_v1"):
         read_preset("nothing")
 
