@@ -11,6 +11,7 @@ import click
 
 from edgevit.commands.generate import Command, collect, explicit, options_of
 from edgevit.data.options import PreprocessingOptions
+from edgevit.data.presets import NAMES, find_preset, read_preset
 
 log = logging.getLogger(__name__)
 
@@ -21,8 +22,7 @@ def preprocessing_options() -> Callable[[Command], Command]:
         "--preprocessing",
         metavar="FILE|NAME",
         help="timm's config.json, a Hugging Face preprocessor_config.json, or a name: "
-        "torchvision's IMAGENET1K_V1 and _V2, timm, inception, caffe. Other options go first.  "
-        "[default: such a file beside CKPT]",
+        f"{', '.join(NAMES)}. Other options go first.  [default: such a file beside CKPT]",
     )
 
     def add(command: Command) -> Command:
@@ -36,8 +36,6 @@ def chosen_preprocessing(given: Mapping[str, Any], checkpoint: Path) -> Preproce
 
     The log says in a line what a preset brought. Raises InputError for one that cannot be read.
     """
-    from edgevit.data.presets import find_preset, read_preset
-
     named = given["preprocessing"]
     found = find_preset(checkpoint) if named is None else read_preset(named)
     if found is None:
