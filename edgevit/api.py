@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, overload
 from edgevit.data.export import image_files
 from edgevit.data.images import Preprocessing
 from edgevit.data.sequence import Images, as_source
+from edgevit.data.soundness import sound
 from edgevit.data.source import ImageFolder, ImageSource, check_same_input
 from edgevit.errors import InputError
 from edgevit.files import check_target
@@ -37,10 +38,11 @@ Image: TypeAlias = "PathLike | Picture | np.ndarray | Tensor"
 
 
 def load(path: PathLike, *, variant: str | None = None, weights: str | None = None) -> RepViT:
-    """The net of a RepViT checkpoint (.pth, .pt, .safetensors), in eval mode, on the CPU.
+    """The net of a RepViT checkpoint, in eval mode, on the CPU; a file's name does not matter.
 
     variant     fail unless it is this one, such as "repvit_m0_9"
-    weights     which weights of several in the file, such as "model_ema"
+    weights     which weights of several in the file, such as "model"; default: the averaged ones
+                (EMA) where there are some
     `model.checkpoint_info` says what was recognised. Nothing in the file is run. Raises InputError
     when it cannot be read safely or is of another architecture.
     """
@@ -57,7 +59,7 @@ def compile(
     force: bool = False,
     **options: str,
 ) -> Artifact:
-    """Compile a program (or its .evq file) for a target ("tflite", "coreml", "tensorrt").
+    """Compile a program (or its .evq file) for a target, such as "tflite".
 
     folder      the artifact folder to write, whole or not at all; `force` replaces one
     options     the target's own, as those of `edgevit compile --help`
@@ -113,7 +115,11 @@ def validate(
         known = ", ".join(sorted(judged | asked))
         raise InputError(f"validate has no option {', '.join(unknown)}; it has {known}")
     with tempfile.TemporaryDirectory(prefix="edgevit-") as folder:
-        data, reference = opened._as_files(images, program, Path(folder))
+        source = opened.source(images)
+        if isinstance(source, ImageFolder):
+            skip_broken = bool(options.get("skip_broken", False))
+            source = source.with_images(sound(source.images, skip_broken))
+        data, reference = opened._as_files(source, program, Path(folder))
         found = measured(
             HarnessRequest(
                 artifact=opened.folder,
@@ -205,7 +211,7 @@ class Artifact:
     ) -> list[Prediction] | list[list[Prediction]]:
         """The `top_k` likeliest classes of an image, or of each of several, best first.
 
-        An image is the path of a JPEG or PNG, a PIL image, or uint8 (H, W, 3) RGB. Raises
+        An image is the path of an image file, a PIL image, or uint8 (H, W, 3) RGB. Raises
         InputError for one that cannot be read, and for options the target's runner lacks.
         """
         several = isinstance(images, list | tuple)
@@ -225,7 +231,7 @@ class Artifact:
         return found
 
     def _as_files(
-        self, images: Images, program: Program | PathLike | None, folder: Path
+        self, source: ImageSource, program: Program | PathLike | None, folder: Path
     ) -> tuple[Path, Path | None]:
         """The images for the harness, and the program's logits for them, in `folder` if need be.
 
@@ -233,11 +239,12 @@ class Artifact:
         """
         from edgevit.measure.validate import program_reference
 
-        source = self.source(images)
         data = image_files(source, folder)
         recorded = self._artifact.reference()
+        if recorded is None and self._program is not None:
+            recorded = self._program.reference
         if recorded is not None and recorded.dataset_sha256 == source.sha256:
-            if isinstance(source, ImageFolder):
+            if isinstance(source, ImageFolder) and self.manifest.reference is not None:
                 return data, None
             reference = recorded
         elif program is None and self._program is None:
@@ -266,7 +273,7 @@ class Artifact:
                 raise InputError(f"{self.folder} was not compiled from this program")
             return given
         path = None if given is None else Path(given)
-        return Program.load(find_program(self._artifact, path))
+        return Program.load(find_program(self.folder, self.manifest, path))
 
     def __repr__(self) -> str:
         return f"<edgevit.Artifact {self.manifest.target} in {self.folder}>"

@@ -30,13 +30,15 @@ from typing import Any
 
 from edgevit import __version__
 from edgevit.errors import InputError, ToolMissing
-from edgevit.files import atomic_path, check_target, write_tree
+from edgevit.files import atomic_path, check_target, read_file, write_tree
 from edgevit.measure.harness import SOURCES
-from edgevit.schema import check_json
+from edgevit.measure.proof import proof_of
+from edgevit.schema import check_json, parse_json
 from edgevit.targets.artifact import Artifact, load_artifact
 
 SCHEMA_VERSION, KIND = 1, "edgevit-package"
 MARKER_FILE, DESCRIPTION_FILE = "edgevit-package.json", "deploy.toml"
+MAX_MARKER_BYTES = 4 * 2**20
 _CPP = (".cpp", ".h")
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}")
 
@@ -107,15 +109,18 @@ def write_package(
     *,
     name: str | None = None,
     force: bool = False,
+    unvalidated: bool = False,
 ) -> dict[str, Any]:
     """Writes the package of `build`/`target`, whole or not at all; returns what its marker holds.
 
     out     default: `build`/`target`-package; with `force`, an earlier package there is replaced
     name    of the library instead of the template's own
+    unvalidated     take an artifact whose validation is missing or failed, too; the marker says so
 
     Hidden files of the template stay behind: an editor's, or a build's. Raises InputError when
     the artifact folder is missing, damaged, of another target or compiled with options that the
-    template cannot use, and when `out` may not be written.
+    template cannot use, for one without a validation of its bytes, and when `out` may not be
+    written; GateFailed for one whose validation failed.
     """
     template = read_template(target)
     folder = build / target
@@ -128,10 +133,15 @@ def write_package(
     for made_of in (folder, template.folder):
         if out.resolve().is_relative_to(made_of.resolve()):
             raise InputError(f"{out} is inside {made_of}, which the package is made of: give -o")
-    check_target(out, force)
+    check_target(out, force, listing=written_package)
     artifact = load_artifact(folder)
     _check_artifact(artifact, template, target, f"compile it again: `{again} --force`")
     manifest = artifact.manifest
+    proof = proof_of(folder)
+    if not unvalidated:
+        proof.require(
+            folder, f"run `edgevit validate {folder}`, or pack it as it is: --unvalidated"
+        )
     marker = {
         "schema_version": SCHEMA_VERSION,
         "kind": KIND,
@@ -139,9 +149,10 @@ def write_package(
         "name": name,
         "artifact": {"file": manifest.artifact.file, "sha256": manifest.artifact.sha256},
         "program": {"sha256": manifest.program.sha256},
+        "validated": proof.passed is True,
         "edgevit": __version__,
     }
-    with atomic_path(out, force, marker=MARKER_FILE) as temporary:
+    with atomic_path(out, force, listing=written_package) as temporary:
         _copy_template(template, temporary, name)
         for source, place in template.sources.items():
             _copy(SOURCES / source, temporary / place.replace(template.name, name))
@@ -151,8 +162,23 @@ def write_package(
                 _write_artifact(artifact, to)
             else:
                 _copy(folder / source, to)
+        files = [p.relative_to(temporary).as_posix() for p in temporary.rglob("*") if p.is_file()]
+        marker["files"] = sorted([*files, MARKER_FILE])
         (temporary / MARKER_FILE).write_text(json.dumps(marker, indent=1) + "\n", encoding="utf-8")
     return marker
+
+
+def written_package(folder: Path) -> list[str]:
+    """The files in a package's folder that edgevit wrote, as its marker lists them."""
+    path = folder / MARKER_FILE
+    try:
+        marker = parse_json(read_file(path, MAX_MARKER_BYTES, "a package's marker"), str(path))
+    except InputError:
+        return []
+    if not isinstance(marker, dict) or marker.get("kind") != KIND:
+        return []
+    files = marker.get("files")
+    return [each for each in files if isinstance(each, str)] if isinstance(files, list) else []
 
 
 def _expand(sources: Mapping[str, str], path: Path) -> dict[str, str]:

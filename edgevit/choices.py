@@ -27,3 +27,7 @@ CHANNELS: tuple[Channels, ...] = get_args(Channels)
 
 PadPosition = Literal["centre", "top-left"]
 PAD_POSITIONS: tuple[PadPosition, ...] = get_args(PadPosition)
+
+ClassOrder = Literal["default", "natural"]
+CLASS_ORDERS: tuple[ClassOrder, ...] = get_args(ClassOrder)
+"""Of class folders: default is torchvision's, by code point; natural is timm's."""

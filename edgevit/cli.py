@@ -7,6 +7,7 @@ missing, 130 interrupted.
 from __future__ import annotations
 
 import importlib
+import io
 import os
 import signal
 import sys
@@ -14,7 +15,8 @@ import sys
 import click
 
 from edgevit import __version__
-from edgevit.errors import EdgevitError
+from edgevit.console import say
+from edgevit.errors import EdgevitError, InputError
 from edgevit.progress import to_standard_error
 
 COMMANDS = (
@@ -49,24 +51,50 @@ def cli() -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit with its code."""
-    # A polite kill cleans up as Ctrl-C does.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # A polite kill, or a terminal that goes, cleans up as Ctrl-C does; `nohup` keeps a run going.
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, signal.default_int_handler)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # names may hold what its encoding does not
+            stream.reconfigure(errors="backslashreplace")
     to_standard_error()
+    sys.exit(_run(arguments))
+
+
+def _run(arguments: list[str] | None) -> int:
+    """The exit code."""
     try:
         cli.main(arguments, prog_name="edgevit", standalone_mode=False)
+        sys.stdout.flush()
     except EdgevitError as error:
-        click.echo(f"edgevit: {error}", err=True)
-        sys.exit(error.exit_code)
+        say(f"edgevit: {error}", error=True)
+        return error.exit_code
     except click.ClickException as error:
-        error.show()
-        sys.exit(error.exit_code)
+        shown = io.StringIO()
+        error.show(shown)
+        say(shown.getvalue().rstrip("\n"), error=True)
+        return error.exit_code
     except (click.Abort, KeyboardInterrupt):
-        click.echo("edgevit: interrupted", err=True)
-        sys.exit(130)
+        say("edgevit: interrupted", error=True)
+        return 130
     except BrokenPipeError:
-        # The reader of our output has gone; flushing at exit would raise once more.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
+        _drop_output()  # its reader has gone
+        return 1
+    except OSError as error:
+        # A full disk, a folder without permission, a name that is too long: not edgevit's fault.
+        where = (
+            f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, str | bytes) else ""
+        )
+        say(f"edgevit: {where}{error.strerror or error}", error=True)
+        _drop_output()
+        return InputError.exit_code
+    return 0
+
+
+def _drop_output() -> None:
+    """Send the rest of standard output nowhere: flushing at exit would raise once more."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 if __name__ == "__main__":

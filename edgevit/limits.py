@@ -33,6 +33,12 @@ MAX_IMAGE_SIZE = 4096
 MAX_RESIZE_SIZE = 16384
 """Length to which an image's shorter side is resized, pixels."""
 
+MAX_SET_FILES = 20_000_000
+"""Files and folders of an image set, links followed."""
+
+MAX_SET_DEPTH = 64
+"""Folders inside each other in an image set."""
+
 MAX_IMAGE_BYTES = 64 * 2**20
 """Size of an encoded image file."""
 

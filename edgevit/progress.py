@@ -12,6 +12,8 @@ import time
 from types import TracebackType
 from typing import Any
 
+from edgevit.console import printable
+
 PLAIN_INTERVAL_S = 10.0
 
 log = logging.getLogger(__name__)
@@ -20,7 +22,7 @@ _LOGGER = logging.getLogger("edgevit")
 
 class _StandardError(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
-        print(self.format(record), file=sys.stderr, flush=True)
+        print(printable(self.format(record)), file=sys.stderr, flush=True)
 
 
 def to_standard_error() -> None:
@@ -50,14 +52,14 @@ class Progress:
             from rich.progress import Progress as Bar
 
             columns = (
-                TextColumn("{task.description}"),
+                TextColumn("{task.description}", markup=False),
                 BarColumn(),
-                TextColumn("{task.fields[note]}"),
+                TextColumn("{task.fields[note]}", markup=False),
             )
             self._bar = Bar(*columns, console=Console(stderr=True))
             self._bar.start()
             self._task = self._bar.add_task(
-                self.title, total=self.total, completed=self.done, note=""
+                printable(self.title, keep=""), total=self.total, completed=self.done, note=""
             )
         return self
 
@@ -67,7 +69,7 @@ class Progress:
         now_s = time.monotonic()
         text = f"{done}/{self.total} {self.unit}{self._rate(now_s)}{' ' + note if note else ''}"
         if self._bar is not None:
-            self._bar.update(self._task, completed=done, note=text)
+            self._bar.update(self._task, completed=done, note=printable(text, keep=""))
         elif now_s - self._last_line_s >= PLAIN_INTERVAL_S or done == self.total:
             self._last_line_s = now_s
             log.info("%s: %s", self.title, text)

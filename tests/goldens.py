@@ -1,6 +1,6 @@
 """Goldens: sha256 of seeded programs' graphs and of every artifact that is made of them.
 
-    python -m tests.goldens --write     records tests/data/goldens.json anew
+    python -m tests.goldens --write [--only tflite]     records tests/data/goldens.json anew
 
 A change of a recorded value changes what users ship: it needs a reason in the commit that makes it.
 The program's own sha256 stands in the artifacts' metadata and is blanked here: it names the
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import importlib
 import json
 import re
 from dataclasses import replace
@@ -22,6 +23,7 @@ from edgevit.program import Program
 from edgevit.targets import load_target, make_options, target_names
 from edgevit.targets.artifact import ArtifactData
 from tests.programs import SMALL, m0_9, make_program
+from tests.target_contract import TargetContract
 
 FILE = Path(__file__).parent / "data" / "goldens.json"
 CASES = {
@@ -38,15 +40,6 @@ CASES = {
     },
 }
 _CONVERSION_DATE = re.compile(rb"(coremltools\.conversion_date\x12\x0a)[0-9-]{10}")
-OPTIONS: dict[str, tuple[dict[str, str], ...]] = {
-    "tflite": ({"io": "int8"}, {"io": "uint8"}, {"io": "float32"}),
-    "coreml": (
-        {},
-        {"compute_precision": "float32", "input_type": "tensor", "output_type": "classifier"},
-        {"precision": "float16", "deployment_target": "iOS16"},
-    ),
-    "tensorrt": ({}, {"io": "float32", "compute_precision": "float32"}, {"precision": "float16"}),
-}
 
 
 def graph_sha256(graph: Graph) -> str:
@@ -87,17 +80,25 @@ def artifact_sha256(data: ArtifactData, program: Program) -> str:
     return digest.hexdigest()
 
 
+def contract(name: str) -> TargetContract:
+    """The contract tests of a target, which are in its own test module."""
+    module = importlib.import_module(f"tests.targets.test_{name}")
+    (found,) = {
+        value
+        for value in vars(module).values()
+        if isinstance(value, type)
+        and issubclass(value, TargetContract)
+        and value is not TargetContract
+        and value.target == name
+    }
+    return found()
+
+
 def artifacts(name: str, program: Program) -> dict[str, ArtifactData]:
     """A target's artifacts of a program, by target and options; each is audited."""
     target = load_target(name)
-    # No TensorRT artifact has a zero-point. A float package of a quick-GELU program could not be
-    # made when the goldens were: coremltools writes silu for it.
-    silu = any(node.name.endswith("act1.mul") for node in program.graph().nodes)
-    given = OPTIONS[name][: 2 if silu and name == "coreml" else 3]
-    if name == "tensorrt" and program.info.profile != "portable":
-        given = ()
     found: dict[str, ArtifactData] = {}
-    for options in given:
+    for options in contract(name).golden_options(program):
         data = target.write(program, make_options(name, target.Options, options))
         target.audit(data, program)
         found[f"{name} {options}"] = data
@@ -121,12 +122,15 @@ def kinds() -> list[str]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--write", action="store_true", required=True)
-    parser.parse_args()
+    parser.add_argument("--only", choices=kinds(), help="leave what else is recorded as it is")
+    only = parser.parse_args().only
     FILE.parent.mkdir(exist_ok=True)
-    found = {
-        case: {label: sha for kind in kinds() for label, sha in record(case, kind).items()}
-        for case in CASES
-    }
+    recorded = json.loads(FILE.read_text()) if only else {}
+    found: dict[str, dict[str, str]] = {}
+    for case in CASES:
+        kept = {k: v for k, v in recorded.get(case, {}).items() if k.split()[0] != only}
+        fresh = [record(case, kind) for kind in kinds() if only in (None, kind)]
+        found[case] = kept | {label: sha for each in fresh for label, sha in each.items()}
     FILE.write_text(json.dumps(found, indent=1) + "\n")
 
 

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import torch
 from torch import nn
 
 from edgevit.models.repvit import VARIANTS, RepViT
 
+Net = TypeVar("Net", bound=nn.Module)
+
 
 def random_net(variant: str = "repvit_m0_6", seed: int = 0, **options) -> RepViT:
     """A variant in eval mode, the same for the same seed, with logits of about 1."""
     torch.manual_seed(seed)
-    model = VARIANTS[variant](**options)
+    return trained_looking(VARIANTS[variant](**options))
+
+
+def trained_looking(model: Net) -> Net:
+    """The net itself, with random norms as training leaves them, in eval mode."""
     for path, layer in model.named_modules():
         if isinstance(layer, (nn.BatchNorm1d, nn.BatchNorm2d)):
             # Residual branches stay small, or fifty of them in a row would blow up.

@@ -25,14 +25,14 @@ TOOLKITS = {
 
 # Strictly downwards: a module may import only from layers above its own line.
 LAYERS = [
-    ["choices", "errors", "limits"],
+    ["choices", "console", "errors", "leftovers", "limits", "system"],
     ["files", "options", "progress", "schema"],
     ["data"],
     ["ops"],
     ["graph"],
     ["tasks"],
     ["models"],
-    ["program"],
+    ["program", "repvit"],
     ["quantize"],
     ["targets"],
     ["measure"],

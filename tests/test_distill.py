@@ -9,8 +9,11 @@ import torch
 
 from edgevit.errors import InputError
 from edgevit.models.checkpoint import load
-from edgevit.quantize.distill import load_teacher
+from edgevit.quantize.distill import check_teacher, load_teacher, teacher_key
+from edgevit.tasks import load_task
 from tests.programs import seeded_images, seeded_net
+from tests.random_nets import random_net
+from tests.saved_nets import STATE
 
 
 def constant_teacher():
@@ -56,3 +59,49 @@ def test_what_is_no_teacher_is_named(source: str, message: str) -> None:
 
 def not_a_teacher():
     return 7
+
+
+@pytest.mark.parametrize("name", ["teacher.ckpt", "teacher.bin", "teacher", "a:b"])
+def test_a_checkpoint_of_any_name_is_a_teacher(tmp_path: Path, name: str) -> None:
+    torch.save({"model": STATE}, tmp_path / name)
+    for source in (str(tmp_path / name), tmp_path / name):
+        assert load_teacher(source, seeded_net()).state_dict()["head.weight"].shape == (7, 320)
+
+
+IMAGE, SHAPES, KEPT = (3, 64, 64), [(1, 10)], load_task("classification").kept
+
+
+def fails(images):
+    raise RuntimeError("it wants 224 pixels\nand says so at length")
+
+
+@pytest.mark.parametrize(
+    ("teacher", "message"),
+    [
+        (lambda x: x.new_zeros(len(x), 1000), "has 1000 classes, the student has 10"),
+        (fails, r"fails on an image of 3×64×64, .*: it wants 224 pixels$"),
+        (lambda x: x.new_zeros(len(x), 10, 2, 2), r"its output has the shape \(10, 2, 2\)"),
+        (lambda x: None, "fails on an image"),
+    ],
+)
+def test_a_teacher_that_cannot_teach_is_refused(teacher, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        check_teacher(teacher, IMAGE, SHAPES, KEPT)
+
+
+def test_a_teacher_that_gives_what_the_student_does_is_fine() -> None:
+    check_teacher(constant_teacher(), IMAGE, SHAPES, KEPT)
+    logits_alone = constant_teacher()
+    check_teacher(logits_alone, IMAGE, [(1, 10), (1, 384)], KEPT)
+
+
+def test_a_teacher_is_known_by_its_weights_and_not_by_its_name(tmp_path: Path) -> None:
+    def key(seed: int) -> str:
+        path = tmp_path / "teacher.pth"
+        torch.save(random_net(num_classes=3, seed=seed).state_dict(), path)
+        return teacher_key(str(path), load_teacher(str(path), seeded_net()))
+
+    assert key(0) == key(0) != key(1)
+    function = "tests.test_distill:constant_teacher"
+    assert teacher_key(function, load_teacher(function, seeded_net())) == function
+    assert teacher_key(None, seeded_net()) == "the float net"

@@ -30,7 +30,7 @@ IMAGES = random_images()
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_every_variant_is_proved(variant):
-    result = fuse(random_net(variant, num_classes=10), IMAGES)
+    result = fuse(random_net(variant, num_classes=100), IMAGES)
     proof = result.proof
     assert is_fused(result.net) and proof.norms_and_branches_left == 0
     assert proof.convs == proof.expected_convs == result.net.config.fused_convs
@@ -99,6 +99,24 @@ def test_the_bound_sees_an_error_in_a_single_weight():
         net.get_parameter("stages.2.blocks.3.token_mixer.weight")[0, 0, 1, 1] += 0.05
         delta = (net(IMAGES) - model(IMAGES)).abs().max()
     assert delta > DEFAULT_BOUND
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("factor", [1e-4, 1.0, 1e4])
+def test_the_bound_grows_with_the_logits(monkeypatch, factor):
+    model = random_net()
+    for head in (model.head.head, model.head.head_dist):
+        head.l.weight.mul_(factor)
+        head.l.bias.mul_(factor)
+    proof = fuse(model, IMAGES).proof
+    assert proof.bound == DEFAULT_BOUND * proof.max_abs_logit
+    assert proof.max_abs_delta_logit <= proof.bound / 10
+    right = layers.NormLinear.folded
+    monkeypatch.setattr(
+        layers.NormLinear, "folded", lambda self: (right(self)[0] * 1.001, right(self)[1])
+    )
+    with pytest.raises(GateFailed, match="of the largest logit"):
+        fuse(model, IMAGES)
 
 
 def test_a_layer_that_does_not_fuse_fails_the_gate():

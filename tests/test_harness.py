@@ -172,6 +172,9 @@ def test_a_bad_tar_is_named(artifact, images, tmp_path):
     with pytest.raises(InputError, match=r"images\.tar: not a readable, uncompressed tar"):
         run_harness(HarnessRequest(artifact, tar))
     tar.write_bytes(b"\x1f\x8b" + whole)
+    with pytest.raises(InputError, match="is a gzip file, .*tar -xzf"):
+        run_harness(HarnessRequest(artifact, tar))
+    tar.write_bytes(b"\x1f\x8c" + whole)
     with pytest.raises(InputError, match="bad header checksum"):
         run_harness(HarnessRequest(artifact, tar))
 

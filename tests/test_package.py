@@ -16,9 +16,10 @@ from edgevit import apps as package
 from edgevit.apps import MARKER_FILE, read_template, template_names, write_package
 from edgevit.commands.package import package_command
 from edgevit.data.images import Preprocessing
-from edgevit.errors import InputError, ToolMissing
+from edgevit.errors import EdgevitError, GateFailed, InputError, ToolMissing
 from edgevit.targets.manifest import ProgramFile
 from tests.manifests import null_manifest
+from tests.proofs import write_validation
 
 ROOT = Path(__file__).resolve().parent.parent
 MODEL = {
@@ -58,6 +59,7 @@ def write_standin_artifact(build: Path, **changes: Any) -> Path:
     ).to_json()  # fmt: skip
     manifest["artifact"]["file"] = "model.mlpackage"
     (folder / "manifest.json").write_text(json.dumps(manifest | changes))
+    write_validation(folder)
     return folder
 
 
@@ -216,12 +218,15 @@ def test_a_missing_artifact_folder_names_the_command_that_makes_it(tmp_path: Pat
 def test_a_package_is_replaced_only_by_force_and_a_foreign_folder_never(build: Path) -> None:
     out = build.parent / "out"
     write_package("coreml", build, out)
-    (out / "old").write_bytes(b"")
+    before = files_of(out)
     with pytest.raises(InputError, match="--force"):
         write_package("coreml", build, out)
-    assert (out / "old").exists()
-    write_package("coreml", build, out, force=True)
-    assert not (out / "old").exists()
+    write_package("coreml", build, out, name="Leaves", force=True)
+    assert files_of(out).keys() != before.keys()
+    (out / "Sources" / "mine.swift").write_bytes(b"")
+    with pytest.raises(InputError, match=r"holds Sources/mine.swift, which was not written"):
+        write_package("coreml", build, out, force=True)
+    assert (out / "Sources" / "mine.swift").exists()
 
     foreign = build.parent / "mine"
     foreign.mkdir()
@@ -369,3 +374,42 @@ def test_the_command_says_what_it_wrote(build: Path) -> None:
     assert found["path"] == str(build / "coreml-package")
     assert found["artifact"]["sha256"] == tree_sha256(MODEL)
     assert "edgevit package" in run(package_command, ["--help"]).output.split("Example:")[1]
+
+
+@pytest.mark.parametrize(
+    ("put", "error", "message"),
+    [
+        (lambda folder: (folder / "validation.json").unlink(), InputError, "not validated"),
+        (lambda folder: write_validation(folder, passed=False), GateFailed, "it dropped"),
+        (
+            lambda folder: write_validation(folder, artifact={"sha256": "2" * 64}),
+            InputError,
+            "of another artifact",
+        ),
+        (
+            lambda folder: (folder / "validation.json").write_text("{}"),
+            InputError,
+            r"validation\.json",
+        ),
+    ],
+    ids=["missing", "failed", "other", "junk"],
+)
+def test_an_artifact_without_a_validation_that_passed_is_refused(
+    build: Path, put: Callable[[Path], None], error: type[EdgevitError], message: str
+) -> None:
+    put(build / "coreml")
+    with pytest.raises(error, match=message):
+        write_package("coreml", build)
+    assert os.listdir(build) == ["coreml"]
+    if message.startswith("valid"):
+        return
+    for more in ("--force", "--unvalidated"):
+        with pytest.raises(error, match="--unvalidated"):
+            package_command.main(
+                ["--target", "coreml", "--build", str(build)], standalone_mode=False
+            )
+        out = str(build / more)
+        package_command.main(
+            ["--target", "coreml", "--build", str(build), "-o", out, more], standalone_mode=False
+        )
+        assert json.loads((build / more / MARKER_FILE).read_text())["validated"] is False

@@ -16,6 +16,7 @@ from edgevit.commands.parity import parity_command
 from edgevit.commands.run import run_command
 from edgevit.data.images import ImageSet
 from edgevit.errors import GateFailed, InputError
+from edgevit.files import sha256_file
 from edgevit.measure.parity import _Difference, check_agreement, compare
 from edgevit.measure.report.page import collect
 from edgevit.ops import Quantizer
@@ -103,6 +104,28 @@ def test_a_gate_below_which_the_exit_code_is_3(build: Build) -> None:
     with pytest.raises(GateFailed, match=r"exact: 75.00 % of 4 predictions") as error:
         check_agreement({"exact": worse}, 75.1)
     assert error.value.exit_code == 3
+
+
+def test_an_artifact_that_computes_no_numbers_is_refused(
+    build: Build, tmp_path: Path, photos: list[Path]
+) -> None:
+    """NaN is equal to nothing, and above no bound: a maximum passes over it."""
+    folder = tmp_path / "nan"
+    load_target("tflite").compile(build.program, folder, precision="float32")
+    node = next(node for node in build.program.graph().weighted())
+    path = folder / "model.tflite"
+    data, bias = path.read_bytes(), np.asarray(node.int8.bias, np.float32).tobytes()
+    assert data.count(bias) == 1
+    path.write_bytes(data.replace(bias, np.full(len(bias) // 4, np.nan, np.float32).tobytes()))
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["artifact"]["sha256"] = sha256_file(path)
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(InputError, match="not finite"):
+        compare(folder, build.images, program=build.folder / "m.evq", layer_images=1, images=1)
+    assert not (folder / "parity.json").exists()
+    for more in ((), ("--json",)):
+        result = CliRunner().invoke(run_command, [str(folder), str(photos[0]), *more])
+        assert isinstance(result.exception, InputError) and "not finite" in str(result.exception)
 
 
 def test_differences_are_counted_in_steps_and_decibels() -> None:

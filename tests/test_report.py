@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
+import sys
+from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from edgevit.commands.report import report_command
+from edgevit.errors import GateFailed, InputError
+from edgevit.measure.proof import proof_of
 from edgevit.measure.report.chart import Series, chart
 from edgevit.measure.report.long_run import MAX_ROWS, rows_of, section, sentences
 from edgevit.measure.report.page import write_report
-from tests.test_harness import write_artifact
+from tests.proofs import validation_of, write_validation
+from tests.test_harness import edit_manifest, write_artifact
 
 
 def summary(p50: float, count: int = 100) -> dict[str, float]:
@@ -175,19 +182,182 @@ def test_any_range_of_values_can_be_drawn(values: list[float]) -> None:
 def test_the_report_of_an_artifact_has_its_long_run(tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     folder = write_artifact(tmp_path / "run" / "null")
-    result = {
-        "accuracy": {"top1_percent": 90.0, "count": 6}, "agreement": None, "agreement_float": None,
-        "latency_us": {"invoke": summary(500.0)}, "threads": 1,
-        "machine": {"cpu": "a CPU", "cores": 2}, "runtime": {"name": "null"},
-        "long_run": long_run([500.0] * 3),
-    }  # fmt: skip
-    validation = {"passed": True, "failures": [], "accuracy_gate": None, "result": result}
-    for run, expected in ((result["long_run"], 1), (None, 0)):
-        result["long_run"] = run
-        (folder / "validation.json").write_text(json.dumps(validation))
+    latency = {"invoke": summary(500.0)}
+    for run, expected in ((long_run([500.0] * 3), 1), (None, 0)):
+        write_validation(folder, long_run=run, latency_us=latency)
         write_report(tmp_path / "run", force=True)
         page = Page((tmp_path / "run" / "report.html").read_text())
         assert page.text.count("Latency over time") == expected
-    del result["long_run"]  # as results were before there were long runs
-    (folder / "validation.json").write_text(json.dumps(validation))
+    write_validation(folder)  # as results were before there were long runs
     write_report(tmp_path / "run", force=True)
+
+
+def run_of(tmp_path: Path) -> tuple[Path, Path]:
+    """A run folder, and the folder of an INT8 artifact in it that nobody has validated."""
+    (tmp_path / "run").mkdir()
+    folder = write_artifact(tmp_path / "run" / "null")
+    audit = {"activations": 1, "weight_channels": 1, "exact": True}
+    edit_manifest(folder, audit=audit, profile="portable")
+    return tmp_path / "run", folder
+
+
+def verdict(run: Path) -> tuple[bool | None, str]:
+    """ "passed" of report.json, and what the page's heading says."""
+    report = write_report(run, force=True)
+    page = (run / "report.html").read_text()
+    return report["passed"], re.findall(r"<h1>.*<span class=\w+>(.*)</span></h1>", page)[0]
+
+
+def _overwrite_the_model(folder: Path) -> None:
+    write_validation(folder)
+    (folder / "model.bin").write_bytes(b"junk")
+
+
+def _leave_another_artifacts_validation(folder: Path) -> None:
+    write_validation(folder, artifact={"file": "m", "sha256": "2" * 64})
+
+
+def _leave_another_programs_validation(folder: Path) -> None:
+    write_validation(folder, program={"sha256": "2" * 64})
+
+
+def _measure_without_a_gate(folder: Path) -> None:
+    value = validation_of(folder) | {"accuracy_gate": None, "agreement_gate": None}
+    (folder / "validation.json").write_text(json.dumps(value))
+
+
+def _name_no_artifact(folder: Path) -> None:
+    value = validation_of(folder)
+    del value["result"]["artifact"]
+    (folder / "validation.json").write_text(json.dumps(value))
+
+
+@pytest.mark.parametrize(
+    ("put", "why"),
+    [
+        (lambda folder: None, "not validated"),
+        (_overwrite_the_model, "model.bin is not the artifact its manifest describes"),
+        (_leave_another_artifacts_validation, "of another artifact"),
+        (_leave_another_programs_validation, "of another program"),
+        (_name_no_artifact, "of another artifact"),
+        (_measure_without_a_gate, "measured without a gate"),
+    ],
+)
+def test_nothing_is_called_passed_that_nobody_measured(
+    tmp_path: Path, put: Callable[[Path], None], why: str
+) -> None:
+    run, folder = run_of(tmp_path)
+    put(folder)
+    assert verdict(run) == (None, "not validated")
+    report = json.loads((run / "report.json").read_text())
+    assert why in report["not_validated"]["null"]
+    assert "passed" not in Page((run / "report.html").read_text()).text.split("{")[0]
+    with pytest.raises(GateFailed, match="no artifact in .* was validated"):
+        report_command.main([str(run), "--force"], standalone_mode=False)
+    with pytest.raises((InputError, GateFailed)):
+        proof_of(folder).require(folder, "validate it")
+
+
+def test_what_was_measured_is_called_by_its_result(tmp_path: Path) -> None:
+    run, folder = run_of(tmp_path)
+    write_validation(folder)
+    assert verdict(run) == (True, "passed")
+    report_command.main([str(run), "--force"], standalone_mode=False)
+    write_validation(folder, passed=False)
+    assert verdict(run) == (False, "failed")
+    with pytest.raises(GateFailed, match="a gate failed"):
+        report_command.main([str(run), "--force"], standalone_mode=False)
+    value = validation_of(folder) | {"agreement_gate": {"passed": False}}
+    (folder / "validation.json").write_text(json.dumps(value))
+    assert verdict(run) == (False, "failed")
+
+
+def test_one_artifact_of_two_is_not_all(tmp_path: Path) -> None:
+    run, folder = run_of(tmp_path)
+    write_validation(folder)
+    shutil.copytree(folder, run / "other")
+    (run / "other" / "validation.json").unlink()
+    assert verdict(run) == (None, "not validated")
+    report_command.main([str(run), "--force"], standalone_mode=False)
+
+
+def test_what_a_killed_run_left_is_no_artifact(tmp_path: Path) -> None:
+    run, folder = run_of(tmp_path)
+    write_validation(folder)
+    shutil.copytree(folder, run / ".other.1234.0a1b2c3d.tmp")
+    report = write_report(run)
+    assert list(report["artifacts"]) == ["null"] and report["passed"] is True
+
+
+def test_every_text_of_a_file_is_escaped(tmp_path: Path) -> None:
+    run, folder = run_of(tmp_path)
+    evil = "<script>alert(1)</script>"
+    value = validation_of(
+        folder, machine={"cpu": evil, "cores": 2}, runtime={"name": evil}, agreement=None
+    )
+    (folder / "validation.json").write_text(json.dumps(value | {"failures": [evil]}))
+    evil_folder = run / evil.replace("/", "_")
+    shutil.copytree(folder, evil_folder)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    layer = {
+        "name": evil, "op": evil, "values": 1, "differing_percent": 0.0, "max_steps": 1.0,
+        "sqnr_db": None,
+    }  # fmt: skip
+    parity = {
+        "schema_version": 1, "kind": "edgevit-parity", "target": evil, "engine": evil,
+        "artifact_sha256": manifest["artifact"]["sha256"],
+        "program_sha256": manifest["program"]["sha256"], "dataset_sha256": "0" * 64,
+        "layers": [layer], "layer_images": 1, "first_departure": evil, "images": 1,
+        "agreement_percent": 100.0, "top1_percent": 100.0, "program_top1_percent": 100.0,
+    }  # fmt: skip
+    (folder / "parity.json").write_text(json.dumps(parity))
+    write_report(run)
+    html = (run / "report.html").read_text()
+    assert "<script" not in html and html.count("&lt;script&gt;") > 6
+
+
+@pytest.mark.parametrize("name", ["validation.json", "parity.json"])
+@pytest.mark.parametrize(
+    "text",
+    ["", "{", "[]", "{}", "null", "7", '"x"', "[" * 100_000, "NaN", '{"a": NaN}', '{"a": 1e999}',
+     '{"passed": true, "result": {}}', '{"kind": "edgevit-parity"}', '"\\ud800"', "\xff",
+     "1" * 5000],
+    ids=lambda text: text[:12],
+)  # fmt: skip
+def test_a_file_that_is_none_of_edgevits_is_named(tmp_path: Path, name: str, text: str) -> None:
+    run, folder = run_of(tmp_path)
+    (folder / name).write_bytes(text.encode("latin-1"))
+    with pytest.raises(InputError, match=name.replace(".", r"\.")):
+        write_report(run)
+    assert sorted(p.name for p in run.iterdir()) == ["null"]
+
+
+NUMBERS = {
+    "validation.json": [
+        ("result", "machine", "cores"), ("result", "threads"), ("result", "accuracy", "count"),
+        ("result", "accuracy", "top1_percent"), ("result", "latency_us", "invoke", "p50"),
+        ("result", "latency_us", "invoke", "p90"), ("passed",), ("failures",), ("accuracy_gate",),
+    ],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("place", NUMBERS["validation.json"], ids="/".join)
+@pytest.mark.parametrize(
+    "value", ["<b>", {"a": 1}, [1], 10**400], ids=["text", "object", "array", "huge"]
+)
+def test_a_value_of_another_type_is_named(
+    tmp_path: Path, place: tuple[str, ...], value: Any
+) -> None:
+    run, folder = run_of(tmp_path)
+    written = validation_of(folder)
+    inner = written
+    for key in place[:-1]:
+        inner = inner[key]
+    inner[place[-1]] = value
+    sys.set_int_max_str_digits(0)
+    try:
+        (folder / "validation.json").write_text(json.dumps(written))
+    finally:
+        sys.set_int_max_str_digits(4300)
+    with pytest.raises(InputError, match=r"validation\.json"):
+        write_report(run)

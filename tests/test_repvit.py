@@ -26,6 +26,9 @@ PUBLISHED = {
     "repvit_m1_1": ("8.2", "1.3"),
     "repvit_m1_5": ("14.0", "2.3"),
     "repvit_m2_3": ("22.9", "4.5"),
+    "repvit_m1": ("5.1", "0.8"),
+    "repvit_m2": ("8.2", "1.3"),
+    "repvit_m3": ("10.1", "1.9"),
 }
 IN_TIMM = [name for name in VARIANTS if name != "repvit_m0_6"]
 ABLATIONS = [
@@ -37,6 +40,8 @@ ABLATIONS = [
     {"kernel_size": 1},
     {"expansion": 3},
     {"expansion": 1.5},
+    {"se": ((), (0,), (1, 4), ())},
+    {"branch_norms": True},
 ]
 
 
@@ -237,6 +242,9 @@ def test_fused_net_exports_at_a_static_shape():
         ({"expansion": 1.33}, "expansion"),
         ({"expansion": 0}, "expansion"),
         ({"se": "some"}, "none, every, alternate"),
+        ({"se": ((0,), (0,))}, "blocks of each stage"),
+        ({"se": ((0,), (0,), (8,), (0,))}, "blocks of each stage"),
+        ({"in_channels": 0}, "in_channels"),
         ({"out_indices": (4,)}, "out_indices"),
         ({"out_indices": ()}, "out_indices"),
     ],

@@ -26,7 +26,7 @@ from tests.test_harness import artifact, edit_manifest, images  # noqa: F401
 ROOT = Path(__file__).resolve().parent.parent
 SCHEMA = ROOT / "edgevit" / "schemas" / "request.schema.json"
 FULL = HarnessRequest(
-    Path("A"), Path("D"), out=Path("O"), reference=Path("R"), logits=Path("L"),
+    Path("A"), Path("D"), out=Path("O"), leave_out=Path("V"), reference=Path("R"), logits=Path("L"),
     dump_inputs=Path("I"), profile=Path("P"), backend="coreml", runtime=Path("lib.so"),
     runtime_options={"compute_units": "cpu"}, threads=4, warmup=0, limit=7, duration_s=90.0,
     bucket_s=2.5, mlperf=True, early_stop=GateLimits(0.5, 99.8),

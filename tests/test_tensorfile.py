@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from edgevit.models import tensorfile
-from tests.saved_nets import NET, STATE, refusal, saved
+from edgevit.models import inert, tensorfile, torchfile, weights
+from tests.saved_nets import STATE, refusal, saved
 
 
 class _Exploit:
@@ -34,10 +34,6 @@ def test_a_plain_pickle_is_refused(tmp_path):
     path.write_bytes(pickle.dumps(_Exploit(tmp_path / "owned")))
     assert "pickle" in refusal(path)
     assert not (tmp_path / "owned").exists()
-
-
-def test_a_whole_pickled_model_is_refused_by_its_class(tmp_path):
-    assert "edgevit.models.repvit.RepViT, which is code" in refusal(saved(tmp_path, NET))
 
 
 @pytest.mark.parametrize("name", ["net.pth", "net.safetensors"])
@@ -73,13 +69,23 @@ def test_a_flipped_byte_is_noticed(tmp_path, place):
         ("net.pth", b"<!DOCTYPE html><html>", "web page"),
         ("net.pth", b"hello", "68 65 6c 6c"),
         ("net.pth", b"PK\x05\x06" + bytes(18), "not a torch checkpoint"),
-        ("net.pth", struct.pack("<Q", 2) + b"{}", "rename it to .safetensors"),
-        ("net.safetensors", b"PK\x03\x04", "rename it to .pth"),
+        ("net.pth", struct.pack("<Q", 2) + b"{}", "no tensors"),
+        ("net.safetensors", b"PK\x03\x04", "truncated or damaged"),
         ("net.safetensors", struct.pack("<Q", 2**60) + b"{}", "header would take"),
         ("net.safetensors", struct.pack("<Q", 500) + b"{}", "inside its header"),
         ("net.safetensors", struct.pack("<Q", 2) + b"xx", "not a valid safetensors"),
         ("net.safetensors", struct.pack("<Q", 2) + b"{}", "no tensors"),
-        ("net.onnx", b"x", ".pth, .pt, .pth.tar, .safetensors"),
+        ("net.safetensors", bytes(100), "not a valid safetensors"),
+        ("net.pth", bytes(100), "begins with 00 00 00 00"),
+        ("net.pth", b"\x1f\x8b\x08", "gzip archive; unpack it"),
+        ("net.pth.tar", bytes(257) + b"ustar" + bytes(250), "tar archive; unpack it"),
+        ("net.pth", b"\x08\x07\x12\x07pytorch\x1a\x05", "ONNX model"),
+        ("net.pth", b"\x1c\0\0\0TFL3" + bytes(20), "TFLite model"),
+        ("net.pth", b"\x89HDF\r\n\x1a\n", "HDF5"),
+        ("net.pth", b"\xff\xd8\xff\xe0", "JPEG image"),
+        ("net.pth", b'{"architecture": "repvit_m0_9"}', "JSON text"),
+        ("net.pth", b"[1, 2]", "JSON text"),
+        ("net.onnx", b"x", "this is text, beginning 'x' (78)"),
     ],
 )
 def test_a_file_of_another_kind(tmp_path, name, content, part):
@@ -99,10 +105,16 @@ def test_no_file_and_a_folder(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("limit", "value", "part"),
-    [("MAX_FILE_BYTES", 1000, "more than"), ("MAX_TENSORS", 10, "tensors, more than")],
+    ("module", "limit", "value", "part"),
+    [
+        (tensorfile, "MAX_FILE_BYTES", 1000, "more than"),
+        (weights, "MAX_TENSORS", 10, "tensors, more than"),
+        (torchfile, "MAX_PICKLE_BYTES", 1000, "its structure alone takes"),
+        (torchfile, "MAX_ZIP_MEMBERS", 10, "more than any RepViT"),
+        (inert, "MAX_OPCODES", 100, "more than 100 steps"),
+    ],
 )
-def test_sizes_are_limited(tmp_path, monkeypatch, limit, value, part):
+def test_sizes_are_limited(tmp_path, monkeypatch, module, limit, value, part):
     path = saved(tmp_path, STATE)
-    monkeypatch.setattr(tensorfile, limit, value)
+    monkeypatch.setattr(module, limit, value)
     assert part in refusal(path)

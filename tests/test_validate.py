@@ -277,3 +277,23 @@ def test_a_long_run_with_the_real_runtime_over_ssh(
     run = there.result["long_run"]
     assert run["duration_s"] >= 3 and run["samples"] > 125 and len(run["buckets"]) >= 3
     assert there.accuracy == local.accuracy and there.agreement == local.agreement
+
+
+def test_answers_that_stay_in_the_program_are_found_there(
+    program: Path, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edgevit.targets.artifact.MAX_COPIED_REFERENCE_BYTES", 0)
+    folder, limits = tmp_path / "run" / "tflite", {"max_drop": 5.0, "min_agreement": 95.0}
+    load_target("tflite").compile(Program.load(program), folder)
+    assert sorted(os.listdir(folder)) == ["manifest.json", "model.tflite"]
+    with pytest.raises(InputError, match="--program"):
+        validate(HarnessRequest(folder, images), ValidateOptions(**limits))
+    given = validate(HarnessRequest(folder, images), ValidateOptions(program=program, **limits))
+    beside = shutil.copy(program, tmp_path / "run")
+    found = validate(HarnessRequest(folder, images), ValidateOptions(**limits), force=True)
+    for each in (given, found):
+        assert each.compared_with == "float" and each.result["agreement"]["count"] == 125
+    assert (found.accuracy, found.agreement) == (given.accuracy, given.agreement)
+    Path(beside).write_bytes(b"another program")
+    with pytest.raises(InputError, match="--program"):
+        validate(HarnessRequest(folder, images), ValidateOptions(**limits), force=True)

@@ -30,6 +30,7 @@ header nlohmann/json.hpp nlohmann-json3-dev
 header CLI/CLI.hpp libcli11-dev
 if [ -n "$tests" ]; then
     header doctest/doctest.h doctest-dev
+    header webp/decode.h libwebp-dev # without it the harness reads all images but WebP
     need "command -v ssh" openssh-client
     need "test -x /usr/sbin/sshd" openssh-server # the tests of --device ssh:// start one of their own
     need "command -v mksh" mksh # Android's shell and

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgevit.commands.generate import collect_given, options_of_several
+from edgevit.commands.generate import PATH, collect_given, options_of_several
 from edgevit.commands.options import BUILD_FOLDER, force_option, json_option
+from edgevit.console import print_table
 from edgevit.options import option_fields
 from edgevit.targets import load_target, option_classes, target_names, unknown_option
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 
 @click.command("compile")
-@click.argument("program_file", metavar="M.evq", type=click.Path(path_type=Path))
+@click.argument("program_file", metavar="M.evq", type=PATH)
 @click.option(
     "--target",
     "targets",
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     default=BUILD_FOLDER,
     show_default=True,
     metavar="DIR",
-    type=click.Path(path_type=Path),
+    type=PATH,
     help="Each artifact is written to DIR/<target>.",
 )
 @options_of_several(option_classes())
@@ -61,9 +62,10 @@ def compile_command(
 
     from edgevit.files import check_target
     from edgevit.program import Program
+    from edgevit.targets.artifact import written_files
 
     for name in own:
-        check_target(output / name, force)
+        check_target(output / name, force, listing=written_files)
     program = Program.load(program_file)
     manifests: dict[str, Manifest] = {}
     for name, chosen in own.items():
@@ -100,31 +102,25 @@ def _own_options(targets: list[str], given: dict[str, Any]) -> dict[str, dict[st
 
 
 def _print_summary(manifest: Manifest, folder: Path) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
     artifact, audit = manifest.artifact, manifest.audit
-    table = Table(title=f"{manifest.target}: {manifest.model.variant}", show_header=False)
-    table.add_column(no_wrap=True)
-    table.add_column(overflow="fold")
-    table.add_row("profile", manifest.profile)
+    rows = [("profile", manifest.profile)]
     edges = [("input", manifest.input), *(("output", each) for each in manifest.outputs)]
     for name, tensor in edges:
         how = "" if tensor.scale is None else f", scale {tensor.scale:.6g}, "
         how += "" if tensor.scale is None else f"zero-point {tensor.zero_point}"
-        table.add_row(name, f"{tensor.dtype} {list(tensor.shape)}{how}")
-    table.add_row("operators", ", ".join(f"{n} {op}" for op, n in manifest.ops.items()))
-    table.add_row("options", ", ".join(f"{k} {v}" for k, v in manifest.options.items()))
-    table.add_row(
-        "scale audit",
-        f"exact: {audit.activations} activations, {audit.weight_channels} weight channels"
-        if audit
-        else "none: a float artifact, to compare with",
-    )
-    table.add_row("dropped quantizers", _few(manifest.drops))
-    table.add_row("size", f"{artifact.size_bytes / 1e6:.2f} MB")
-    table.add_row("written to", str(folder))
-    Console().print(table)
+        rows.append((name, f"{tensor.dtype} {list(tensor.shape)}{how}"))
+    audited = "none: a float artifact, to compare with"
+    if audit:
+        audited = f"exact: {audit.activations} activations, {audit.weight_channels} weight channels"
+    rows += [
+        ("operators", ", ".join(f"{n} {op}" for op, n in manifest.ops.items())),
+        ("options", ", ".join(f"{k} {v}" for k, v in manifest.options.items())),
+        ("scale audit", audited),
+        ("dropped quantizers", _few(manifest.drops)),
+        ("size", f"{artifact.size_bytes / 1e6:.2f} MB"),
+        ("written to", str(folder)),
+    ]
+    print_table(f"{manifest.target}: {manifest.model.variant}", rows)
 
 
 def _few(names: Sequence[str], most: int = 8) -> str:

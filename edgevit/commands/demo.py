@@ -10,6 +10,7 @@ import click
 
 from edgevit.commands.generate import collect, options_of
 from edgevit.commands.options import force_option, json_option
+from edgevit.console import say
 from edgevit.demo import DemoOptions
 
 
@@ -39,4 +40,4 @@ def demo_command(force: bool, as_json: bool, **given: Any) -> None:
         click.echo(json.dumps(report, indent=2, allow_nan=False))
         return
     print_table(report, "RepViT-M0.9 on a EuroSAT sample")
-    click.echo(f"{report['seconds']} s; the report is {options.output / 'report.html'}")
+    say(f"{report['seconds']} s; the report is {options.output / 'report.html'}")

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from edgevit.commands.options import json_option
+from edgevit.console import print_table
 
 
 @click.command("doctor")
@@ -29,13 +30,6 @@ def doctor_command(as_json: bool) -> None:
 
 
 def _print(found: dict[str, Any]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
     for title, rows in (("toolkits and tools", found["tools"]), ("targets", found["targets"])):
-        table = Table(title=title)
-        for heading in ("name", "here", "for"):
-            table.add_column(heading)
-        for row in rows:
-            table.add_row(row["name"], row["state"], row["purpose"])
-        Console().print(table)
+        cells = [(row["name"], row["state"], row["purpose"]) for row in rows]
+        print_table(title, cells, ("name", "here", "for"))

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgevit.commands.generate import collect, options_of
+from edgevit.commands.generate import PATH, collect, options_of
 from edgevit.commands.options import force_option, json_option
 from edgevit.commands.preprocessing import chosen_preprocessing, preprocessing_options
-from edgevit.data.options import PreprocessingOptions
+from edgevit.console import print_table
+from edgevit.data.options import DamageOptions, PreprocessingOptions
 from edgevit.models.options import CheckpointOptions, FuseOptions
 from edgevit.options import size_text
 
@@ -24,23 +25,24 @@ if TYPE_CHECKING:
 
 
 @click.command("fuse")
-@click.argument("checkpoint", metavar="CKPT", type=click.Path(path_type=Path))
+@click.argument("checkpoint", metavar="CKPT", type=PATH)
 @click.option(
     "-o",
     "--output",
     required=True,
     metavar="OUT",
-    type=click.Path(path_type=Path),
+    type=PATH,
     help="The .safetensors file to write.",
 )
 @click.option(
     "--data",
     metavar="DIR",
-    type=click.Path(path_type=Path),
+    type=PATH,
     help="Images to prove it on: a folder or tar of class folders.  [default: seeded noise]",
 )
 @options_of(FuseOptions)
 @preprocessing_options()
+@options_of(DamageOptions)
 @options_of(CheckpointOptions)
 @force_option("OUT")
 @json_option
@@ -63,9 +65,8 @@ def fuse_command(
       edgevit fuse repvit.pth -o fused.safetensors --data eurosat-val.tar --image-size 64
     """
     options, asked = collect(FuseOptions, given), collect(CheckpointOptions, given)
-    preprocessing = chosen_preprocessing(given, checkpoint)
+    preprocessing, damage = chosen_preprocessing(given, checkpoint), collect(DamageOptions, given)
 
-    from edgevit.data.images import ImageSet
     from edgevit.files import check_target
     from edgevit.models.checkpoint import load
     from edgevit.models.fuse import NOISE_SOURCE, fuse, noise_images, save_fused
@@ -74,9 +75,9 @@ def fuse_command(
     size = preprocessing.image_size
     loaded = load(checkpoint, variant=asked.variant, weights=asked.weights, image_size=size)
     if data is None:
-        images, source = noise_images(size), NOISE_SOURCE
+        images, source = noise_images(size, loaded.model.config.in_channels), NOISE_SOURCE
     else:
-        image_set = ImageSet.open(data)
+        image_set = _sound_set(data, damage)
         count = min(options.images, len(image_set))
         images = _batches(image_set, count, preprocessing)
         source = f"{count} of {len(image_set)} images of the set with sha256 {image_set.sha256}"
@@ -90,10 +91,23 @@ def fuse_command(
         _print_table(result.proof, loaded.info.variant, output)
 
 
+def _sound_set(data: Path, options: DamageOptions) -> ImageSet:
+    """The images without the damaged ones; says what is left out."""
+    import logging
+
+    from edgevit.data.images import ImageSet
+    from edgevit.data.soundness import sound
+
+    images = ImageSet.open(data)
+    for line in images.notices:
+        logging.getLogger("edgevit").warning(line)
+    return sound(images, options.skip_broken, options.broken_list)
+
+
 def _batches(
     image_set: ImageSet, count: int, preprocessing: PreprocessingOptions
 ) -> Iterator[Tensor]:
-    """`count` images at even distances, in batches of (N, 3, image_size, image_size)."""
+    """`count` images at even distances, in batches of (N, C, H, W)."""
     from edgevit.data.images import Preprocessing
     from edgevit.models.fuse import BATCH_SIZE
     from edgevit.progress import Progress
@@ -109,22 +123,16 @@ def _batches(
 
 
 def _print_table(proof: FuseProof, variant: str, output: Path) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(title=f"{variant}, fused: proof", show_header=False)
-    table.add_column(no_wrap=True)
-    table.add_column(overflow="fold")
-    table.add_row("batch norms and branches left", str(proof.norms_and_branches_left))
-    table.add_row("convolutions", f"{proof.convs} of {proof.expected_convs} expected")
+    rows: list[tuple[str, str]] = []
+    rows.append(("batch norms and branches left", str(proof.norms_and_branches_left)))
+    rows.append(("convolutions", f"{proof.convs} of {proof.expected_convs} expected"))
     if proof.already_fused:
-        table.add_row("logits", "not compared: fused already")
+        rows.append(("logits", "not compared: fused already"))
     else:
-        table.add_row("max |Δlogit|", f"{proof.max_abs_delta_logit:.2e} (≤ {proof.bound:g})")
-        table.add_row("largest logit", f"{proof.max_abs_logit:.2f}")
-        table.add_row("predictions changed", f"{proof.top1_changed} of {proof.images}")
-    table.add_row(
-        "images", f"{proof.images} at {size_text(proof.image_size)} px: {proof.images_source}"
-    )
-    table.add_row("written to", str(output))
-    Console().print(table)
+        rows.append(("max |Δlogit|", f"{proof.max_abs_delta_logit:.2e} (≤ {proof.bound:.2e})"))
+        rows.append(("largest logit", f"{proof.max_abs_logit:.2f}"))
+        rows.append(("predictions changed", f"{proof.top1_changed} of {proof.images}"))
+    size = size_text(proof.image_size)
+    rows.append(("images", f"{proof.images} at {size} px: {proof.images_source}"))
+    rows.append(("written to", str(output)))
+    print_table(f"{variant}, fused: proof", rows)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import MISSING
@@ -20,6 +21,17 @@ _NUMBERS = re.compile(r"[-+]?[0-9.][-+0-9.eE]*(,[-+]?[0-9.][-+0-9.eE]*)*,?|,")
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 T = TypeVar("T")
+
+
+class _Path(click.Path):
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if "\0" in os.fspath(value):
+            self.fail("there is a NUL in the name", param, ctx)
+        return super().convert(value, param, ctx)
+
+
+PATH = _Path(path_type=Path)
+"""The type of a file or folder on the command line."""
 
 
 def options_of(
@@ -230,7 +242,7 @@ def _click_type(each: OptionField) -> Any:
     if o.choices:
         return click.Choice(o.choices)
     if each.kind is Path:
-        return click.Path(path_type=Path)
+        return PATH
     low = o.above if o.minimum is None else o.minimum
     high = o.below if o.maximum is None else o.maximum
     if low is None and high is None:

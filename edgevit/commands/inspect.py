@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgevit.commands.generate import collect, options_of
+from edgevit.commands.generate import PATH, collect, options_of
 from edgevit.commands.options import json_option
+from edgevit.console import print_table
 from edgevit.data.options import PreprocessingOptions
 from edgevit.models.options import CheckpointOptions
 from edgevit.options import size_text
@@ -19,16 +20,16 @@ if TYPE_CHECKING:
 
 
 @click.command("inspect")
-@click.argument("checkpoint", metavar="CKPT", type=click.Path(path_type=Path))
+@click.argument("checkpoint", metavar="CKPT", type=PATH)
 @options_of(CheckpointOptions)
 @options_of(PreprocessingOptions, only=("image_size",))
 @json_option
 def inspect_command(checkpoint: Path, as_json: bool, **given: Any) -> None:
     """Describe a RepViT checkpoint: variant, classes, parameters, and MACs at the image size.
 
-    CKPT is a .pth, .pt or .safetensors file in THU-MIG's or timm's naming, or one that
-    `edgevit fuse` wrote. The description comes from the tensors alone: edgevit runs no code in
-    the file and writes nothing.
+    CKPT is a file of torch.save, TorchScript or safetensors in THU-MIG's or timm's naming, a
+    folder as Hugging Face lays it out, or a file that `edgevit fuse` wrote. The description comes
+    from the tensors alone: edgevit runs no code in the file and writes nothing.
 
     \b
     Example:
@@ -46,31 +47,41 @@ def inspect_command(checkpoint: Path, as_json: bool, **given: Any) -> None:
 
 
 def _print_table(info: CheckpointInfo) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
     config = info.config
-    ablations = f"kernel {config.kernel_size}, expansion {config.expansion:g}, SE {config.se}"
-    if info.fused:
-        heads = "merged into one"
+    se = config.se if isinstance(config.se, str) else "in some blocks"
+    ablations = f"kernel {config.kernel_size}, expansion {config.expansion:g}, SE {se}"
+    if config.features_only:
+        title, heads = f"{info.variant} · a backbone", "none"
     else:
+        title = f"{info.variant} · {info.num_classes} classes"
         heads = "two (classifier and distillation)" if info.distillation else "one"
-    table = Table(title=f"{info.variant} · {info.num_classes} classes", show_header=False)
-    table.add_column(no_wrap=True)
-    table.add_column(overflow="fold")
-    table.add_row("file", f"{info.path} ({info.size_bytes / 1e6:.1f} MB)")
-    table.add_row("sha256", info.sha256)
-    table.add_row("naming", info.naming)
-    table.add_row("wrapped in", " → ".join(info.wrappers) or "nothing")
-    table.add_row("numbers", info.dtype)
-    table.add_row("fused", "yes" if info.fused else "no")
-    table.add_row("heads", heads)
-    table.add_row("layers", ablations)
-    table.add_row("parameters", f"{info.parameters:,} ({info.fused_parameters:,} fused)")
-    table.add_row("MACs, fused", f"{info.fused_macs:,} at {size_text(info.image_size)} px")
+        heads = "merged into one" if info.fused else heads
+    shape = f"widths {_listed(config.widths)}, depths {_listed(config.depths)}"
+    rows = [
+        ("file", f"{info.path} ({info.size_bytes / 1e6:.1f} MB)"),
+        ("sha256", info.sha256),
+        ("naming", info.naming),
+        ("wrapped in", " → ".join(info.wrappers) or "nothing"),
+        ("numbers", info.dtype),
+        ("fused", "yes" if info.fused else "no"),
+        ("heads", heads),
+        ("stages", shape),
+        ("layers", ablations),
+        ("input", f"{config.in_channels} channel{'s' * (config.in_channels != 1)}"),
+        ("parameters", f"{info.parameters:,} ({info.fused_parameters:,} fused)"),
+        ("MACs, fused", f"{info.fused_macs:,} at {size_text(info.image_size)} px"),
+    ]
     if info.proof:
-        table.add_row("fusion proof", _proof_text(info.proof))
-    Console().print(table)
+        rows.append(("fusion proof", _proof_text(info.proof)))
+    for each in info.weights if len(info.weights) > 1 else ():
+        about = f"{each.variant}, {each.num_classes} classes{', taken' * each.taken}"
+        rows.append(("weights", f"{each.key}: {about}"))
+    rows += [("note", note) for note in info.notes]
+    print_table(title, rows)
+
+
+def _listed(numbers: tuple[int, ...]) -> str:
+    return ", ".join(map(str, numbers))
 
 
 def _proof_text(stored: dict[str, Any]) -> str:

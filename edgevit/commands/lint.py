@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING
 
 import click
 
+from edgevit.commands.generate import PATH
 from edgevit.commands.options import json_option
+from edgevit.console import print_table, say
 from edgevit.errors import GateFailed, InputError
 
 if TYPE_CHECKING:
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
 
 
 @click.command("lint")
-@click.argument("path", metavar="DIR|MODEL.onnx", type=click.Path(path_type=Path))
+@click.argument("path", metavar="DIR|MODEL.onnx", type=PATH)
 @click.option(
     "--strict", is_flag=True, help="Treat a convolution that is not quantized as an error."
 )
@@ -66,23 +68,18 @@ def _artifact_bytes(folder: Path) -> bytes:
 
 
 def _print(path: Path, findings: Sequence[Finding]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
     from edgevit.targets.tensorrt.lint import RULES
 
     if not findings:
-        click.echo(f"{path}: none of {len(RULES)} rules is broken")
+        say(f"{path}: none of {len(RULES)} rules is broken")
         return
     by_rule: dict[str, list[Finding]] = {}
     for finding in findings:
         by_rule.setdefault(finding.rule, []).append(finding)
-    table = Table("rule", "level", "title", "findings")
+    rows = [(r, f[0].level, RULES[r].title, str(len(f))) for r, f in by_rule.items()]
+    print_table(str(path), rows, ("rule", "level", "title", "findings"))
     for rule, found in by_rule.items():
-        table.add_row(rule, found[0].level, RULES[rule].title, str(len(found)))
-    Console().print(table)
-    for rule, found in by_rule.items():
-        click.echo(f"\n{rule} {found[0].level}: {RULES[rule].title}")
-        click.echo(f"  why  {found[0].why}\n  fix  {found[0].fix}")
+        say(f"\n{rule} {found[0].level}: {RULES[rule].title}")
+        say(f"  why  {found[0].why}\n  fix  {found[0].fix}")
         for finding in found:
-            click.echo(f"  at   {finding.node}: {finding.what}")
+            say(f"  at   {finding.node}: {finding.what}")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgevit.commands.generate import collect, collect_given, options_of, options_of_several
+from edgevit.commands.generate import PATH, collect, collect_given, options_of, options_of_several
 from edgevit.commands.options import force_option, json_option
 from edgevit.measure.options import ParityOptions
 from edgevit.options import option_fields
@@ -19,20 +19,18 @@ if TYPE_CHECKING:
 
 
 @click.command("parity")
-@click.argument(
-    "folders", metavar="ARTIFACT...", nargs=-1, required=True, type=click.Path(path_type=Path)
-)
+@click.argument("folders", metavar="ARTIFACT...", nargs=-1, required=True, type=PATH)
 @click.option(
     "--data",
     required=True,
     metavar="DIR",
-    type=click.Path(path_type=Path),
+    type=PATH,
     help="Labelled images: a folder or tar of class folders.",
 )
 @click.option(
     "--program",
     metavar="M.evq",
-    type=click.Path(path_type=Path),
+    type=PATH,
     help="Program that the artifact was compiled from.  [default: the file beside the artifact "
     "folder that the manifest names]",
 )
@@ -63,11 +61,12 @@ def parity_command(
     options = collect(ParityOptions, given)
 
     from edgevit.files import check_target
-    from edgevit.measure.parity import FILE_NAME, check_agreement, compare
+    from edgevit.measure.parity import check_agreement, compare
+    from edgevit.targets.manifest import PARITY_FILE
 
     own = _own_options(list(dict.fromkeys(folders)), given)
     for folder in own:
-        check_target(folder / FILE_NAME, force)
+        check_target(folder / PARITY_FILE, force)
     found = {
         str(folder): compare(
             folder,

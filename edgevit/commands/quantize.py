@@ -9,12 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgevit.commands.generate import collect, options_of
+from edgevit.commands.generate import PATH, collect, options_of
 from edgevit.commands.options import force_option, json_option
 from edgevit.commands.preprocessing import chosen_preprocessing, preprocessing_options
-from edgevit.data.options import PreprocessingOptions
+from edgevit.console import say
+from edgevit.data.options import ImageSetOptions, PreprocessingOptions
 from edgevit.models.options import CheckpointOptions
 from edgevit.quantize.options import MachineOptions, QuantizeOptions
+
+MAX_LABELS_BYTES = 64 * 2**20
 
 if TYPE_CHECKING:
     from edgevit.quantize.from_files import Source
@@ -22,18 +25,18 @@ if TYPE_CHECKING:
 
 
 @click.command("quantize")
-@click.argument("checkpoint", metavar="CKPT", type=click.Path(path_type=Path))
+@click.argument("checkpoint", metavar="CKPT", type=PATH)
 @click.option(
     "--data",
     required=True,
     metavar="DIR",
-    type=click.Path(path_type=Path),
+    type=PATH,
     help="Training images: a folder or tar of class folders.",
 )
 @click.option(
     "--eval-data",
     metavar="DIR",
-    type=click.Path(path_type=Path),
+    type=PATH,
     help="Images the accuracy is reported on.  [default: a tenth of --data, held out]",
 )
 @click.option(
@@ -41,17 +44,18 @@ if TYPE_CHECKING:
     "--output",
     required=True,
     metavar="M.evq",
-    type=click.Path(path_type=Path),
+    type=PATH,
     help="The quantized program to write.",
 )
 @preprocessing_options()
 @click.option(
     "--labels",
     metavar="FILE",
-    type=click.Path(path_type=Path),
+    type=PATH,
     help="Text file with one class folder name per line, in the order of the logits.  "
     "[default: sorted folders]",
 )
+@options_of(ImageSetOptions)
 @options_of(CheckpointOptions)
 @options_of(QuantizeOptions)
 @click.option(
@@ -116,7 +120,18 @@ def _source(preprocessing: PreprocessingOptions, given: dict[str, Any]) -> Sourc
         weights=given["weights"],
         author=given["author"],
         license=given["license"],
+        images=_image_set_options(given),
     )
+
+
+def _image_set_options(given: dict[str, Any]) -> ImageSetOptions:
+    """Raises InputError for two orders of the classes."""
+    from edgevit.errors import InputError
+
+    options = collect(ImageSetOptions, given)
+    if given["labels"] is not None and options.class_order != ImageSetOptions.class_order:
+        raise InputError("--labels gives the order of the classes: leave out --class-order, or it")
+    return options
 
 
 def read_labels(path: Path | None) -> tuple[str, ...] | None:
@@ -125,15 +140,16 @@ def read_labels(path: Path | None) -> tuple[str, ...] | None:
     Raises InputError when the file is missing or empty, or repeats a label.
     """
     from edgevit.errors import InputError
+    from edgevit.files import read_file
 
     if path is None:
         return None
+    data = read_file(path, MAX_LABELS_BYTES, "a list of labels")
     try:
-        labels = tuple(
-            line.strip() for line in path.read_text("utf-8").splitlines() if line.strip()
-        )
-    except (OSError, UnicodeDecodeError) as error:
+        text = data.decode("utf-8")
+    except UnicodeDecodeError as error:
         raise InputError(f"--labels {path}: cannot be read: {error}") from error
+    labels = tuple(line.strip() for line in text.splitlines() if line.strip())
     if not labels or len(set(labels)) != len(labels):
         raise InputError(f"--labels {path}: must hold one label per line, each different")
     return labels
@@ -151,5 +167,5 @@ def _print(result: Result, path: Path, as_json: bool) -> None:
         }
         click.echo(json.dumps(found, indent=2, allow_nan=False))
         return
-    click.echo(str(result.gate))
-    click.echo(f"wrote {path} ({path.stat().st_size / 1e6:.1f} MB)")
+    say(str(result.gate))
+    say(f"wrote {path} ({path.stat().st_size / 1e6:.1f} MB)")

@@ -8,17 +8,16 @@ from typing import Any
 
 import click
 
-from edgevit.commands.generate import collect, collect_given, options_of, options_of_several
+from edgevit.commands.generate import PATH, collect, collect_given, options_of, options_of_several
 from edgevit.commands.options import json_option
+from edgevit.console import say
 from edgevit.measure.options import ClassifyOptions
 from edgevit.targets import option_classes
 
 
 @click.command("run")
-@click.argument("folder", metavar="ARTIFACT", type=click.Path(path_type=Path))
-@click.argument(
-    "images", metavar="IMAGE...", nargs=-1, required=True, type=click.Path(path_type=Path)
-)
+@click.argument("folder", metavar="ARTIFACT", type=PATH)
+@click.argument("images", metavar="IMAGE...", nargs=-1, required=True, type=PATH)
 @options_of(ClassifyOptions)
 @options_of_several(option_classes("RunOptions"))
 @json_option
@@ -43,7 +42,7 @@ def run_command(folder: Path, images: tuple[Path, ...], as_json: bool, **given: 
         rows = {str(path): answer for path, answer in zip(images, answers)}
         click.echo(json.dumps({"engine": engine, "images": rows}, indent=2, allow_nan=False))
         return
-    click.echo(engine)
+    say(engine)
     for path, answer in zip(images, answers):
         text = ", ".join(f"{row['label']} {100 * row['probability']:.1f} %" for row in answer)
-        click.echo(f"{path}: {text}")
+        say(f"{path}: {text}")

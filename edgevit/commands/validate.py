@@ -8,14 +8,15 @@ from typing import Any
 
 import click
 
-from edgevit.commands.generate import collect, options_of
+from edgevit.commands.generate import PATH, collect, options_of
 from edgevit.commands.options import force_option, json_option
+from edgevit.console import say
 from edgevit.measure.request import HarnessRequest, ValidateOptions
 
 
 @click.command("validate")
-@click.argument("artifact", metavar="ARTIFACT", type=click.Path(path_type=Path))
-@options_of(HarnessRequest, without=("artifact", "out", "reference"))
+@click.argument("artifact", metavar="ARTIFACT", type=PATH)
+@options_of(HarnessRequest, without=("artifact", "out", "leave_out", "reference"))
 @click.option(
     "--plan-cache",
     metavar="DIR",
@@ -27,7 +28,7 @@ from edgevit.measure.request import HarnessRequest, ValidateOptions
     "-o",
     "--output",
     metavar="JSON",
-    type=click.Path(path_type=Path),
+    type=PATH,
     help="File to write the figures to.  [default: ARTIFACT/validation.json]",
 )
 @force_option("each file written")
@@ -59,16 +60,16 @@ def validate_command(
         click.echo(json.dumps(found.to_json(), indent=2, allow_nan=False))
         return
     accuracy, invoke = found.result["accuracy"], found.result["latency_us"]["invoke"]
-    click.echo(f"top-1 {accuracy['top1_percent']:.2f} % of {accuracy['count']} images")
+    say(f"top-1 {accuracy['top1_percent']:.2f} % of {accuracy['count']} images")
     if found.accuracy is not None and found.agreement is not None:
-        click.echo(f"against {found.compared_with}: {found.accuracy}")
-        click.echo(f"agreement with the program: {found.agreement.agreement:.2f} %")
-    click.echo(
+        say(f"against {found.compared_with}: {found.accuracy}")
+        say(f"agreement with the program: {found.agreement.agreement:.2f} %")
+    say(
         f"invoke p50 {invoke['p50'] / 1e3:.2f} ms, p90 {invoke['p90'] / 1e3:.2f} ms, "
         f"{found.result['threads']} thread(s)"
     )
     for line in _more(found.result):
-        click.echo(line)
+        say(line)
 
 
 def _more(result: dict[str, Any]) -> list[str]:

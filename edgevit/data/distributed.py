@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import timedelta
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
 from edgevit.errors import InputError
+
+T = TypeVar("T")
 
 
 class Group:
@@ -73,6 +76,14 @@ class Group:
         tensor = torch.tensor([value], device=self.device)
         dist.broadcast(tensor, 0)
         return int(tensor)
+
+    def same_object(self, make: Callable[[], T]) -> T:
+        """What the main process makes, in every process; the others wait for it."""
+        if self.size == 1:
+            return make()
+        held: list[Any] = [make() if self.is_main else None]
+        dist.broadcast_object_list(held, 0)
+        return held[0]
 
     def wait(self) -> None:
         if self.size > 1:

@@ -13,11 +13,13 @@ from edgevit.errors import InputError
 
 
 def image_files(source: ImageSource, folder: Path) -> Path:
-    """Class folders, or a tar of them, that hold the source's images; written into `folder` if so.
+    """Class folders, or a tar of them, that hold the source's images and no others.
+
+    Written into `folder` where they are not files, or a part of them.
 
     Raises InputError as `write_tar` does.
     """
-    if isinstance(source, ImageFolder):
+    if isinstance(source, ImageFolder) and not source.images.is_part:
         return source.path
     path = folder / "images.tar"
     write_tar(source, path)

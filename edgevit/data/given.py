@@ -9,6 +9,7 @@ and its artifacts can be validated. Importing this module imports no torch.
 from __future__ import annotations
 
 import os
+import stat
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,12 +17,9 @@ from typing import Any, TypeGuard
 
 import numpy as np
 
-from edgevit.data.images import (
-    IMAGE_SUFFIXES,
-    RGB_MODES,
-    Preprocessing,
-    decode,
-)
+from edgevit.data.decode import RGB_MODES, decode
+from edgevit.data.images import Preprocessing
+from edgevit.data.kinds import READ_SUFFIXES, printable, suffix_of
 from edgevit.errors import InputError
 from edgevit.limits import MAX_IMAGE_BYTES
 
@@ -33,7 +31,7 @@ GRID_TOLERANCE = 0.02
 class GivenImage:
     """One image as the caller holds it; exactly one field is set.
 
-    path        a JPEG or PNG file
+    path        an encoded file: JPEG, PNG, WebP, BMP or PPM
     picture     uint8 (H, W, 3), or (H, W, 4) with alpha, of any size
     cropped     uint8 (H, W, C), resized and cropped before it was given, channels as the input's
     """
@@ -63,15 +61,17 @@ class GivenImage:
             raise InputError(f"{self.path} cannot be read: {error.strerror}") from error
 
     def file_size(self) -> int:
-        """Bytes. Raises InputError when the file is missing or over 64 MiB."""
+        """Bytes. Raises InputError when it is missing, no regular file or over 64 MiB."""
         assert self.path is not None
         try:
-            size = self.path.stat().st_size
+            found = self.path.stat()
         except OSError as error:
             raise InputError(f"{self.path} cannot be read: {error.strerror}") from error
-        if size > MAX_IMAGE_BYTES:
-            raise InputError(f"{self.path} has {size} bytes, over 64 MiB")
-        return size
+        if not stat.S_ISREG(found.st_mode):
+            raise InputError(f"{self.path} is no regular file")
+        if found.st_size > MAX_IMAGE_BYTES:
+            raise InputError(f"{self.path} has {found.st_size} bytes, over 64 MiB")
+        return found.st_size
 
 
 def understood(image: Any, rules: Preprocessing) -> GivenImage:
@@ -80,8 +80,12 @@ def understood(image: Any, rules: Preprocessing) -> GivenImage:
         return image
     if isinstance(image, str | os.PathLike):
         path = Path(image)
-        if path.suffix.lower() not in IMAGE_SUFFIXES:
-            raise InputError(f"{path} is not named as a JPEG or PNG (.jpg, .jpeg, .png)")
+        if suffix_of(os.fsencode(path.name)) not in READ_SUFFIXES:
+            names = ", ".join(sorted(suffix.decode() for suffix in READ_SUFFIXES))
+            raise InputError(
+                f"{printable(os.fsencode(path))} is not named as a JPEG or PNG, or another image "
+                f"that is read ({names})"
+            )
         return GivenImage(path=path)
     if hasattr(image, "convert") and hasattr(image, "mode"):  # a PIL image
         if image.mode not in RGB_MODES:

@@ -1,12 +1,13 @@
-"""Options of the preprocessing, for the commands and the Python API."""
+"""Options of image sets and their preprocessing, for the commands and the Python API."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from edgevit.choices import Channels, Interpolation, PadPosition, ResizeMode
+from edgevit.choices import Channels, ClassOrder, Interpolation, PadPosition, ResizeMode
 from edgevit.data.scales import unit_scale
 from edgevit.errors import InputError
 from edgevit.limits import MAX_IMAGE_SIZE, MAX_RESIZE_SIZE
@@ -137,3 +138,29 @@ class PreprocessingOptions:
             return math.floor(self.image_size / share)
         height, width = self.image_size
         return math.floor(height / share), math.floor(width / share)
+
+
+@dataclass(frozen=True)
+class DamageOptions:
+    """What is done with images that cannot be decoded. Raises InputError for another type."""
+
+    skip_broken: bool = option(
+        False, "Leave out damaged images, and name them; every image is decoded once at the start."
+    )
+    broken_list: Path | None = option(
+        None, "Text file to write the name of every damaged image to.", metavar="FILE"
+    )
+
+    def __post_init__(self) -> None:
+        check(self)
+
+
+@dataclass(frozen=True)
+class ImageSetOptions(DamageOptions):
+    """How labelled images are taken from their folders. Raises InputError for an unknown order."""
+
+    class_order: ClassOrder = option(
+        "default",
+        "How the training numbered the class folders: default by code point, as torchvision; "
+        "natural by number and ignoring case, as timm.",
+    )

@@ -21,6 +21,7 @@ from edgevit.data.source import (
     check_source,
     preprocessing_of,
 )
+from edgevit.data.structure import structure_of
 from edgevit.errors import InputError
 from edgevit.progress import Progress
 
@@ -82,6 +83,18 @@ class ImageSequence:
         if image.path is not None:
             return image.file_bytes()
         return cropped_bytes(self, index) if image.picture is None else picture_bytes(image.picture)
+
+    def damaged(self) -> list[tuple[str, str]]:
+        """The images given as paths that are not whole, and why."""
+        found = []
+        for i in range(len(self)):
+            image, _ = self._item(i)
+            try:
+                if image.path is not None:
+                    structure_of(image.file_bytes())
+            except InputError as error:
+                found.append((str(image.path), str(error)))
+        return found
 
     def _read_all(self) -> tuple[list[Any], list[str], list[str]]:
         """Of every image: its class as given, what tells it from others, its file's suffix."""
@@ -152,8 +165,8 @@ def from_sequence(
     """An `ImageSource` over images that the caller holds.
 
     images      (image, class) by index (a list, any sequence, a torch Dataset), or a DataLoader
-    an image    a PIL image, uint8 (H, W, 3) RGB, uint8 tensor (3, H, W), or the path of a JPEG or
-                PNG: resized and cropped here; or a float32 tensor (3, size, size): resized,
+    an image    a PIL image, uint8 (H, W, 3) RGB, uint8 tensor (3, H, W), or the path of an
+                image file: resized and cropped here; or a float32 tensor (3, size, size): resized,
                 cropped and normalised before, with `mean` and `std`, and taken back to its pixels
     a class     its index, or its name
     size        input height and width, pixels; default: that of a tensor or a square array

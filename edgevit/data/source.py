@@ -7,6 +7,8 @@ Importing this module imports no torch.
 
 from __future__ import annotations
 
+import copy
+import logging
 import math
 import os
 from collections.abc import Callable, Sequence
@@ -16,7 +18,10 @@ from typing import Any, Protocol
 import numpy as np
 
 from edgevit.data.images import ImageSet, Preprocessing
+from edgevit.data.soundness import sound
 from edgevit.errors import InputError
+
+log = logging.getLogger(__name__)
 
 CACHE_BYTES = 2**30
 """Cropped images are kept in memory while the whole set fits into this."""
@@ -78,11 +83,16 @@ class ImageFolder:
         train = ImageFolder("train/", size=224, resize=256)
         val = ImageFolder("val/", like=train)
 
-    path        CLASS/IMAGE.jpg (or .png) below it, or in it
+    path        CLASS/IMAGE below it, or in it: JPEG, PNG, WebP, BMP, PPM; links are followed
     size        input height and width of the network, pixels
     resize      the shorter side before the centre crop, pixels; default: `size`
-    classes     folder names in the order of the logits; default: sorted, or those of `like`
+    classes     folder names in the order of the logits; default: those of `like`, or sorted
     like        a source, whose preprocessing and classes are taken, or a Preprocessing
+    class_order how they are sorted: "default" as torchvision does, by code point; "natural" as
+                timm does
+    skip_broken decode every image once, here, and leave out those that cannot be
+
+    What is left out is logged as a warning.
     Raises InputError for a set that is missing, empty or unreadable, for a class folder that is
     not in `classes`, and for preprocessing out of range.
     """
@@ -98,6 +108,8 @@ class ImageFolder:
         std: Sequence[float] | None = None,
         classes: Sequence[str] | None = None,
         like: ImageSource | Preprocessing | None = None,
+        class_order: str = "default",
+        skip_broken: bool = False,
     ) -> None:
         rules = preprocessing_of(like, size, resize, interpolation, mean, std)
         if rules is None:
@@ -108,10 +120,34 @@ class ImageFolder:
         self.preprocessing = rules
         if classes is None and like is not None and not isinstance(like, Preprocessing):
             classes = like.classes
-        self.images = ImageSet.open(path, classes)
-        self.path = self.images.path
-        self.labels = self.images.labels
-        self._cache = PixelCache(len(self.images), rules)
+        images = ImageSet.open(path, classes, order=class_order)
+        for line in images.notices:
+            log.warning(line)
+        self._take(sound(images, True) if skip_broken else images)
+
+    def _take(self, images: ImageSet) -> None:
+        self.images, self.path, self.labels = images, images.path, images.labels
+        self._cache = PixelCache(len(images), self.preprocessing)
+
+    @classmethod
+    def of(cls, images: ImageSet, rules: Preprocessing) -> ImageFolder:
+        """A source over a set that is open already."""
+        source = cls.__new__(cls)
+        source.preprocessing = rules
+        source._take(images)
+        return source
+
+    def encoded(self, index: int) -> bytes:
+        """An image's file."""
+        return self.images.read_bytes(index)
+
+    def with_images(self, images: ImageSet) -> ImageFolder:
+        """The same source over a part of its set."""
+        if images is self.images:
+            return self
+        other = copy.copy(self)
+        other._take(images)
+        return other
 
     @property
     def title(self) -> str:

@@ -12,7 +12,7 @@ import numpy as np
 from edgevit.data.given import GivenImage, understood
 from edgevit.errors import InputError
 from edgevit.measure.options import ClassifyOptions
-from edgevit.measure.parity import open_artifact
+from edgevit.measure.parity import check_finite, open_artifact
 from edgevit.targets.artifact import Artifact, load_artifact
 
 
@@ -41,12 +41,13 @@ class Classifier:
     def classify(self, images: Sequence[Any], top_k: int) -> list[list[Prediction]]:
         """Of each image its `top_k` classes, the likeliest first; of equal ones the lower index.
 
-        An image is the path of a JPEG or PNG, a PIL image, or uint8 (H, W, 3). Raises InputError
+        An image is the path of an image file, a PIL image, or uint8 (H, W, 3). Raises InputError
         for one that cannot be read.
         """
         top_k = ClassifyOptions(top_k=top_k).top_k
         pixels = np.stack([self._pixels(image) for image in images])
         scores = self._runner.scores(pixels).astype(np.float64)
+        check_finite(scores, f"{self._runner.engine}: the outputs")
         if not self._runner.probabilities:
             weights = np.exp(scores - scores.max(1, keepdims=True))
             scores = weights / weights.sum(1, keepdims=True)

@@ -25,9 +25,12 @@ from pathlib import Path
 from typing import Any
 
 from edgevit.errors import EdgevitError, InputError, ToolMissing
+from edgevit.files import read_file
+from edgevit.limits import MAX_MANIFEST_BYTES, MAX_RESULT_BYTES
 from edgevit.measure.request import HarnessRequest
 from edgevit.progress import Progress
-from edgevit.schema import check_json
+from edgevit.schema import check_json, parse_json
+from edgevit.targets.manifest import MANIFEST_FILE
 
 PROGRAM = "edgevit-harness"
 SOURCES = Path(__file__).resolve().parents[2]
@@ -77,14 +80,18 @@ def run_harness(request: HarnessRequest, harness: Path | None = None) -> dict[st
         replace(request, out=out, runtime=_runtime_of(request)).write(document)
         code, log = _run_with_progress([str(program), "--request", str(document)])
         log.raise_for(code)
-        result = json.loads(out.read_text(encoding="utf-8"))
+        if not out.is_file():
+            raise InputError(f"{program} ended without a result: it is not an edgevit-harness")
+        result = parse_json(read_file(out, MAX_RESULT_BYTES, "a result"), str(out))
     check_result(result)
     return result
 
 
 def _runtime_of(request: HarnessRequest) -> Path | None:
     runtime = request.runtime or find_runtime(request.backend or manifest_target(request.artifact))
-    if runtime is not None and runtime.exists():
+    if runtime is not None and os.path.lexists(runtime):
+        if not (runtime.is_file() or runtime.is_dir()):
+            raise InputError(f"--runtime {runtime} is a device, a FIFO or a broken link")
         return runtime.absolute()  # to the harness a name without '/' is no file
     return runtime
 
@@ -118,10 +125,12 @@ def find_runtime(target: str) -> Path | None:
 
 def manifest_target(artifact_dir: Path) -> str:
     """The manifest's target, or "" where the harness will say what is wrong with the manifest."""
+    path = artifact_dir / MANIFEST_FILE
     try:
-        target = json.loads((artifact_dir / "manifest.json").read_bytes())["target"]
-    except (OSError, ValueError, KeyError, TypeError):
+        manifest = parse_json(read_file(path, MAX_MANIFEST_BYTES), str(path))
+    except InputError:
         return ""
+    target = manifest.get("target") if isinstance(manifest, dict) else None
     return target if isinstance(target, str) and re.fullmatch(r"\w+", target) else ""
 
 
@@ -236,12 +245,13 @@ def _signal_name(number: int) -> str:
 
 def _run_with_progress(command: list[str]) -> tuple[int, HarnessLog]:
     """Run the harness, showing its progress; returns its exit code and the log."""
-    with (
-        subprocess.Popen(
+    try:
+        process = subprocess.Popen(
             command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, errors="replace"
-        ) as process,
-        HarnessLog() as log,
-    ):
+        )
+    except (OSError, ValueError) as error:
+        raise InputError(f"the harness {command[0]} cannot be run: {error}") from error
+    with process, HarnessLog() as log:
         try:
             for line in process.stderr or ():
                 log.feed(line)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from edgevit.limits import MAX_CLASSES, MAX_RUN_IMAGES
 from edgevit.options import check, option
 
 
@@ -11,7 +12,9 @@ from edgevit.options import check, option
 class ClassifyOptions:
     """How single images are classified. Raises InputError when a value is out of range."""
 
-    top_k: int = option(3, "Classes to print for each image.", minimum=1, metavar="K")
+    top_k: int = option(
+        3, "Classes to print for each image.", minimum=1, maximum=MAX_CLASSES, metavar="K"
+    )
 
     def __post_init__(self) -> None:
         check(self)
@@ -21,11 +24,14 @@ class ClassifyOptions:
 class ParityOptions:
     """How an artifact is compared with its program. Raises InputError for values out of range."""
 
-    layer_images: int = option(32, "Images to compare layer by layer.", minimum=1, metavar="N")
+    layer_images: int = option(
+        32, "Images to compare layer by layer.", minimum=1, maximum=MAX_RUN_IMAGES, metavar="N"
+    )
     images: int | None = option(
         None,
         "Images to predict, spread evenly over the set.",
         minimum=1,
+        maximum=MAX_RUN_IMAGES,
         metavar="N",
         default_text="all",
     )

@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from edgevit import console
+from edgevit.console import say
 from edgevit.data.source import ImageFolder, ImageSource, check_same_input
 from edgevit.errors import GateFailed, InputError
 from edgevit.files import atomic_path, check_target, sha256_file
@@ -25,12 +27,13 @@ from edgevit.program import Program
 from edgevit.progress import Progress
 from edgevit.targets import Runner, load_target, make_options
 from edgevit.targets.artifact import Artifact, load_artifact
+from edgevit.targets.manifest import PARITY_FILE, Manifest
 from edgevit.tasks import Task, load_task
 
 if TYPE_CHECKING:
     import torch
 
-SCHEMA_VERSION, KIND, FILE_NAME = 1, "edgevit-parity", "parity.json"
+SCHEMA_VERSION, KIND = 1, "edgevit-parity"
 CHUNK_IMAGES = 16
 
 
@@ -101,10 +104,10 @@ def compare(
     Raises InputError for an artifact that is not its manifest's or not this program's, and for
     options the target does not have.
     """
-    out = folder / FILE_NAME if out is None else out
+    out = folder / PARITY_FILE if out is None else out
     check_target(out, force)
     artifact = load_artifact(folder)
-    loaded = Program.load(find_program(artifact, program))
+    loaded = Program.load(find_program(folder, artifact.manifest, program))
     source = ImageFolder(
         data, classes=artifact.manifest.labels, like=artifact.manifest.preprocessing
     )
@@ -174,26 +177,41 @@ def open_artifact(artifact: Artifact, **options: str) -> Runner:
     return target.open_runner(artifact, **vars(chosen))
 
 
-def find_program(artifact: Artifact, given: Path | None) -> Path:
+def check_finite(values: np.ndarray, what: str) -> None:
+    """Raises InputError when an artifact computed NaN or infinity, which equals nothing."""
+    if values.dtype.kind == "f" and not np.isfinite(values).all():
+        raise InputError(
+            f"{what}: {int((~np.isfinite(values)).sum())} values are not finite: the artifact is "
+            "damaged, or was not made by `edgevit compile`"
+        )
+
+
+def find_program(folder: Path, manifest: Manifest, given: Path | None) -> Path:
     """The .evq that an artifact was compiled from: the given one, or the one beside its folder.
 
     Raises InputError where there is none, or the given one is another.
     """
-    entry, folder = artifact.manifest.program, artifact.folder.resolve()
+    entry = manifest.program
     if given is not None:
         if sha256_file(given) != entry.sha256:
-            raise InputError(
-                f"{artifact.folder} was not compiled from {given}: its sha256 is another"
-            )
+            raise InputError(f"{folder} was not compiled from {given}: its sha256 is another")
         return given
-    for place in (folder.parent, folder.parent.parent, Path.cwd()):
+    if (path := program_beside(folder, manifest)) is not None:
+        return path
+    raise InputError(
+        f"the program of {folder} ({entry.file or 'never saved'}, sha256 "
+        f"{entry.sha256[:12]}) is not beside it; name it with --program M.evq"
+    )
+
+
+def program_beside(folder: Path, manifest: Manifest) -> Path | None:
+    """The .evq that an artifact was compiled from, where it lies near its folder."""
+    entry, parent = manifest.program, folder.resolve().parent
+    for place in (parent, parent.parent, Path.cwd()):
         path = place / (entry.file or "")
         if path.is_file() and sha256_file(path) == entry.sha256:
             return path
-    raise InputError(
-        f"the program of {artifact.folder} ({entry.file or 'never saved'}, sha256 "
-        f"{entry.sha256[:12]}) is not beside it; name it with --program M.evq"
-    )
+    return None
 
 
 def _layers(runner: Runner, program: Program, source: ImageSource, order: list[int]) -> list[Layer]:
@@ -204,6 +222,7 @@ def _layers(runner: Runner, program: Program, source: ImageSource, order: list[i
             expected = dict(program.tensors(source.preprocessing.normalise(pixels)))
             for name, values in runner.tensors(pixels, program):
                 total = totals.setdefault(name, _Difference(program.graph().quantizer(name)))
+                check_finite(values, f"{runner.engine}: {name}")
                 total.add(values, expected.pop(name).numpy())
             progress.update(progress.done + len(chunk))
     graph = program.graph()
@@ -259,8 +278,10 @@ def _kept(
         for chunk in _chunks(order):
             pixels = source.pixels(chunk)
             expected.append(task.kept(program(source.preprocessing.normalise(pixels))))
-            outputs = (torch.from_numpy(o) for o in runner.outputs(pixels).values())
-            found.append(task.kept(tuple(outputs)))
+            outputs = runner.outputs(pixels)
+            for name, values in outputs.items():
+                check_finite(values, f"{runner.engine}: {name}")
+            found.append(task.kept(tuple(torch.from_numpy(o) for o in outputs.values())))
             progress.update(progress.done + len(chunk))
     return torch.cat(expected), torch.cat(found)
 
@@ -289,18 +310,13 @@ def print_table(found: dict[str, Parity], every: bool = False, worst: int = 12) 
 
     found  name for the table's heading -> what was found
     """
-    from rich.console import Console
-    from rich.table import Table
-
-    console = Console()
     for name, parity in found.items():
-        console.print(
+        say(
             f"{name}: {parity.agreement_percent:.2f} % of {parity.images} predictions are the "
             f"program's; top-1 {parity.top1_percent:.2f} % against "
             f"{parity.program_top1_percent:.2f} % ({parity.engine}); "
             + (f"departs first at {parity.first_departure}" if parity.first_departure else "every "
-               f"tensor of {parity.layer_images} images is the program's, bit for bit"),
-            soft_wrap=True, highlight=False,
+               f"tensor of {parity.layer_images} images is the program's, bit for bit")
         )  # fmt: skip
     rows: dict[str, dict[str, Layer]] = {}
     for name, parity in found.items():
@@ -309,19 +325,15 @@ def print_table(found: dict[str, Parity], every: bool = False, worst: int = 12) 
     chosen = list(rows) if every else _worst(rows, worst)
     if not any(layer.max_steps for name in chosen for layer in rows[name].values()):
         return
-    table = Table(title="every layer" if every else f"the {len(chosen)} layers farthest off")
-    table.add_column("layer", no_wrap=True)
-    for name in found:
-        for heading, _ in COLUMNS:
-            table.add_column(f"{name}\n{heading}", justify="right", no_wrap=True)
-    for tensor in chosen:
-        cells = [
-            text(rows[tensor][name]) if name in rows[tensor] else ""
-            for name in found for _, text in COLUMNS
-        ]  # fmt: skip
-        table.add_row(tensor, *cells)
-    # Without a terminal there is no width to fit into: columns must not be cut.
-    Console(width=max(console.width, 60 + 40 * len(found))).print(table)
+    headings = ["layer", *(f"{name}\n{heading}" for name in found for heading, _ in COLUMNS)]
+    cells = [
+        [tensor, *(text(rows[tensor][name]) if name in rows[tensor] else ""
+         for name in found for _, text in COLUMNS)]
+        for tensor in chosen
+    ]  # fmt: skip
+    title = "every layer" if every else f"the {len(chosen)} layers farthest off"
+    numbers, width = range(1, len(headings)), 60 + 40 * len(found)
+    console.print_table(title, cells, headings, right=numbers, min_width=width)
 
 
 def _worst(rows: dict[str, dict[str, Layer]], count: int) -> list[str]:

@@ -12,6 +12,7 @@ from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from edgevit.data.options import DamageOptions
 from edgevit.errors import InputError
 from edgevit.limits import MAX_DURATION_S, MAX_RUN_IMAGES, MAX_THREADS, MAX_WARMUP
 from edgevit.options import OptionField, check, option, option_fields
@@ -51,6 +52,7 @@ class HarnessRequest:
 
     artifact          folder with its manifest.json
     out               where the harness writes its result; None: `run_harness` returns it only
+    leave_out         names of images that are passed over, as `ImageSet.entries` has them
     reference         the program's logits (.safetensors); None: those that the manifest names
     logits            file to write: logits float32 (N, C), labels, predictions, paths
     dump_inputs       file to write: the input tensor of every image
@@ -67,6 +69,9 @@ class HarnessRequest:
     artifact: Path = option(help="Artifact folder.")
     data: Path = option(help="Labelled images: a folder or tar of class folders.", metavar="DIR")
     out: Path | None = option(None, "Where the harness writes its result.")
+    leave_out: Path | None = option(
+        None, "Text file of images to pass over, one CLASS/IMAGE a line.", metavar="FILE"
+    )
     reference: Path | None = option(None, "The program's logits (.safetensors).")
     logits: Path | None = option(
         None, "File to write every image's logits to (.safetensors).", metavar="FILE"
@@ -164,7 +169,7 @@ class HarnessRequest:
 
 
 @dataclass(frozen=True)
-class ValidateOptions:
+class ValidateOptions(DamageOptions):
     """Where a validation runs and what it gates; `edgevit validate` has the same options.
 
     Raises InputError for options that do not go together.
@@ -178,12 +183,16 @@ class ValidateOptions:
     max_drop: float | None = option(
         None,
         "Gate: top-1 points that the artifact may lose against float.",
+        minimum=-100,
+        maximum=100,
         metavar="POINTS",
         default_text="target.toml",
     )
     min_agreement: float | None = option(
         None,
         "Gate: percentage of predictions that must equal the program's.",
+        minimum=0,
+        maximum=1000,
         metavar="PERCENT",
         default_text="target.toml",
     )
@@ -203,7 +212,7 @@ class ValidateOptions:
     )
 
     def __post_init__(self) -> None:
-        check(self)
+        super().__post_init__()
         if self.early_stop and not self.gate:
             raise InputError(
                 "--early-stop ends a run when its gates are decided; --no-gate has none"

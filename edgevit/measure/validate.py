@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import logging
+import os
 import tempfile
 import tomllib
 from dataclasses import dataclass, replace
@@ -12,20 +14,23 @@ from typing import Any
 import numpy as np
 
 from edgevit.data.images import ImageSet
+from edgevit.data.soundness import sound
 from edgevit.data.source import ImageFolder, ImageSource
 from edgevit.errors import GateFailed, InputError
-from edgevit.files import atomic_path, check_target, sha256_file
+from edgevit.files import atomic_path, check_target
 from edgevit.measure.devices import open_device, run_on_device
 from edgevit.measure.harness import SOURCES, run_harness
+from edgevit.measure.parity import find_program, program_beside
 from edgevit.measure.request import GateLimits, HarnessRequest, ValidateOptions
 from edgevit.program import Program, Reference
-from edgevit.targets.manifest import Manifest
+from edgevit.targets.manifest import VALIDATION_FILE, Manifest
 from edgevit.tasks import Task, load_task
 from edgevit.tasks.gate import GateResult, gate
 
 SCHEMA_VERSION = 1
-RESULT_NAME = "validation.json"
 _NO_CLASS = -1
+
+log = logging.getLogger(__name__)
 
 
 def limits_of_target(
@@ -35,8 +40,8 @@ def limits_of_target(
     path = SOURCES / "targets" / target / "target.toml"
     try:
         budgets = tomllib.loads(path.read_text("utf-8"))["budgets"]
-    except OSError as error:
-        raise InputError(f"unknown target {target!r}: there is no {path}") from error
+    except (OSError, KeyError) as error:
+        raise InputError(f"{target!r} is no target: {path} holds no budgets of one") from error
     return GateLimits(
         budgets["max_accuracy_drop_points"] if max_drop is None else max_drop,
         budgets["min_program_agreement_percent"] if min_agreement is None else min_agreement,
@@ -126,7 +131,7 @@ def validate(
     ToolMissing when the device cannot be reached.
     """
     options = options or ValidateOptions()
-    out = request.artifact / RESULT_NAME if out is None else out
+    out = request.artifact / VALIDATION_FILE if out is None else out
     for path in (out, request.out, request.logits, request.dump_inputs, request.profile):
         if path is not None:
             check_target(path, force)
@@ -149,8 +154,13 @@ def measured(request: HarnessRequest, options: ValidateOptions) -> Validation:
         raise InputError("the limits of an early stop are the gates'; ask for it with early_stop")
     manifest = Manifest.load(request.artifact)
     limits = limits_of_target(manifest.target, options.max_drop, options.min_agreement)
+    every = ImageSet.open(request.data, manifest.labels)
+    for line in every.notices:
+        log.warning(line)
+    images = sound(every, options.skip_broken, options.broken_list)
     with tempfile.TemporaryDirectory(prefix="edgevit-") as folder:
-        reference, named = _references(request, manifest, options.program, Path(folder))
+        request = replace(request, leave_out=_left_out(every, images, Path(folder)))
+        reference, named = _references(request, manifest, options.program, Path(folder), images)
         if reference is None and options.gate:
             raise InputError(
                 f"{request.artifact} has no recorded logits for the images of {request.data}, so "
@@ -164,7 +174,7 @@ def measured(request: HarnessRequest, options: ValidateOptions) -> Validation:
             result = run_harness(asked, options.harness)
         else:
             result = run_on_device(transport, asked, harness=options.harness, keep=options.keep)
-        unseen = _surely_held(result, request.data, manifest)
+        unseen = _surely_held(result, images)
         accuracy, agreement = _gates(logits, reference, limits.max_drop, unseen)
     if not options.gate:
         accuracy = agreement = None
@@ -172,31 +182,48 @@ def measured(request: HarnessRequest, options: ValidateOptions) -> Validation:
     return Validation(result, accuracy, agreement, limits, kind)
 
 
+def _left_out(every: ImageSet, images: ImageSet, folder: Path) -> Path | None:
+    """A file that names the images of `every` that the harness passes over."""
+    kept = {name for name, _ in images.entries}
+    names = [name for name, _ in every.entries if name not in kept]
+    if not names:
+        return None
+    path = folder / "left-out.txt"
+    path.write_text("".join(f"{name}\n" for name in names), "utf-8")
+    return path
+
+
 def _references(
-    request: HarnessRequest, manifest: Manifest, program: Path | None, folder: Path
+    request: HarnessRequest,
+    manifest: Manifest,
+    program: Path | None,
+    folder: Path,
+    images: ImageSet,
 ) -> tuple[Path | None, Path | None]:
     """The program's logits for these images, and the file of them to name to the harness.
 
-    They are the request's, or the recorded ones, which the harness finds itself and checks by
-    their sha256, or made in `folder` by running the program; None where there are none.
+    They are the request's, or the recorded ones beside the artifact, which the harness finds itself
+    and checks by their sha256, or, in `folder`, those that the program file holds or that running
+    the program makes; None where there are none.
     """
     if request.reference is not None:
         return request.reference, request.reference
-    images = ImageSet.open(request.data, manifest.labels)
     recorded = manifest.reference
     if recorded and recorded.dataset_sha256 == images.sha256:
         return request.artifact / recorded.file, None
     if program is None:
-        return None, None
-    if sha256_file(program) != manifest.program.sha256:
-        raise InputError(
-            f"{request.artifact} was not compiled from {program}: its sha256 is another"
-        )
-    source = ImageFolder(request.data, classes=manifest.labels, like=manifest.preprocessing)
+        near = program_beside(request.artifact, manifest)
+        known = Program.load(near).reference if near and not recorded else None
+        if known is None or known.dataset_sha256 != images.sha256:
+            return None, None
+    else:
+        loaded = Program.load(find_program(request.artifact, manifest, program))
+        known = loaded.reference
+        if known is None or known.dataset_sha256 != images.sha256:
+            source = ImageFolder.of(images, manifest.preprocessing)
+            known = program_reference(loaded, source, load_task(manifest.task))
     path = folder / "reference.safetensors"
-    path.write_bytes(
-        program_reference(Program.load(program), source, load_task(manifest.task)).to_bytes()
-    )
+    path.write_bytes(known.to_bytes())
     return path, path
 
 
@@ -216,7 +243,7 @@ def program_reference(program: Program, source: ImageSource, task: Task) -> Refe
     return Reference(logits.numpy(), tuple(source.names), source.sha256)
 
 
-def _surely_held(result: dict[str, Any], data: Path, manifest: Manifest) -> list[tuple[str, int]]:
+def _surely_held(result: dict[str, Any], images: ImageSet) -> list[tuple[str, int]]:
     """(path, label) of the images that an early stop left out because both gates hold anyway.
 
     After a stop because a gate fails there are none to add: it fails on the images run, too.
@@ -224,7 +251,7 @@ def _surely_held(result: dict[str, Any], data: Path, manifest: Manifest) -> list
     stop = result["early_stop"]
     if stop is None or not stop["stopped"] or stop["verdict"] != "holds":
         return []
-    entries = ImageSet.open(data, manifest.labels).entries
+    entries = images.entries
     wanted = min(result["limit"] or len(entries), len(entries))
     chosen = [entries[i * len(entries) // wanted] for i in range(wanted)]
     return chosen[result["accuracy"]["count"] :]
@@ -258,4 +285,4 @@ def _gates(
 
 
 def _paths(tensors: dict[str, np.ndarray]) -> list[str]:
-    return tensors["paths"].tobytes().decode().split("\n")
+    return os.fsdecode(tensors["paths"].tobytes()).split("\n")

@@ -7,7 +7,9 @@ as their own fuse functions leave it.
 from __future__ import annotations
 
 import json
+import logging
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
@@ -18,10 +20,11 @@ from torch import Tensor
 
 from edgevit.data.options import PreprocessingOptions
 from edgevit.errors import InputError
-from edgevit.files import sha256_file
 from edgevit.limits import MAX_IMAGE_SIZE
 from edgevit.models import tensorfile
-from edgevit.models.recognise import STATISTICS_COUNTER, Match, check_names_and_shapes, recognise
+from edgevit.models.inert import PickleError
+from edgevit.models.recognise import STATISTICS_COUNTER, Match, without_counters
+from edgevit.models.refusals import check_names_and_shapes
 from edgevit.models.repvit import (
     VARIANTS,
     RepViT,
@@ -29,12 +32,22 @@ from edgevit.models.repvit import (
     count_macs,
     count_parameters,
     skeleton,
+    variant_of,
 )
+from edgevit.models.torchfile import StoredTensor
+from edgevit.models.weights import Chosen, WeightsInfo, choose
 from edgevit.options import Size, size_text
 
 METADATA_KEY = "edgevit"
-METADATA_SCHEMA_VERSION = 1
+METADATA_SCHEMA_VERSION = 2
+"""Of fused files; version 1 lacks the config's `in_channels` and `branch_norms`."""
+
 FLOAT_TYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+
+_LATER_FIELDS = {"in_channels", "branch_norms"}
+_VARIANT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -45,7 +58,9 @@ class CheckpointInfo:
     one image of `image_size`, a side or (height, width)) those of the fused net, as papers do.
     `wrappers` lists the dictionary keys opened and the name prefixes taken off to reach the
     weights. `distillation` tells whether there is a second head; a fused net has only one.
-    `proof` is what `edgevit fuse` measured, when it wrote the file.
+    `num_classes` is 0 for a backbone, which has no head. `proof` is what `edgevit fuse` measured,
+    when it wrote the file. `weights` lists every RepViT in the file, `riders` the tensors that are
+    no part of the net, and `notes` says what was assumed, a sentence each.
     """
 
     path: str
@@ -64,6 +79,9 @@ class CheckpointInfo:
     fused_macs: int
     image_size: Size
     proof: dict[str, Any] | None
+    weights: tuple[WeightsInfo, ...] = ()
+    riders: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """All of it, as `edgevit inspect --json` prints it."""
@@ -85,11 +103,14 @@ def load(
     weights: str | None = None,
     image_size: Size = PreprocessingOptions.image_size,
 ) -> Loaded:
-    """Load a RepViT checkpoint (.pth, .pt or .safetensors; float16 to float64).
+    """Load a RepViT checkpoint: PyTorch's, TorchScript's or safetensors, float16 to float64.
 
-    `variant`, such as "repvit_m0_9", demands that one; otherwise it is recognised. `weights` is
-    the wrapper key to open, such as "model_ema", where a file holds several. `image_size`, in
-    pixels, is the one that `info.fused_macs` is counted at.
+    `variant`, such as "repvit_m0_9", demands that one; otherwise it is recognised. `weights` names
+    one of several nets in a file, such as "model_ema". `image_size`, in pixels, is the one that
+    `info.fused_macs` is counted at.
+
+    A net of one logit comes as one of two classes, whose logits are −z/2 and z/2. What was assumed
+    of a file is logged, and listed in `info.notes`.
 
     Raises InputError when the file cannot be read safely (see `tensorfile.read`), is of another
     architecture, or has a tensor that is missing, unknown, misshapen or not finite.
@@ -99,17 +120,21 @@ def load(
     sides = image_size if isinstance(image_size, tuple) else (image_size,)
     if not all(32 <= side <= MAX_IMAGE_SIZE for side in sides):
         raise InputError(f"image size {size_text(image_size)} px; use 32 to {MAX_IMAGE_SIZE}")
-    file = tensorfile.read(path, weights)
-    shapes = {
-        name: tuple(tensor.shape)
-        for name, tensor in file.tensors.items()
-        if not name.endswith(STATISTICS_COUNTER)
-    }
-    match = recognise(file.path, shapes, variant)
+    file = tensorfile.read(path)
+    chosen = choose(file, weights)
+    match = chosen.match
+    if variant not in (None, match.config.variant):
+        raise InputError(
+            f"{file.path}: holds {match.config.variant} ({match.score:.0%} of its tensors match), "
+            f"not {variant}; leave the variant out to take what the file holds"
+        )
+    shapes = without_counters({name: tensor.shape for name, tensor in chosen.tensors.items()})
     check_names_and_shapes(file.path, match, shapes)
     config, proof = _read_metadata(file, match)
-    model = _filled(file, match, config)
-    info = _describe(file, match, model, image_size, proof)
+    model = _filled(file.path, chosen, config)
+    info = _describe(file, chosen, model, image_size, proof)
+    for note in info.notes:
+        log.info("%s: %s", file.path, note)
     model.checkpoint_info = info
     return Loaded(model, info)
 
@@ -126,18 +151,24 @@ def inspect(
 
 
 def config_from_json(value: Mapping[str, Any]) -> RepViTConfig:
-    """The inverse of dataclasses.asdict. Raises InputError for unknown or missing keys."""
+    """The inverse of dataclasses.asdict; keys with defaults that came later may be missing.
+
+    Raises InputError for other keys, and for values of another type.
+    """
     known = {field.name for field in fields(RepViTConfig)}
     if not isinstance(value, Mapping):
         raise InputError(f"the config is {value!r}, expected an object")
-    if set(value) != known:
+    if not known - _LATER_FIELDS <= set(value) <= known:
         raise InputError(f"the config has the keys {sorted(value)}, expected {sorted(known)}")
-    # JSON has lists where the config has tuples.
-    values: dict[str, Any] = {n: tuple(v) if isinstance(v, list) else v for n, v in value.items()}
     try:
-        return RepViTConfig(**values)
+        return RepViTConfig(**{name: _as_tuples(each) for name, each in value.items()})
     except (TypeError, ValueError) as error:
         raise InputError(f"the config holds a value of the wrong type: {error}") from error
+
+
+def _as_tuples(value: Any) -> Any:
+    """JSON has lists where the config has tuples."""
+    return tuple(_as_tuples(each) for each in value) if isinstance(value, list) else value
 
 
 def _read_metadata(
@@ -154,10 +185,11 @@ def _read_metadata(
     try:
         stored = json.loads(text, parse_constant=_refuse_constant)
         version = stored["schema_version"]
-        if version != METADATA_SCHEMA_VERSION:
+        if version not in range(1, METADATA_SCHEMA_VERSION + 1):
             raise InputError(
                 f"{file.path}: its metadata has schema version {version!r}, this edgevit reads "
-                f"version {METADATA_SCHEMA_VERSION}; use the edgevit that wrote it, or a newer one"
+                f"versions up to {METADATA_SCHEMA_VERSION}; use the edgevit that wrote it, or a "
+                "newer one"
             )
         if set(stored) != {"schema_version", "config", "proof"}:
             raise InputError(f"{file.path}: unknown keys in its metadata: {sorted(stored)}")
@@ -167,8 +199,7 @@ def _read_metadata(
             f"{file.path}: its {METADATA_KEY!r} metadata cannot be read ({error}); run "
             "`edgevit fuse` on the original checkpoint again"
         ) from error
-    trained = {name: getattr(config, name) for name in ("distillation", "reparameterization")}
-    if replace(match.config, **trained) != config or not isinstance(proof, dict):
+    if not _is_same_net(match.config, config) or not isinstance(proof, dict):
         raise InputError(
             f"{file.path}: its metadata describes another net than its tensors; run "
             "`edgevit fuse` on the original checkpoint again"
@@ -176,17 +207,37 @@ def _read_metadata(
     return config, proof
 
 
+def _is_same_net(found: RepViTConfig, stored: RepViTConfig) -> bool:
+    """Whether the stored config fits the tensors, in all that a fused net shows."""
+    shown = ("variant", "distillation", "reparameterization", "branch_norms")
+    trained = {name: getattr(stored, name) for name in shown}
+    names = {variant_of(found.widths, found.depths, norms) for norms in (True, False)}
+    named = stored.variant in names or (
+        isinstance(stored.variant, str)
+        and stored.variant not in VARIANTS
+        and _VARIANT_NAME.fullmatch(stored.variant) is not None
+    )
+    return named and replace(found, **trained) == stored
+
+
 def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is not a JSON number")
 
 
-def _filled(file: tensorfile.TensorFile, match: Match, config: RepViTConfig) -> RepViT:
+def _filled(path: Path, chosen: Chosen, config: RepViTConfig) -> RepViT:
     """The net with its weights, in eval mode: float32 copies, so that nothing hangs on the file."""
+    match, tensors = chosen.match, chosen.tensors
     state = {
-        name: _checked_values(file.path, theirs, file.tensors[theirs])
+        name: _checked_values(path, theirs, tensors[theirs])
         for name, (theirs, _) in match.expected.items()
     }
-    model = skeleton(config, match.fused)
+    for name in match.zeros:
+        weight = state[f"{name.removesuffix('bias')}weight"]
+        state[name] = torch.zeros(len(weight))
+    if _is_one_logit(config):
+        config = replace(config, num_classes=2)
+        state = {name: _as_two_logits(name, tensor) for name, tensor in state.items()}
+    model = skeleton(config, match.plain)
     for name in model.state_dict():
         if name.endswith(STATISTICS_COUNTER):
             state[name] = torch.zeros((), dtype=torch.int64)
@@ -194,7 +245,29 @@ def _filled(file: tensorfile.TensorFile, match: Match, config: RepViTConfig) -> 
     return model.eval()
 
 
-def _checked_values(path: Path, name: str, tensor: Tensor) -> Tensor:
+def _is_one_logit(config: RepViTConfig) -> bool:
+    return config.num_classes == 1 and not config.features_only
+
+
+def _as_two_logits(name: str, tensor: Tensor) -> Tensor:
+    """A head's weight or bias for z, as that for −z/2 and z/2: their softmax is z's sigmoid."""
+    if not name.startswith("head.") or ".bn." in name:
+        return tensor
+    return torch.cat([-tensor / 2, tensor / 2])
+
+
+def _checked_values(path: Path, name: str, stored: StoredTensor) -> Tensor:
+    if stored.problem:
+        raise InputError(
+            f"{path}: the tensor {name!r} is {stored.problem}; expected plain float16, bfloat16, "
+            "float32 or float64 weights: save the model before it is quantized or packed"
+        )
+    try:
+        tensor = stored.load()
+    except (PickleError, RuntimeError, OSError) as error:
+        raise InputError(
+            f"{path}: the tensor {name!r} cannot be read ({error}); {tensorfile.COPY_HINT}"
+        ) from error
     plain = tensor.layout is torch.strided and tensor.device.type == "cpu"
     if not plain or tensor.dtype not in FLOAT_TYPES:
         raise InputError(
@@ -215,24 +288,25 @@ def _checked_values(path: Path, name: str, tensor: Tensor) -> Tensor:
 
 def _describe(
     file: tensorfile.TensorFile,
-    match: Match,
+    chosen: Chosen,
     model: RepViT,
     image_size: Size,
     proof: dict[str, Any] | None,
 ) -> CheckpointInfo:
-    config = model.config
+    match, config = chosen.match, model.config
     plain = skeleton(config, fused=True).eval()
-    dtypes = {str(file.tensors[n].dtype).removeprefix("torch.") for n, _ in match.expected.values()}
+    types = {chosen.tensors[n].dtype for n, _ in match.expected.values()}
+    riders = tuple(name for name in match.riders if name not in chosen.candidate.beside)
     return CheckpointInfo(
         path=str(file.path),
         size_bytes=file.size_bytes,
-        sha256=sha256_file(file.path),
+        sha256=file.sha256,
         naming=match.naming if proof is None else "edgevit",
-        wrappers=file.wrappers,
-        dtype=" and ".join(sorted(dtypes)),
+        wrappers=chosen.candidate.wrappers,
+        dtype=" and ".join(sorted(str(each).removeprefix("torch.") for each in types)),
         variant=config.variant,
-        num_classes=config.num_classes,
-        distillation=config.distillation and not match.fused,
+        num_classes=0 if config.features_only else config.num_classes,
+        distillation=config.distillation and "head" not in match.plain,
         fused=match.fused,
         config=config,
         parameters=count_parameters(model),
@@ -240,4 +314,22 @@ def _describe(
         fused_macs=count_macs(plain, image_size),
         image_size=image_size,
         proof=proof,
+        weights=chosen.weights,
+        riders=riders,
+        notes=(*chosen.notes, *_assumed(match, riders)),
     )
+
+
+def _assumed(match: Match, riders: tuple[str, ...]) -> tuple[str, ...]:
+    notes = list(match.notes)
+    if match.config.features_only:
+        notes.append("it is a backbone: a RepViT without a head")
+    if _is_one_logit(match.config):
+        notes.append(
+            "its one logit z is taken as that of two classes, negative and positive in this "
+            "order, with the logits −z/2 and z/2"
+        )
+    if riders:
+        more = f" and {len(riders) - 3} more" if len(riders) > 3 else ""
+        notes.append(f"left aside, as no part of the net: {', '.join(map(repr, riders[:3]))}{more}")
+    return tuple(notes)

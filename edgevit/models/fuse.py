@@ -17,7 +17,7 @@ from types import NoneType
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from edgevit.data.options import PreprocessingOptions
@@ -25,7 +25,7 @@ from edgevit.errors import GateFailed, InputError
 from edgevit.files import atomic_path
 from edgevit.models.checkpoint import METADATA_KEY, METADATA_SCHEMA_VERSION
 from edgevit.models.options import FuseOptions
-from edgevit.models.repvit import RepViT, is_fused, unfused_layers
+from edgevit.models.repvit import RepViT, RepViTConfig, is_fused, unfused_layers
 from edgevit.options import Size
 
 DEFAULT_BOUND = FuseOptions.bound
@@ -43,7 +43,7 @@ class FuseProof:
     `max_abs_logit` the largest unfused logit, and `top1_changed` the number of images whose
     predicted class differs. All three are None when the net came in fused already
     (`already_fused`), since nothing is there to compare with; `original` then holds the proof that
-    was stored with it, if any.
+    was stored with it, if any. `bound` is what the largest difference was held against, in logits.
     """
 
     already_fused: bool
@@ -87,14 +87,16 @@ class FuseResult:
     proof: FuseProof
 
 
-def noise_images(image_size: Size = PreprocessingOptions.image_size) -> Tensor:
-    """Stand-ins where there are no images: (8, 3, H, W), standard normal.
+def noise_images(
+    image_size: Size = PreprocessingOptions.image_size, channels: int = RepViTConfig.in_channels
+) -> Tensor:
+    """Stand-ins where there are no images: (8, channels, H, W), standard normal.
 
     The same on every machine and call; the global random state is not touched.
     """
     generator = torch.Generator().manual_seed(NOISE_SEED)
     height, width = image_size if isinstance(image_size, tuple) else (image_size, image_size)
-    return torch.randn(NOISE_IMAGES, 3, height, width, generator=generator)
+    return torch.randn(NOISE_IMAGES, channels, height, width, generator=generator)
 
 
 def fuse(
@@ -107,20 +109,27 @@ def fuse(
 ) -> FuseResult:
     """Fuse a copy of the model and prove it; the model itself is left as it is.
 
-    `images` is one batch or several, (N, 3, H, W) each, float32, normalised as in training, on
+    `images` is one batch or several, (N, C, H, W) each, float32, normalised as in training, on
     the model's device; without any, `noise_images()` stand in, and the proof says so. `bound` is
-    the largest |Δlogit| allowed. `original` is the proof that came with an already fused net.
+    the largest |Δlogit| allowed, as a share of the largest |logit|. `original` is the proof that
+    came with an already fused net.
 
     Raises GateFailed, with the figures, when a part of the proof does not hold, and InputError
     for images of the wrong shape or a net without a head.
     """
     if model.config.features_only:
-        raise InputError("a features_only net has no logits to prove; call its fuse() instead")
+        raise InputError(
+            "the net is a backbone: without a head (features_only) it has no logits to prove its "
+            "fusing on, nor to quantize by; give the net with its head, or call its fuse() alone"
+        )
     if not (math.isfinite(bound) and bound > 0):
-        raise InputError(f"bound={bound}; use a positive number of logits, such as {DEFAULT_BOUND}")
+        raise InputError(
+            f"bound={bound}; use a positive share of the largest logit, such as {DEFAULT_BOUND}"
+        )
     if images is None:
         device = next(model.parameters()).device
-        images, images_source = noise_images().to(device), NOISE_SOURCE
+        noise = noise_images(channels=model.config.in_channels)
+        images, images_source = noise.to(device), NOISE_SOURCE
     before = copy.deepcopy(model).eval()
     net = copy.deepcopy(before).fuse()
     already = is_fused(before)
@@ -130,7 +139,7 @@ def fuse(
         norms_and_branches_left=len(unfused_layers(net)),
         convs=sum(isinstance(layer, nn.Conv2d) for layer in net.modules()),
         expected_convs=net.config.fused_convs,
-        bound=bound,
+        bound=bound * compared.max_abs_logit,
         images=compared.images,
         images_source=images_source,
         image_size=compared.image_size,
@@ -139,7 +148,7 @@ def fuse(
         top1_changed=None if already else compared.top1_changed,
         original=_first_proof(original) if already else None,
     )
-    _demand(proof, net, compared)
+    _demand(proof, net, compared, bound)
     return FuseResult(net, proof)
 
 
@@ -159,11 +168,14 @@ class _Comparison:
 
 
 @torch.no_grad()
-def _compare(before: nn.Module, net: nn.Module, batches: Iterable[Tensor]) -> _Comparison:
-    found = _Comparison()
+def _compare(before: RepViT, net: RepViT, batches: Iterable[Tensor]) -> _Comparison:
+    found, channels = _Comparison(), before.config.in_channels
     for batch in batches:
-        if batch.ndim != 4 or batch.shape[1] != 3 or not len(batch):
-            raise InputError(f"images of shape {tuple(batch.shape)}; expected (N, 3, H, W)")
+        if batch.ndim != 4 or batch.shape[1] != channels or not len(batch):
+            raise InputError(
+                f"images of shape {tuple(batch.shape)}; expected (N, {channels}, H, W): the net "
+                f"takes images of {channels} channel{'s' * (channels != 1)}"
+            )
         for part in batch.split(BATCH_SIZE):
             expected, logits = before(part), net(part)
             found.images += len(part)
@@ -180,7 +192,7 @@ def _compare(before: nn.Module, net: nn.Module, batches: Iterable[Tensor]) -> _C
     return found
 
 
-def _demand(proof: FuseProof, net: RepViT, compared: _Comparison) -> None:
+def _demand(proof: FuseProof, net: RepViT, compared: _Comparison, bound: float) -> None:
     """Raises GateFailed for the first part of the proof that does not hold."""
     where = f"fusing {net.config.variant}"
     if proof.norms_and_branches_left:
@@ -198,9 +210,9 @@ def _demand(proof: FuseProof, net: RepViT, compared: _Comparison) -> None:
     if proof.max_abs_delta_logit is not None and proof.max_abs_delta_logit > proof.bound:
         raise GateFailed(
             f"{where}: the logits of {proof.images} images ({proof.images_source}) differ by up to "
-            f"{proof.max_abs_delta_logit:.3g}, the bound is {proof.bound:g} (largest logit "
-            f"{proof.max_abs_logit:.3g}, {proof.top1_changed} predictions changed). Check for "
-            "batch norms with a variance near zero, or state a wider bound"
+            f"{proof.max_abs_delta_logit:.3g}, the bound is {bound:g} of the largest logit, "
+            f"{proof.max_abs_logit:.3g} ({proof.top1_changed} predictions changed). Check for "
+            "batch norms with a variance near zero, or state a wider bound (--bound)"
         )
 
 
@@ -222,5 +234,5 @@ def save_fused(result: FuseResult, path: str | os.PathLike[str], force: bool = F
     metadata = {METADATA_KEY: json.dumps(stored, sort_keys=True, allow_nan=False)}
     state = {name: tensor.cpu().contiguous() for name, tensor in result.net.state_dict().items()}
     with atomic_path(path, force) as temporary:
-        save_file(state, temporary, metadata)
+        temporary.write_bytes(save(state, metadata))
     return path

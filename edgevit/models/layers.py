@@ -88,14 +88,32 @@ class ConvNorm(nn.Sequential):
         return _filled(self.plain(), self.c.weight, *self.folded())
 
 
-class RepVggDw(nn.Module):
-    """Depthwise k×k and 1×1 branches and the identity, summed, then batch norm."""
+def _folded(layer: ConvNorm | NormLinear | nn.Conv2d | nn.Linear) -> tuple[Tensor, Tensor]:
+    """Weight and bias of a layer with or without a norm, in float64."""
+    if isinstance(layer, ConvNorm | NormLinear):
+        return layer.folded()
+    assert layer.bias is not None  # those of a net here are built with one
+    return layer.weight.double(), layer.bias.double()
 
-    def __init__(self, channels: int, kernel_size: int) -> None:
+
+class RepVggDw(nn.Module):
+    """Depthwise k×k and 1×1 branches and the identity, summed, then batch norm.
+
+    With `branch_norms`, as in the first release of 2023, the 1×1 branch has a batch norm of its own
+    and the sum has none.
+    """
+
+    def __init__(self, channels: int, kernel_size: int, branch_norms: bool = False) -> None:
         super().__init__()
         self.conv = ConvNorm(channels, channels, kernel_size, groups=channels)
-        self.conv1 = nn.Conv2d(channels, channels, 1, groups=channels)
-        self.bn = nn.BatchNorm2d(channels)
+        self.conv1: ConvNorm | nn.Conv2d
+        self.bn: nn.BatchNorm2d | nn.Identity
+        if branch_norms:
+            self.conv1 = ConvNorm(channels, channels, 1, groups=channels)
+            self.bn = nn.Identity()
+        else:
+            self.conv1 = nn.Conv2d(channels, channels, 1, groups=channels)
+            self.bn = nn.BatchNorm2d(channels)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.bn(self.conv(x) + self.conv1(x) + x)
@@ -110,11 +128,12 @@ class RepVggDw(nn.Module):
         kernel, bias = self.conv.folded()
         # In a depthwise kernel, the 1×1 branch and the identity both live in the centre tap.
         centre = kernel.shape[-1] // 2
-        kernel[:, 0, centre, centre] += self.conv1.weight.double()[:, 0, 0, 0] + 1.0
-        assert self.conv1.bias is not None  # it was built with one
-        bias = bias + self.conv1.bias.double()
-        scale, shift = _norm_scale_shift(self.bn)
-        kernel, bias = kernel * scale[:, None, None, None], bias * scale + shift
+        small, small_bias = _folded(self.conv1)
+        kernel[:, 0, centre, centre] += small[:, 0, 0, 0] + 1.0
+        bias = bias + small_bias
+        if isinstance(self.bn, nn.BatchNorm2d):
+            scale, shift = _norm_scale_shift(self.bn)
+            kernel, bias = kernel * scale[:, None, None, None], bias * scale + shift
         return _filled(self.plain(), self.conv.c.weight, kernel, bias)
 
 
@@ -176,13 +195,28 @@ class NormLinear(nn.Sequential):
         weight = self.l.weight.double()
         return weight * scale, weight @ shift + self.l.bias.double()
 
+    def plain(self) -> nn.Linear:
+        """The one linear layer that this one fuses to, its weights not yet set."""
+        classes, features = self.l.weight.shape
+        plain = nn.utils.skip_init(nn.Linear, features, classes, device=self.l.weight.device)
+        return cast(nn.Linear, plain)  # of the class that it was given, which torch does not say
+
+    @torch.no_grad()
+    def fuse(self) -> nn.Linear:
+        """The one linear layer that equals this one in eval mode."""
+        return _filled(self.plain(), self.l.weight, *self.folded())
+
 
 class Classifier(nn.Module):
     """One head, or with distillation two: `head` learns the labels, `head_dist` the teacher.
 
     Gives logits (N, classes): of the one head, or the mean of both. In train mode with
     distillation it gives the pair (logits, distillation logits), since each has its own loss.
+    Either head may be a bare linear layer: fine-tuners put one in its place.
     """
+
+    head: NormLinear | nn.Linear
+    head_dist: NormLinear | nn.Linear
 
     def __init__(self, features: int, classes: int, distillation: bool) -> None:
         super().__init__()
@@ -199,19 +233,19 @@ class Classifier(nn.Module):
 
     def plain(self) -> nn.Linear:
         """The one linear layer that this classifier fuses to, its weights not yet set."""
-        classes, features = self.head.l.weight.shape
-        device = self.head.l.weight.device
-        plain = nn.utils.skip_init(nn.Linear, features, classes, device=device)
+        head = self.head.l if isinstance(self.head, NormLinear) else self.head
+        classes, features = head.weight.shape
+        plain = nn.utils.skip_init(nn.Linear, features, classes, device=head.weight.device)
         return cast(nn.Linear, plain)
 
     @torch.no_grad()
     def fuse(self) -> nn.Linear:
         """The one linear layer that equals this classifier in eval mode."""
-        weight, bias = self.head.folded()
+        weight, bias = _folded(self.head)
         if self.distillation:
-            other_weight, other_bias = self.head_dist.folded()
+            other_weight, other_bias = _folded(self.head_dist)
             weight, bias = (weight + other_weight) / 2, (bias + other_bias) / 2
-        return _filled(self.plain(), self.head.l.weight, weight, bias)
+        return _filled(self.plain(), next(self.head.parameters()), weight, bias)
 
 
 FUSABLE = (ConvNorm, RepVggDw, Classifier)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from edgevit.options import check, option
 
@@ -19,13 +20,25 @@ class CheckpointOptions:
     )
     weights: str | None = option(
         None,
-        "Weights to read from a file that holds several, for example model_ema.",
+        "Weights to read from a file that holds several, as `edgevit inspect` lists them.",
         metavar="KEY",
-        default_text="the only ones",
+        default_text="the averaged ones (EMA), else the first",
     )
 
     def __post_init__(self) -> None:
         check(self)
+
+
+def bound_option() -> Any:
+    """The option of how far fusing may move a logit, for every class of options that has it."""
+    # Float32 rounding alone moves the logits of a trained net by 1e-7 to 1e-5 of the largest; one
+    # wrong weight, by far more than this.
+    return option(
+        1e-4,
+        "Largest difference of a logit that fusing may make, as a share of the largest logit.",
+        above=0,
+        metavar="SHARE",
+    )
 
 
 @dataclass(frozen=True)
@@ -35,11 +48,7 @@ class FuseOptions:
     images: int = option(
         64, "Images of --data to compare, spread evenly over the set.", minimum=1, metavar="N"
     )
-    # Float32 rounding alone moves the logits of a trained net by 1e-6 to 1e-5; one wrong weight, by
-    # far more than this.
-    bound: float = option(
-        1e-4, "Largest difference of a logit that is allowed.", above=0, metavar="LOGITS"
-    )
+    bound: float = bound_option()
 
     def __post_init__(self) -> None:
         check(self)

@@ -1,134 +1,252 @@
-"""Tells which RepViT a state dict belongs to, from the names and shapes of its tensors alone."""
+"""Tells which RepViT a state dict belongs to, from the names and shapes of its tensors alone.
+
+Widths, depths, kernels and the place of each squeeze-excite are read off the tensors, so that any
+net of RepViT's blocks is found; a published one has its name as well.
+"""
 
 from __future__ import annotations
 
+import math
+import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 from edgevit.errors import InputError
-from edgevit.models.repvit import VARIANTS, RepViTConfig, skeleton, variant_config
+from edgevit.limits import MAX_CLASSES
+from edgevit.models.heads import Head, Shape, find_head
+from edgevit.models.layers import FUSABLE
+from edgevit.models.refusals import other_architecture
+from edgevit.models.repvit import (
+    SE_CHOICES,
+    RepViTConfig,
+    SqueezeExciteUse,
+    skeleton,
+    variant_of,
+)
 
 # Below this share of matching tensors a file is called another architecture, not a damaged one.
 MIN_MATCH = 0.5
-STATISTICS_COUNTER = "num_batches_tracked"  # of training only; neither needed nor compared
+MAX_WIDTH = 2**16
+MAX_BLOCKS = 500
+"""M2.3 has 52; laying out a net of 500 takes seconds."""
 
-Shape = tuple[int, ...]
+MAX_NUMBERS = 2**28
+"""Weights of a net; M2.3 has 2**24.5."""
+
+STATISTICS_COUNTER = "num_batches_tracked"
+_COUNTERS = (STATISTICS_COUNTER, "total_ops", "total_params", "n_averaged")
+"""Of training and profiling only; neither needed nor compared."""
+
+_TIMM_BLOCK = re.compile(r"stages\.(\d+)\.(?:blocks\.(\d+)|downsample\.pre_block)\.token_mixer\.")
+_THU_BLOCK = re.compile(r"features\.(\d+)\.token_mixer\.(\d+)?")
+_SE_BLOCK = re.compile(r"stages\.(\d+)\.blocks\.(\d+)\.se\.")
+_OWN_MODULES = {"timm": ("stem", "stages", "head"), "thu-mig": ("features", "classifier")}
 
 
 @dataclass(frozen=True)
 class Match:
-    """A net, and the file's name and shape for each of its own tensors."""
+    """A net, and the file's name and shape for each of its own tensors.
+
+    plain     paths of the layers that are fused
+    zeros     our names of tensors that the file does not have and that are zero
+    riders    tensors of the file that are no part of the net
+    notes     sentences on what was assumed
+    score     share of the tensors that fit
+    """
 
     config: RepViTConfig
-    fused: bool
+    plain: frozenset[str]
     naming: str
     expected: dict[str, tuple[str, Shape]]
     score: float
+    zeros: frozenset[str] = frozenset()
+    riders: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def fused(self) -> bool:
+        """Whether every layer is."""
+        return self.plain >= set(_fusable(self.config))
 
 
-def recognise(path: Path, shapes: Mapping[str, Shape], variant: str | None) -> Match:
+def is_counter(name: str) -> bool:
+    """Whether a tensor only counts training steps, or operations."""
+    return name.rpartition(".")[2] in _COUNTERS
+
+
+def without_counters(shapes: Mapping[str, Shape]) -> dict[str, Shape]:
+    """The tensors less those that only count something."""
+    return {n: s for n, s in shapes.items() if not is_counter(n)}
+
+
+def recognise(
+    path: Path, shapes: Mapping[str, Shape], outside: Mapping[str, Shape] | None = None
+) -> Match:
     """The RepViT that most of the tensors speak for.
 
-    `shapes` has the file's names, without the statistics counters. A tensor or two may still be
-    missing or misshapen: `check_names_and_shapes` tells. Raises InputError naming `path` when the
-    file holds another architecture, or another variant than the one that is asked for.
+    `shapes` has the file's names; `outside` other tensors beside them, where a head may be. A
+    tensor or two may still be missing or misshapen: `refusals.check_names_and_shapes` tells. Raises
+    InputError naming `path` when the file holds another architecture.
     """
+    shapes, outside = without_counters(shapes), without_counters(outside or {})
     naming = _naming(shapes)
     if naming is None:
-        raise _other_architecture(path, shapes)
-    if any("token_mixer" in name and ".conv1.c." in name for name in shapes):
-        raise InputError(
-            f"{path}: this looks like the first release of RepViT (M1, M2 or M3, with a batch norm "
-            f"in each branch of a token mixer); edgevit loads {', '.join(VARIANTS)}"
-        )
-    fused = not any(".bn." in name for name in shapes)
-    best: Match | None = None
-    for config in _candidates(shapes, naming, fused):
-        match = _match(config, naming, fused, shapes)
-        best = match if best is None or match.score > best.score else best
-    if best and best.config.se != "none":
-        # Only now, since it tells no variants apart, and each candidate takes 50 ms to lay out.
-        every = _match(replace(best.config, se="every"), naming, fused, shapes)
-        best = max(best, every, key=lambda match: match.score)
-    if best is None or best.score < MIN_MATCH:
-        raise _other_architecture(path, shapes, best)
-    if variant not in (None, best.config.variant):
-        raise InputError(
-            f"{path}: holds {best.config.variant} ({best.score:.0%} of its tensors match), "
-            f"not {variant}; leave the variant out to take what the file holds"
-        )
-    return best
+        raise other_architecture(path, shapes)
+    own = {n: s for n, s in shapes.items() if n.partition(".")[0] in _OWN_MODULES[naming]}
+    riders = {n: s for n, s in shapes.items() if n not in own}
+    body = _body(own, naming)
+    if body is None:
+        raise other_architecture(path, shapes, share=0.0)
+    names = _our_names(own, naming, body)
+    ours = {our: own[theirs] for our, theirs in names.items()}
+    inside = {n: s for n, s in ours.items() if n.startswith("head.")}
+    head = find_head(path, inside, {**riders, **outside}, body.widths[-1])
+    match = _match(body, head, names, naming, shapes, outside)
+    if match is None or match.score < MIN_MATCH:
+        raise other_architecture(path, shapes, match)
+    # A tensor that repeats one number takes no room in the file, and all of it in memory.
+    numbers = sum(math.prod(shape) for _, shape in match.expected.values())
+    if numbers > MAX_NUMBERS:
+        raise InputError(f"{path}: {numbers} weights, more than any RepViT has")
+    return match
 
 
 def _naming(shapes: Mapping[str, Shape]) -> str | None:
-    if any(name.startswith("features.") and ".token_mixer." in name for name in shapes):
+    if any(_THU_BLOCK.match(name) for name in shapes):
         return "thu-mig"
-    if any(name.startswith("stages.") and ".token_mixer." in name for name in shapes):
+    if any(_TIMM_BLOCK.match(name) for name in shapes):
         return "timm"
     return None
 
 
-def _candidates(shapes: Mapping[str, Shape], naming: str, fused: bool) -> Iterator[RepViTConfig]:
-    """Each variant with the options that most of the tensors speak for.
+# --- the body ----------------------------------------------------------------------------------
 
-    Majorities, so that one misshapen tensor is reported as such and not as another net.
+
+@dataclass(frozen=True)
+class _Body:
+    """What the tensors of a body say; `options` are fields of RepViTConfig."""
+
+    widths: tuple[int, ...]
+    depths: tuple[int, ...]
+    options: dict[str, Any]
+
+
+def _body(own: Mapping[str, Shape], naming: str) -> _Body | None:
+    """Widths by majority, so that one misshapen tensor is reported as such and not as another net.
+
+    None where the tensors are not those of stages of blocks.
     """
-    thu = naming == "thu-mig"
-    head = "classifier." if thu else "head."
-    mixer = "token_mixer.0." if thu else "token_mixer."
-    hidden = "channel_mixer.m.0." if thu else "channel_mixer.conv1."
-    kernels = {name: shape for name, shape in shapes.items() if len(shape) == 4 and all(shape)}
-    sizes = [s[-1] for name, s in kernels.items() if mixer in name and ".conv1." not in name]
-    ratios = [s[0] / s[1] for name, s in kernels.items() if hidden in name]
-    classes = [s[0] for n, s in shapes.items() if n.startswith(head) and ".bn." not in n and s]
-    squeeze = any(name.endswith((".fc1.weight", ".fc2.weight")) for name in shapes)
+    depths = _thu_depths(own) if naming == "thu-mig" else _timm_depths(own)
+    # A name may claim the billionth block.
+    if not depths or min(depths) < 1 or sum(depths) > MAX_BLOCKS:
+        return None
+    plain = _Body((), depths, {})
+    names = _our_names(own, naming, plain)
+    shapes = {ours: own[theirs] for ours, theirs in names.items()}
+    kernels = {n: s for n, s in shapes.items() if len(s) == 4 and all(s)}
+    widths = [_width(stage, kernels) for stage in range(len(depths))]
+    if any(width is None or width > MAX_WIDTH for width in widths):
+        return None
+    mixers = {n: s for n, s in kernels.items() if ".token_mixer." in n and ".conv1." not in n}
+    hidden = [s[0] / s[1] for n, s in kernels.items() if ".channel_mixer.conv1." in n]
+    stem = [s[1] for n, s in kernels.items() if n.startswith("stem.conv1.")]
     options = {
-        "num_classes": _most_common(classes, 1000),
-        "distillation": any("_dist." in name for name in shapes if name.startswith(head)),
-        "kernel_size": _most_common(sizes, 3),
-        "expansion": _most_common(ratios, 2),
-        # Fusing leaves no trace of the branches; the nets are the same.
-        "reparameterization": fused or any(f"{mixer}conv1." in name for name in shapes),
-        "se": "alternate" if squeeze else "none",
+        "kernel_size": _most_common((s[-1] for s in mixers.values()), 3),
+        "expansion": _most_common(hidden, 2),
+        "reparameterization": not _most_common((n.endswith("mixer.c.weight") for n in mixers), 0),
+        "branch_norms": any(n.endswith(".token_mixer.conv1.c.weight") for n in shapes),
+        "se": _squeeze_excite(shapes, depths),
+        "in_channels": _most_common(stem, 3),
     }
-    for variant in VARIANTS:
-        try:
-            yield variant_config(variant, **options)
-        except InputError:
-            # Options that no RepViT has: none of its tensors would match either.
-            continue
+    return _Body(tuple(w for w in widths if w is not None), depths, options)
 
 
-def _most_common(values: list, default: float) -> Any:
-    return Counter(values).most_common(1)[0][0] if values else default
+def _timm_depths(own: Iterable[str]) -> tuple[int, ...]:
+    last: dict[int, int] = {}
+    for name in own:
+        found = _TIMM_BLOCK.match(name)
+        if found and found[2] is not None:
+            stage, block = int(found[1]), int(found[2])
+            last[stage] = max(last.get(stage, 0), block)
+    return tuple(last[stage] + 1 for stage in sorted(last)) if len(last) == _extent(last) else ()
 
 
-def _match(config: RepViTConfig, naming: str, fused: bool, shapes: Mapping[str, Shape]) -> Match:
-    prefixes = _thu_prefixes(config) if naming == "thu-mig" else {}
-    expected = {
-        name: (_renamed(name, prefixes), shape)
-        for name, shape in _skeleton_shapes(config, fused).items()
-    }
-    hits = sum(shapes.get(name) == shape for name, shape in expected.values())
-    return Match(config, fused, naming, expected, hits / max(len(expected), len(shapes)))
+def _thu_depths(own: Iterable[str]) -> tuple[int, ...]:
+    """There, all blocks are one list; a stage begins where a token mixer has a third part."""
+    places: set[int] = set()
+    downs: set[int] = set()
+    for name in own:
+        if found := _THU_BLOCK.match(name):
+            places.add(int(found[1]))
+            if found[2] == "2":
+                downs.add(int(found[1]))
+    if not places or max(places) > len(places) + 2:
+        return ()
+    depths, start = [], 1
+    for down in sorted(downs):
+        depths.append(down - 1 - start)  # the block before it is part of the downsampling
+        start = down + 1
+    return (*depths, max(places) - start + 1)
 
 
-@lru_cache(maxsize=64)
-def _skeleton_shapes(config: RepViTConfig, fused: bool) -> Mapping[str, Shape]:
-    shapes = {
-        name: tuple(tensor.shape)
-        for name, tensor in skeleton(config, fused).state_dict().items()
-        if not name.endswith(STATISTICS_COUNTER)
-    }
-    return MappingProxyType(shapes)
+def _extent(places: Collection[int]) -> int:
+    return max(places) + 1 if places else 0
 
 
-def _thu_prefixes(config: RepViTConfig) -> dict[str, str]:
+def _width(stage: int, kernels: Mapping[str, Shape]) -> int | None:
+    place = f"stages.{stage}."
+    votes = [
+        shape[axis]
+        for name, shape in kernels.items()
+        if name.startswith(place) and ".pre_block." not in name
+        for part, axis in (
+            (".token_mixer.", 0), (".channel_mixer.conv1.", 1), (".channel_mixer.conv2.", 0),
+        )
+        if part in name
+    ]  # fmt: skip
+    return _most_common(votes, None)
+
+
+def _squeeze_excite(shapes: Iterable[str], depths: tuple[int, ...]) -> SqueezeExciteUse:
+    found: list[set[int]] = [set() for _ in depths]
+    for name in shapes:
+        if place := _SE_BLOCK.match(name):
+            stage, block = int(place[1]), int(place[2])
+            if stage < len(depths) and block < depths[stage]:
+                found[stage].add(block)
+    listed = tuple(tuple(sorted(blocks)) for blocks in found)
+    for choice in SE_CHOICES[::-1]:
+        config = RepViTConfig("", (2,) * len(depths), depths, se=choice, out_indices=(0,))
+        if listed == tuple(
+            tuple(b for b in range(depth) if config.uses_se(stage, b))
+            for stage, depth in enumerate(depths)
+        ):
+            return choice
+    return listed
+
+
+def _most_common(values: Iterable[Any], default: Any) -> Any:
+    counted = Counter(values).most_common(1)
+    return counted[0][0] if counted else default
+
+
+# --- names ---------------------------------------------------------------------------------------
+
+
+def _our_names(own: Iterable[str], naming: str, body: _Body) -> dict[str, str]:
+    """Our name -> the file's, of each tensor; one without a place in the net keeps its own."""
+    if naming == "timm":
+        return {name: name for name in own}
+    prefixes = {theirs: ours for ours, theirs in _thu_prefixes(body.depths).items()}
+    return {_renamed(name, prefixes): name for name in own}
+
+
+def _thu_prefixes(depths: tuple[int, ...]) -> dict[str, str]:
     """The official module name for each of ours: there, all blocks are one list of features."""
     names = {"stem.conv1": "features.0.0", "stem.conv2": "features.0.2"}
     place = 0
@@ -141,7 +259,7 @@ def _thu_prefixes(config: RepViTConfig) -> dict[str, str]:
         names[f"{ours}.channel_mixer.conv1"] = f"features.{place}.channel_mixer.m.0"
         names[f"{ours}.channel_mixer.conv2"] = f"features.{place}.channel_mixer.m.2"
 
-    for stage, depth in enumerate(config.depths):
+    for stage, depth in enumerate(depths):
         if stage:
             downsample = f"stages.{stage}.downsample"
             add_block(f"{downsample}.pre_block")
@@ -167,64 +285,82 @@ def _renamed(name: str, prefixes: Mapping[str, str]) -> str:
     return name
 
 
-def _other_architecture(
-    path: Path, shapes: Mapping[str, Shape], best: Match | None = None
-) -> InputError:
-    looks = _looks_like(shapes)
-    first = ", ".join(list(shapes)[:3])
-    guess = f"this looks like {looks}" if looks else f"its tensors begin with {first}"
-    if best is None:
-        reason = "no token mixers under stages.* (timm) or features.* (THU-MIG)"
-    else:
-        reason = f"the nearest, {best.config.variant}, shares {best.score:.0%} of its tensors"
-        unmatched = [e for e in best.expected.values() if shapes.get(e[0]) != e[1]]
-        if unmatched:
-            reason += f"; the first without a match is {unmatched[0][0]!r}, {unmatched[0][1]}"
-    return InputError(
-        f"{path}: not a RepViT: {guess}; {reason}. edgevit loads {', '.join(VARIANTS)}"
-    )
+# --- the whole net -------------------------------------------------------------------------------
 
 
-def _looks_like(shapes: Mapping[str, Shape]) -> str | None:
-    """Well-known neighbours, by a part of a tensor's name that only they have."""
-    signs = {
-        "a ResNet": "layer1.0.conv1.weight",
-        "a vision transformer": "blocks.0.attn.qkv.weight",
-        "a FastViT": ".token_mixer.mixer.",
-        "a ConvNeXt": "stages.0.blocks.0.conv_dw.weight",
-        "an EfficientNet or MobileNetV3 of timm": "blocks.0.0.conv_dw.weight",
-        "a MobileNet of torchvision": "features.1.conv.0.0.weight",
-        "a Swin transformer": "relative_position_bias_table",
+def _match(
+    body: _Body,
+    head: Head,
+    names: Mapping[str, str],
+    naming: str,
+    shapes: Mapping[str, Shape],
+    outside: Mapping[str, Shape],
+) -> Match | None:
+    if head.classes > MAX_CLASSES:
+        return None
+    norms = body.options["branch_norms"]
+    try:
+        config = RepViTConfig(
+            variant_of(body.widths, body.depths, norms),
+            body.widths,
+            body.depths,
+            num_classes=max(1, head.classes),
+            distillation=head.distillation,
+            features_only=not head.classes,
+            out_indices=tuple(range(len(body.widths))),
+            **body.options,
+        )
+    except InputError:
+        return None  # options that no RepViT has: none of its tensors would fit either
+    theirs = {n: t for n, t in names.items() if not n.startswith("head.")}
+    for ours, found in head.renamed.items():
+        if found in names:
+            theirs[ours] = names[found]
+        elif found in shapes or found in outside:
+            theirs[ours] = found
+    plain = _plain_layers(config, head, theirs)
+    prefixes = _thu_prefixes(body.depths) if naming == "thu-mig" else {}
+    expected = {
+        name: (theirs.get(name) or _renamed(name, prefixes), shape)
+        for name, shape in _skeleton_shapes(config, plain).items()
+        if name not in head.zeros
     }
-    return next((kind for kind, sign in signs.items() if any(sign in n for n in shapes)), None)
+    used = {name for name, _ in expected.values()}
+    modules = _OWN_MODULES[naming]
+    riders = [n for n in shapes if n not in used and n.partition(".")[0] not in modules]
+    riders += [n for n in outside if n not in used]
+    riders += [names[ours] for ours in head.aside]
+    every = {**outside, **shapes}
+    hits = sum(every.get(name) == shape for name, shape in expected.values())
+    score = hits / max(len(expected), len(shapes))
+    return Match(config, plain, naming, expected, score, head.zeros, tuple(riders), head.notes)
 
 
-def check_names_and_shapes(path: Path, match: Match, shapes: Mapping[str, Shape]) -> None:
-    """Raises InputError naming the first tensor that is missing, misshapen or unknown."""
-    as_what = f"recognised as {match.config.variant} in {match.naming} naming"
-    hint = "take the whole state dict of one net"
-    expected = dict(match.expected.values())
-    missing = [(name, shape) for name, shape in expected.items() if name not in shapes]
-    if missing:
-        name, shape = missing[0]
-        raise InputError(
-            f"{path}: the tensor {name!r} of shape {shape} is missing"
-            f"{_and_more(missing)} ({as_what}); {hint}"
-        )
-    wrong = [(name, shape) for name, shape in expected.items() if shapes[name] != shape]
-    if wrong:
-        name, shape = wrong[0]
-        raise InputError(
-            f"{path}: the tensor {name!r} has shape {shapes[name]}, expected {shape}"
-            f"{_and_more(wrong)} ({as_what}); {hint}"
-        )
-    unknown = [name for name in shapes if name not in expected]
-    if unknown:
-        raise InputError(
-            f"{path}: the tensor {unknown[0]!r} belongs to no part of the net"
-            f"{_and_more(unknown)} ({as_what}); {hint}"
-        )
+def _plain_layers(config: RepViTConfig, head: Head, names: Collection[str]) -> frozenset[str]:
+    """The paths of the fused layers; one of which nothing is left is as most others are."""
+    layers = [path for path in _fusable(config) if not path.startswith("head")]
+    plain = {path for path in layers if f"{path}.weight" in names}
+    inside = {path for path in layers if any(n.startswith(f"{path}.") for n in names)} - plain
+    if len(plain) > len(inside):
+        plain |= set(layers) - inside
+    return frozenset(plain) | head.plain
 
 
-def _and_more(found: list) -> str:
-    return f", and {len(found) - 1} more" if len(found) > 1 else ""
+@lru_cache(maxsize=64)
+def _fusable(config: RepViTConfig) -> tuple[str, ...]:
+    """Paths of the outermost layers that fuse."""
+    found: list[str] = []
+    for path, layer in skeleton(config, fused=False).named_modules():
+        if isinstance(layer, FUSABLE) and not path.startswith(tuple(f"{p}." for p in found)):
+            found.append(path)
+    return tuple(found)
+
+
+@lru_cache(maxsize=64)
+def _skeleton_shapes(config: RepViTConfig, plain: frozenset[str]) -> Mapping[str, Shape]:
+    shapes = {
+        name: tuple(tensor.shape)
+        for name, tensor in skeleton(config, plain).state_dict().items()
+        if not name.endswith(STATISTICS_COUNTER)
+    }
+    return MappingProxyType(shapes)

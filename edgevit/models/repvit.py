@@ -9,7 +9,7 @@ of the layer it replaces. Shapes are (batch, channels, height, width) throughout
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -24,6 +24,7 @@ from edgevit.models.layers import (
     ChannelMixer,
     Classifier,
     ConvNorm,
+    NormLinear,
     RepVggDw,
     SqueezeExcite,
 )
@@ -32,9 +33,10 @@ from edgevit.options import Size
 if TYPE_CHECKING:
     from edgevit.models.checkpoint import CheckpointInfo
 
-SqueezeExciteUse = Literal["none", "every", "alternate"]
+SqueezeExciteRule = Literal["none", "every", "alternate"]
+SqueezeExciteUse = SqueezeExciteRule | tuple[tuple[int, ...], ...]
 
-SE_CHOICES: tuple[str, ...] = ("none", "every", "alternate")
+SE_CHOICES: tuple[SqueezeExciteRule, ...] = ("none", "every", "alternate")
 
 
 @dataclass(frozen=True)
@@ -45,9 +47,14 @@ class RepViTConfig:
     downsampling layer, which holds one more block (without SE) at the previous width.
 
     The paper's ablations are `reparameterization` (False: the token mixer is the bare k×k
-    depthwise convolution, also in training), `se` (squeeze-excite in no block, in every block, or
-    in every other block of a stage from its first one on), `kernel_size` (of the depthwise
-    convolutions) and `expansion` (hidden channels of a channel mixer per channel).
+    depthwise convolution, also in training), `se` (squeeze-excite in no block, in every block, in
+    every other block of a stage from its first one on, or in the blocks listed for each stage, from
+    0), `kernel_size` (of the depthwise convolutions) and `expansion` (hidden channels of a channel
+    mixer per channel).
+
+    `in_channels` are those of the images. `branch_norms` tells the nets of the first release (M1 to
+    M3, 2023), which differ in training alone: each branch of a token mixer has a batch norm, and
+    their sum has none.
 
     `features_only` drops the head: the net returns the maps of the stages in `out_indices`, and
     stages after the last of them are not built.
@@ -66,6 +73,8 @@ class RepViTConfig:
     reparameterization: bool = True
     features_only: bool = False
     out_indices: tuple[int, ...] = (0, 1, 2, 3)
+    in_channels: int = 3
+    branch_norms: bool = False
 
     def __post_init__(self) -> None:
         def refuse(what: str, fix: str) -> None:
@@ -89,19 +98,35 @@ class RepViTConfig:
             refuse(f"expansion={self.expansion}", "width × expansion must be whole in each stage")
         if self.expansion <= 0:
             refuse(f"expansion={self.expansion}", "use a positive one, such as expansion=2")
-        if self.se not in SE_CHOICES:
-            refuse(f"se={self.se!r}", f"use one of {', '.join(SE_CHOICES)}")
+        if self.in_channels < 1:
+            refuse(f"in_channels={self.in_channels}", "use the number of the images' channels")
+        if not self._is_known_se():
+            refuse(
+                f"se={self.se!r}",
+                f"use one of {', '.join(SE_CHOICES)}, or the blocks of each stage that have it",
+            )
         stages = range(len(self.widths))
         if not self.out_indices or any(index not in stages for index in self.out_indices):
             refuse(f"out_indices={self.out_indices}", f"choose from {tuple(stages)}")
+
+    def _is_known_se(self) -> bool:
+        if isinstance(self.se, str):
+            return self.se in SE_CHOICES
+        return len(self.se) == len(self.depths) and all(
+            0 <= block < depth
+            for blocks, depth in zip(self.se, self.depths, strict=True)
+            for block in blocks
+        )
 
     @property
     def stage_count(self) -> int:
         """Stages that are built: all of them, or as far as `features_only` needs."""
         return 1 + max(self.out_indices) if self.features_only else len(self.widths)
 
-    def uses_se(self, block: int) -> bool:
-        """Whether the block at this place of a stage (from 0) has squeeze-excite."""
+    def uses_se(self, stage: int, block: int) -> bool:
+        """Whether the block at this place of a stage (both from 0) has squeeze-excite."""
+        if isinstance(self.se, tuple):
+            return block in self.se[stage]
         return self.se == "every" or (self.se == "alternate" and block % 2 == 0)
 
     @property
@@ -109,8 +134,8 @@ class RepViTConfig:
         """Convolutions of the fused net (the head, a linear layer, not counted)."""
         stem, block, downsample = 2, 3, 7
         count = stem + downsample * (self.stage_count - 1)
-        for depth in self.depths[: self.stage_count]:
-            count += sum(block + 2 * self.uses_se(index) for index in range(depth))
+        for stage, depth in enumerate(self.depths[: self.stage_count]):
+            count += sum(block + 2 * self.uses_se(stage, index) for index in range(depth))
         return count
 
 
@@ -121,7 +146,7 @@ class Block(nn.Module):
         super().__init__()
         size = config.kernel_size
         if config.reparameterization:
-            self.token_mixer: nn.Module = RepVggDw(channels, size)
+            self.token_mixer: nn.Module = RepVggDw(channels, size, config.branch_norms)
         else:
             self.token_mixer = ConvNorm(channels, channels, size, groups=channels)
         self.se = SqueezeExcite(channels) if use_se else nn.Identity()
@@ -160,7 +185,7 @@ class Stage(nn.Module):
             Downsample(config, config.widths[index - 1], width) if index else nn.Identity()
         )
         blocks = (
-            Block(config, width, use_se=config.uses_se(block))
+            Block(config, width, use_se=config.uses_se(index, block))
             for block in range(config.depths[index])
         )
         self.blocks = nn.Sequential(*blocks)
@@ -170,11 +195,11 @@ class Stage(nn.Module):
 
 
 class Stem(nn.Module):
-    """Two stride-2 3×3 convolutions: (N, 3, H, W) to (N, width, H / 4, W / 4)."""
+    """Two stride-2 3×3 convolutions: (N, C, H, W) to (N, width, H / 4, W / 4)."""
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, in_channels: int, width: int) -> None:
         super().__init__()
-        self.conv1 = ConvNorm(3, width // 2, 3, stride=2)
+        self.conv1 = ConvNorm(in_channels, width // 2, 3, stride=2)
         self.act1 = nn.GELU()
         self.conv2 = ConvNorm(width // 2, width, 3, stride=2)
 
@@ -183,7 +208,7 @@ class Stem(nn.Module):
 
 
 class RepViT(nn.Module):
-    """The net of a config: images (N, 3, H, W), normalised, to logits (N, classes).
+    """The net of a config: images (N, in_channels, H, W), normalised, to logits (N, classes).
 
     With `features_only` it returns a tuple of the chosen stages' maps instead, at strides 4, 8,
     16 and 32 of the input. H and W of at least 32 give every stage a map to work on.
@@ -196,7 +221,7 @@ class RepViT(nn.Module):
     def __init__(self, config: RepViTConfig) -> None:
         super().__init__()
         self.config = config
-        self.stem = Stem(config.widths[0])
+        self.stem = Stem(config.in_channels, config.widths[0])
         self.stages = nn.Sequential(*(Stage(config, index) for index in range(config.stage_count)))
         if not config.features_only:
             self.head = Classifier(config.widths[-1], config.num_classes, config.distillation)
@@ -228,21 +253,31 @@ class RepViT(nn.Module):
 
 
 def _replace_fusable(
-    module: nn.Module, by: Callable[[ConvNorm | RepVggDw | Classifier], nn.Module]
+    module: nn.Module,
+    by: Callable[[ConvNorm | RepVggDw | Classifier | NormLinear], nn.Module],
+    chosen: Collection[str] | None = None,
+    inside: str = "",
 ) -> None:
+    """Replace the layers that can fuse: the outermost ones, or those at the `chosen` paths."""
     for name, child in module.named_children():
-        if isinstance(child, FUSABLE):
+        path = inside + name
+        fusable = isinstance(child, (*FUSABLE, NormLinear))
+        if fusable and (chosen is None or path in chosen):
             setattr(module, name, by(child))
         else:
-            _replace_fusable(child, by)
+            _replace_fusable(child, by, chosen, f"{path}.")
 
 
-def skeleton(config: RepViTConfig, fused: bool) -> RepViT:
-    """The net with shapes alone, on the meta device: nothing is allocated or computed."""
+def skeleton(config: RepViTConfig, fused: bool | Collection[str]) -> RepViT:
+    """The net with shapes alone, on the meta device: nothing is allocated or computed.
+
+    `fused` tells whether its layers are plain, or the paths of those that are.
+    """
     with torch.device("meta"):
         model = RepViT(config)
         if fused:
-            _replace_fusable(model, lambda layer: layer.plain())
+            chosen = None if fused is True else fused
+            _replace_fusable(model, lambda layer: layer.plain(), chosen)
     return model
 
 
@@ -285,14 +320,21 @@ def count_macs(model: RepViT, image_size: Size = PreprocessingOptions.image_size
     return macs
 
 
-_WIDTHS_AND_DEPTHS = {
-    "repvit_m0_6": ((40, 80, 160, 320), (1, 1, 8, 1)),
-    "repvit_m0_9": ((48, 96, 192, 384), (2, 2, 14, 2)),
-    "repvit_m1_0": ((56, 112, 224, 448), (2, 2, 14, 2)),
-    "repvit_m1_1": ((64, 128, 256, 512), (2, 2, 12, 2)),
-    "repvit_m1_5": ((64, 128, 256, 512), (4, 4, 24, 4)),
-    "repvit_m2_3": ((80, 160, 320, 640), (6, 6, 34, 2)),
+_PUBLISHED: dict[str, tuple[tuple[int, ...], tuple[int, ...], bool]] = {
+    "repvit_m0_6": ((40, 80, 160, 320), (1, 1, 8, 1), False),
+    "repvit_m0_9": ((48, 96, 192, 384), (2, 2, 14, 2), False),
+    "repvit_m1_0": ((56, 112, 224, 448), (2, 2, 14, 2), False),
+    "repvit_m1_1": ((64, 128, 256, 512), (2, 2, 12, 2), False),
+    "repvit_m1_5": ((64, 128, 256, 512), (4, 4, 24, 4), False),
+    "repvit_m2_3": ((80, 160, 320, 640), (6, 6, 34, 2), False),
+    "repvit_m1": ((48, 96, 192, 384), (2, 2, 14, 2), True),
+    "repvit_m2": ((64, 128, 256, 512), (2, 2, 12, 2), True),
+    "repvit_m3": ((64, 128, 256, 512), (4, 4, 18, 2), True),
 }
+"""Widths and depths, and whether each branch has a norm."""
+
+UNPUBLISHED = "repvit"
+"""The variant of a net with widths or depths of its own."""
 
 
 def variant_config(variant: str, **options: Any) -> RepViTConfig:
@@ -300,10 +342,20 @@ def variant_config(variant: str, **options: Any) -> RepViTConfig:
 
     Raises InputError for an unknown variant or an option that describes no net.
     """
-    if variant not in _WIDTHS_AND_DEPTHS:
-        known = ", ".join(_WIDTHS_AND_DEPTHS)
+    if variant not in _PUBLISHED:
+        known = ", ".join(_PUBLISHED)
         raise InputError(f"unknown variant {variant!r}; use one of {known}")
-    return RepViTConfig(variant, *_WIDTHS_AND_DEPTHS[variant], **options)
+    widths, depths, branch_norms = _PUBLISHED[variant]
+    return RepViTConfig(variant, widths, depths, **{"branch_norms": branch_norms, **options})
+
+
+def variant_of(widths: tuple[int, ...], depths: tuple[int, ...], branch_norms: bool) -> str:
+    """The name of a net: published where it is, otherwise UNPUBLISHED.
+
+    A fused net has no branches, so that it may go by the name of either release.
+    """
+    names = {norms: n for n, (w, d, norms) in _PUBLISHED.items() if (w, d) == (widths, depths)}
+    return names.get(branch_norms) or next(iter(names.values()), UNPUBLISHED)
 
 
 def _build(variant: str, num_classes: int, distillation: bool, options: dict[str, Any]) -> RepViT:
@@ -341,7 +393,23 @@ def repvit_m2_3(num_classes: int = 1000, distillation: bool = True, **options: A
     return _build("repvit_m2_3", num_classes, distillation, options)
 
 
-VARIANTS: dict[str, Callable[..., RepViT]] = {
-    build.__name__: build
-    for build in (repvit_m0_6, repvit_m0_9, repvit_m1_0, repvit_m1_1, repvit_m1_5, repvit_m2_3)
-}
+def repvit_m1(num_classes: int = 1000, distillation: bool = True, **options: Any) -> RepViT:
+    """RepViT-M1 of the first release (2023): M0.9, trained with a norm in each branch."""
+    return _build("repvit_m1", num_classes, distillation, options)
+
+
+def repvit_m2(num_classes: int = 1000, distillation: bool = True, **options: Any) -> RepViT:
+    """RepViT-M2 of the first release (2023): M1.1, trained with a norm in each branch."""
+    return _build("repvit_m2", num_classes, distillation, options)
+
+
+def repvit_m3(num_classes: int = 1000, distillation: bool = True, **options: Any) -> RepViT:
+    """RepViT-M3 of the first release (2023): 10.1 M parameters, 1.8 G MACs at 224 px, fused."""
+    return _build("repvit_m3", num_classes, distillation, options)
+
+
+_BUILDERS = (
+    repvit_m0_6, repvit_m0_9, repvit_m1_0, repvit_m1_1, repvit_m1_5, repvit_m2_3,
+    repvit_m1, repvit_m2, repvit_m3,
+)  # fmt: skip
+VARIANTS: dict[str, Callable[..., RepViT]] = {build.__name__: build for build in _BUILDERS}

@@ -1,4 +1,4 @@
-"""Reads tensors out of .pth, .pt and .safetensors files that nobody vouches for.
+"""Opens checkpoint files that nobody vouches for: what a file is, its first bytes say.
 
 No code from a file is ever run, and what a file claims about its sizes is checked before it is
 believed. Every defect is an InputError that says what is wrong with the file and what to do.
@@ -6,88 +6,116 @@ believed. Every defect is an InputError that says what is wrong with the file an
 
 from __future__ import annotations
 
-import argparse
+import hashlib
 import json
 import os
-import re
-import warnings
 import zipfile
-from collections.abc import Mapping
-from dataclasses import dataclass
+import zlib
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors import SafetensorError
-from safetensors.torch import load as load_safetensors
-from torch import Tensor
-
 from edgevit.errors import InputError
+from edgevit.files import sha256_file
+from edgevit.models.inert import CodeInPickle, PickleError
+from edgevit.models.signature import what_it_looks_like
 
-TORCH_SUFFIXES = (".pth", ".pt", ".pth.tar")
-SAFETENSORS_SUFFIX = ".safetensors"
 # The largest RepViT with optimizer state and an averaged copy takes 0.4 GB.
 MAX_FILE_BYTES = 2 * 2**30
 MAX_HEADER_BYTES = 8 * 2**20
-MAX_TENSORS = 20_000
-MAX_ZIP_MEMBERS = 100_000
-MAX_NESTING = 6
-
-# In the order in which they are opened when a checkpoint holds several.
-WRAPPER_KEYS = ("model", "state_dict", "model_ema", "state_dict_ema", "module")
-NAME_PREFIXES = ("module.", "_orig_mod.", "model.")
+MAX_SHARDS = 1000
 
 SAVE_HINT = "save the weights alone, with torch.save(model.state_dict(), 'weights.pth')"
 COPY_HINT = "copy or download it again"
 
+FOLDER_FILES = (
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+    "open_clip_pytorch_model.bin",
+    "checkpoint.pth",
+)
+"""Where a model folder of the Hugging Face kind keeps its weights, the first one found is taken."""
+
 
 @dataclass(frozen=True)
 class TensorFile:
-    """The tensors of a file under their names, less what was wrapped around them.
+    """What a checkpoint holds, with a StoredTensor in place of each tensor.
 
-    `wrappers` lists the dictionary keys that were opened and the name prefixes that were taken
-    off, outermost first; `metadata` is that of a .safetensors file.
+    path      as it was given, or the file of a folder
+    files     every file that was read: several, where an index names shards
+    value     dictionaries, lists, plain values and stand-ins (`edgevit.models.inert`)
+    metadata  of a .safetensors file
     """
 
     path: Path
-    size_bytes: int
-    tensors: dict[str, Tensor]
-    wrappers: tuple[str, ...]
-    metadata: dict[str, str]
+    files: tuple[Path, ...]
+    value: Any
+    metadata: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def size_bytes(self) -> int:
+        """Of all files."""
+        return sum(file.stat().st_size for file in self.files)
+
+    @property
+    def sha256(self) -> str:
+        """Hex: of the file; where there are several, of the lines "<sha256>  <name>\\n"."""
+        if len(self.files) == 1:
+            return sha256_file(self.files[0])
+        lines = (f"{sha256_file(file)}  {file.name}\n" for file in self.files)
+        return hashlib.sha256("".join(lines).encode(errors="surrogateescape")).hexdigest()
 
 
-def read(path: str | os.PathLike[str], weights: str | None = None) -> TensorFile:
-    """Read a state dict, through the dictionaries and prefixes that are wrapped around it.
+def read(path: str | os.PathLike[str]) -> TensorFile:
+    """Open a checkpoint: torch's two formats, TorchScript, safetensors, an index of shards, or a
+    folder that holds one of them as Hugging Face lays it out. Its name does not matter.
 
-    `weights` names the wrapper key to open, such as "model_ema", where a file holds several;
-    otherwise the first of WRAPPER_KEYS is opened.
-
-    Raises InputError when the file is missing, empty, too large, truncated, of another kind,
-    would run code, or holds no tensors.
+    Raises InputError when it is missing, empty, too large, truncated, or of another kind.
     """
     path = Path(path)
     try:
-        size = _checked_size(path)
-        if path.name.endswith(SAFETENSORS_SUFFIX):
-            value, metadata = _read_safetensors(path, size)
-        elif path.name.endswith(TORCH_SUFFIXES):
-            value, metadata = _read_torch(path), {}
-        else:
-            raise InputError(
-                f"{path}: unknown kind of checkpoint; expected a name ending in "
-                f"{', '.join((*TORCH_SUFFIXES, SAFETENSORS_SUFFIX))}"
-            )
+        return _read(path)
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror or error}") from error
-    tensors, wrappers = _unwrap(path, value, weights)
-    return TensorFile(path, size, tensors, wrappers, metadata)
+
+
+def _read(path: Path) -> TensorFile:
+    if path.is_dir():
+        return _read(_weights_of_folder(path))
+    size = _checked_size(path)
+    start = _start(path)
+    # The length that a safetensors file begins with has zeros at its end, and text has none.
+    if start.lstrip()[:1] == b"{" and start[7:8] != b"\0" and size <= MAX_HEADER_BYTES:
+        return _read_index(path)
+    return _read_one(path, size, start)
+
+
+def _read_one(path: Path, size: int, start: bytes) -> TensorFile:
+    if start[:2] == b"PK":
+        return TensorFile(path, (path,), _read_zip(path))
+    if start[:1] == b"\x80":
+        return TensorFile(path, (path,), _read_pickle(path))
+    other = what_it_looks_like(start)
+    if start[8:9] == b"{" or (path.suffix == ".safetensors" and not other):
+        value, metadata = _read_safetensors(path, size)
+        return TensorFile(path, (path,), value, metadata)
+    other = other or f"it begins with {start[:4].hex(' ')}; {COPY_HINT}"
+    raise InputError(f"{path}: not a checkpoint: {other}")
+
+
+def _start(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(512)
 
 
 def _checked_size(path: Path) -> int:
     if not path.exists():
-        raise InputError(f"{path}: no such file")
+        broken = " (a link to a file that is gone)" if path.is_symlink() else ""
+        raise InputError(f"{path}: no such file{broken}")
     if not path.is_file():
-        raise InputError(f"{path}: not a file; give a .pth, .pt or .safetensors checkpoint")
+        raise InputError(f"{path}: not a file; give a checkpoint, such as net.pth")
     size = path.stat().st_size
     if size == 0:
         raise InputError(f"{path}: the file is empty; {COPY_HINT}")
@@ -99,10 +127,68 @@ def _checked_size(path: Path) -> int:
     return size
 
 
-def _read_safetensors(path: Path, size: int) -> tuple[Mapping[str, Tensor], dict[str, str]]:
+def _weights_of_folder(folder: Path) -> Path:
+    for name in FOLDER_FILES:
+        if (folder / name).is_file():
+            return folder / name
+    names = sorted(os.listdir(folder))
+    likely = [n for n in names if n.endswith((".safetensors", ".bin", ".pth", ".pt", ".ckpt"))]
+    if len(likely) == 1 and (folder / likely[0]).is_file():
+        return folder / likely[0]
+    if ".metadata" in names:
+        raise InputError(
+            f"{folder}: a distributed checkpoint; make one file of it with `python -m "
+            "torch.distributed.checkpoint.format_utils dcp_to_torch`"
+        )
+    if "data.pkl" in names:
+        raise InputError(f"{folder}: an unpacked torch checkpoint; give the .pth file itself")
+    held = ", ".join((likely or names)[:5]) or "nothing"
+    raise InputError(
+        f"{folder}: a folder that is not a file and has no {FOLDER_FILES[0]} or {FOLDER_FILES[2]} "
+        f"in it (found: {held}); name the checkpoint itself"
+    )
+
+
+def _read_zip(path: Path) -> Any:
+    from edgevit.models.torchfile import ArchiveError, read_archive
+
+    try:
+        return read_archive(path, MAX_FILE_BYTES)
+    except PickleError as error:
+        raise InputError(f"{path}: {_pickle_failure(error)}") from error
+    except ArchiveError as error:
+        raise InputError(f"{path}: {error}; {SAVE_HINT}") from error
+    except (
+        zipfile.BadZipFile, zlib.error, EOFError, ValueError, KeyError, RuntimeError,
+    ) as error:  # fmt: skip
+        raise InputError(f"{path}: truncated or damaged ({error}); {COPY_HINT}") from error
+
+
+def _read_pickle(path: Path) -> Any:
+    from edgevit.models.torchfile import read_stream
+
+    try:
+        return read_stream(path.read_bytes())
+    except PickleError as error:
+        raise InputError(f"{path}: {_pickle_failure(error)}") from error
+
+
+def _pickle_failure(error: PickleError) -> str:
+    if isinstance(error, CodeInPickle):
+        return (
+            f"its pickle wants to run {error}, which is code and not weights; edgevit runs no "
+            f"code from a checkpoint: {SAVE_HINT}"
+        )
+    return f"its pickle is truncated or damaged ({error}); {COPY_HINT}"
+
+
+def _read_safetensors(path: Path, size: int) -> tuple[dict[str, Any], dict[str, str]]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
+    from edgevit.models.torchfile import StoredTensor
+
     data = path.read_bytes()
-    if data[:4] == b"PK\x03\x04":
-        raise InputError(f"{path}: a torch file named .safetensors; rename it to .pth")
     header_bytes = int.from_bytes(data[:8], "little")
     if header_bytes > MAX_HEADER_BYTES:
         raise InputError(
@@ -113,126 +199,38 @@ def _read_safetensors(path: Path, size: int) -> tuple[Mapping[str, Tensor], dict
         raise InputError(f"{path}: the file ends inside its header; {COPY_HINT}")
     try:
         header = json.loads(data[8 : 8 + header_bytes])
-        tensors = load_safetensors(data)
-    except (SafetensorError, ValueError, KeyError, RecursionError) as error:
+        tensors = load(data)
+        metadata = header.get("__metadata__") or {}
+        if not isinstance(metadata, dict):
+            raise ValueError("its metadata is no object")
+    except (SafetensorError, ValueError, KeyError, AttributeError, RecursionError) as error:
         # torch has no type for some of the format's number formats: a KeyError names it.
         raise InputError(f"{path}: not a valid safetensors file ({error}); {COPY_HINT}") from error
-    return tensors, dict(header.get("__metadata__", {}))
+    return {name: StoredTensor.of(tensor) for name, tensor in tensors.items()}, dict(metadata)
 
 
-def _read_torch(path: Path) -> object:
-    with path.open("rb") as file:
-        start = file.read(512)
-    if start[:2] == b"PK":
-        _check_zip(path)
-    elif start[:1] != b"\x80":
-        raise InputError(f"{path}: not a torch checkpoint: {_what_it_looks_like(start)}")
+def _read_index(path: Path) -> TensorFile:
+    """The tensors of all shards that an index names; each lies beside it."""
     try:
-        with warnings.catch_warnings(), torch.serialization.safe_globals([argparse.Namespace]):
-            # It warns of old pickle protocols and storage types, which a reader cannot change.
-            warnings.simplefilter("ignore", UserWarning)
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except OSError:
-        raise
-    except Exception as error:  # a damaged pickle can raise anything at all
-        raise InputError(f"{path}: {_load_failure(error)}") from error
-
-
-def _what_it_looks_like(start: bytes) -> str:
-    if start.startswith(b"version https://git-lfs"):
-        return "this is a Git LFS pointer; fetch the file itself with `git lfs pull`"
-    if start.lstrip()[:1] in (b"<", b"{"):
-        return "this looks like a web page or text; download the file itself"
-    if start[8:9] == b"{":
-        return "this looks like a safetensors file; rename it to .safetensors"
-    return f"it begins with {start[:4].hex(' ')}; {COPY_HINT}"
-
-
-def _check_zip(path: Path) -> None:
-    """Raises InputError unless the archive is whole, of bearable size and its checksums hold.
-
-    torch itself reads past damaged weights without a word.
-    """
-    try:
-        with zipfile.ZipFile(path) as archive:
-            members = archive.infolist()
-            names = {member.filename.partition("/")[2] for member in members}
-            if "constants.pkl" in names:
-                raise InputError(f"{path}: this is a TorchScript program, not weights; {SAVE_HINT}")
-            if "data.pkl" not in names:
-                raise InputError(f"{path}: this zip file is not a torch checkpoint; {SAVE_HINT}")
-            total = sum(member.file_size for member in members)
-            if len(members) > MAX_ZIP_MEMBERS or total > MAX_FILE_BYTES:
-                raise InputError(
-                    f"{path}: unpacks to {len(members)} parts and {total} bytes, more than any "
-                    f"RepViT checkpoint needs; {SAVE_HINT}"
-                )
-            broken = archive.testzip()
-    except (zipfile.BadZipFile, EOFError, ValueError, NotImplementedError) as error:
-        raise InputError(f"{path}: truncated or damaged ({error}); {COPY_HINT}") from error
-    if broken is not None:
-        raise InputError(f"{path}: the checksum of its part {broken!r} is wrong; {COPY_HINT}")
-
-
-def _load_failure(error: Exception) -> str:
-    """Why torch.load refused, in one sentence; its own message advises to run the code."""
-    message = str(error)
-    wanted = re.search(r"GLOBAL ([\w.]+)", message)
-    if wanted:
-        return (
-            f"its pickle wants to run {wanted[1]}, which is code and not weights; edgevit runs no "
-            f"code from a checkpoint: {SAVE_HINT}"
-        )
-    if "WeightsUnpickler error" in message or "Weights only load failed" in message:
-        detail = message.partition("WeightsUnpickler error:")[2].strip().partition("\n")[0]
-        return f"its pickle is not one of tensors alone ({detail or 'refused'}); {SAVE_HINT}"
-    reason = message.partition("\n")[0] or type(error).__name__
-    return f"truncated or damaged ({reason}); {COPY_HINT}"
-
-
-def _unwrap(
-    path: Path, value: object, weights: str | None
-) -> tuple[dict[str, Tensor], tuple[str, ...]]:
-    if not isinstance(value, Mapping):
-        kind = type(value).__name__
-        raise InputError(f"{path}: holds a {kind}, not a dictionary of tensors; {SAVE_HINT}")
-    opened: Mapping[Any, Any] = value
-    wrappers: list[str] = []
-    for _ in range(MAX_NESTING):
-        wanted = (*([weights] if weights else []), *WRAPPER_KEYS)
-        key = next((key for key in wanted if isinstance(opened.get(key), Mapping)), None)
-        if key is None:
-            break
-        wrappers.append(key)
-        opened = opened[key]
-    if weights and weights not in wrappers:
+        names = json.loads(path.read_bytes())["weight_map"].values()
+        shards = sorted({name for name in names if isinstance(name, str)})
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise InputError(
-            f"{path}: no weights under the key {weights!r}; found {wrappers or 'none'}"
-        )
-    tensors = {
-        name: tensor
-        for name, tensor in opened.items()
-        if isinstance(name, str) and isinstance(tensor, Tensor)
-    }
-    if not tensors:
-        found = ", ".join(sorted(map(str, opened))[:5]) or "nothing"
-        raise InputError(
-            f"{path}: no tensors in it (found: {found}); expected a state dict, bare or under one "
-            f"of the keys {', '.join(WRAPPER_KEYS)}"
-        )
-    if len(tensors) > MAX_TENSORS:
-        raise InputError(f"{path}: {len(tensors)} tensors, more than any RepViT has; {SAVE_HINT}")
-    return _strip_prefixes(tensors, wrappers)
-
-
-def _strip_prefixes(
-    tensors: dict[str, Tensor], wrappers: list[str]
-) -> tuple[dict[str, Tensor], tuple[str, ...]]:
-    while True:
-        shared = next(
-            (prefix for prefix in NAME_PREFIXES if all(n.startswith(prefix) for n in tensors)), None
-        )
-        if shared is None:
-            return tensors, tuple(wrappers)
-        wrappers.append(shared)
-        tensors = {name.removeprefix(shared): tensor for name, tensor in tensors.items()}
+            f"{path}: not a checkpoint: this is JSON text, and no index of shards; give the file "
+            "that holds the weights"
+        ) from error
+    if len(shards) > MAX_SHARDS:
+        raise InputError(f"{path}: names {len(shards)} files; no RepViT has so many")
+    if outside := [name for name in shards if Path(name).name != name]:
+        raise InputError(f"{path}: names the file {outside[0]!r}, which does not lie beside it")
+    files = tuple(path.parent / name for name in shards)
+    sizes = [_checked_size(file) for file in files]
+    if sum(sizes) > MAX_FILE_BYTES:
+        raise InputError(f"{path}: its shards are larger than any RepViT checkpoint; {SAVE_HINT}")
+    parts = [_read_one(file, size, _start(file)) for file, size in zip(files, sizes, strict=True)]
+    value: dict[str, Any] = {}
+    for part in parts:
+        if not isinstance(part.value, dict):
+            raise InputError(f"{part.path}: not a dictionary of tensors, as a shard is")
+        value.update(part.value)
+    return TensorFile(path, (path, *files), value)

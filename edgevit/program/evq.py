@@ -3,7 +3,7 @@
 evq.json               what the program says about itself, and the sha256 of every other member
 graph.json             MUST be there: the graph with its activation scales (see `graph_file`)
 weights.safetensors    MUST be there: int8 weights with their scales, int32 biases
-reference.safetensors  MAY be there: the program's answers on known images
+reference.safetensors  MAY be there: the program's answers on known images (see `compact`)
 program.pt2            MAY be there: `Program.export("pt2")`, which nothing reads back
 
 A reader MUST refuse other members and unknown keys, and runs nothing of what the file holds.
@@ -23,6 +23,8 @@ from typing import Any
 
 from edgevit.errors import InputError
 from edgevit.graph import Graph, check_quantized
+from edgevit.program.compact import MAX_BYTES as MAX_REFERENCE_BYTES
+from edgevit.program.compact import read_reference, reference_bytes
 from edgevit.program.container import MAX_FILE_BYTES, read_zip, write_zip
 from edgevit.program.graph_file import GRAPH, WEIGHTS, graph_members, read_graph
 from edgevit.program.info import ProgramInfo, Reference
@@ -38,7 +40,7 @@ _LIMITS = {
     r"graph\.json": 2**25,
     r"weights\.safetensors": 2**29,
     r"program\.pt2": 2**29,
-    r"reference\.safetensors": 2**29,
+    r"reference\.safetensors": MAX_REFERENCE_BYTES,
 }
 MAX_REASON = 500
 """Characters of a message about a file that cannot be read."""
@@ -62,7 +64,7 @@ def pack(
     """
     members = {**graph_members(graph), **more}
     if reference is not None:
-        members[REFERENCE] = reference.to_bytes()
+        members[REFERENCE] = reference_bytes(reference, graph.quantizer(graph.outputs[0]))
     manifest = {
         "format": FORMAT,
         "schema_version": SCHEMA_VERSION,
@@ -81,6 +83,10 @@ def pack(
 
 def _check_sizes(members: Mapping[str, bytes]) -> None:
     """What is written can be read back."""
+    if sum(map(len, members.values())) > MAX_FILE_BYTES - 2**20:
+        raise InputError(
+            f"the program would have over {MAX_FILE_BYTES} bytes, the most it may have"
+        )
     for name, data in members.items():
         limit = next(n for pattern, n in _LIMITS.items() if re.fullmatch(pattern, name))
         if len(data) > limit:
@@ -123,7 +129,7 @@ def _unpack(data: bytes) -> Unpacked:
     graph = unpack_v1(manifest, stored) if version == 1 else read_graph(stored)
     check_quantized(graph, info.profile)
     check_info(graph, info)
-    reference = Reference.from_bytes(stored[REFERENCE]) if REFERENCE in stored else None
+    reference = read_reference(stored[REFERENCE]) if REFERENCE in stored else None
     check_reference(info, reference)
     return graph, info, reference
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -148,9 +149,14 @@ class Reference:
         if not SHA256.fullmatch(self.dataset_sha256):
             raise InputError(f"reference: {self.dataset_sha256!r} is not a sha256")
 
+    @property
+    def size_bytes(self) -> int:
+        """About the size of `to_bytes`."""
+        return self.logits.nbytes * (1 if self.float_logits is None else 2)
+
     def to_bytes(self) -> bytes:
         """The safetensors file of the contract: logits, float_logits, paths as bytes."""
-        text = np.frombuffer("\n".join(self.paths).encode(), np.uint8)
+        text = np.frombuffer(os.fsencode("\n".join(self.paths)), np.uint8)
         tensors = {"logits": self.logits, "paths": text}
         if self.float_logits is not None:
             tensors["float_logits"] = self.float_logits
@@ -164,7 +170,7 @@ class Reference:
         if metadata.get("schema_version") != "1" or not set(tensors) <= known:
             raise InputError("reference.safetensors has another schema version or tensors")
         try:
-            text = tensors["paths"].tobytes().decode()
+            text = os.fsdecode(tensors["paths"].tobytes())
             paths = tuple(text.split("\n")) if text else ()
             return cls(
                 tensors["logits"], paths, metadata["dataset_sha256"], tensors.get("float_logits")

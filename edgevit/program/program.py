@@ -14,7 +14,7 @@ import numpy as np
 
 import edgevit
 from edgevit.errors import InputError
-from edgevit.files import atomic_path
+from edgevit.files import atomic_path, read_file
 from edgevit.graph import Graph, check_quantized, quantize_graph
 from edgevit.ops import How, Quantizer
 from edgevit.program import evq
@@ -154,13 +154,13 @@ class Program:
         with atomic_path(path, force) as temporary:
             data = self.to_bytes()
             temporary.write_bytes(data)
-        self.file_name, self._sha256 = path.name, hashlib.sha256(data).hexdigest()
+        self.file_name, self._sha256 = _storable(path.name), hashlib.sha256(data).hexdigest()
         return path
 
     def compile(
         self, target: str, folder: str | os.PathLike[str], *, force: bool = False, **options: str
     ) -> edgevit.Artifact:
-        """Compile for a target ("tflite", "coreml", "tensorrt"); see `edgevit.compile`."""
+        """Compile for a target, such as "tflite"; see `edgevit.compile`."""
         # By the package's front door: targets are built upon programs, not the reverse.
         return edgevit.compile(self, target, folder, force=force, **options)
 
@@ -171,15 +171,19 @@ class Program:
         Raises InputError for a file that is missing, damaged, newer, or not exactly a program.
         """
         path = Path(path)
-        try:
-            if path.stat().st_size > evq.MAX_FILE_BYTES:
-                raise InputError(f"{path} is larger than any program ({evq.MAX_FILE_BYTES} bytes)")
-            data = path.read_bytes()
-        except OSError as error:
-            raise InputError(f"{path} cannot be read: {error.strerror}") from error
+        data = read_file(path, evq.MAX_FILE_BYTES, "a program")
         graph, info, reference = evq.unpack(data, str(path))
         sha256 = hashlib.sha256(data).hexdigest()
-        return cls(graph, info, reference, file_name=path.name, sha256=sha256)
+        return cls(graph, info, reference, file_name=_storable(path.name), sha256=sha256)
+
+
+def _storable(name: str) -> str | None:
+    """A file's name for a manifest; None where it is not UTF-8, which JSON must be."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return None
+    return name
 
 
 @contextlib.contextmanager

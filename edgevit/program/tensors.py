@@ -2,37 +2,50 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
 from edgevit.errors import InputError
 from edgevit.schema import parse_json
 
-_DTYPES = {"int8": "I8", "uint8": "U8", "int32": "I32", "float16": "F16", "float32": "F32"}
+_DTYPES = {
+    "bool": "BOOL", "int8": "I8", "uint8": "U8", "int32": "I32", "int64": "I64", "float16": "F16",
+    "float32": "F32", "float64": "F64",
+}  # fmt: skip
 _ENTRY_KEYS = {"dtype", "shape", "data_offsets"}
 
 
 def tensor_bytes(tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> bytes:
-    """The safetensors file of these arrays, in this order.
+    """The safetensors file of these arrays, in this order."""
+    buffer = io.BytesIO()
+    write_tensors(buffer, tensors, metadata)
+    return buffer.getvalue()
 
-    The safetensors package is not used: it orders metadata by chance.
+
+def write_tensors(
+    file: BinaryIO, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str]
+) -> None:
+    """Write what `tensor_bytes` gives, one array after the other.
+
+    The safetensors package is not used: it orders metadata by chance, and makes hidden files of
+    its own that a kill leaves behind.
     """
     header: dict[str, Any] = {"__metadata__": dict(metadata)}
-    body: list[bytes] = []
     offset = 0
     for name, values in tensors.items():
-        data = values.astype(values.dtype.newbyteorder("<"), copy=False).tobytes()
-        end = offset + len(data)
+        end = offset + values.nbytes
         kind, shape = _DTYPES[values.dtype.name], list(values.shape)
         header[name] = {"dtype": kind, "shape": shape, "data_offsets": [offset, end]}
-        body.append(data)
         offset = end
     head = json.dumps(header).encode()
     head += b" " * (-len(head) % 8)
-    return len(head).to_bytes(8, "little") + head + b"".join(body)
+    file.write(len(head).to_bytes(8, "little") + head)
+    for values in tensors.values():
+        file.write(values.astype(values.dtype.newbyteorder("<"), copy=False).tobytes())
 
 
 def read_tensors(data: bytes, what: str) -> tuple[dict[str, np.ndarray], dict[str, str]]:

@@ -20,6 +20,7 @@ from edgevit.data.batches import (
     training_batch,
 )
 from edgevit.data.distributed import Group
+from edgevit.errors import GateFailed
 from edgevit.progress import Progress
 from edgevit.quantize.distill import Teacher
 from edgevit.quantize.net import QuantizedNet
@@ -92,6 +93,11 @@ class FineTuner:
                 if self.group.same(int(due or step + 1 in evaluate_at)):
                     self._save()
                     saved_s = time.monotonic()
+        if not self.best:  # a run so short, or snapped so late, that no state was evaluated
+            if self.history.step == self.snap_step:
+                self._snap()
+            self._evaluate()
+            self._save()
         self.net.load_state_dict(self.best)
         return self.history
 
@@ -99,6 +105,7 @@ class FineTuner:
         # Only states with snapped scales can be chosen, so only those are worth evaluating.
         last = self.steps - self.snap_step
         count = min(self.options.evaluations, last)
+        # None where no step is trained with them: `run` snaps and evaluates at the end.
         return {self.snap_step + round(last * (i + 1) / count) for i in range(count)}
 
     def _optimizer(self) -> torch.optim.AdamW:
@@ -156,9 +163,21 @@ class FineTuner:
         self.net.bound_zero_points()
         self.optimizer.zero_grad(set_to_none=True)
         self._update_ema()
-        return float(loss.detach())
+        found = float(loss.detach())
+        self._require_finite(found)
+        return found
+
+    def _require_finite(self, loss: float) -> None:
+        """Raises GateFailed for NaN or infinity: no later step makes a number of it."""
+        if not math.isfinite(loss):
+            raise GateFailed(
+                f"the fine-tuning diverged: after {self.history.step} steps its loss is {loss}; "
+                "use a smaller --lr or --scale-lr, or a larger --temperature"
+            )
 
     def _snap(self) -> None:
+        self._require_finite(float(self.parameters["log_scale"].detach().sum()))
+        self._require_finite(float(self.parameters["weight_log_scale"].detach().sum()))
         self.net.snap()
         # The average belongs to other scales now.
         self.ema = {}
@@ -189,6 +208,7 @@ class FineTuner:
         figures = self.task.selection(found, self._holdout_teacher, labels, self.weights)
         self.history.evaluations.append({"step": self.history.step, **figures})
         loss, best = figures["holdout_loss"], self.history.best_loss
+        self._require_finite(loss)
         if best is None or loss < best:
             self.history.best_loss, self.history.best_step = loss, self.history.step
             self.best = {n: t.detach().clone() for n, t in self.net.state_dict().items()}

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-import shutil
-from dataclasses import dataclass
+import logging
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from edgevit.data.distributed import Group
 from edgevit.data.images import Preprocessing
+from edgevit.data.options import ImageSetOptions
 from edgevit.data.source import ImageFolder
 from edgevit.files import check_target
 from edgevit.models.checkpoint import load
 from edgevit.quantize.options import MachineOptions, QuantizeOptions
 from edgevit.quantize.pipeline import Result, quantize
+from edgevit.quantize.run_folder import RUN_SUFFIX, remove_run
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -22,6 +26,7 @@ class Source:
     data        training images: a folder or tar of class folders
     eval_data   images that the accuracy is reported on; None: a tenth of `data`, held out
     labels      class folder names in the order of the logits; None: sorted
+    images      how the folders are numbered, and what is done with damaged images
     teacher     a checkpoint, or "module:function"; None: the float net
     variant, weights
                 as for `edgevit.load`
@@ -39,6 +44,7 @@ class Source:
     weights: str | None = None
     author: str | None = None
     license: str | None = None
+    images: ImageSetOptions = field(default_factory=ImageSetOptions)
 
 
 def quantize_files(
@@ -58,14 +64,21 @@ def quantize_files(
     program is written, and kept when the gate fails (a larger `max_drop` then costs no training).
     Raises as `quantize` does; the program is not written then.
     """
+    folder = out.with_name(out.name + RUN_SUFFIX)
     check_target(out, force)
+    if not folder.exists():  # asked now, as it is for a name that is too long
+        check_target(folder)
     size = source.preprocessing.image_size
     loaded = load(
         source.checkpoint, variant=source.variant, weights=source.weights, image_size=size
     )
-    train = ImageFolder(source.data, classes=source.labels, like=source.preprocessing)
+    train = ImageFolder(
+        source.data,
+        classes=source.labels,
+        like=source.preprocessing,
+        class_order=source.images.class_order,
+    )
     val = ImageFolder(source.eval_data, like=train) if source.eval_data is not None else None
-    folder = out.with_name(out.name + ".run")
     result = quantize(
         loaded.model,
         train,
@@ -78,10 +91,13 @@ def quantize_files(
         fresh=fresh,
         device=device,
         snapshot_interval_s=snapshot_interval_s,
+        skip_broken=source.images.skip_broken,
+        broken_list=source.images.broken_list,
     )
     group = Group(device)
     if group.is_main:
         result.program.save(out, force)
-        shutil.rmtree(folder)
+        if not remove_run(folder):
+            log.info("%s is left: it holds files that are not edgevit's", folder)
     group.wait()
     return result

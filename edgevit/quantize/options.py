@@ -9,7 +9,11 @@ from typing import Any, Literal
 
 from edgevit.choices import Activation, Augmentation, Profile
 from edgevit.errors import InputError
+from edgevit.models.options import bound_option
 from edgevit.options import check, option
+
+MAX_CALIBRATION_IMAGES = 100_000
+MAX_CPU_THREADS = 1024
 
 
 @dataclass(frozen=True)
@@ -20,9 +24,10 @@ class QuantizeOptions:
     The last `snapped_share` of the steps runs with every scale frozen at an fp16 value.
     Learning rates are the peaks of a cosine schedule; `scale_lr` acts on the logarithm of the
     scales. `holdout` is the share of the training images that only selects the best checkpoint.
-    `activation` takes the place of every GELU of the fused net. `max_drop` is in percentage
-    points of top-1. A float net near chance is refused without `allow_poor_float`: a program that
-    is as wrong would pass the gate.
+    `activation` takes the place of every GELU of the fused net. `bound` is that of the proof of
+    fusing, a share of the largest logit. `max_drop` is in percentage points of top-1. A float net
+    near chance is refused without `allow_poor_float`: a program that is as wrong would pass the
+    gate.
     """
 
     profile: Profile = option(
@@ -37,20 +42,35 @@ class QuantizeOptions:
     )
     seed: int = option(0, "Seed of every random choice.", minimum=0, below=2**32, metavar="N")
     calibration_images: int = option(
-        256, "Training images that calibrate the scales.", minimum=1, metavar="N"
+        256,
+        "Training images that calibrate the scales.",
+        minimum=1,
+        maximum=MAX_CALIBRATION_IMAGES,
+        metavar="N",
     )
     epochs: float = option(
         4.0,
         "Passes over the training images; 0 is post-training quantization only.",
         minimum=0,
+        maximum=10_000,
         metavar="N",
     )
-    batch_size: int = option(32, "Images per training step.", minimum=1, metavar="N")
-    lr: float = option(1e-4, "Peak learning rate of the weights.", minimum=0, metavar="RATE")
-    scale_lr: float = option(
-        1e-3, "Peak learning rate of the logarithms of the scales.", minimum=0, metavar="RATE"
+    batch_size: int = option(
+        32, "Images per training step.", minimum=1, maximum=65_536, metavar="N"
     )
-    weight_decay: float = option(0.0, "Weight decay of the optimizer.", minimum=0, metavar="RATE")
+    lr: float = option(
+        1e-4, "Peak learning rate of the weights.", minimum=0, maximum=10, metavar="RATE"
+    )
+    scale_lr: float = option(
+        1e-3,
+        "Peak learning rate of the logarithms of the scales.",
+        minimum=0,
+        maximum=1,
+        metavar="RATE",
+    )
+    weight_decay: float = option(
+        0.0, "Weight decay of the optimizer.", minimum=0, maximum=100, metavar="RATE"
+    )
     warmup: float = option(
         0.02,
         "Fraction of steps in which the learning rate rises to its peak.",
@@ -58,12 +78,14 @@ class QuantizeOptions:
         below=1,
         metavar="FRACTION",
     )
-    temperature: float = option(2.0, "Temperature of the distillation.", above=0, metavar="T")
+    temperature: float = option(
+        2.0, "Temperature of the distillation.", minimum=0.01, maximum=1000, metavar="T"
+    )
     teacher_weight: float = option(
-        1.0, "Weight of the distillation in the loss.", minimum=0, metavar="WEIGHT"
+        1.0, "Weight of the distillation in the loss.", minimum=0, maximum=1e6, metavar="WEIGHT"
     )
     label_weight: float = option(
-        0.0, "Weight of the true labels in the loss.", minimum=0, metavar="WEIGHT"
+        0.0, "Weight of the true labels in the loss.", minimum=0, maximum=1e6, metavar="WEIGHT"
     )
     ema: float = option(
         0.99,
@@ -92,10 +114,19 @@ class QuantizeOptions:
         metavar="FRACTION",
     )
     evaluations: int = option(
-        8, "Number of checkpoints evaluated to pick the best.", minimum=1, metavar="N"
+        8,
+        "Number of checkpoints evaluated to pick the best.",
+        minimum=1,
+        maximum=10_000,
+        metavar="N",
     )
+    bound: float = bound_option()
     max_drop: float = option(
-        0.5, "Gate: top-1 points that the program may lose against float.", metavar="POINTS"
+        0.5,
+        "Gate: top-1 points that the program may lose against float.",
+        minimum=-100,
+        maximum=100,
+        metavar="POINTS",
     )
     allow_poor_float: bool = option(
         False, "Go on although the float net itself is near chance on the reported images."
@@ -127,13 +158,19 @@ class MachineOptions:
     """Where and how a quantization runs. Raises InputError when a value is out of range."""
 
     threads: int | None = option(
-        None, "CPU threads to use.", minimum=1, metavar="N", default_text="all cores"
+        None,
+        "CPU threads to use.",
+        minimum=1,
+        maximum=MAX_CPU_THREADS,
+        metavar="N",
+        default_text="all cores",
     )
     device: Literal["cpu", "cuda"] = option("cpu", "Device that trains and evaluates.")
     snapshot_interval_s: float = option(
         60.0,
         "Seconds between saved states, the most work that an interrupted run loses.",
         minimum=0,
+        maximum=1e6,
         metavar="S",
         cli_name="snapshot-interval",
     )
@@ -146,7 +183,7 @@ class MachineOptions:
 def run_key(options: QuantizeOptions, **facts: Any) -> str:
     """sha256 of everything that decides the result: a run resumes only what has the same key."""
     # These judge the result and do not change it.
-    judging = ("max_drop", "allow_poor_float")
+    judging = ("max_drop", "bound", "allow_poor_float")
     deciding = {k: v for k, v in options.to_json().items() if k not in judging}
     text = json.dumps({"options": deciding, **facts}, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import bisect
 from dataclasses import dataclass
 
 import numpy as np
 
 from edgevit.data.batches import split
-from edgevit.data.source import ImageSource
+from edgevit.data.overlap import check_overlap
+from edgevit.data.source import ImageFolder, ImageSource
 from edgevit.errors import InputError
 from edgevit.quantize.options import QuantizeOptions
 
@@ -50,6 +52,8 @@ def divide(images: ImageSource, report: ImageSource, options: QuantizeOptions) -
             f"{report.title} holds the training images: accuracy must be reported on images that "
             "the fine-tuning never saw (val=, or --eval-data)"
         )
+    elif isinstance(report, ImageFolder) and isinstance(images, ImageFolder):
+        check_overlap(images.images, report.images)
     if list(report.classes) != list(images.classes):
         raise InputError(
             f"{report.title} has other classes than {images.title}; open it with like=the other"
@@ -59,4 +63,45 @@ def divide(images: ImageSource, report: ImageSource, options: QuantizeOptions) -
             f"{report.title} is pre-processed otherwise than {images.title}; open it with like="
         )
     train, chosen = split(len(rest), options.holdout, options.seed)
-    return Parts(images, report, [rest[i] for i in train], [rest[i] for i in chosen], reported)
+    parts = Parts(
+        images,
+        report,
+        _next_ones([rest[i] for i in train], _holes(images)),
+        _less([rest[i] for i in chosen], _holes(images)),
+        _less(reported, _holes(report)),
+    )
+    if not parts.train and not parts.holdout:
+        raise _too_few(parts, options)
+    return parts
+
+
+def check_enough(parts: Parts, options: QuantizeOptions) -> None:
+    """Raises InputError where a part of the run has no image."""
+    if not parts.train or not parts.reported or (options.holdout and not parts.holdout):
+        raise _too_few(parts, options)
+
+
+def _too_few(parts: Parts, options: QuantizeOptions) -> InputError:
+    count = len(parts.images)
+    return InputError(
+        f"{parts.images.title} has {count} image{'s' if count > 1 else ''}, too few: "
+        f"{len(parts.reported)} are to report on, {len(parts.holdout)} to select on (--holdout "
+        f"{options.holdout:g}) and {len(parts.train)} are left to learn from; give more images"
+    )
+
+
+def _holes(source: ImageSource) -> frozenset[int]:
+    return source.images.holes if isinstance(source, ImageFolder) else frozenset()
+
+
+def _less(indices: list[int], holes: frozenset[int]) -> list[int]:
+    return [i for i in indices if i not in holes]
+
+
+def _next_ones(indices: list[int], holes: frozenset[int]) -> list[int]:
+    """The indices, each hole replaced by the next image: what is drawn by place stays the same."""
+    kept = _less(indices, holes)
+    if len(kept) == len(indices) or not kept:
+        return kept
+    places = [bisect.bisect_left(kept, i) % len(kept) for i in indices]
+    return [kept[place] for place in places]

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 import edgevit
+from edgevit.console import storable
 from edgevit.data.batches import (
     batch_of,
     channels_last,
@@ -25,23 +26,32 @@ from edgevit.data.batches import (
 )
 from edgevit.data.distributed import Group
 from edgevit.data.sequence import Images, as_source
+from edgevit.data.source import ImageFolder, ImageSource
 from edgevit.errors import GateFailed, InputError
 from edgevit.graph import Graph
 from edgevit.graph.float_run import GraphNet
 from edgevit.graph.passes import swap_gelus
 from edgevit.ops import Quantizer
 from edgevit.program import Metric, ModelInfo, Program, ProgramInfo, Reference, build_program
+from edgevit.program.compact import check_size
+from edgevit.quantize.damage import Damage, DamageRules
 from edgevit.quantize.deterministic import deterministic
-from edgevit.quantize.distill import Teacher, load_teacher
+from edgevit.quantize.distill import (
+    Teacher,
+    check_teacher,
+    load_teacher,
+    teacher_key,
+    teacher_name,
+)
 from edgevit.quantize.finetune import FineTuner, History
 from edgevit.quantize.net import QuantizedNet
 from edgevit.quantize.options import MachineOptions, QuantizeOptions, run_key
-from edgevit.quantize.parts import Parts, divide
+from edgevit.quantize.parts import Parts, check_enough, divide
 from edgevit.quantize.place import place
 from edgevit.quantize.ptq import correct_biases
-from edgevit.quantize.run_folder import run_folder
+from edgevit.quantize.run_folder import METRICS, POST_TRAINING, STATE, run_folder
 from edgevit.quantize.snapshot import read_snapshot, write_snapshot
-from edgevit.quantize.subject import Subject, key_of, module_of, subject_of
+from edgevit.quantize.subject import Subject, module_of, subject_of
 from edgevit.tasks import Gate, Task, load_task
 
 CALIBRATION_BATCH = 16
@@ -105,6 +115,8 @@ def quantize(
     fresh: bool = False,
     device: str = MachineOptions.device,
     snapshot_interval_s: float = MachineOptions.snapshot_interval_s,
+    skip_broken: bool = False,
+    broken_list: str | os.PathLike[str] | None = None,
     **changed: Any,
 ) -> Result:
     """Quantize a trained net to INT8 with learned scales, gated on accuracy.
@@ -127,6 +139,9 @@ def quantize(
     run_dir     a folder that keeps the state: the same call goes on from there after a kill, to
                 the same weights, and `fresh` discards it; default: a temporary folder
     device      "cpu" or "cuda"
+    skip_broken, broken_list
+                of an ImageFolder: leave out the damaged images, which are named; else they end
+                the call at once. `broken_list` is a text file to write the names of all to
 
     torch's settings and random state are left as they are. Raises InputError for bad input;
     GateFailed, whose `result` is the Result all the same, when the drop against float on the
@@ -135,18 +150,31 @@ def quantize(
     options = _options(options, changed)
     group = Group(device)
     chosen_task = load_task(task)
+    state = None if run_dir is None else Path(run_dir)
+    rules = DamageRules(skip_broken, None if broken_list is None else Path(broken_list))
+    damage = Damage(state, fresh, rules, group)
     images = as_source(train)
-    report = images if val is None else as_source(val, images.preprocessing, images.classes)
+    report = None if val is None else as_source(val, images.preprocessing, images.classes)
+    images = damage.settle(images, "train")
+    report = images if report is None else damage.settle(report, "report")
     module = module_of(model, images.preprocessing.image_size)
     with deterministic():
         parts = divide(images, report, options)
+        paths = (report.names[i] for i in parts.reported)
+        check_size(len(parts.reported), len(images.classes), sum(map(len, map(os.fsencode, paths))))
         subject = _subject(module, parts, options, name, group)
         shapes = [subject.graph.shape(output) for output in subject.graph.outputs]
         chosen_task.check(shapes, len(images.classes))
+        check_enough(parts, options)
         taught = load_teacher(teacher, copy.deepcopy(subject.net), group.device)
-        key = _key(subject, parts, options, teacher, task, group)
+        if teacher is not None:
+            image = subject.graph.input_shape[1:]
+            check_teacher(taught, image, shapes, chosen_task.kept, group.device)
+        key = _key(subject, parts, options, teacher_key(teacher, taught), task, group)
         # Last: what is refused before leaves no folder behind.
-        with run_folder(None if run_dir is None else Path(run_dir), key, fresh, group) as folder:
+        with run_folder(state, key, fresh, group) as folder, damage.met(folder):
+            if group.is_main:
+                damage.write(folder)
             run = Run(
                 subject=subject,
                 task=chosen_task,
@@ -158,7 +186,7 @@ def quantize(
                 graph=swap_gelus(subject.graph, options.activation),
                 about={k: v for k, v in (("author", author), ("license", license)) if v},
             )
-            return _run(run, snapshot_interval_s, _teacher_name(teacher))
+            return _run(run, snapshot_interval_s, teacher_name(teacher))
 
 
 def _run(run: Run, snapshot_interval_s: float, teacher_name: str) -> Result:
@@ -171,7 +199,7 @@ def _run(run: Run, snapshot_interval_s: float, teacher_name: str) -> Result:
     float_outputs = run.outputs(run.subject.net, "float", run.group)
     _believe(run, float_outputs)
     net = _post_training(run)
-    metrics = json.loads((run.folder / "ptq.json").read_text())
+    metrics = json.loads((run.folder / METRICS).read_text())
     history = History()
     if run.options.steps(len(parts.train)):
         history = _fine_tune(run, net, snapshot_interval_s)
@@ -207,7 +235,7 @@ def _key(
     subject: Subject,
     parts: Parts,
     options: QuantizeOptions,
-    teacher: nn.Module | Teacher | str | None,
+    teacher: str,
     task: str,
     group: Group,
 ) -> str:
@@ -215,11 +243,11 @@ def _key(
         options,
         model=subject.key,
         task=task,
-        data=parts.images.sha256,
-        report=parts.report.sha256,
+        data=_run_sha256(parts.images),
+        report=_run_sha256(parts.report),
         preprocessing=parts.images.preprocessing.to_json(),
         labels=list(parts.images.classes),
-        teacher=key_of(teacher) if isinstance(teacher, nn.Module) else _teacher_name(teacher),
+        teacher=teacher,
         threads=torch.get_num_threads(),
         processes=group.size,
         device=group.device.type,
@@ -227,12 +255,10 @@ def _key(
     )
 
 
-def _teacher_name(teacher: nn.Module | Teacher | str | None) -> str:
-    if teacher is None:
-        return "the float net"
-    if isinstance(teacher, str):
-        return teacher
-    return getattr(teacher, "__qualname__", type(teacher).__qualname__)
+def _run_sha256(source: ImageSource) -> str:
+    """Of the set as the run began with it: an image that is damaged since keeps its place."""
+    is_folder = isinstance(source, ImageFolder)
+    return source.images.sha256_with_holes if is_folder else source.sha256
 
 
 def _subject(
@@ -240,14 +266,14 @@ def _subject(
 ) -> Subject:
     chosen = draw(sorted(parts.train + parts.holdout), PROOF_IMAGES, options.seed)
     source = f"{len(chosen)} images of {parts.images.title}"
-    subject = subject_of(model, batch_of(parts.images, chosen), source, name)
+    subject = subject_of(model, batch_of(parts.images, chosen), source, name, options.bound)
     weights_channels_last(subject.net).to(group.device)
     return subject
 
 
 def _post_training(run: Run) -> QuantizedNet:
     """Place, calibrate, correct biases; measured, and kept for a resumed run."""
-    path = run.folder / "ptq.safetensors"
+    path = run.folder / POST_TRAINING
     if run.group.is_main and not path.exists():
         _make_post_training(run, path)
     run.group.wait()
@@ -291,7 +317,7 @@ def _make_post_training(run: Run, path: Path) -> None:
         f"of all quantizers added; {score_title} {100 * before:.2f} %, with bias correction "
         f"{100 * after:.2f} % (largest shift {shift:.3g})"
     )
-    (run.folder / "ptq.json").write_text(json.dumps(metrics))
+    (run.folder / METRICS).write_text(json.dumps(metrics))
     tensors = {f"net.{n}": t for n, t in net.state_dict().items()}
     tensors |= {f"scale.{n}": torch.from_numpy(s) for n, s in scales.items()}
     state = {
@@ -309,7 +335,7 @@ def _fine_tune(run: Run, net: QuantizedNet, snapshot_interval_s: float) -> Histo
         run.parts,
         run.options,
         run.group,
-        run.folder / "state.safetensors",
+        run.folder / STATE,
         snapshot_interval_s,
     )
     history = tuner.run()
@@ -368,23 +394,25 @@ def _program_info(run: Run, history: History, teacher_name: str) -> ProgramInfo:
         profile=options.profile,
         preprocessing=rules,
         labels=classes,
-        provenance={
-            **run.subject.origin,
-            "data": {"file": parts.images.title, "sha256": parts.images.sha256},
-            "report_data": {
-                "file": parts.report.title,
-                "sha256": parts.report.sha256,
-                "images": len(parts.reported),
-            },
-            "images": {"fine_tuned": len(parts.train), "selected": len(parts.holdout)},
-            "teacher": teacher_name,
-            **run.about,
-            "options": options.to_json(),
-            "seed": options.seed,
-            "threads": torch.get_num_threads(),
-            "selection": {"best_step": history.best_step, "evaluations": history.evaluations},
-            "versions": _versions(),
-        },
+        provenance=storable(
+            {
+                **run.subject.origin,
+                "data": {"file": parts.images.title, "sha256": parts.images.sha256},
+                "report_data": {
+                    "file": parts.report.title,
+                    "sha256": parts.report.sha256,
+                    "images": len(parts.reported),
+                },
+                "images": {"fine_tuned": len(parts.train), "selected": len(parts.holdout)},
+                "teacher": teacher_name,
+                **run.about,
+                "options": options.to_json(),
+                "seed": options.seed,
+                "threads": torch.get_num_threads(),
+                "selection": {"best_step": history.best_step, "evaluations": history.evaluations},
+                "versions": _versions(),
+            }
+        ),
     )
 
 

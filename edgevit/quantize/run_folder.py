@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import json
-import shutil
+import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,17 +13,27 @@ from pathlib import Path
 
 from edgevit.data.distributed import Group
 from edgevit.errors import InputError
-from edgevit.quantize.snapshot import remove_leftovers
+from edgevit.files import check_written, read_file, remove_written, writing
+from edgevit.leftovers import tidy
+from edgevit.schema import parse_json
 
-UNFINISHED_MARKER = ".run.json"
+RUN_SUFFIX = ".run"
+"""What the folder of M.evq is called beside it: M.evq.run."""
+MARKER, UNFINISHED_MARKER = "run.json", ".run.json"
+POST_TRAINING, METRICS, STATE = "ptq.safetensors", "ptq.json", "state.safetensors"
+FILES = (MARKER, UNFINISHED_MARKER, POST_TRAINING, METRICS, STATE)
+"""All that a run writes into its folder."""
+_MAX_MARKER_BYTES = 2**16
+_NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.EBADF, errno.EINVAL)
 
 
 @contextmanager
 def run_folder(folder: Path | None, key: str, fresh: bool, group: Group) -> Iterator[Path]:
     """Yield the folder, made or found by the run of that key; None: a temporary one.
 
-    `fresh` discards what an earlier run left there. Raises InputError when the folder holds
-    another run or other files, and for several processes without a folder that they share.
+    `fresh` discards what an earlier run left there. Raises InputError when another run works in the
+    folder, when it holds another run's state or other files, and for several processes without a
+    folder that they share.
     """
     if folder is None:
         if group.size > 1:
@@ -29,40 +41,75 @@ def run_folder(folder: Path | None, key: str, fresh: bool, group: Group) -> Iter
         with tempfile.TemporaryDirectory(prefix="edgevit-run-") as temporary:
             yield Path(temporary)
         return
-    if group.is_main:
-        _claim(folder, key, fresh)
-    group.wait()
-    yield folder
+    if not group.is_main:
+        group.wait()
+        yield folder
+        return
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = _locked(folder)
+    try:
+        with writing(folder):
+            _claim(folder, key, fresh)
+        group.wait()
+        yield folder
+    finally:
+        os.close(lock)
+
+
+def remove_run(folder: Path) -> bool:
+    """Remove a run's state, and its folder where nothing else is in it; whether it is gone."""
+    return remove_written(folder, FILES)
+
+
+def written_run(folder: Path) -> tuple[str, ...]:
+    """The files in a run's folder that edgevit wrote; none in a folder without its marker."""
+    return FILES if _stored_key(folder) is not None else (UNFINISHED_MARKER,)
+
+
+def _locked(folder: Path) -> int:
+    """A descriptor that keeps other runs out of the folder until it is closed."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        os.close(descriptor)
+        raise InputError(
+            f"{folder}: another run is working there; wait until it ends, or choose another output"
+        ) from error
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:  # a network file system without locks
+            os.close(descriptor)
+            raise
+    return descriptor
 
 
 def _claim(folder: Path, key: str, fresh: bool) -> None:
-    marker = folder / "run.json"
-    if folder.exists() and fresh:
-        if _foreign_files(folder) and not marker.exists():
-            raise InputError(f"{folder} is not a run folder of edgevit: not removed")
-        shutil.rmtree(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    if not marker.exists():
-        if _foreign_files(folder):
-            raise InputError(f"{folder} holds other files; choose another name")
+    marker = folder / MARKER
+    ours = written_run(folder)
+    if fresh or not os.path.lexists(marker):
+        check_written(folder, ours)
+    if fresh:
+        for name in ours:
+            (folder / name).unlink(missing_ok=True)
+    if not os.path.lexists(marker):
         temporary = folder / UNFINISHED_MARKER
         temporary.write_text(json.dumps({"schema_version": 1, "key": key}))
         temporary.replace(marker)
-    elif _stored_key(marker) != key:
+    elif _stored_key(folder) != key:
         raise InputError(
             f"{folder} holds the state of a run with another model, options, data or thread "
             "count; repeat those to go on with it, or use --fresh to discard it"
         )
-    remove_leftovers(folder)
+    for name in FILES:
+        tidy(folder / name)
 
 
-def _foreign_files(folder: Path) -> bool:
-    """Whether there is more than the marker that a killed run had not renamed yet."""
-    return any(path.name != UNFINISHED_MARKER for path in folder.iterdir())
-
-
-def _stored_key(marker: Path) -> str | None:
+def _stored_key(folder: Path) -> str | None:
+    path = folder / MARKER
     try:
-        return json.loads(marker.read_text("utf-8"))["key"]
-    except (OSError, ValueError, KeyError, TypeError):
+        marker = parse_json(read_file(path, _MAX_MARKER_BYTES, "a run's marker"), str(path))
+    except InputError:
         return None  # of no run that could go on
+    key = marker.get("key") if isinstance(marker, dict) else None
+    return key if isinstance(key, str) else None

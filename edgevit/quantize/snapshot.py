@@ -7,32 +7,26 @@ in it); what is not a tensor is JSON in its metadata.
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
 from edgevit.errors import InputError
+from edgevit.files import atomic_path
+from edgevit.program.tensors import write_tensors
 
 SCHEMA_VERSION = 1
 
 
 def write_snapshot(path: Path, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
     """Replace the snapshot; it is on disk when this returns."""
-    from safetensors.torch import save_file
-
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     metadata = {"schema_version": str(SCHEMA_VERSION), "state": json.dumps(state)}
-    save_file({k: v.contiguous() for k, v in tensors.items()}, temporary, metadata=metadata)
-    with open(temporary, "rb") as file:
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    arrays = {name: tensor.detach().cpu().contiguous().numpy() for name, tensor in tensors.items()}
+    # The widest first: each then lies at a multiple of its own size, which reading asks for.
+    ordered = dict(sorted(arrays.items(), key=lambda pair: -pair[1].itemsize))
+    with atomic_path(path, force=True) as temporary, temporary.open("wb") as file:
+        write_tensors(file, ordered, metadata)
 
 
 def read_snapshot(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -53,9 +47,3 @@ def read_snapshot(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         raise InputError(
             f"{path}: not a readable snapshot ({error}); remove it, or use --fresh, to start again"
         ) from error
-
-
-def remove_leftovers(folder: Path) -> None:
-    """Delete temporary files that a killed run left in its own run folder."""
-    for path in folder.glob(".*.safetensors.*"):
-        path.unlink(missing_ok=True)

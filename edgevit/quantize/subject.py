@@ -15,7 +15,7 @@ from edgevit.errors import GateFailed, InputError
 from edgevit.graph import Graph, trace
 from edgevit.graph.float_run import GraphNet
 from edgevit.models import checkpoint
-from edgevit.models.fuse import fuse
+from edgevit.models.fuse import DEFAULT_BOUND, fuse
 from edgevit.models.repvit import RepViT
 from edgevit.options import Size
 
@@ -61,10 +61,17 @@ def module_of(model: nn.Module | str | os.PathLike[str], image_size: Size) -> nn
     return model
 
 
-def subject_of(model: nn.Module, images: Tensor, images_source: str, name: str | None) -> Subject:
+def subject_of(
+    model: nn.Module,
+    images: Tensor,
+    images_source: str,
+    name: str | None,
+    bound: float = DEFAULT_BOUND,
+) -> Subject:
     """A copy of the model, fused where it has branches, and its graph.
 
-    images  float32 (N, 3, H, W) that the proof is made on; H and W are the program's input size
+    images  float32 (N, C, H, W) that the proof is made on; H and W are the program's input size
+    bound   how far fusing may move a logit, as a share of the largest
     Raises InputError for an operation that no program may hold, GateFailed when the graph does not
     compute what the model does.
     """
@@ -76,7 +83,7 @@ def subject_of(model: nn.Module, images: Tensor, images_source: str, name: str |
         origin["checkpoint"] = {"file": os.path.basename(info.path), "sha256": info.sha256}
     if isinstance(net, RepViT):
         original = info.proof if info is not None else None
-        fused = fuse(net, images, images_source=images_source, original=original)
+        fused = fuse(net, images, bound, images_source=images_source, original=original)
         net, name = fused.net, name or fused.net.config.variant
         origin["fusion_proof"] = fused.proof.to_json()
     graph = trace(net, tuple(images.shape[1:]))

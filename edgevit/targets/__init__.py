@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 OptionKind = Literal["Options", "RunOptions"]
 
-_SHARED = ("artifact", "base", "manifest", "pixels")
-"""Modules of this package that are no target."""
+_SHARED = ("qdq",)
+"""Packages here that are no target but what several share; nor is a plain module one."""
 
 
 class Runner(Protocol):
@@ -54,8 +54,9 @@ class Runner(Protocol):
 
 
 def target_names() -> list[str]:
-    """Every target, by the name of its module, sorted."""
-    return sorted(m.name for m in pkgutil.iter_modules(__path__) if m.name not in _SHARED)
+    """Every target, by the name of its package, sorted."""
+    found = [module.name for module in pkgutil.iter_modules(__path__) if module.ispkg]
+    return sorted(set(found) - set(_SHARED))
 
 
 def load_target(name: str) -> Target[Any, Any]:

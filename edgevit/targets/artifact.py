@@ -10,15 +10,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
-from typing import cast
+from typing import TypeGuard, cast
 
 from edgevit import __version__
 from edgevit.errors import InputError
-from edgevit.files import atomic_path, read_tree, sha256_bytes, sha256_file, write_tree
+from edgevit.files import atomic_path, read_file, read_tree, sha256_bytes, write_tree
+from edgevit.limits import MAX_LOGITS_BYTES, MAX_TREE_BYTES
 from edgevit.program import Program, Reference
 from edgevit.targets.manifest import (
     MANIFEST_FILE,
+    PARITY_FILE,
     REFERENCE_FILE,
+    VALIDATION_FILE,
     ArtifactFile,
     Audit,
     InputTensor,
@@ -29,6 +32,9 @@ from edgevit.targets.manifest import (
     ProgramFile,
     ReferenceFile,
 )
+
+MAX_COPIED_REFERENCE_BYTES = 4 * 2**20
+"""Of the program's answers that an artifact folder holds; larger ones stay in the program file."""
 
 ArtifactData = bytes | Mapping[str, bytes]
 """An artifact's contents: a file's bytes, or every file of a folder by relative path."""
@@ -63,9 +69,10 @@ class Artifact:
         if recorded is None:
             return None
         path = self.folder / recorded.file
-        if sha256_file(path) != recorded.sha256:
+        data = read_file(path, MAX_LOGITS_BYTES, "recorded logits")
+        if sha256_bytes(data) != recorded.sha256:
             raise InputError(f"{path} is not what the manifest describes; compile it again")
-        return Reference.from_bytes(path.read_bytes())
+        return Reference.from_bytes(data)
 
 
 def load_artifact(folder: str | os.PathLike[str]) -> Artifact:
@@ -73,10 +80,7 @@ def load_artifact(folder: str | os.PathLike[str]) -> Artifact:
     folder = Path(folder)
     manifest = Manifest.load(folder)
     path = folder / manifest.artifact.file
-    try:
-        data = read_tree(path) if path.is_dir() else path.read_bytes()
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror}") from error
+    data = read_tree(path) if path.is_dir() else read_file(path, MAX_TREE_BYTES, "an artifact")
     if (found := sha256_bytes(data)) != manifest.artifact.sha256:
         raise InputError(
             f"{path} is not the artifact its manifest describes: sha256 {found}, expected "
@@ -116,6 +120,28 @@ def check_held(artifact: Artifact, source: Held, outputs: Sequence[Held]) -> Non
 def _text(tensor: Held) -> str:
     scale = f", scale {tensor.scale:.9g}, zero-point {tensor.zero_point}" if tensor.scale else ""
     return f"{tensor.dtype} {list(tensor.shape)}{scale}"
+
+
+def written_files(folder: Path) -> set[str]:
+    """Relative paths of what edgevit wrote into an artifact folder; none without a manifest.
+
+    A package (Core ML's) is edgevit's as a whole while it is what the manifest says; after that
+    nobody knows which of its files are.
+    """
+    try:
+        manifest = Manifest.load(folder)
+        names = {MANIFEST_FILE, VALIDATION_FILE, PARITY_FILE, *manifest.files}
+        if manifest.reference is not None:
+            names.add(manifest.reference.file)
+        file, path = manifest.artifact.file, folder / manifest.artifact.file
+        if not path.is_dir():
+            return names | {file}
+        tree = read_tree(path)
+    except InputError:
+        return set()
+    if sha256_bytes(tree) != manifest.artifact.sha256:
+        return names
+    return names | {f"{file}/{name}" for name in tree}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -171,8 +197,13 @@ class Compiled:
         )
 
 
+def _is_copied(reference: Reference | None) -> TypeGuard[Reference]:
+    """Whether the answers go along with an artifact; many are taken from the program's file."""
+    return reference is not None and reference.size_bytes <= MAX_COPIED_REFERENCE_BYTES
+
+
 def _reference_file(reference: Reference | None) -> ReferenceFile | None:
-    if reference is None:
+    if not _is_copied(reference):
         return None
     digest = sha256_bytes(reference.to_bytes())
     return ReferenceFile(REFERENCE_FILE, digest, reference.dataset_sha256, len(reference.paths))
@@ -186,7 +217,7 @@ def write_artifact(folder: Path, program: Program, compiled: Compiled, force: bo
     """
     manifest = compiled.manifest(program)
     text = manifest.text()
-    with atomic_path(folder, force) as temporary:
+    with atomic_path(folder, force, listing=written_files) as temporary:
         temporary.mkdir()
         artifact = temporary / compiled.file
         if isinstance(compiled.data, Mapping):
@@ -194,7 +225,7 @@ def write_artifact(folder: Path, program: Program, compiled: Compiled, force: bo
         else:
             artifact.write_bytes(compiled.data)
         write_tree(temporary, compiled.files)
-        if program.reference is not None:
+        if _is_copied(program.reference):
             (temporary / REFERENCE_FILE).write_bytes(program.reference.to_bytes())
         (temporary / MANIFEST_FILE).write_bytes(text)
     return manifest

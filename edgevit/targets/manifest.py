@@ -19,6 +19,7 @@ import numpy as np
 
 from edgevit.data.images import Preprocessing, check_labels
 from edgevit.errors import InputError
+from edgevit.files import read_file
 from edgevit.limits import (
     MANIFEST_SCHEMA_VERSION,
     MAX_CLASSES,
@@ -30,6 +31,8 @@ from edgevit.limits import (
 from edgevit.schema import OMIT_DEFAULT, Rule, parse_json, read_json, to_json
 
 MANIFEST_FILE, REFERENCE_FILE = "manifest.json", "reference.safetensors"
+VALIDATION_FILE, PARITY_FILE = "validation.json", "parity.json"
+"""What `validate` and `parity` write beside the artifact."""
 CLASSIFICATION = "classification"
 
 _FILE_NAME = r"(?!\.{1,2}$)[^/\\\x00]+"
@@ -233,7 +236,7 @@ class Manifest:
     labels      in the order of the logits, distinct
     drops       tensors whose quantizer this target leaves out
     ops         operator name to count
-    reference   null for a program without recorded logits
+    reference   null for a program without recorded logits, or with too many to lie beside
     commands    title to a command line that takes the artifact further on a device
     files       sha256 of what lies beside the artifact, by name
     Raises InputError where two fields contradict each other.
@@ -306,17 +309,12 @@ class Manifest:
         of edgevit reads.
         """
         path = Path(folder) / MANIFEST_FILE
-        try:
-            with open(path, "rb") as file:
-                data = file.read(MAX_MANIFEST_BYTES + 1)
-        except (FileNotFoundError, NotADirectoryError) as error:
+        if not os.path.lexists(path):
             raise InputError(
                 f"{folder} is not an artifact folder: it has no {MANIFEST_FILE} (edgevit compile "
                 "writes one for each target)"
-            ) from error
-        except OSError as error:
-            raise InputError(f"{path} cannot be read: {error.strerror}") from error
-        return cls.parse(data, str(path))
+            )
+        return cls.parse(read_file(path, MAX_MANIFEST_BYTES, "a manifest"), str(path))
 
     @classmethod
     def parse(cls, data: bytes, what: str = MANIFEST_FILE) -> Manifest:

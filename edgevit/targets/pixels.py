@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from edgevit.data.images import Preprocessing
@@ -20,3 +22,16 @@ def quantized(values: np.ndarray, quantizer: Quantizer) -> np.ndarray:
     """int8 values of float32 ones, as torch's quantize_per_tensor."""
     shifted = np.rint(values * np.float32(1.0 / quantizer.scale)) + np.float32(quantizer.zero_point)
     return np.clip(shifted, INT8_MIN, INT8_MAX).astype(np.int8)
+
+
+@dataclass(frozen=True)
+class Uint8Quantizer:
+    """A Quantizer's scale with the zero-point of the same values as uint8."""
+
+    scale: float
+    zero_point: int
+
+
+def as_uint8(quantizer: Quantizer) -> Uint8Quantizer:
+    """The same real values with every integer 128 higher."""
+    return Uint8Quantizer(quantizer.scale, quantizer.zero_point - INT8_MIN)

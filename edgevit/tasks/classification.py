@@ -43,6 +43,11 @@ class Classification:
                 f"the net's outputs have the shapes {listed}; a classifier's first one is the "
                 "logits, (N, classes)"
             )
+        if shapes[0][1] == 1:
+            raise InputError(
+                "the net has one logit z, whose sign alone tells the class; let it give the two "
+                "logits −z/2 and z/2 (a RepViT checkpoint is read so by itself)"
+            )
         if shapes[0][1] != classes:
             raise InputError(
                 f"the net has {shapes[0][1]} classes, the images have {classes}; give the full "

@@ -86,7 +86,7 @@ def _any_order(confusion: np.ndarray, classes: Sequence[str]) -> str | None:
     hits = int(confusion[outputs, labels].sum())
     if hits < count / 2:
         return None
-    first = ", ".join(classes[i] for i in labels[:8])
+    first = ", ".join(str(classes[i]) for i in labels[:8])
     more = ", ..." if len(classes) > 8 else ""
     return (
         f"on {100 * hits / count:.2f} % with the classes in another order, which begins "

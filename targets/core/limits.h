@@ -32,6 +32,12 @@ inline constexpr std::int64_t kMaxImageSize = 4096;
 // Length to which an image's shorter side is resized, pixels.
 inline constexpr std::int64_t kMaxResizeSize = 16'384;
 
+// Files and folders of an image set, links followed.
+inline constexpr std::int64_t kMaxSetFiles = 20'000'000;
+
+// Folders inside each other in an image set.
+inline constexpr std::int64_t kMaxSetDepth = 64;
+
 // Size of an encoded image file.
 inline constexpr std::int64_t kMaxImageBytes = 67'108'864;
 

@@ -58,8 +58,11 @@ CLI::Validator finite_within(const Range<double>& bounds) {
 std::vector<CLI::Option*> add_files(CLI::App& app, Request& r) {
     std::vector<CLI::Option*> needed = {
         app.add_option("--artifact", r.artifact, "artifact folder with its manifest.json"),
-        app.add_option("--data", r.data, "image folder or tar: CLASS/IMAGE.jpg or .png"),
+        app.add_option("--data", r.data,
+                       "image folder or tar: CLASS/IMAGE.jpg, .png, .webp, .bmp or .ppm"),
         app.add_option("--out", r.out, "the result, as JSON")};
+    app.add_option("--leave-out", r.leave_out,
+                   "text file of images to pass over, one CLASS/IMAGE a line");
     app.add_option("--reference", r.reference,
                    "the program's logits (.safetensors); default: the manifest's");
     app.add_option("--logits", r.logits,

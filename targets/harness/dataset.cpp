@@ -2,97 +2,94 @@
 
 #include <algorithm>
 #include <cctype>
+#include <functional>
+#include <set>
 #include <unordered_map>
 
 #include "core/errors.h"
 #include "core/limits.h"
 #include "core/sha256.h"
-#include "decode.h"
-#include "tar.h"
+#include "kinds.h"
+#include "listing.h"
 
 namespace edgevit {
 namespace {
 
 namespace fs = std::filesystem;
 
-bool has_image_suffix(const std::string& path) {
-    const std::string name = path.substr(path.rfind('/') + 1);
-    const std::size_t dot = name.rfind('.');
-    if (dot == std::string::npos || dot == 0) {
-        return false;
-    }
-    std::string suffix = name.substr(dot);
-    std::transform(suffix.begin(), suffix.end(), suffix.begin(),
-                   [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
-    return suffix == ".jpg" || suffix == ".jpeg" || suffix == ".png";
-}
-
-std::vector<Dataset::Entry> walk_folder(const fs::path& root) {
-    std::vector<Dataset::Entry> entries;
-    try {
-        for (const fs::directory_entry& item : fs::recursive_directory_iterator(root)) {
-            std::string name = item.path().lexically_relative(root).generic_string();
-            if (has_image_suffix(name) && !item.is_directory()) {
-                entries.push_back({std::move(name), 0, item.file_size(), 0});
-            }
-        }
-    } catch (const fs::filesystem_error& error) {
-        throw InputError(root.string() + ": cannot list the image folder: " + error.what());
-    }
-    return entries;
-}
-
-// "./a//b" becomes "a/b", as Python's PurePosixPath has it.
-std::string normalised(const std::string& name) {
-    std::string result;
-    for (std::size_t start = 0; start <= name.size();) {
-        const std::size_t end = std::min(name.find('/', start), name.size());
-        const std::string part = name.substr(start, end - start);
-        if (!part.empty() && part != ".") {
-            result += (result.empty() ? "" : "/") + part;
-        }
-        start = end + 1;
-    }
-    return result;
-}
-
-std::vector<Dataset::Entry> walk_tar(const fs::path& path) {
-    std::vector<Dataset::Entry> entries;
-    for (const TarMember& member : index_tar(path)) {
-        if (has_image_suffix(member.name)) {
-            entries.push_back({normalised(member.name), member.offset_bytes, member.size_bytes, 0});
-        }
-    }
-    return entries;
-}
-
 std::string first_part(const std::string& path) { return path.substr(0, path.find('/')); }
 
-// The name of the one folder around all class folders, or nothing.
-std::string top_folder(const std::vector<Dataset::Entry>& entries) {
-    const std::string top = first_part(entries.front().path);
-    const bool shared =
-        std::all_of(entries.begin(), entries.end(), [&](const Dataset::Entry& entry) {
-            return first_part(entry.path) == top &&
-                   std::count(entry.path.begin(), entry.path.end(), '/') >= 2;
-        });
-    return shared ? top : "";
+// Whether a part of a name is one of the labels.
+using IsLabel = std::function<bool(const std::string&)>;
+
+std::string second_part(const std::string& path) {
+    return first_part(path.substr(path.find('/') + 1));
+}
+
+// The name of the one folder around all class folders, or nothing. A class folder that has folders
+// of its own looks the same: the labels tell them apart.
+std::string top_folder(const std::vector<FoundImage>& images, const IsLabel& is_label) {
+    const std::string top = first_part(images.front().raw);
+    const bool is_shared = std::all_of(images.begin(), images.end(), [&](const FoundImage& image) {
+        return first_part(image.raw) == top &&
+               std::count(image.raw.begin(), image.raw.end(), '/') >= 2;
+    });
+    if (!is_shared) {
+        return "";
+    }
+    const auto is_in_class = [&](const FoundImage& image) {
+        return is_label(printable(second_part(image.raw)));
+    };
+    return is_label(printable(top)) && !std::all_of(images.begin(), images.end(), is_in_class)
+               ? ""
+               : top;
+}
+
+bool is_split(std::string name) {
+    static const std::set<std::string> kSplits = {"train", "training",   "val",     "valid",
+                                                  "test",  "validation", "testing", "dev",
+                                                  "eval",  "evaluation", "holdout"};
+    std::transform(name.begin(), name.end(), name.begin(),
+                   [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
+    return kSplits.count(name) != 0;
+}
+
+// Raises InputError where the folders are train/, val/ and the like, and no classes.
+void check_no_splits(const std::vector<Dataset::Entry>& entries, const IsLabel& is_label,
+                     const std::string& path) {
+    std::set<std::string> found;
+    for (const Dataset::Entry& entry : entries) {
+        found.insert(first_part(entry.path));
+    }
+    const bool are_splits = std::all_of(found.begin(), found.end(), is_split);
+    if (found.size() < 2 || !are_splits || std::all_of(found.begin(), found.end(), is_label)) {
+        return;
+    }
+    std::string names;
+    for (const std::string& name : found) {
+        names += (names.empty() ? "" : " and ") + name;
+    }
+    throw InputError(path + " holds " + names +
+                     ", which are parts of a set and no classes; name one of them");
 }
 
 void set_labels(std::vector<Dataset::Entry>& entries, const std::vector<std::string>& labels,
-                const fs::path& path) {
+                const std::string& path) {
     std::unordered_map<std::string, std::size_t> index;
     for (std::size_t i = 0; i < labels.size(); ++i) {
         index.emplace(labels[i], i);
     }
-    for (Dataset::Entry& entry : entries) {
+    for (const Dataset::Entry& entry : entries) {
         if (entry.path.find('/') == std::string::npos) {
-            throw InputError(path.string() + ": the image " + entry.path +
+            throw InputError(path + ": the image " + entry.path +
                              " is in no class folder; expected CLASS/IMAGE");
         }
+    }
+    check_no_splits(entries, [&](const std::string& name) { return index.count(name) != 0; }, path);
+    for (Dataset::Entry& entry : entries) {
         const auto found = index.find(first_part(entry.path));
         if (found == index.end()) {
-            throw InputError(path.string() + ": the class folder '" + first_part(entry.path) +
+            throw InputError(path + ": the class folder '" + first_part(entry.path) +
                              "' is not one of the artifact's " + std::to_string(labels.size()) +
                              " labels ('" + labels.front() + "', ...)");
         }
@@ -100,33 +97,54 @@ void set_labels(std::vector<Dataset::Entry>& entries, const std::vector<std::str
     }
 }
 
+// Ordered by the bytes of the printable name, and by those on disk where two look the same.
+std::vector<Dataset::Entry> entries_of(std::vector<FoundImage> images, std::size_t skipped) {
+    std::sort(images.begin(), images.end(),
+              [](const FoundImage& a, const FoundImage& b) { return a.raw < b.raw; });
+    std::vector<Dataset::Entry> entries;
+    entries.reserve(images.size());
+    for (FoundImage& image : images) {
+        entries.push_back({printable(image.raw.substr(skipped)), std::move(image.file),
+                           image.offset_bytes, image.size_bytes, 0});
+    }
+    std::stable_sort(
+        entries.begin(), entries.end(),
+        [](const Dataset::Entry& a, const Dataset::Entry& b) { return a.path < b.path; });
+    return entries;
+}
+
 }  // namespace
 
-Dataset Dataset::open(const fs::path& path, const std::vector<std::string>& labels) {
+Dataset Dataset::open(const fs::path& path, const std::vector<std::string>& labels,
+                      const std::vector<std::string>& leave_out) {
+    Listing listing = list_set(path);
+    const std::string title = printable(path.string());
     Dataset dataset;
-    dataset.path_ = dataset.root_ = path;
-    if (fs::is_directory(path)) {
-        dataset.entries_ = walk_folder(path);
-    } else if (fs::exists(path)) {
-        dataset.entries_ = walk_tar(path);
+    dataset.path_ = path;
+    dataset.notice_ = left_out_line(listing, title);
+    if (listing.images.empty()) {
+        throw InputError(title +
+                         ": no JPEG or PNG image found, and no WebP, BMP or PPM; expected "
+                         "CLASS/IMAGE.jpg below it" +
+                         (dataset.notice_.empty() ? "" : ". " + dataset.notice_));
+    }
+    if (!fs::is_directory(path)) {
         dataset.archive_ = open_for_reading(path);
-    } else {
-        throw InputError(path.string() + ": no such image folder or tar");
     }
+    const std::set<std::string> known(labels.begin(), labels.end());
+    const std::string top =
+        top_folder(listing.images, [&](const std::string& name) { return known.count(name) != 0; });
     std::vector<Entry>& entries = dataset.entries_;
+    entries = entries_of(std::move(listing.images), top.empty() ? 0 : top.size() + 1);
+    set_labels(entries, labels, title);
+    const std::set<std::string> dropped(leave_out.begin(), leave_out.end());
+    entries.erase(
+        std::remove_if(entries.begin(), entries.end(),
+                       [&](const Entry& entry) { return dropped.count(entry.path) != 0; }),
+        entries.end());
     if (entries.empty()) {
-        throw InputError(path.string() +
-                         ": no JPEG or PNG image found; expected CLASS/IMAGE.jpg below it");
+        throw InputError(title + ": no image is left that can be decoded");
     }
-    if (const std::string top = top_folder(entries); !top.empty()) {
-        dataset.root_ /= top;
-        for (Entry& entry : entries) {
-            entry.path.erase(0, top.size() + 1);
-        }
-    }
-    std::stable_sort(entries.begin(), entries.end(),
-                     [](const Entry& a, const Entry& b) { return a.path < b.path; });
-    set_labels(entries, labels, path);
     return dataset;
 }
 
@@ -140,15 +158,15 @@ std::string Dataset::sha256() const {
 
 void Dataset::read(const Entry& entry, Bytes& out) const {
     if (entry.size_bytes > kMaxImageBytes) {
-        throw InputError(path_.string() + ": " + entry.path + " has " +
+        throw InputError(printable(path_.string()) + ": " + entry.path + " has " +
                          std::to_string(entry.size_bytes) + " bytes, over 64 MiB");
     }
-    const File opened = archive_ ? nullptr : open_for_reading(root_ / entry.path);
+    const File opened = archive_ ? nullptr : open_for_reading(entry.file);
     std::FILE* file = archive_ ? archive_.get() : opened.get();
     out.resize(static_cast<std::size_t>(entry.size_bytes));
     if (fseeko(file, static_cast<off_t>(entry.offset_bytes), SEEK_SET) != 0 ||
         std::fread(out.data(), 1, out.size(), file) != out.size()) {
-        throw InputError(path_.string() + ": " + entry.path + " ends before its " +
+        throw InputError(printable(path_.string()) + ": " + entry.path + " ends before its " +
                          std::to_string(entry.size_bytes) + " bytes");
     }
 }

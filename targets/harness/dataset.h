@@ -1,8 +1,8 @@
 // Labelled images in class folders, from a folder or a tar, read one at a time.
 //
-// Order, names and sha256 are those of edgevit.data.images.ImageSet: entries sorted by the bytes of
-// their relative path "Class/name.jpg"; one top-level folder around the class folders is dropped;
-// files that are neither .jpg, .jpeg nor .png by name are passed over.
+// Order, names and sha256 are those of edgevit.data.image_set.ImageSet: entries sorted by the bytes
+// of their relative path "Class/name.jpg"; one top-level folder around the class folders is
+// dropped; which files are images is decided in listing.h.
 #pragma once
 
 #include <cstdint>
@@ -17,18 +17,24 @@ namespace edgevit {
 class Dataset {
   public:
     struct Entry {
-        std::string path;  // relative, with '/'
+        std::string path;  // relative, with '/', printable
+        std::string file;  // to open; empty in a tar
         std::uint64_t offset_bytes = 0;
         std::uint64_t size_bytes = 0;
         std::size_t label = 0;  // index into the labels given to open()
     };
 
-    // Raises InputError when `path` is missing, unreadable, holds no image, an image outside a
-    // class folder, or a class that is not in `labels`.
-    static Dataset open(const std::filesystem::path& path, const std::vector<std::string>& labels);
+    // The images of the entries named in `leave_out` are passed over. Raises InputError when `path`
+    // is missing, unreadable, holds no image, an image outside a class folder, or a class that is
+    // not in `labels`.
+    static Dataset open(const std::filesystem::path& path, const std::vector<std::string>& labels,
+                        const std::vector<std::string>& leave_out = {});
 
     const std::filesystem::path& path() const { return path_; }
     const std::vector<Entry>& entries() const { return entries_; }
+
+    // One line on the files that look like images and are not read; empty where there are none.
+    const std::string& notice() const { return notice_; }
 
     // Of one line "path<TAB>bytes" an entry, in order: names the set without reading it.
     std::string sha256() const;
@@ -39,7 +45,7 @@ class Dataset {
 
   private:
     std::filesystem::path path_;
-    std::filesystem::path root_;  // of the entries' paths, when they are files
+    std::string notice_;
     std::vector<Entry> entries_;
     File archive_;  // null for a folder
 };

@@ -1,24 +1,12 @@
 #include "decode.h"
 
-#include <algorithm>
-#include <array>
 #include <string>
 
 #include "core/errors.h"
 #include "core/limits.h"
+#include "structure.h"
 
 namespace edgevit {
-namespace {
-
-template <std::size_t N>
-bool starts_with(ByteView file, const std::array<std::uint8_t, N>& magic) {
-    return file.size >= N && std::equal(magic.begin(), magic.end(), file.data);
-}
-
-constexpr std::array<std::uint8_t, 3> kJpegMagic = {0xff, 0xd8, 0xff};
-constexpr std::array<std::uint8_t, 8> kPngMagic = {0x89, 'P', 'N', 'G', '\r', '\n', 0x1a, '\n'};
-
-}  // namespace
 
 void check_image_size(std::uint64_t width, std::uint64_t height) {
     if (width == 0 || height == 0 || width > kMaxImagePixels || height > kMaxImagePixels ||
@@ -29,12 +17,15 @@ void check_image_size(std::uint64_t width, std::uint64_t height) {
 }
 
 void decode_image(ByteView file, Image& out, bool with_alpha) {
-    if (starts_with(file, kJpegMagic)) {
+    const std::string kind = check_structure(file);
+    if (kind == "JPEG") {
         decode_jpeg(file, out);
-    } else if (starts_with(file, kPngMagic)) {
+    } else if (kind == "PNG") {
         decode_png(file, out, with_alpha);
+    } else if (kind == "WebP") {
+        decode_webp(file, out, with_alpha);
     } else {
-        throw InputError(file.size == 0 ? "the file is empty" : "neither a JPEG nor a PNG");
+        decode_bitmap(kind == "BMP" ? read_bmp(file) : read_ppm(file), file, out);
     }
 }
 

@@ -86,6 +86,8 @@ class PngReader {
             return false;
         }
         png_set_read_fn(png_, &source_, on_read);
+        // Text and colour profiles change no pixel, and a damaged one stops no decoder.
+        png_set_keep_unknown_chunks(png_, PNG_HANDLE_CHUNK_NEVER, nullptr, -1);
         png_read_info(png_, info_);
         return true;
     }

@@ -6,6 +6,7 @@
 #include "classification.h"
 #include "core/errors.h"
 #include "decode.h"
+#include "kinds.h"
 #include "machine.h"
 #include "safetensors.h"
 
@@ -149,7 +150,8 @@ class Evaluator {
         try {
             step();
         } catch (const InputError& error) {
-            throw InputError(dataset_.path().string() + ": " + entry.path + ": " + error.what());
+            throw InputError(printable(dataset_.path().string()) + ": " + entry.path + ": " +
+                             error.what());
         }
     }
 

@@ -7,9 +7,11 @@
 #include <csignal>
 #include <cstdio>
 #include <exception>
+#include <sstream>
 #include <utility>
 
 #include "arguments.h"
+#include "core/bytes.h"
 #include "core/errors.h"
 #include "core/manifest.h"
 #include "core/sha256.h"
@@ -25,6 +27,7 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
+constexpr std::uint64_t kMaxLeaveOutBytes = 64 << 20;
 constexpr int kProfileRuns = 50;
 constexpr int kCountingRuns = 1;  // enough to see how the graph was split
 
@@ -110,6 +113,22 @@ std::optional<ReferenceLogits> find_reference(const Request& request, const Mani
     return reference;
 }
 
+// The lines of the file that names what to leave out.
+std::vector<std::string> names_in(const std::filesystem::path& file) {
+    std::vector<std::string> names;
+    if (file.empty()) {
+        return names;
+    }
+    const Bytes bytes = read_file(file, kMaxLeaveOutBytes);
+    std::istringstream text(std::string(bytes.begin(), bytes.end()));
+    for (std::string line; std::getline(text, line);) {
+        if (!line.empty()) {
+            names.push_back(line);
+        }
+    }
+    return names;
+}
+
 EvaluationOptions evaluation_options(const Request& request) {
     EvaluationOptions options;
     options.warmup = request.warmup;
@@ -147,7 +166,11 @@ void run(const Request& request) {
         check_writable(file);
     }
     Manifest manifest = load_artifact(request.artifact);
-    const Dataset dataset = Dataset::open(request.data, manifest.labels);
+    const Dataset dataset =
+        Dataset::open(request.data, manifest.labels, names_in(request.leave_out));
+    if (!dataset.notice().empty()) {
+        std::fprintf(stderr, "edgevit-harness: note: %s\n", dataset.notice().c_str());
+    }
     std::string reason;
     const auto reference = find_reference(request, manifest, dataset, reason);
     Session session(std::move(manifest), request.backend, backend_options(request));

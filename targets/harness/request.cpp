@@ -176,6 +176,7 @@ Request parse_request(const std::string& text, const std::string& where) {
     request.artifact = root.required_text("artifact");
     request.data = root.required_text("data");
     request.out = root.required_text("out");
+    root.text("leave_out", request.leave_out);
     root.text("reference", request.reference);
     root.text("logits", request.logits);
     root.text("dump_inputs", request.dump_inputs);

@@ -34,6 +34,7 @@ struct Request {
     std::filesystem::path artifact;
     std::filesystem::path data;
     std::filesystem::path out;
+    std::filesystem::path leave_out;    // names of images, one a line; empty: none
     std::filesystem::path reference;    // empty: the manifest's, if it names one
     std::filesystem::path logits;       // empty: not written
     std::filesystem::path dump_inputs;  // empty: not written

@@ -1,123 +1,15 @@
-// The ONNX Runtime back-end: runs an .onnx artifact on the CPU through libonnxruntime.so, loaded
-// while it runs. The tensorrt target's artifact is one, so it can be checked where there is no GPU.
-#include "backend.h"
-
-#include <stdlib.h>
-#include <unistd.h>  // where Darwin declares mkdtemp
-
-#include <cstdlib>
-#include <system_error>
-
-#include "core/errors.h"
-#include "core/sha256.h"
-#include "ort_session.h"
-#include "profile_report.h"
-#include "shared_library.h"
+// The ONNX Runtime back-end: a second runtime for artifacts that are ONNX files. The tensorrt
+// target's is one, so it can be checked where there is no GPU.
+#include "ort_backend.h"
 
 namespace edgevit::onnxruntime {
 namespace {
 
-namespace fs = std::filesystem;
-
-constexpr std::uint64_t kMaxProfileBytes = 512 << 20;
-
-fs::path library_path(const BackendOptions& options) {
-    if (!options.runtime_library.empty()) {
-        return options.runtime_library;
-    }
-    const char* named = std::getenv("EDGEVIT_ONNXRUNTIME_LIB");
-    return named != nullptr ? named : "";
+std::unique_ptr<Backend> open(const Manifest& manifest, const BackendOptions& options) {
+    return open_onnxruntime(manifest, options, {});
 }
 
-fs::path onnx_file(const Manifest& manifest) {
-    fs::path file = manifest.artifact_path();
-    if (file.extension() != ".onnx") {
-        throw InputError(file.string() +
-                         ": the onnxruntime back-end runs .onnx files; leave --backend out for the "
-                         "runtime of the " +
-                         manifest.target + " target");
-    }
-    return file;
-}
-
-// A folder of our own that goes away with its contents.
-class TemporaryFolder {
-  public:
-    TemporaryFolder() {
-        std::string name = (fs::temp_directory_path() / "edgevit-profile-XXXXXX").string();
-        if (::mkdtemp(name.data()) == nullptr) {
-            throw Error("cannot make a temporary folder in " + fs::temp_directory_path().string());
-        }
-        path_ = name;
-    }
-    TemporaryFolder(const TemporaryFolder&) = delete;
-    TemporaryFolder& operator=(const TemporaryFolder&) = delete;
-    ~TemporaryFolder() {
-        std::error_code ignored;
-        fs::remove_all(path_, ignored);
-    }
-    const fs::path& path() const { return path_; }
-
-  private:
-    fs::path path_;
-};
-
-class OnnxRuntimeBackend : public Backend {
-  public:
-    OnnxRuntimeBackend(const Manifest& manifest, const BackendOptions& options)
-        : model_(onnx_file(manifest)), path_(library_path(options)), threads_(options.threads),
-          library_(load_library(path_)), session_(library_, model_, threads_, "") {
-        match_tensors(*this, manifest);  // before buffers are made for one input
-        session_.allocate();
-    }
-
-    std::vector<TensorSpec> inputs() const override { return session_.inputs(); }
-    std::vector<TensorSpec> outputs() const override { return session_.outputs(); }
-
-    void set_input(ByteView bytes) override { session_.set_input(bytes); }
-    void invoke() override { session_.invoke(); }
-    void get_output(std::size_t index, std::uint8_t* out, std::size_t size_bytes) override {
-        session_.get_output(index, out, size_bytes);
-    }
-
-    RuntimeFacts facts() const override {
-        RuntimeFacts facts;
-        facts.name = "ONNX Runtime";
-        facts.version = library_.version;
-        facts.library_file = path_.filename().string();
-        if (const auto file =
-                file_of_function(reinterpret_cast<const void*>(library_.api.ReleaseStatus))) {
-            facts.library_sha256 = sha256_file(*file);
-        }
-        facts.accelerator_requested = "cpu";
-        return facts;
-    }
-
-    OpReport profile(ByteView input, int runs) override {
-        const TemporaryFolder folder;
-        Session profiled(library_, model_, threads_, (folder.path() / "profile").string());
-        profiled.allocate();
-        profiled.set_input(input);
-        for (int i = 0; i <= runs; ++i) {  // the first inference is the warm-up
-            profiled.invoke();
-        }
-        const Bytes text = read_file(profiled.end_profiling(), kMaxProfileBytes);
-        return report_profile({text.begin(), text.end()}, runs);
-    }
-
-  private:
-    fs::path model_;
-    fs::path path_;
-    int threads_;
-    Library library_;
-    Session session_;
-};
-
-std::unique_ptr<Backend> open_onnxruntime(const Manifest& manifest, const BackendOptions& options) {
-    return std::make_unique<OnnxRuntimeBackend>(manifest, options);
-}
-
-[[maybe_unused]] const bool registered = register_backend("onnxruntime", open_onnxruntime);
+[[maybe_unused]] const bool registered = register_backend("onnxruntime", open);
 
 }  // namespace
 }  // namespace edgevit::onnxruntime

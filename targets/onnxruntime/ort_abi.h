@@ -63,7 +63,8 @@ struct ApiBase {
     X(96, ReleaseValue, void, (Handle))                                                  \
     X(98, ReleaseTypeInfo, void, (Handle))                                               \
     X(100, ReleaseSessionOptions, void, (Handle))                                        \
-    X(110, SessionEndProfiling, Status, (Handle, Handle, char**))
+    X(110, SessionEndProfiling, Status, (Handle, Handle, char**))                        \
+    X(130, AddSessionConfigEntry, Status, (Handle, const char*, const char*))
 
 struct Api {
 #define EDGEVIT_ORT_MEMBER(slot, name, result, parameters) result(*name) parameters = nullptr;

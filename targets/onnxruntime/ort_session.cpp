@@ -69,7 +69,7 @@ Library load_library(const std::filesystem::path& path) {
 }
 
 Session::Session(const Library& library, const std::filesystem::path& file, int threads,
-                 const std::string& profile_prefix)
+                 const Settings& settings, const std::string& profile_prefix)
     : library_(library), file_(file.string()), environment_(nullptr, library.api.ReleaseEnv),
       memory_info_(nullptr, library.api.ReleaseMemoryInfo),
       session_(nullptr, library.api.ReleaseSession), input_(nullptr, library.api.ReleaseValue) {
@@ -81,7 +81,7 @@ Session::Session(const Library& library, const std::filesystem::path& file, int 
                    "describing the CPU's memory");
     memory_info_.reset(memory_info);
     library_.check(api.GetAllocatorWithDefaultOptions(&allocator_), "finding the allocator");
-    const Owned options = create_options(threads, profile_prefix);
+    const Owned options = create_options(threads, settings, profile_prefix);
     const Status status = api.CreateSession(environment, file.c_str(), options.get(), &session);
     if (const std::string text = library_.message(status); status != nullptr) {
         throw InputError(file_ + ": ONNX Runtime cannot open it: " + text);
@@ -99,7 +99,8 @@ Session::Session(const Library& library, const std::filesystem::path& file, int 
     }
 }
 
-Owned Session::create_options(int threads, const std::string& profile_prefix) const {
+Owned Session::create_options(int threads, const Settings& settings,
+                              const std::string& profile_prefix) const {
     const Api& api = library_.api;
     Handle options = nullptr;
     library_.check(api.CreateSessionOptions(&options), "creating options");
@@ -109,6 +110,10 @@ Owned Session::create_options(int threads, const std::string& profile_prefix) co
     library_.check(api.SetSessionExecutionMode(options, kSequential), "setting the order");
     library_.check(api.SetSessionGraphOptimizationLevel(options, kOptimizeAll),
                    "setting the optimization");
+    for (const auto& [key, value] : settings) {
+        library_.check(api.AddSessionConfigEntry(options, key.c_str(), value.c_str()),
+                       "setting " + key);
+    }
     if (!profile_prefix.empty()) {
         library_.check(api.EnableProfiling(options, profile_prefix.c_str()),
                        "enabling the profile");

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <filesystem>
+#include <map>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -30,13 +31,16 @@ struct Library {
 // any session. Raises ToolMissing when it cannot be loaded or is older than kApiVersion.
 Library load_library(const std::filesystem::path& path);
 
+// Session configuration entries, by ONNX Runtime's names of them.
+using Settings = std::map<std::string, std::string>;
+
 // A model, opened for the CPU: ops one after another, each on `threads` threads.
 class Session {
   public:
     // `profile_prefix`: where the profile goes; empty: no profiling. Raises InputError when ONNX
     // Runtime refuses the file, or an input or output is no tensor of a known type.
     Session(const Library& library, const std::filesystem::path& file, int threads,
-            const std::string& profile_prefix);
+            const Settings& settings, const std::string& profile_prefix);
 
     // A side that the model leaves open is -1.
     const std::vector<TensorSpec>& inputs() const { return inputs_; }
@@ -53,7 +57,8 @@ class Session {
     std::filesystem::path end_profiling();
 
   private:
-    Owned create_options(int threads, const std::string& profile_prefix) const;
+    Owned create_options(int threads, const Settings& settings,
+                         const std::string& profile_prefix) const;
     TensorSpec describe(std::size_t index, bool is_input) const;
     Owned make_value(const TensorSpec& spec, Bytes& memory) const;
     std::string take_text(char* text) const;

@@ -182,21 +182,148 @@ def pngs(rgb: Image.Image) -> dict[str, bytes]:
     return files
 
 
+def webps(rgb: Image.Image) -> dict[str, bytes]:
+    """WebP files by name."""
+    alpha = rgb.convert("RGBA")
+    alpha.putalpha(rgb.getchannel("R"))
+    return {
+        "webp-lossy": saved(rgb, "WEBP", quality=60),
+        "webp-coarse": saved(rgb, "WEBP", quality=1, method=6),
+        "webp-lossless": saved(rgb, "WEBP", lossless=True),
+        "webp-alpha": saved(alpha, "WEBP", quality=70),
+        "webp-alpha-lossless": saved(alpha, "WEBP", lossless=True, exact=True),
+        "webp-profile": saved(rgb, "WEBP", icc_profile=b"x" * 31),
+        "webp-1x1": saved(rgb.crop((5, 5, 6, 6)), "WEBP"),
+    }
+
+
+def bmp(
+    rows: np.ndarray, width: int, bits: int, palette: np.ndarray | None = None, *masks: int,
+    top_down: bool = False,
+) -> bytes:  # fmt: skip
+    """A BMP of packed rows, for what Pillow cannot write."""
+    colours = b"" if palette is None else palette.astype(np.uint8).tobytes()
+    extra = struct.pack(f"<{len(masks)}I", *masks) + colours
+    padded = np.zeros((len(rows), (width * bits + 31) // 32 * 4), np.uint8)
+    padded[:, : rows.shape[1]] = rows
+    height = -len(rows) if top_down else len(rows)
+    offset = 54 + len(extra)
+    head = struct.pack("<2sIHHI", b"BM", offset + padded.size, 0, 0, offset)
+    info = struct.pack(
+        "<IiiHHIIiiII", 40, width, height, 1, bits, 3 if masks else 0, 0, 0, 0,
+        0 if palette is None else len(palette), 0,
+    )  # fmt: skip
+    return head + info + extra + padded.tobytes()
+
+
+def bmps(rgb: Image.Image) -> dict[str, bytes]:
+    """BMP, PPM and PGM files by name."""
+    rng = np.random.default_rng(3)
+    pixels = np.asarray(rgb)
+    high = rng.integers(0, 65536, (HEIGHT, WIDTH)).astype("<u2").view(np.uint8)
+    four = np.concatenate([pixels[..., ::-1], pixels[..., :1]], axis=-1).reshape(HEIGHT, -1)
+    palette = rng.integers(0, 256, (16, 4))
+    return {
+        "bmp-rgb": saved(rgb, "BMP"),
+        "bmp-grey": saved(rgb.convert("L"), "BMP"),
+        "bmp-bilevel": saved(rgb.convert("1"), "BMP"),
+        "bmp-palette": saved(rgb.quantize(200), "BMP"),
+        "bmp-palette-16": bmp(rng.integers(0, 256, (HEIGHT, -(-WIDTH // 2))), WIDTH, 4, palette),
+        "bmp-top-down": bmp(pixels[..., ::-1].reshape(HEIGHT, -1), WIDTH, 24, top_down=True),
+        "bmp-555": bmp(high, WIDTH, 16),
+        "bmp-565": bmp(high, WIDTH, 16, None, 0xF800, 0x7E0, 0x1F),
+        "bmp-32": bmp(four, WIDTH, 32),
+        "bmp-32-masks": bmp(four, WIDTH, 32, None, 0xFF0000, 0xFF00, 0xFF),
+        "ppm": saved(rgb, "PPM"),
+        "pgm": saved(rgb.convert("L"), "PPM"),
+        "ppm-comments": b"P6 # a\n#b\r\t19\n13 #c\n255\n" + pixels.tobytes(),
+    }
+
+
+def odd_pngs() -> dict[str, bytes]:
+    """PNG files with something odd that changes no pixel, by name."""
+    rows = unfiltered(np.random.default_rng(4).integers(0, 256, (HEIGHT, WIDTH * 3), np.uint8))
+    start, end, packed = b"\x89PNG\r\n\x1a\n", chunk(b"IEND", b""), zlib.compress(rows)
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", WIDTH, HEIGHT, 8, 2, 0, 0, 0))
+    text = chunk(b"tEXt", b"a\0b")
+    bomb = chunk(b"zTXt", b"k\0\0" + zlib.compress(bytes(4_000_000)))
+    pixels = chunk(b"IDAT", packed)
+    return {
+        "png-split": start + header + chunk(b"IDAT", packed[:9]) + chunk(b"IDAT", packed[9:]) + end,
+        "png-damaged-text": start + header + text[:-1] + b"!" + pixels + end,
+        "png-text-bomb": start + header + bomb + pixels + end,
+        "png-more-rows": start + header + chunk(b"IDAT", zlib.compress(rows * 2)) + end,
+        "png-junk-behind": start + header + pixels + end + b"junk",
+    }
+
+
+def refused(rgb: Image.Image) -> dict[str, bytes]:
+    """Files that both languages refuse, by name."""
+    rows = unfiltered(np.random.default_rng(4).integers(0, 256, (HEIGHT, WIDTH * 3), np.uint8))
+    start, end, packed = b"\x89PNG\r\n\x1a\n", chunk(b"IEND", b""), zlib.compress(rows)
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", WIDTH, HEIGHT, 8, 2, 0, 0, 0))
+    text, pixels = chunk(b"tEXt", b"a\0b"), chunk(b"IDAT", packed)
+    indexed = chunk(b"IHDR", struct.pack(">IIBBBBB", WIDTH, HEIGHT, 8, 3, 0, 0, 0))
+    places = chunk(b"IDAT", zlib.compress(unfiltered(np.zeros((HEIGHT, WIDTH), np.uint8))))
+    palette = chunk(b"PLTE", bytes(9))
+    whole, progressive = saved(rgb, "JPEG"), saved(rgb, "JPEG", progressive=True)
+    frames = [rgb, rgb.transpose(Image.Transpose.FLIP_TOP_BOTTOM)]
+    return {
+        "png-grey-16": sixteen_bit(1),
+        "png-colour-beyond-palette": short_palette(3),
+        "png-short-rows": start + header + chunk(b"IDAT", zlib.compress(rows[:-60])) + end,
+        "png-byte-short": start + header + chunk(b"IDAT", zlib.compress(rows[:-1])) + end,
+        "png-unended-stream": start + header + chunk(b"IDAT", packed[:-4]) + end,
+        "png-wrong-sum": start + header + pixels[:-1] + bytes([pixels[-1] ^ 1]) + end,
+        "png-no-end": start + header + pixels,
+        "png-no-palette": start + indexed + places + end,
+        "png-palette-behind": start + indexed + places + palette + end,
+        "png-palette-of-10-bytes": start + indexed + chunk(b"PLTE", bytes(10)) + places + end,
+        "png-two-palettes": start + indexed + palette + palette + places + end,
+        "png-two-headers": start + header + header + pixels + end,
+        "png-text-first": start + text + header + pixels + end,
+        "png-pixels-apart": start + header + chunk(b"IDAT", packed[:9]) + text
+        + chunk(b"IDAT", packed[9:]) + end,
+        "png-unknown-part": start + header + chunk(b"ABCD", b"") + pixels + end,
+        "jpeg-no-end": whole[:-2],
+        "jpeg-half": whole[: len(whole) // 2],
+        "jpeg-progressive-quarter": progressive[: len(progressive) // 4] + b"\xff\xd9",
+        "magic": b"\xff\xd8\xff",
+        "webp-animated": saved(rgb, "WEBP", save_all=True, append_images=frames[1:]),
+        "webp-half": saved(rgb, "WEBP")[:100],
+        "bmp-run-length": bmp(np.zeros((2, 2), np.uint8), 2, 8)[:30] + b"\1" + bytes(60),
+        "bmp-half": saved(rgb, "BMP")[:400],
+        "bmp-beyond-palette": bmp(np.full((2, 2), 5), 2, 8, np.zeros((3, 4))),
+        "ppm-16-bit": b"P6 2 2 65535\n" + bytes(24),
+        "ppm-half": saved(rgb, "PPM")[:300],
+        "ppm-no-header": b"P5#",
+        "gif": saved(rgb.convert("L"), "GIF"),
+        "tiff": saved(rgb, "TIFF"),
+        "web-page": b"<!DOCTYPE html><html>",
+        "zip": b"PK\3\4" + bytes(30),
+        "text": b"hello",
+        "empty": b"",
+    }  # fmt: skip
+
+
+def by_pillow(data: bytes) -> np.ndarray:
+    """uint8 (H, W, 3)."""
+    return np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
+
+
 def main() -> None:
     """Write the file and print its size."""
     rgb = Image.fromarray(picture(WIDTH, HEIGHT, 1))
+    every = jpegs(rgb) | pngs(rgb) | webps(rgb) | bmps(rgb)
+    odd = odd_pngs()
     goldens: dict[str, np.ndarray] = {}
-    for name, data in (jpegs(rgb) | pngs(rgb)).items():
+    for name, data in every.items():
         goldens[f"decode/{name}/file"] = np.frombuffer(data, np.uint8)
-        goldens[f"decode/{name}/rgb"] = np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
-    refused = {
-        "png-grey-16": sixteen_bit(1),
-        "png-colour-beyond-palette": short_palette(3),
-        "gif": saved(rgb.convert("L"), "GIF"),
-        "empty": b"",
-        "magic": b"\xff\xd8\xff",
-    }
-    for name, data in refused.items():
+        goldens[f"decode/{name}/rgb"] = by_pillow(data)
+    for name, data in odd.items():  # Pillow refuses some of them; their pixels are the same
+        goldens[f"decode/{name}/file"] = np.frombuffer(data, np.uint8)
+        goldens[f"decode/{name}/rgb"] = by_pillow(odd["png-split"])
+    for name, data in refused(rgb).items():
         goldens[f"refuse/{name}"] = np.frombuffer(data, np.uint8)
     source = picture(29, 21, 2)
     goldens["resize/source"] = source

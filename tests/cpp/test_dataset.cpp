@@ -1,5 +1,7 @@
 #include "dataset.h"
 
+#include <sys/stat.h>
+
 #include <doctest/doctest.h>
 
 #include "support.h"
@@ -22,6 +24,18 @@ std::string paths_of(const Dataset& dataset) {
         text += entry.path + ":" + std::to_string(entry.label) + " ";
     }
     return text;
+}
+
+// The files of an archive: "path offset size", in the order of their paths.
+void add_files(const TarNode& folder, const std::string& prefix, std::vector<std::string>& files) {
+    for (const auto& [name, node] : folder.members) {
+        if (node->kind == TarNode::Kind::folder) {
+            add_files(*node, prefix + name + "/", files);
+        } else if (node->kind == TarNode::Kind::file) {
+            files.push_back(prefix + name + " " + std::to_string(node->offset_bytes) + " " +
+                            std::to_string(node->size_bytes));
+        }
+    }
 }
 
 std::string pax_record(const std::string& key, const std::string& value) {
@@ -114,21 +128,93 @@ TEST_CASE("a tar's long names come from GNU, pax and ustar fields") {
         tar_member("PaxHeader", pax_record("path", pax) + pax_record("size", "2"), 'x') + sized +
         tar_member("c0/link.jpg", "", '2') + with_prefix + tar_end();
     write_text(folder / "t.tar", archive);
-    const std::vector<TarMember> members = index_tar(folder / "t.tar");
-    REQUIRE(members.size() == 3);
-    CHECK(members[0].name == gnu);
-    CHECK(members[0].size_bytes == 3);
-    CHECK(archive.substr(members[0].offset_bytes, 3) == data);
-    CHECK(members[1].name == pax);
-    CHECK(members[1].size_bytes == 2);
-    CHECK(members[2].name == "c2/z.jpg");
+    std::vector<std::string> files;
+    add_files(*read_tar(folder / "t.tar"), "", files);
+    const auto place = [&](const std::string& name, std::size_t nth) {
+        std::size_t at = 0;
+        for (std::size_t i = 0; i <= nth; ++i) {
+            at = archive.find(data, i == 0 ? 0 : at + 1);
+        }
+        return name + " " + std::to_string(at);
+    };
+    REQUIRE(files.size() == 3);
+    CHECK(files[0] == place(gnu, 0) + " 3");
+    CHECK(files[1] == place(pax, 1) + " 2");
+    CHECK(files[2] == place("c2/z.jpg", 2) + " 3");
+}
+
+TEST_CASE("links in a tar lead to its own files, and nowhere else") {
+    const TemporaryFolder folder;
+    const auto link = [](const std::string& name, const std::string& target, char type) {
+        return tar_member("PaxHeader", pax_record("linkpath", target), 'x') +
+               tar_member(name, "", type);
+    };
+    write_text(folder / "t.tar",
+               tar_member("c0/a.jpg", "abc") + link("c1/hard.jpg", "c0/a.jpg", '1') +
+                   link("c1/soft.jpg", "../c0/./a.jpg", '2') + link("c2", "c0", '2') +
+                   link("c0/self", ".", '2') + link("c0/out.jpg", "../../etc/x.jpg", '2') +
+                   link("c0/root.jpg", "/etc/x.jpg", '2') + link("c0/gone.jpg", "c9/x.jpg", '1') +
+                   link("c0/loop.jpg", "loop.jpg", '2') + tar_member("c0/fifo.jpg", "", '6') +
+                   tar_member("../c0/up.jpg", "abc") + tar_member("/c0/top.jpg", "abc") +
+                   tar_member("c0/._a.jpg", "junk") + tar_member("__MACOSX/c0/b.jpg", "junk") +
+                   tar_end());
+    const Dataset dataset = Dataset::open(folder / "t.tar", kLabels);
+    CHECK(paths_of(dataset) ==
+          "c0/a.jpg:0 c0/top.jpg:0 c1/hard.jpg:1 c1/soft.jpg:1 c2/a.jpg:2 c2/top.jpg:2 ");
+    Bytes bytes;
+    for (const Dataset::Entry& entry : dataset.entries()) {
+        dataset.read(entry, bytes);
+        CHECK(std::string(bytes.begin(), bytes.end()) == "abc");
+    }
+    CHECK(contains(dataset.notice(), "dangling link"));
+    CHECK(contains(dataset.notice(), "2 special file"));
+    CHECK(contains(dataset.notice(), "1 name that leads out of the tar"));
+}
+
+TEST_CASE("what is left out of a folder is named in one line, and links are followed") {
+    const TemporaryFolder folder;
+    write_text(folder / "set" / "c0" / "a.jpg", "x");
+    write_text(folder / "set" / "c0" / "b.TIF", "x");
+    write_text(folder / "set" / "c0" / "c.tif", "x");
+    write_text(folder / "set" / "c0" / "d\x1b[31m.gif", "x");
+    write_text(folder / "set" / "c0" / "Thumbs.db", "x");
+    write_text(folder / "set" / "c0" / "photo", "\xff\xd8\xff\xe0");
+    write_text(folder / "elsewhere" / "b.png", "y");
+    fs::create_directory_symlink(folder / "elsewhere", folder / "set" / "c1");
+    fs::create_symlink("nowhere", folder / "set" / "c0" / "e.jpg");
+    fs::create_directory_symlink("..", folder / "set" / "c0" / "round");
+    REQUIRE(::mkfifo((folder / "set" / "c0" / "f.jpg").c_str(), 0600) == 0);
+    const Dataset dataset = Dataset::open(folder / "set", kLabels);
+    CHECK(paths_of(dataset) == "c0/a.jpg:0 c1/b.png:1 ");
+    CHECK(contains(dataset.notice(),
+                   " were left out: 2 .tif, 1 .gif, 1 dangling link, 1 file without a suffix, "
+                   "1 link to a folder around it, 1 special file (first: c0/b.TIF)"));
+    CHECK_FALSE(contains(dataset.notice(), "\x1b"));
+    CHECK(paths_of(Dataset::open(folder / "set", kLabels, {"c0/a.jpg"})) == "c1/b.png:1 ");
+    CHECK(contains(refusal(folder / "set" / "c0" / "f.jpg"), "neither a folder nor a file"));
+}
+
+TEST_CASE("the labels tell a class folder with folders from a folder around the classes") {
+    const TemporaryFolder folder;
+    write_text(folder / "one" / "c1" / "old" / "a.jpg", "x");
+    write_text(folder / "one" / "c1" / "new" / "b.jpg", "x");
+    CHECK(paths_of(Dataset::open(folder / "one", kLabels)) == "c1/new/b.jpg:1 c1/old/a.jpg:1 ");
+    write_text(folder / "root" / "train" / "c1" / "a.jpg", "x");
+    write_text(folder / "root" / "val" / "c1" / "a.jpg", "x");
+    CHECK(contains(refusal(folder / "root"), "holds train and val, which are parts of a set"));
+    write_text(folder / "set.zip", "PK\x03\x04");
+    CHECK(contains(refusal(folder / "set.zip"), "is a zip archive"));
+    write_text(folder / "bmw.tar", tar_member("BMW/c1/a.jpg", "x") + tar_end());
+    CHECK(paths_of(Dataset::open(folder / "bmw.tar", kLabels)) == "c1/a.jpg:1 ");
+    write_text(folder / "set.tgz", "\x1f\x8b\x08");
+    CHECK(contains(refusal(folder / "set.tgz"), "tar -xzf"));
 }
 
 TEST_CASE("a damaged tar is refused and the place named") {
     const TemporaryFolder folder;
     const auto refused = [&](const std::string& bytes) {
         write_text(folder / "t.tar", bytes);
-        return message_of<InputError>([&] { index_tar(folder / "t.tar"); });
+        return message_of<InputError>([&] { read_tar(folder / "t.tar"); });
     };
     const std::string member = tar_member("c0/a.jpg", std::string(600, 'x'));
     CHECK(refused(member + tar_end()) == "");
@@ -156,7 +242,7 @@ TEST_CASE("a tar with any one byte changed is read or refused, never worse") {
         const char before = archive[at];
         archive[at] = static_cast<char>(~before);
         write_text(folder / "t.tar", archive);
-        message_of<InputError>([&] { index_tar(folder / "t.tar"); });
+        message_of<InputError>([&] { read_tar(folder / "t.tar"); });
         archive[at] = before;
     }
 }

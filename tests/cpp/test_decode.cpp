@@ -10,7 +10,7 @@ using namespace edgevit::test;
 namespace {
 
 std::string refusal(ByteView file) {
-    return message_of<InputError>([&] {
+    return message_of<Error>([&] {
         Image image;
         decode_image(file, image);
     });
@@ -41,37 +41,54 @@ TEST_CASE("with alpha a PNG has Pillow's RGBA pixels") {
 TEST_CASE("images decode to Pillow's pixels") {
     Image image;  // one for all: a smaller picture must not keep a larger one's pixels
     int cases = 0;
+    int without_libwebp = 0;
     for (const std::string& name : golden_names("decode/")) {
         if (!contains(name, "/file")) {
             continue;
         }
         CAPTURE(name);
-        decode_image(goldens().tensors.at("decode/" + name).bytes, image);
+        ++cases;
+        try {
+            decode_image(goldens().tensors.at("decode/" + name).bytes, image);
+        } catch (const ToolMissing&) {
+            CHECK(contains(name, "webp"));
+            ++without_libwebp;
+            continue;
+        }
         const StoredTensor& expected =
             goldens().tensors.at("decode/" + name.substr(0, name.rfind('/')) + "/rgb");
         CHECK(image.height == expected.shape[0]);
         CHECK(image.width == expected.shape[1]);
         CHECK(image.rgb == expected.bytes);
-        ++cases;
     }
-    CHECK(cases == 32);
+    CHECK(cases == 57);
+    if (without_libwebp > 0) {
+        MESSAGE("not checked, for libwebp was not there at the build: " << without_libwebp);
+    }
 }
 
 TEST_CASE("what is no readable image is refused with its reason") {
     CHECK(contains(refusal(goldens().tensors.at("refuse/png-grey-16").bytes), "16-bit grey"));
     CHECK(contains(refusal(goldens().tensors.at("refuse/png-colour-beyond-palette").bytes),
                    "palette of 3"));
-    CHECK(contains(refusal(goldens().tensors.at("refuse/gif").bytes), "neither a JPEG nor a PNG"));
+    CHECK(contains(refusal(goldens().tensors.at("refuse/gif").bytes),
+                   "a GIF, and neither a JPEG nor a PNG"));
     CHECK(contains(refusal(goldens().tensors.at("refuse/empty").bytes), "empty"));
     CHECK(contains(refusal(goldens().tensors.at("refuse/magic").bytes), "damaged JPEG"));
+    CHECK(contains(refusal(goldens().tensors.at("refuse/web-page").bytes), "a web page (HTML)"));
+    for (const std::string& name : golden_names("refuse/")) {
+        CAPTURE(name);
+        CHECK(refusal(goldens().tensors.at("refuse/" + name).bytes) != "");
+    }
 }
 
 TEST_CASE("a file that ends early is refused, wherever it ends") {
-    for (const char* name : {"jpeg-420", "jpeg-progressive-420", "jpeg-cmyk", "png-rgb",
-                             "png-interlaced", "png-palette-16"}) {
+    for (const char* name :
+         {"jpeg-420", "jpeg-progressive-420", "jpeg-cmyk", "png-rgb", "png-interlaced",
+          "png-palette-16", "webp-lossy", "webp-lossless", "bmp-rgb", "bmp-palette", "ppm"}) {
         const Bytes& whole = goldens().tensors.at(std::string("decode/") + name + "/file").bytes;
-        // The last bytes of a PNG (its end chunk) are not read; the last two of a JPEG are its end.
-        const std::size_t tail = std::string(name).substr(0, 3) == "png" ? 17 : 3;
+        // The rows of a BMP may lack the last one's padding.
+        const std::size_t tail = std::string(name).substr(0, 3) == "bmp" ? 3 : 0;
         for (std::size_t size = 0; size + tail < whole.size(); ++size) {
             CAPTURE(name);
             CAPTURE(size);

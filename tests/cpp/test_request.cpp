@@ -48,8 +48,9 @@ TEST_CASE("a request says where, and the rest has defaults") {
     CHECK_FALSE(request.quiet);
     CHECK_FALSE(long_run_options(request));
     json nulls = kLeast;
-    for (const char* key : {"reference", "logits", "dump_inputs", "profile", "backend", "runtime",
-                            "runtime_options", "limit", "duration_s", "bucket_s", "early_stop"}) {
+    for (const char* key :
+         {"leave_out", "reference", "logits", "dump_inputs", "profile", "backend", "runtime",
+          "runtime_options", "limit", "duration_s", "bucket_s", "early_stop"}) {
         nulls[key] = nullptr;
     }
     CHECK(parse(nulls).logits.empty());

@@ -168,7 +168,11 @@ def test_programs_for_another_machine_are_refused(sshd, artifact, images, tmp_pa
 
 
 def test_a_result_that_is_none_is_refused(sshd, artifact, images, tmp_path):
-    for text, message in (("{", "not JSON"), ("{}", "does not fit its schema"), ("", "0 bytes")):
+    for text, message in (
+        ("{", "not valid JSON"),
+        ("{}", "does not fit its schema"),
+        ("", "0 bytes"),
+    ):
         fake = tmp_path / "fake"
         fake.write_text(f"#!/bin/sh\nprintf '%s' '{text}' > result.json; echo l > logits\n")
         with pytest.raises(EdgevitError, match=message):

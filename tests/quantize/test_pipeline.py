@@ -14,10 +14,13 @@ import torch
 from torch import nn
 
 import edgevit
+from edgevit.data.distributed import Group
 from edgevit.errors import GateFailed, InputError
 from edgevit.quantize.options import QuantizeOptions
 from edgevit.quantize.pipeline import Result, quantize
+from edgevit.quantize.run_folder import remove_run, run_folder
 from edgevit.quantize.subject import key_of
+from tests.random_nets import random_net
 
 SIZE, CLASSES = 16, 3
 
@@ -215,10 +218,19 @@ def test_a_teacher_is_a_net_or_a_function(model: Tiny, teacher: object, name: st
         ({"val": TRAIN}, "never saw"),
         ({"val": edgevit.from_sequence(VAL, classes=["a", "b", "c"])}, "other classes"),
         ({"val": edgevit.from_sequence(VAL, mean=(0, 0, 0))}, "pre-processed otherwise"),
-        ({"train": pictures(6, 3)[:2]}, r"the net has 3 classes, the images have 2"),
+        (
+            {"train": [row for row in pictures(24, 3) if row[1] < 2]},
+            r"the net has 3 classes, the images have 2",
+        ),
         ({"model": 7}, "int is no model"),
         ({"train": 7}, "int is no set of images"),
         ({"teacher": "nowhere"}, "neither a checkpoint"),
+        ({"teacher": "nowhere.ckpt"}, "nowhere.ckpt: no such file"),
+        ({"teacher": nn.Flatten()}, "it has 768 classes, the student has 3"),
+        ({"teacher": nn.Linear(7, 3)}, "it fails on an image of 3×16×16"),
+        ({"model": nn.Sequential(nn.Flatten(), nn.Linear(768, 1))}, "the net has one logit"),
+        ({"model": random_net(features_only=True)}, "the net is a backbone"),
+        ({"model": random_net(in_channels=1)}, "the net takes images of 1 channel"),
     ],
 )
 def test_bad_input_is_named(model: Tiny, change: dict, message: str, tmp_path: Path) -> None:
@@ -261,6 +273,79 @@ def test_several_processes_need_a_folder_that_they_share(tmp_path: Path) -> None
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert "give run_dir=" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "few",
+    [
+        {"epochs": 2, "snapped_share": 0},
+        {"epochs": 16 / 43},  # one step
+        {"epochs": 16 / 43, "snapped_share": 0},
+        {"epochs": 1, "evaluations": 100},
+    ],
+    ids=["never-snapped", "one-step", "one-step-never-snapped", "more-evaluations-than-steps"],
+)
+def test_a_run_ends_with_a_state_whatever_its_length(
+    model: Tiny, tmp_path: Path, few: dict[str, float]
+) -> None:
+    asked = {"max_drop": 100, "batch_size": 16, "allow_poor_float": True}
+    asked |= {"run_dir": tmp_path / "run", **few}
+    found = edgevit.quantize(model, TRAIN, VAL, **asked)
+    assert found.history.best_step == found.history.step > 0 or found.history.best_step > 0
+    again = edgevit.quantize(model, TRAIN, VAL, **asked)
+    assert again.program.to_bytes() == found.program.to_bytes()
+
+
+def test_a_training_that_diverges_is_said_to(model: Tiny) -> None:
+    def broken(images: torch.Tensor) -> torch.Tensor:
+        return images.new_full((len(images), CLASSES), float("nan"))
+
+    asked = {"epochs": 1, "batch_size": 16, "allow_poor_float": True, "teacher": broken}
+    with pytest.raises(GateFailed, match="diverged"):
+        edgevit.quantize(model, TRAIN, VAL, **asked)
+
+
+@pytest.mark.parametrize("rows", [TRAIN[:1], TRAIN[:2]])
+def test_too_few_images_are_refused_before_the_work(model: Tiny, rows: list) -> None:
+    train = edgevit.from_sequence(rows, classes=["0", "1", "2"])
+    with pytest.raises(InputError, match="left to learn from"):
+        edgevit.quantize(model, train, edgevit.from_sequence(VAL, like=train), holdout=0.999)
+    with pytest.raises(InputError, match="left to learn from"):
+        edgevit.quantize(model, edgevit.from_sequence(rows[:1], classes=["0", "1", "2"]))
+
+
+def test_a_second_run_in_the_same_folder_is_refused_before_its_training(tmp_path: Path) -> None:
+    group = Group.alone()
+    with run_folder(tmp_path / "run", "key", False, group) as folder:
+        with (
+            pytest.raises(InputError, match="another run is working there"),
+            run_folder(tmp_path / "run", "key", True, group),
+        ):
+            pytest.fail("the body must not run")
+        assert (folder / "run.json").exists()
+    with run_folder(tmp_path / "run", "key", False, group):
+        pass
+
+
+def test_fresh_removes_only_what_a_run_wrote(tmp_path: Path) -> None:
+    group, folder = Group.alone(), tmp_path / "run"
+    with run_folder(folder, "key", False, group):
+        (folder / "state.safetensors").touch()
+    (folder / "thesis.tex").touch()
+    with pytest.raises(InputError, match="thesis.tex"), run_folder(folder, "other", True, group):
+        pytest.fail("the body must not run")
+    assert sorted(p.name for p in folder.iterdir()) == [
+        "run.json", "state.safetensors", "thesis.tex"
+    ]  # fmt: skip
+    assert not remove_run(folder)
+    assert [p.name for p in folder.iterdir()] == ["thesis.tex"]
+    foreign = tmp_path / "foreign"
+    foreign.mkdir()
+    (foreign / "run.json").write_text('{"mine": 1}')
+    (foreign / "state.safetensors").write_text("mine")
+    with pytest.raises(InputError, match="not written by edgevit"):
+        run_folder(foreign, "key", True, group).__enter__()
+    assert len(list(foreign.iterdir())) == 2
 
 
 def test_a_float_net_near_chance_is_refused_at_once(model: Tiny, tmp_path: Path) -> None:

@@ -16,13 +16,15 @@ from edgevit.graph.execute import Executor
 from edgevit.graph.passes import fuse_activations
 from edgevit.ops import BY_KIND, OPERATIONS, Fixed, Sigmoid
 from edgevit.program import Program
-from edgevit.targets.tensorrt import TARGET, output_names
+from edgevit.targets.qdq.emit import EMITTERS
+from edgevit.targets.qdq.runner import open_session, with_outputs
+from edgevit.targets.qdq.write import output_names
+from edgevit.targets.tensorrt import TARGET
 from edgevit.targets.tensorrt.lint import lint
 from edgevit.targets.tensorrt.options import TensorrtOptions
 from edgevit.targets.tensorrt.place import dropped
 from edgevit.targets.tensorrt.read import read_onnx
-from edgevit.targets.tensorrt.runner import _session, with_outputs
-from edgevit.targets.tensorrt.write import EMITTERS, Form, write_onnx
+from edgevit.targets.tensorrt.write import Form, write_onnx
 from tests.operation_programs import LABELS, any_program, operation_graph
 from tests.programs import seeded_images
 from tests.random_graphs import random_program
@@ -91,7 +93,7 @@ def steps_off(program: Program, images: torch.Tensor) -> dict[str, np.ndarray]:
     data = write_onnx(graph, form, "all pairs", {})
     held = read_onnx(data).tensors
     names = [name for name in held if name != "input" or held[name].endswith(".q")]
-    session = _session(with_outputs(data, [held[name] for name in names]), "all pairs")
+    session = open_session(with_outputs(data, [held[name] for name in names]), "all pairs")
     rows = [session.run(None, {"input": image[None].numpy()}) for image in images]
     values = {
         name: torch.from_numpy(np.concatenate([row[place] for row in rows]))
@@ -136,7 +138,7 @@ def test_several_outputs_of_any_rank_have_names_of_their_own() -> None:
         data = TARGET.write(program, options)
         reading, _ = TARGET.audit(data, program)
         assert reading.outputs == tuple(f"{name}.output" for name in several.outputs)
-        session = _session(data, "several")
+        session = open_session(data, "several")
         assert [tuple(o.shape) for o in session.get_outputs()] == [
             several.shape(name) for name in several.outputs
         ]

@@ -38,7 +38,7 @@ class TestTflite(TargetContract):
     target = "tflite"
     profiles = PROFILES
     options = tuple({"io": io} for io in IO_TYPES)
-    toolkit_modules = ("schema",)
+    toolkit_modules = ("tflite.schema",)
 
     def tamper(self, data: bytes, program: Program) -> Iterator[tuple[str, bytes]]:
         places = Places(data)

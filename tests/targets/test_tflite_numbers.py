@@ -19,10 +19,10 @@ from edgevit.program import Program
 from edgevit.schema import to_json
 from edgevit.targets import load_target
 from edgevit.targets.artifact import load_artifact
+from edgevit.targets.pixel_input import pixel_input
 from edgevit.targets.pixels import quantized_pixels
 from edgevit.targets.tflite import TARGET
 from edgevit.targets.tflite.options import IO_TYPES
-from edgevit.targets.tflite.pixels import pixel_input
 from tests.programs import (
     make_program,
     real_images,

@@ -35,11 +35,11 @@ from edgevit.ops import (
 )
 from edgevit.program import Program
 from edgevit.targets.artifact import load_artifact
+from edgevit.targets.exact import hard_sigmoid
+from edgevit.targets.pixel_input import PixelInput
 from edgevit.targets.tflite import TARGET
 from edgevit.targets.tflite.emit import EMITTERS
-from edgevit.targets.tflite.exact import hard_sigmoid
 from edgevit.targets.tflite.options import IO_TYPES, TfliteOptions
-from edgevit.targets.tflite.pixels import PixelInput
 from tests.operation_programs import LABELS, Build, Net, any_program, operation_program
 from tests.programs import make_program, seeded_images, seeded_pixels, with_graph
 from tests.random_graphs import random_program

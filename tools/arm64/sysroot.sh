@@ -28,7 +28,7 @@ arm64_apt() {
 }
 arm64_apt update
 (cd "$work/debs" && arm64_apt download libjpeg62-turbo-dev libpng-dev zlib1g-dev \
-    nlohmann-json3-dev libcli11-dev doctest-dev)
+    libwebp-dev nlohmann-json3-dev libcli11-dev doctest-dev)
 for package in "$work"/debs/*.deb; do
     dpkg-deb --extract "$package" "$out"
 done

@@ -25,7 +25,7 @@ from edgevit.files import atomic_path
 from edgevit.measure.devices.adb import Adb
 from edgevit.measure.devices.base import Transport
 from edgevit.measure.devices.link import Link
-from edgevit.measure.devices.packing import check_machine, pack_artifact, pack_images
+from edgevit.measure.devices.packing import check_machine, labels_of, pack_artifact, pack_images
 from edgevit.measure.devices.remote import OUTPUT_LIMITS, RemoteRun, there
 from edgevit.measure.devices.ssh import Ssh
 from edgevit.measure.devices.store import Blob, discard, push
@@ -38,6 +38,7 @@ from edgevit.measure.harness import (
     manifest_target,
 )  # fmt: skip
 from edgevit.measure.request import HarnessRequest
+from edgevit.schema import parse_json
 
 __all__ = ["open_device", "run_on_device"]
 
@@ -92,9 +93,9 @@ def run_on_device(
     if not keep:
         discard(link, sent.blobs)
     try:
-        result = json.loads(text)
-    except ValueError as error:
-        raise EdgevitError(f"{transport.name}: the result is not JSON: {error}") from error
+        result = parse_json(text, f"{transport.name}: the result")
+    except InputError as error:  # the device's fault, not the caller's
+        raise EdgevitError(str(error)) from error
     check_result(result)
     # Over there files are named by their sha256.
     result["dataset"]["name"] = request.data.resolve().name
@@ -126,9 +127,13 @@ def _pack(request: HarnessRequest, program: Path, folder: Path) -> _Sent:
     pack_artifact(request.artifact, artifact)
     if request.data.is_dir():
         images = folder / "images.tar"
-        pack_images(request.data, images)
+        pack_images(request.data, images, labels_of(request.artifact))
     data = Blob.of("images", images)
-    wanted = {"runtime library": request.runtime, "reference logits": request.reference}
+    wanted = {
+        "runtime library": request.runtime,
+        "reference logits": request.reference,
+        "names of images left out": request.leave_out,
+    }
     files = {what: Blob.of(what, path) for what, path in wanted.items() if path is not None}
     paths = {what: there(blob) for what, blob in files.items()}
     document = folder / "request.json"
@@ -138,6 +143,7 @@ def _pack(request: HarnessRequest, program: Path, folder: Path) -> _Sent:
         data=there(data),
         out=Path("result.json"),
         reference=paths.get("reference logits"),
+        leave_out=paths.get("names of images left out"),
         runtime=paths.get("runtime library"),
         logits=request.logits and Path(_OUTPUTS["logits"]),
         dump_inputs=request.dump_inputs and Path(_OUTPUTS["dump_inputs"]),

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import io
-import json
 import os
 import tarfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from edgevit.data.images import ImageSet
 from edgevit.errors import InputError, ToolMissing
-from edgevit.files import read_tree
-from edgevit.limits import MAX_MANIFEST_BYTES
+from edgevit.files import open_file, read_file, read_tree
+from edgevit.limits import MAX_MANIFEST_BYTES, MAX_TREE_BYTES
+from edgevit.schema import parse_json
 
 # e_machine of an ELF file, by what `uname -m` calls the machines that run it.
 _ELF_MACHINES = {
@@ -29,14 +30,11 @@ def pack_artifact(artifact_dir: Path, out: Path) -> None:
     """
     manifest_path = artifact_dir / "manifest.json"
     try:
-        with open(manifest_path, "rb") as file:
-            text = file.read(MAX_MANIFEST_BYTES + 1)
-        if len(text) > MAX_MANIFEST_BYTES:
-            raise ValueError(f"over {MAX_MANIFEST_BYTES} bytes")
-        manifest = json.loads(text)
+        text = read_file(manifest_path, MAX_MANIFEST_BYTES, "a manifest")
+        manifest = parse_json(text, str(manifest_path))
         names = [manifest["artifact"]["file"]]
         names += [manifest["reference"]["file"]] if manifest.get("reference") else []
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (InputError, KeyError, TypeError) as error:
         raise InputError(f"{manifest_path} is not a readable manifest: {error}") from error
     with tarfile.open(out, "w", format=tarfile.PAX_FORMAT) as archive:
         _add(archive, "manifest.json", text)
@@ -45,13 +43,25 @@ def pack_artifact(artifact_dir: Path, out: Path) -> None:
                 _add(archive, relative, data)
 
 
-def pack_images(data: Path, out: Path) -> None:
+def labels_of(artifact_dir: Path) -> list[str] | None:
+    """The labels in the manifest; None where the harness will say what is wrong with it."""
+    try:
+        path = artifact_dir / "manifest.json"
+        labels = parse_json(read_file(path, MAX_MANIFEST_BYTES), str(path))["labels"]
+    except (InputError, KeyError, TypeError):
+        return None
+    return labels if isinstance(labels, list) and all(isinstance(n, str) for n in labels) else None
+
+
+def pack_images(data: Path, out: Path, labels: Sequence[str] | None = None) -> None:
     """An image folder as a tar that has the same entries, in their order.
+
+    labels   the model's, which tell a class folder from a folder around the classes
 
     One folder stands around the class folders, and is dropped again by whoever reads the tar:
     without it a lone class folder would be.
     """
-    images = ImageSet.open(data)
+    images = ImageSet.open(data, labels)
     with tarfile.open(out, "w", format=tarfile.PAX_FORMAT) as archive:
         for i, (name, _) in enumerate(images.entries):
             _add(archive, f"images/{name}", images.read_bytes(i))
@@ -59,11 +69,8 @@ def pack_images(data: Path, out: Path) -> None:
 
 def check_machine(path: Path, machine: str, what: str) -> None:
     """Raises ToolMissing when an ELF file is for another machine than `uname -m` names."""
-    try:
-        with open(path, "rb") as file:
-            head = file.read(20)
-    except OSError as error:
-        raise InputError(f"{what} {path}: cannot be read: {error.strerror}") from error
+    with open_file(path) as file:
+        head = file.read(20)
     if head[:4] != b"\x7fELF" or len(head) < 20 or machine not in _ELF_MACHINES:
         return
     found = int.from_bytes(head[18:20], "little" if head[5] == 1 else "big")
@@ -82,10 +89,7 @@ def _contents(artifact_dir: Path, name: Any) -> dict[str, bytes]:
         raise InputError(f"{path}: missing, or a link; the manifest names it as a part")
     if path.is_dir():
         return {f"{name}/{inner}": data for inner, data in sorted(read_tree(path).items())}
-    try:
-        return {name: path.read_bytes()}
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
+    return {name: read_file(path, MAX_TREE_BYTES, "an artifact")}
 
 
 def _add(archive: tarfile.TarFile, name: str, data: bytes) -> None:

@@ -113,7 +113,7 @@ def _windows(run: dict[str, Any]) -> str:
             body += '<td colspan="4">no inference ended in it'
         else:
             cells = [f"{found[key] / 1e3:.3f}" for key in ("p50", "p90", "p99")]
-            body += "".join(f'<td class="n">{c}' for c in [*cells, found["count"]])
+            body += "".join(f'<td class="n">{c}' for c in [*cells, f"{found['count']:d}"])
     if run["p50_ratio"] is not None:
         body += f'<tr><td>last / first<td class="n">× {run["p50_ratio"]:.3f}<td colspan="3">'
     heads = "".join(f"<th>{h}" for h in ("invoke, ms", "p50", "p90", "p99", "inferences"))

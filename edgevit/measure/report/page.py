@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 from typing import Any
 
+from edgevit import console
 from edgevit.errors import InputError
 from edgevit.files import atomic_path, check_target
-from edgevit.measure.parity import FILE_NAME as PARITY_NAME
+from edgevit.measure.proof import NOT_VALIDATED, Proof, proof_of
 from edgevit.measure.report.long_run import section
-from edgevit.measure.validate import RESULT_NAME
 from edgevit.program import Program
 from edgevit.targets.manifest import Manifest
 from edgevit.tasks.classification import STAGES
@@ -24,6 +25,7 @@ table { border-collapse: collapse; margin: 1em 0 } th, td { padding: .3em .9em; 
 th { border-bottom: 2px solid #888 } td { border-bottom: 1px solid #ddd }
 td.n { text-align: right; font-variant-numeric: tabular-nums }
 .passed { color: #1a7f37 } .failed { color: #cf222e; font-weight: 600 }
+.unknown { color: #9a6700; font-weight: 600 }
 code { word-break: break-all }
 figure { margin: 1em 0 } figure > svg { width: 100%; height: auto }
 """
@@ -31,7 +33,10 @@ figure { margin: 1em 0 } figure > svg { width: 100%; height: auto }
 
 @dataclass(frozen=True)
 class Row:
-    """One net in the table: a stage of the quantization, or an artifact as the harness ran it."""
+    """One net in the table: a stage of the quantization, or an artifact as the harness ran it.
+
+    passed, problem     of an artifact, as `measure.proof.Proof` has them
+    """
 
     name: str
     top1: float | None = None  # percent
@@ -42,15 +47,20 @@ class Row:
     threads: int | None = None
     size_bytes: int | None = None
     passed: bool | None = None
+    problem: str | None = None
 
 
 def collect(folder: Path) -> dict[str, Any]:
     """Everything known in a run folder: its one program (.evq) and its artifact folders.
 
-    Raises InputError when there is neither, or more than one program.
+    "passed" is true when every INT8 artifact has a validation of its own bytes that passed, false
+    when one failed, and null when one was not validated: "not_validated" then says which, and why.
+    Raises InputError when there is neither program nor artifact, or more than one program, and for
+    a file that cannot be read.
     """
     programs = sorted(folder.glob("*.evq")) if folder.is_dir() else []
     artifacts = sorted(p.parent for p in folder.glob("*/manifest.json"))
+    artifacts = [each for each in artifacts if not each.name.startswith(".")]
     if (folder / "manifest.json").exists():
         artifacts = [folder]
     if len(programs) > 1 or not (programs or artifacts):
@@ -65,23 +75,39 @@ def collect(folder: Path) -> dict[str, Any]:
         program = {"file": programs[0].name, "sha256": loaded.sha256, **loaded.info.to_json()}
         rows += _stages(loaded, programs[0].stat().st_size)
     details = {}
-    for artifact in artifacts:
-        manifest = Manifest.load(artifact)
-        path = artifact / RESULT_NAME
-        validation = json.loads(path.read_text("utf-8")) if path.exists() else None
-        path = artifact / PARITY_NAME
-        parity = json.loads(path.read_text("utf-8")) if path.exists() else None
-        rows.append(_artifact_row(artifact.name, manifest, validation, parity))
-        details[artifact.name] = {
-            "manifest": _without_table(manifest), "validation": validation, "parity": parity
-        }  # fmt: skip
+    sha256 = program["sha256"] if program else None
+    proofs = {path.name: proof_of(path, sha256) for path in artifacts}
+    for name, proof in proofs.items():
+        rows.append(_artifact_row(name, proof))
+        details[name] = {
+            "manifest": _without_table(proof.manifest),
+            "validation": proof.validation,
+            "parity": proof.parity and proof.parity.to_json(),
+        }
     return {
         "schema_version": SCHEMA_VERSION,
         "kind": "edgevit-report",
-        "passed": all(row.passed is not False for row in rows),
+        **_verdict(proofs),
         "rows": [vars(row) for row in rows],
         "program": program,
         "artifacts": details,
+    }
+
+
+def _verdict(proofs: Mapping[str, Proof]) -> dict[str, Any]:
+    """What all artifacts come to. A float one is there to compare with: it need not pass a gate."""
+    judged = {
+        name: proof
+        for name, proof in proofs.items()
+        if proof.manifest.audit is not None or proof.passed is not None
+    }
+    unknown = {name: proof.problem for name, proof in judged.items() if proof.passed is None}
+    failed = any(proof.passed is False for proof in judged.values())
+    passed = False if failed else None if unknown or not judged else True
+    return {
+        "passed": passed,
+        "passed_artifacts": [name for name, proof in judged.items() if proof.passed],
+        "not_validated": unknown,
     }
 
 
@@ -104,24 +130,19 @@ def _stages(program: Program, size_bytes: int) -> list[Row]:
     return rows
 
 
-def _artifact_row(
-    name: str,
-    manifest: Manifest,
-    validation: dict[str, Any] | None,
-    parity: dict[str, Any] | None,
-) -> Row:
+def _artifact_row(name: str, proof: Proof) -> Row:
     """As the harness ran it; without a validation, as `parity` did, by whatever it has here."""
-    size = manifest.artifact.size_bytes
-    if validation is None and parity is not None:
-        return Row(
-            f"artifact {name} (not by its runtime)",
-            top1=parity["top1_percent"],
-            images=parity["images"],
-            program_agreement=parity["agreement_percent"],
-            size_bytes=size,
-        )
+    size, validation, parity = proof.manifest.artifact.size_bytes, proof.validation, proof.parity
     if validation is None:
-        return Row(f"artifact {name} (not validated)", size_bytes=size)
+        label = f"artifact {name}" + (" (not by its runtime)" if parity else "")
+        return Row(
+            label,
+            top1=parity and parity.top1_percent,
+            images=parity and parity.images,
+            program_agreement=parity and parity.agreement_percent,
+            size_bytes=size,
+            problem=proof.problem,
+        )
     result = validation["result"]
     agreement, to_float = result["agreement"], result["agreement_float"]
     return Row(
@@ -133,7 +154,8 @@ def _artifact_row(
         invoke_p50_us=result["latency_us"]["invoke"]["p50"],
         threads=result["threads"],
         size_bytes=size,
-        passed=validation["passed"] if validation["accuracy_gate"] else None,
+        passed=proof.passed,
+        problem=proof.problem,
     )
 
 
@@ -151,8 +173,15 @@ COLUMNS = (
     ("agrees with float %", lambda r: _number(r["float_agreement"], 2)),
     ("invoke p50 ms", lambda r: _number(r["invoke_p50_us"], 3, 1e-3)),
     ("MB", lambda r: _number(r["size_bytes"], 1, 1e-6)),
-    ("gate", lambda r: {None: "", True: "passed", False: "FAILED"}[r["passed"]]),
+    ("gate", lambda r: _gate(r)),
 )
+
+
+def _gate(row: dict[str, Any]) -> str:
+    """In a word or two: the page and `report.json` say more."""
+    if row["passed"] is None:
+        return (row["problem"] or "").partition(":")[0]
+    return "passed" if row["passed"] else "FAILED"
 
 
 def _number(value: float | None, digits: int, factor: float = 1.0) -> str:
@@ -161,18 +190,10 @@ def _number(value: float | None, digits: int, factor: float = 1.0) -> str:
 
 def print_table(report: dict[str, Any], title: str) -> None:
     """The rows as a table on standard output."""
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(title=title)
-    for heading, _ in COLUMNS:
-        text = heading in ("net", "gate")
-        table.add_column(heading, justify="left" if text else "right", no_wrap=heading == "net")
-    for row in report["rows"]:
-        table.add_row(*(text(row) for _, text in COLUMNS))
-    # Without a terminal there is no width to fit into: columns must not be cut.
-    console = Console()
-    Console(width=max(console.width, 110)).print(table)
+    headings = [heading for heading, _ in COLUMNS]
+    rows = [[text(row) for _, text in COLUMNS] for row in report["rows"]]
+    numbers = [i for i, heading in enumerate(headings) if heading not in ("net", "gate")]
+    console.print_table(title, rows, headings, right=numbers, min_width=110)
 
 
 def write_report(folder: Path, force: bool = False) -> dict[str, Any]:
@@ -183,7 +204,8 @@ def write_report(folder: Path, force: bool = False) -> dict[str, Any]:
     with atomic_path(folder / "report.json", force) as temporary:
         temporary.write_text(json.dumps(report, indent=2, allow_nan=False) + "\n", "utf-8")
     with atomic_path(folder / "report.html", force) as temporary:
-        temporary.write_text(_page(report, folder.name), "utf-8")
+        page = _page(report, folder.resolve().name)
+        temporary.write_bytes(page.encode("utf-8", "backslashreplace"))
     return report
 
 
@@ -193,17 +215,20 @@ def _page(report: dict[str, Any], title: str) -> str:
     for row in report["rows"]:
         cells = [escape(text(row)) for _, text in COLUMNS]
         body += f"<tr><td>{cells[0]}</td>" + "".join(f'<td class="n">{c}</td>' for c in cells[1:])
-    verdict = "passed" if report["passed"] else "failed"
+    verdict = {True: "passed", False: "failed", None: "unknown"}[report["passed"]]
+    words = NOT_VALIDATED if verdict == "unknown" else verdict
     failures = [
         line
         for part in report["artifacts"].values()
         for line in (part["validation"] or {}).get("failures", [])
     ]
+    unknown = [f"{name}: {why}" for name, why in report["not_validated"].items()]
     parts = [
         "<!doctype html><meta charset=utf-8>",
         f"<title>edgevit: {escape(title)}</title><style>{STYLE}</style>",
-        f"<h1>{escape(title)}: <span class={verdict}>{verdict}</span></h1>",
+        f"<h1>{escape(title)}: <span class={verdict}>{words}</span></h1>",
         "".join(f"<p class=failed>{escape(line)}</p>" for line in failures),
+        "".join(f"<p class=unknown>{escape(line)}</p>" for line in unknown),
         f"<table><tr>{heads}</tr>{body}</table>",
     ]
     if report["program"]:
@@ -217,7 +242,7 @@ def _program_section(program: dict[str, Any]) -> str:
     kept = {k: v for k, v in program.items() if k not in ("metrics", "labels")}
     return (
         f"<h2>Quantized program</h2><p>{escape(program['file'])}, sha256 "
-        f"<code>{program['sha256']}</code>, profile {escape(program['profile'])}, "
+        f"<code>{escape(program['sha256'])}</code>, profile {escape(program['profile'])}, "
         f"{len(program['labels'])} classes</p><details><summary>provenance</summary><pre>"
         f"{escape(json.dumps(kept, indent=1))}</pre></details>"
     )
@@ -232,7 +257,7 @@ def _artifact_section(name: str, part: dict[str, Any]) -> str:
     if validation:
         machine = validation["result"]["machine"]
         lines.append(
-            f"<p>Measured on {escape(machine['cpu'])} ({machine['cores']} cores), "
+            f"<p>Measured on {escape(machine['cpu'])} ({escape(str(machine['cores']))} cores), "
             f"{escape(validation['result']['runtime']['name'])}</p>"
         )
         # Results written before there were long runs have no such key.
@@ -257,9 +282,9 @@ def _parity_section(parity: dict[str, Any]) -> str:
     )
     return (
         f"<p>Parity with the program ({escape(parity['engine'])}): "
-        f"{parity['agreement_percent']:.2f} % of {parity['images']} predictions; "
+        f"{parity['agreement_percent']:.2f} % of {parity['images']:d} predictions; "
         + (f"departs first at <code>{escape(first)}</code>" if first else "every tensor is equal")
-        + f"</p><details><summary>layer by layer, {parity['layer_images']} images</summary>"
+        + f"</p><details><summary>layer by layer, {parity['layer_images']:d} images</summary>"
         "<table><tr><th>layer<th>operation<th>SQNR dB<th>max steps<th>differ %</tr>"
         f"{rows}</table></details>"
     )

@@ -1,14 +1,14 @@
 """The TensorRT target: a quantized program as a QDQ ONNX, read back, compared and linted.
 
-`place` decides which pairs TensorRT is better without, `write` writes the graph, `read` reads it,
-and `runner` runs it under ONNX Runtime. The engine is built on the device, from the ONNX: by the
+`place` decides which pairs TensorRT is better without. `write` writes the graph, `read` reads it,
+and `targets.qdq`, which both are made of, runs it under ONNX Runtime: on any host, which says
+nothing of TensorRT's own arithmetic. The engine is built on the device, from the ONNX: by the
 harness, by trtexec (its command lines are in the manifest), or here by torch-tensorrt where the
 machine has the GPU (`engine`).
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import ClassVar
 
@@ -22,13 +22,13 @@ from edgevit.program import Program
 from edgevit.targets.artifact import Artifact, ArtifactData
 from edgevit.targets.base import Reading, Target, require_bytes
 from edgevit.targets.manifest import InputTensor, OutputTensor
+from edgevit.targets.qdq.runner import OnnxRunner
+from edgevit.targets.qdq.write import model_metadata, output_names
 from edgevit.targets.tensorrt.options import TensorrtOptions
 from edgevit.targets.tensorrt.place import dropped
-from edgevit.targets.tensorrt.read import METADATA_PREFIX, read_onnx
-from edgevit.targets.tensorrt.runner import OnnxRunner
+from edgevit.targets.tensorrt.read import read_onnx
 from edgevit.targets.tensorrt.write import Form, write_onnx
 
-OUTPUT_NAME = "logits"
 ENGINE_FILE = "torch-tensorrt.plan"
 TRTEXEC = "trtexec --onnx=model.onnx --saveEngine=model.plan --timingCacheFile=timing.cache"
 COMMANDS = {
@@ -66,13 +66,7 @@ class Tensorrt(Target[TensorrtOptions, NoOptions]):
             dropped={} if floating else self.drops(graph),
             quantized=not floating,
         )
-        metadata = {
-            "program_sha256": program.sha256,
-            "labels": json.dumps(list(info.labels), ensure_ascii=False),
-            "preprocessing": json.dumps(info.preprocessing.to_json()),
-        }
-        named = {METADATA_PREFIX + key: value for key, value in metadata.items()}
-        return write_onnx(graph, form, f"edgevit {info.model.variant}", named)
+        return write_onnx(graph, form, f"edgevit {info.model.variant}", model_metadata(program))
 
     def read(self, data: ArtifactData) -> Reading:
         return read_onnx(require_bytes(data, "TensorRT"))
@@ -94,7 +88,8 @@ class Tensorrt(Target[TensorrtOptions, NoOptions]):
         )
 
     def open(self, artifact: Artifact, options: NoOptions) -> OnnxRunner:
-        return OnnxRunner(artifact)
+        precision = artifact.manifest.options.get("compute_precision", "")
+        return OnnxRunner(artifact, read_onnx, precision)
 
     def is_float(self, options: TensorrtOptions) -> bool:
         return options.precision == "float16"
@@ -122,13 +117,6 @@ class Tensorrt(Target[TensorrtOptions, NoOptions]):
         from edgevit.targets.tensorrt.engine import engine_bytes
 
         return {ENGINE_FILE: engine_bytes(program)}
-
-
-def output_names(graph: Graph) -> dict[str, str]:
-    """The graph's outputs -> their names in the model: "logits", or "NAME.output" of several."""
-    if len(graph.outputs) == 1:
-        return {graph.outputs[0]: OUTPUT_NAME}
-    return {name: f"{name}.output" for name in graph.outputs}
 
 
 TARGET = Tensorrt()

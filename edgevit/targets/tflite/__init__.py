@@ -1,9 +1,10 @@
 """The TFLite target: a quantized program as a full-INT8 .tflite file.
 
 `write` makes the file: `emit` and `emit_weighted` turn operations into operators over `emitter`,
-`exact` and `pixels` are lines that a convolution computes exactly, `metadata` is what Android
-reads, `flatbuffer` the format. `read` reads it back: `file` its tensors and operators, `operators`
-and `operators_weighted` what they mean. `runner` runs it.
+`metadata` is what Android reads, `flatbuffer` the format. Raw pixels (`targets.pixel_input`) and
+hard sigmoids (`targets.exact`) are lines that a convolution computes exactly. `read` reads it back:
+`file` its tensors and operators, `operators` and `operators_weighted` what they mean. `runner` runs
+it.
 """
 
 from __future__ import annotations
@@ -18,13 +19,13 @@ from edgevit.program import Program
 from edgevit.targets.artifact import Artifact, ArtifactData
 from edgevit.targets.base import Reading, Target, require_bytes
 from edgevit.targets.manifest import Affine, InputTensor, OutputTensor
-from edgevit.targets.pixels import quantized_pixels
+from edgevit.targets.pixel_input import PixelInput
+from edgevit.targets.pixels import as_uint8, quantized_pixels
 from edgevit.targets.tflite.emitter import elided, nhwc
 from edgevit.targets.tflite.options import TfliteOptions
-from edgevit.targets.tflite.pixels import PixelInput
 from edgevit.targets.tflite.read import FLATTENED, read
 from edgevit.targets.tflite.runner import TfliteRunner
-from edgevit.targets.tflite.write import as_uint8, labels, tflite_bytes
+from edgevit.targets.tflite.write import labels, tflite_bytes
 
 
 class Tflite(Target[TfliteOptions, NoOptions]):

@@ -30,9 +30,9 @@ from edgevit.ops import (
     Softmax,
     Tanh,
 )
+from edgevit.targets.exact import hard_sigmoid
 from edgevit.targets.tflite.emit_weighted import WEIGHTED
 from edgevit.targets.tflite.emitter import Emit, Emitter, nhwc, pad_amounts, strided_slice
-from edgevit.targets.tflite.exact import hard_sigmoid
 
 HALF_PIXEL = 3
 """The version of RESIZE_BILINEAR that introduced half-pixel centres."""

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from edgevit.graph import Graph
-from edgevit.ops import INT8_MIN, Quantizer, Softmax
+from edgevit.ops import Softmax
 from edgevit.program import Program
 from edgevit.targets.base import float_form
+from edgevit.targets.pixel_input import PixelInput, pixel_input
+from edgevit.targets.pixels import as_uint8
 from edgevit.targets.tflite.emit import EMITTERS, reshape, shape_constant
 from edgevit.targets.tflite.emitter import Emitter, nhwc
 from edgevit.targets.tflite.metadata import (
@@ -18,7 +18,6 @@ from edgevit.targets.tflite.metadata import (
     runtime_version,
 )
 from edgevit.targets.tflite.options import TfliteOptions
-from edgevit.targets.tflite.pixels import PixelInput, pixel_input
 
 _BASE_RUNTIME = (1, 14, 0)
 _RUNTIMES = {
@@ -124,16 +123,3 @@ def _unused(e: Emitter, label: str) -> str:
     while label in e.graph.tensors():
         label += ".output"
     return label
-
-
-@dataclass(frozen=True)
-class Uint8Quantizer:
-    """A Quantizer's scale with the zero-point of the same values as uint8."""
-
-    scale: float
-    zero_point: int
-
-
-def as_uint8(quantizer: Quantizer) -> Uint8Quantizer:
-    """The same real values with every integer 128 higher."""
-    return Uint8Quantizer(quantizer.scale, quantizer.zero_point - INT8_MIN)

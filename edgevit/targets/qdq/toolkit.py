@@ -6,6 +6,9 @@ from types import ModuleType
 
 from edgevit.errors import ToolMissing
 
+METADATA_PREFIX = "edgevit."
+"""Of the names of a model's properties that are ours."""
+
 
 def onnx() -> ModuleType:
     """The onnx package, with its helper. Raises ToolMissing where it is not installed."""
@@ -13,6 +16,6 @@ def onnx() -> ModuleType:
         import onnx.helper
     except ImportError as error:
         raise ToolMissing(
-            f"the TensorRT target needs onnx ({error}): pip install onnx==1.23.2"
+            f"an ONNX file is written and read with onnx ({error}): pip install onnx==1.23.2"
         ) from error
     return onnx

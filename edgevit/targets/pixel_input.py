@@ -19,8 +19,8 @@ import numpy as np
 from edgevit.data.images import Preprocessing
 from edgevit.errors import EdgevitError
 from edgevit.ops import INT8_MIN, Quantizer
+from edgevit.targets.exact import Line
 from edgevit.targets.pixels import quantized_pixels
-from edgevit.targets.tflite.exact import Line
 
 _PIXELS = np.arange(256, dtype=np.int64)
 

@@ -1,42 +1,52 @@
-"""A TensorRT artifact under ONNX Runtime, as `edgevit run` and `parity` want it.
-
-The same QDQ graph that a Jetson builds its engine from, on any host; its kernels are ONNX
-Runtime's, so this says nothing of TensorRT's fusions, arithmetic or latency.
-"""
+"""An ONNX artifact under ONNX Runtime's CPU provider, as `edgevit run` and `parity` want it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
 from edgevit.data.preprocessing import looked_up
 from edgevit.errors import InputError, ToolMissing
+from edgevit.ops import INT8_MIN
 from edgevit.program import Program
 from edgevit.targets.artifact import Artifact, Held, check_held
-from edgevit.targets.base import require_bytes
-from edgevit.targets.tensorrt.read import read_onnx
-from edgevit.targets.tensorrt.toolkit import onnx
+from edgevit.targets.base import Reading, require_bytes
+from edgevit.targets.qdq.toolkit import onnx
+
+Settings = Mapping[str, str]
+"""Session configuration entries of ONNX Runtime."""
 
 
 class OnnxRunner:
-    """Raises InputError for a file ONNX Runtime refuses, ToolMissing without it."""
+    """Raises InputError for a file ONNX Runtime refuses, ToolMissing without it.
+
+    read      the target's reader
+    how       the arithmetic, for `engine`
+    settings  what every session is opened with
+    """
 
     probabilities = False
 
-    def __init__(self, artifact: Artifact) -> None:
-        self._artifact, self._data = artifact, require_bytes(artifact.data, "TensorRT")
+    def __init__(
+        self,
+        artifact: Artifact,
+        read: Callable[[bytes], Reading],
+        how: str,
+        settings: Settings | None = None,
+    ) -> None:
+        self._artifact, self._data = artifact, require_bytes(artifact.data, "ONNX")
+        self._read, self._settings = read, settings or {}
         self._table = artifact.manifest.table()
         self._dtype = np.dtype(artifact.manifest.input.dtype)
-        self._session = _session(self._data, str(artifact.path))
+        self._session = self._open(self._data)
         (source, *_), outputs = (
             [_held(each) for each in edges]
             for edges in (self._session.get_inputs(), self._session.get_outputs())
         )
         check_held(artifact, source, outputs)
-        precision = artifact.manifest.options.get("compute_precision", "")
-        self.engine = f"ONNX Runtime {_runtime().__version__} on the CPU, {precision}"
+        self.engine = f"ONNX Runtime {_runtime().__version__} on the CPU, {how}"
 
     def scores(self, pixels: np.ndarray) -> np.ndarray:
         """Logits: uint8 (N, H, W, C) to float32 (N, classes)."""
@@ -44,25 +54,34 @@ class OnnxRunner:
 
     def outputs(self, pixels: np.ndarray) -> dict[str, np.ndarray]:
         """Every output by its name, float32 (N, ...)."""
-        rows = self._rows(self._session, pixels)
-        names = [output.name for output in self._session.get_outputs()]
-        return {name: values.astype(np.float32) for name, values in zip(names, rows, strict=True)}
+        found = {}
+        described = self._artifact.manifest.outputs
+        for output, values in zip(described, self._rows(self._session, pixels), strict=True):
+            found[output.name] = real = values.astype(np.float32)
+            if output.scale is not None and output.zero_point is not None:
+                real -= np.float32(output.zero_point)
+                real *= np.float32(output.scale)
+        return found
 
     def tensors(self, pixels: np.ndarray, program: Program) -> Iterator[tuple[str, np.ndarray]]:
         """Every tensor that the file quantizes, int8; all of them as float32 in a float file."""
-        reading = read_onnx(self._data)
+        reading = self._read(self._data)
         owners = program.graph().owners()
-        names = [n for n in owners if n in (reading.quantizers or reading.tensors)]
-        held = {name: reading.tensors[name] for name in names}
-        inside = {name: own for name, own in held.items() if name != program.graph().input_name}
-        if reading.quantizers:
-            inside = held
-        model = with_outputs(self._data, list(inside.values()))
-        rows = self._rows(_session(model, str(self._artifact.path)), pixels)
+        held = {
+            n: reading.tensors[n] for n in owners if n in (reading.quantizers or reading.tensors)
+        }
+        given = {source.name for source in self._session.get_inputs()}
+        inside = {name: own for name, own in held.items() if own not in given}
+        rows = self._rows(self._open(with_outputs(self._data, list(inside.values()))), pixels)
         values = dict(zip(inside, rows, strict=True))
         for name in held:
             found = values[name] if name in values else self._input(pixels)
+            if found.dtype == np.uint8:
+                found = (found.astype(np.int16) + INT8_MIN).astype(np.int8)
             yield name, found if found.dtype == np.int8 else found.astype(np.float32)
+
+    def _open(self, data: bytes) -> Any:
+        return open_session(data, str(self._artifact.path), self._settings)
 
     def _rows(self, session: Any, pixels: np.ndarray) -> list[np.ndarray]:
         """Each output of a session over the images, (N, ...)."""
@@ -90,11 +109,14 @@ def _held(edge: Any) -> Held:
     return Held(tuple(edge.shape), names.get(edge.type, str(edge.type)))
 
 
-def _session(data: bytes, what: str) -> Any:
+def open_session(data: bytes, what: str, settings: Settings | None = None) -> Any:
+    """A session of a model, on one thread. InputError, naming `what`, for one it refuses."""
     runtime = _runtime()
     options = runtime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.log_severity_level = 3  # errors
+    for key, value in (settings or {}).items():
+        options.add_session_config_entry(key, value)
     try:
         return runtime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # a type of its own for each status code

@@ -1,0 +1,277 @@
+"""Which images a folder or a tar holds, and which files of it are left out.
+
+The rules are those of targets/harness/listing.cpp, so that both languages see the same set:
+
+- names that begin with a dot, __MACOSX, Thumbs.db and desktop.ini are passed over;
+- links are followed (in a tar: inside it), but not back into a folder that they lie in;
+- a suffix of `READ_SUFFIXES` makes a file an image; other pictures, dangling links, FIFOs, sockets
+  and devices are left out and named. Nothing but a regular file is ever opened.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeAlias
+
+from edgevit.data.kinds import (
+    HEAD_BYTES,
+    OTHER_PICTURE_SUFFIXES,
+    READ_SUFFIXES,
+    is_hidden,
+    is_picture,
+    kind_of,
+    printable,
+    suffix_of,
+)
+from edgevit.data.tar_index import BLOCK, Folder, Link, Node, Other, is_header, read_tar
+from edgevit.errors import InputError
+from edgevit.limits import MAX_SET_DEPTH, MAX_SET_FILES
+
+MAX_LINK_STEPS = 40
+_UNPACK = {
+    "gzip file": "tar -xzf", "bzip2 file": "tar -xjf", "xz file": "tar -xJf",
+    "zstd file": "tar --zstd -xf", "zip archive": "unzip", "7z archive": "7z x",
+    "rar archive": "unrar x",
+}  # fmt: skip
+
+Where: TypeAlias = bytes | int
+"""A file's path, or the offset of its first byte in the tar."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """An image: its path in the set as it is on disk, where its bytes are, and how many."""
+
+    raw: bytes
+    where: Where
+    size: int
+
+
+@dataclass
+class Listing:
+    """Of a set.
+
+    images     unordered
+    folders    all that were visited, by their paths in the set
+    left_out   (path in the set, why)
+    """
+
+    images: list[Found] = field(default_factory=list)
+    folders: list[bytes] = field(default_factory=list)
+    left_out: list[tuple[bytes, str]] = field(default_factory=list)
+    visited: int = 0
+
+    def visit(self, path: bytes, depth: int, root: Path) -> None:
+        """Count a file or folder. Raises InputError where links make the set endless."""
+        self.visited += 1
+        if self.visited > MAX_SET_FILES or depth > MAX_SET_DEPTH:
+            raise InputError(
+                f"{root}: at {printable(path)[:200]} the set has over {MAX_SET_FILES} files or "
+                f"{MAX_SET_DEPTH} folders inside each other: links may lead in circles"
+            )
+
+    def add(self, path: bytes, where: Where, size: int, head: Head) -> None:
+        """A regular file: an image, a picture to leave out, or of no concern."""
+        suffix = suffix_of(path[path.rfind(b"/") + 1 :])
+        if suffix in READ_SUFFIXES:
+            self.images.append(Found(path, where, size))
+        elif suffix in OTHER_PICTURE_SUFFIXES or is_picture(head(where, size)):
+            self.left_out.append((path, printable(suffix) or "file without a suffix"))
+
+
+class Head:
+    """The first bytes of a file, where it can be read."""
+
+    def __init__(self, tar: Path | None = None) -> None:
+        self._tar = None if tar is None else open(tar, "rb")  # noqa: SIM115  # closed by list_tar
+
+    def __call__(self, where: Where, size: int) -> bytes:
+        if self._tar is None:
+            try:
+                with open(where, "rb") as file:
+                    return file.read(HEAD_BYTES)
+            except OSError:
+                return b""
+        assert isinstance(where, int)
+        self._tar.seek(where)
+        return self._tar.read(min(size, HEAD_BYTES))
+
+    def close(self) -> None:
+        if self._tar is not None:
+            self._tar.close()
+
+
+def list_set(path: Path) -> Listing:
+    """The images below a folder, or in a tar.
+
+    Raises InputError when it is missing, no folder or tar, or holds a folder that cannot be listed.
+    """
+    try:
+        mode = path.stat().st_mode
+    except OSError as error:
+        raise InputError(f"{path}: no such image folder or tar: {error.strerror}") from error
+    except ValueError as error:  # a zero byte
+        raise InputError(f"{printable(os.fsencode(path))}: no such image folder or tar") from error
+    if stat.S_ISDIR(mode):
+        return _list_folder(path)
+    if not stat.S_ISREG(mode):
+        raise InputError(f"{path} is neither a folder nor a file: name an image folder or a tar")
+    _check_no_packed(path)
+    return _list_tar(path)
+
+
+def _check_no_packed(path: Path) -> None:
+    try:
+        with open(path, "rb") as file:
+            start = file.read(BLOCK)
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}") from error
+    # A tar begins with a name, which may look like anything: "BMW/".
+    kind = "" if is_header(start) else kind_of(start)
+    if kind in _UNPACK:
+        raise InputError(
+            f"{path} is a {kind}, and image sets are read from a folder or an uncompressed tar: "
+            f"unpack it in a folder of its own with `{_UNPACK[kind]}` and name that"
+        )
+    if kind:
+        raise InputError(
+            f"{path}: not a readable, uncompressed tar: it is a {kind}; name the folder or tar of "
+            "class folders"
+        )
+
+
+def _list_folder(root: Path) -> Listing:
+    listing, head = Listing(), Head()
+    info = root.stat()
+
+    def walk(folder: bytes, prefix: bytes, above: frozenset[tuple[int, int]], depth: int) -> None:
+        for entry in _scanned(folder, root):
+            if is_hidden(entry.name):
+                continue
+            path = prefix + entry.name
+            listing.visit(path, depth, root)
+            try:
+                found = entry.stat()
+            except PermissionError as error:
+                raise InputError(
+                    f"{root}: {printable(path)} cannot be read: {error.strerror}"
+                ) from error
+            except OSError:
+                listing.left_out.append((path, "dangling link"))
+                continue
+            if stat.S_ISDIR(found.st_mode):
+                identity = (found.st_dev, found.st_ino)
+                if identity in above:
+                    listing.left_out.append((path, "link to a folder around it"))
+                    continue
+                listing.folders.append(path)
+                walk(entry.path, path + b"/", above | {identity}, depth + 1)
+            elif stat.S_ISREG(found.st_mode):
+                listing.add(path, entry.path, found.st_size, head)
+            else:
+                listing.left_out.append((path, "special file"))
+
+    walk(os.fsencode(root), b"", frozenset({(info.st_dev, info.st_ino)}), 1)
+    return listing
+
+
+def _scanned(folder: bytes, root: Path) -> Iterator[os.DirEntry[bytes]]:
+    try:
+        with os.scandir(folder) as entries:
+            yield from entries
+    except OSError as error:
+        raise InputError(
+            f"{root}: the folder {printable(folder)} cannot be listed: {error.strerror}"
+        ) from error
+
+
+def _list_tar(path: Path) -> Listing:
+    tree = read_tar(path)
+    listing, head = Listing(), Head(path)
+
+    def walk(above: tuple[Folder, ...], real: list[bytes], prefix: bytes) -> None:
+        for name, node in above[-1].members.items():
+            if is_hidden(name):
+                continue
+            path_of, at = prefix + name, [*real, name]
+            listing.visit(path_of, len(above), path)
+            if isinstance(node, Link):
+                node, at = _followed(tree, real, node)
+            if node is None:
+                listing.left_out.append((path_of, "dangling link"))
+            elif isinstance(node, Other):
+                listing.left_out.append((path_of.lstrip(b"/"), node.why))
+            elif isinstance(node, tuple):
+                listing.add(path_of, *node, head)
+            elif any(node is each for each in above):
+                listing.left_out.append((path_of, "link to a folder around it"))
+            elif isinstance(node, Folder):
+                listing.folders.append(path_of)
+                walk((*above, node), at, path_of + b"/")
+
+    try:
+        walk((tree,), [], b"")
+    finally:
+        head.close()
+    return listing
+
+
+def _followed(tree: Folder, real: list[bytes], link: Link) -> tuple[Node | None, list[bytes]]:
+    """What a link in the folder `real` leads to, and the path of that; None outside the tar."""
+    at, steps = list(real), 0
+    waiting = _reversed_parts(link)
+    if waiting is None:
+        return None, at
+    while waiting:
+        part = waiting.pop()
+        if part == b"..":
+            if not at:
+                return None, at
+            at.pop()
+            continue
+        folder = _at(tree, at)
+        node = folder.members.get(part) if isinstance(folder, Folder) else None
+        if isinstance(node, Link):
+            steps += 1
+            more = _reversed_parts(node)
+            if more is None or steps >= MAX_LINK_STEPS:
+                return None, at
+            waiting += more
+        elif node is None:
+            return None, at
+        else:
+            at.append(part)
+    return _at(tree, at), at
+
+
+def _reversed_parts(link: Link) -> list[bytes] | None:
+    if not link.target or link.target.startswith(b"/"):
+        return None
+    return [part for part in reversed(link.target.split(b"/")) if part not in (b"", b".")]
+
+
+def _at(tree: Folder, parts: list[bytes]) -> Node | None:
+    node: Node | None = tree
+    for part in parts:
+        node = node.members.get(part) if isinstance(node, Folder) else None
+    return node
+
+
+def left_out_line(left_out: list[tuple[bytes, str]], title: str) -> str:
+    """One sentence that counts and names what is left out; empty where nothing is."""
+    if not left_out:
+        return ""
+    counts = Counter(why for _, why in left_out)
+    parts = sorted(counts.items(), key=lambda part: (-part[1], part[0].encode()))
+    first = printable(min(path for path, _ in left_out))
+    are = "file of {0} was" if len(left_out) == 1 else "files of {0} were"
+    line = f"{len(left_out)} {are.format(title)} left out: "
+    line += ", ".join(f"{count} {why}" for why, count in parts) + f" (first: {first})"
+    if any(why.startswith(".") or "suffix" in why for why in counts):
+        line += "; convert pictures to JPEG, PNG or WebP, with that suffix, to have them read"
+    return line
