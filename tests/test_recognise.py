@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import importlib
 from pathlib import Path
 
 import pytest
@@ -16,6 +18,7 @@ from edgevit.models.repvit import RepViT, RepViTConfig, skeleton, variant_config
 from tests.official_names import official_state_dict
 from tests.random_nets import random_images, random_net, trained_looking
 from tests.saved_nets import saved
+from tests.shared_data import shared_folder
 from tests.timm_compat import import_timm
 
 IMAGES = random_images()
@@ -131,3 +134,15 @@ def test_the_old_names_of_modules_still_serve():
     with pytest.raises(AttributeError, match="no attribute 'Nothing'"):
         _ = data.Nothing
     assert random_net().config == repvit.variant_config("repvit_m0_6")
+
+
+def test_what_the_shared_cases_import_is_there():
+    wanted = {
+        (node.module, name.name)
+        for path in shared_folder().glob("cases/*/repro.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("edgevit")
+        for name in node.names
+    }
+    missing = [w for w in wanted if not hasattr(importlib.import_module(w[0]), w[1])]
+    assert not missing
