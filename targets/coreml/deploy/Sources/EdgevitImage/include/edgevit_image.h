@@ -79,8 +79,8 @@ typedef struct {
     uint8_t pad_color[4];   // of EDGEVIT_RESIZE_FIT, one a channel in the model's order
 } edgevit_preprocessing;
 
-// Makes the image upright, resizes, crops and pads: `height` rows of `width` pixels, RGB or grey, to
-// `out`, which has size_bytes = height * width * 3, or * 1.
+// Makes the image upright, resizes, crops and pads: `height` rows of `width` pixels, RGB or grey,
+// to `out`, which has size_bytes = height * width * 3, or * 1.
 //
 // Returns EDGEVIT_IMAGE_OK, or another code with `out` unspecified and the reason in `message`:
 // text ended by a zero, cut to message_size_bytes. `message` may be null when that is 0.
