@@ -57,7 +57,8 @@ def complaints(source: Path, target: str, headers: Path) -> str:
         *[f"-I{ROOT / each}" for each in includes],
         *["-isystem", str(headers)],
         *['-DEDGEVIT_VERSION="0"', '-DEDGEVIT_COMPILER="zig"', str(source)],
-        *["-o", os.devnull],  # a link would have zig build both systems' libraries first
+        # A link would have zig build both systems' libraries first.
+        *["-o", str(headers / f"{source.stem}-{target}.o")],
     ]
     done = subprocess.run(command, capture_output=True, text=True, errors="replace")
     return done.stderr if done.returncode != 0 else ""
