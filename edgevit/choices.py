@@ -14,8 +14,19 @@ ACTIVATIONS: tuple[Activation, ...] = get_args(Activation)
 Augmentation = Literal["none", "flip", "dihedral"]
 AUGMENTATIONS: tuple[Augmentation, ...] = get_args(Augmentation)
 
-Interpolation = Literal["bicubic", "bilinear"]
+Interpolation = Literal["bicubic", "bilinear", "nearest", "box", "area"]
 INTERPOLATIONS: tuple[Interpolation, ...] = get_args(Interpolation)
+
+ResizeMode = Literal["shorter", "exact", "fit"]
+RESIZE_MODES: tuple[ResizeMode, ...] = get_args(ResizeMode)
+"""shorter: the shape is kept and the input filled; exact: stretched; fit: kept, and padded."""
+
+Channels = Literal["RGB", "BGR", "L", "RGBA"]
+CHANNELS: tuple[Channels, ...] = get_args(Channels)
+"""The planes that a network takes, in its order; L is grey."""
+
+PadPosition = Literal["centre", "top-left"]
+PAD_POSITIONS: tuple[PadPosition, ...] = get_args(PadPosition)
 
 ClassOrder = Literal["default", "natural"]
 CLASS_ORDERS: tuple[ClassOrder, ...] = get_args(ClassOrder)

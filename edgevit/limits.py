@@ -6,7 +6,7 @@ file: run it after a change. A limit that one parser alone needs stands in that 
 
 from __future__ import annotations
 
-MANIFEST_SCHEMA_VERSION = 2
+MANIFEST_SCHEMA_VERSION = 3
 """Newest schema_version of manifest.json; older ones are read too."""
 
 MAX_MANIFEST_BYTES = 16 * 2**20

@@ -10,7 +10,8 @@
 
 The Python API takes the class; `edgevit.commands.generate` makes the command's options from it.
 A field's type says what it holds: bool, int, float, str, Path, a Literal of strings, any of these
-or None, tuple[T, T], tuple[T, ...], or dict[str, str]. Fields without `option` are left alone.
+or None, tuple[T, T], tuple[T, ...], dict[str, str], or a `Size`. Fields without `option` are left
+alone.
 """
 
 from __future__ import annotations
@@ -28,7 +29,10 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from edgevit.errors import InputError
 
-Form = Literal["one", "tuple", "list", "mapping"]
+Form = Literal["one", "tuple", "list", "mapping", "size"]
+
+Size = tuple[int, int] | int
+"""(height, width) in pixels, or one number for a square."""
 
 _METADATA_KEY = "edgevit.option"
 _INTEGER_LIMIT = 2**63
@@ -37,6 +41,11 @@ _NOUNS = {
     bool: "true or false", int: "an integer", float: "a number", str: "a text", Path: "a path",
 }  # fmt: skip
 _SHOWN_CHARACTERS = 80
+
+
+def size_text(size: Size) -> str:
+    """A size for people: "224", or "224x160", height x width."""
+    return "x".join(map(str, size)) if isinstance(size, tuple) else str(size)
 
 
 @dataclass(frozen=True)
@@ -60,7 +69,8 @@ class OptionField:
     """An option of a dataclass, with its type taken apart.
 
     kind      bool, int, float, str or Path: the type of the value, or of each of several
-    form      "one" value, a "tuple" of `length`, a "list" of any length, or a "mapping" of str
+    form      "one" value, a "tuple" of `length`, a "list" of any length, a "mapping" of str, or a
+              "size": one integer, or two
     default   dataclasses.MISSING where the option must be given
     """
 
@@ -88,11 +98,21 @@ class OptionField:
             return self._mapping(value)
         if self.form == "one":
             return self._one(value, value)
+        if self.form == "size":
+            return self._size(value)
         if isinstance(value, str | bytes) or not isinstance(value, Sequence):
             raise self._error(value)
         if self.form == "tuple" and len(value) != self.length:
             raise self._error(value)
         return tuple(self._one(each, value) for each in value)
+
+    def _size(self, value: Any) -> Size:
+        if not isinstance(value, list | tuple):
+            return self._one(value, value)
+        if len(value) != 2:
+            raise self._error(value)
+        height, width = (self._one(each, value) for each in value)
+        return height if height == width else (height, width)
 
     def _one(self, value: Any, whole: Any) -> Any:
         found = _CONVERT[self.kind](value)
@@ -133,7 +153,9 @@ class OptionField:
             text = f"one of {', '.join(self.option.choices)}"
         else:
             text = _NOUNS[self.kind] + self._range_words()
-        if self.form != "one":
+        if self.form == "size":
+            text += ", or two of them: height and width"
+        elif self.form != "one":
             many = f"{self.length} values" if self.form == "tuple" else "a list"
             text = f"{many}, each {text}"
         return f"{text}, or None" if self.optional else text
@@ -226,7 +248,9 @@ def _option_field(found: Field[Any], stored: Option, hint: Any) -> OptionField:
         hint = rest[0] if len(rest) == 1 else hint
     form: Form = "one"
     length, arguments = 1, get_args(hint)
-    if get_origin(hint) is tuple and arguments:
+    if set(arguments) - {types.NoneType} == set(get_args(Size)):
+        form, hint = "size", int
+    elif get_origin(hint) is tuple and arguments:
         form = "list" if arguments[-1] is Ellipsis else "tuple"
         length = 0 if form == "list" else len(arguments)
         kinds = set(arguments) - {Ellipsis}

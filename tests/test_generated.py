@@ -49,7 +49,7 @@ def test_no_limit_is_defined_a_second_time() -> None:
 
 def test_a_resize_that_the_harness_refuses_is_refused_before_the_training() -> None:
     assert Preprocessing(64, limits.MAX_RESIZE_SIZE).resize_size == limits.MAX_RESIZE_SIZE
-    with pytest.raises(InputError, match="resize_size is 16385, it must be 16384 pixels or less"):
+    with pytest.raises(InputError, match="resize_size is 16385, it must be 1 to 16384 pixels"):
         Preprocessing(64, limits.MAX_RESIZE_SIZE + 1)
     with pytest.raises(InputError, match="image_size is 4097, it must be 1 to 4096 pixels"):
         Preprocessing(limits.MAX_IMAGE_SIZE + 1)

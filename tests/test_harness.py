@@ -184,8 +184,8 @@ def test_a_bad_artifact_is_named(artifact, images):
     with pytest.raises(InputError, match=r"model\.bin: its sha256 is .* the manifest says"):
         run_harness(HarnessRequest(artifact, images))
     write_artifact(artifact)
-    edit_manifest(artifact, schema_version=3)
-    with pytest.raises(InputError, match="schema_version is 3"):
+    edit_manifest(artifact, schema_version=4)
+    with pytest.raises(InputError, match="schema_version is 4"):
         run_harness(HarnessRequest(artifact, images))
     (artifact / "manifest.json").write_text("{")
     with pytest.raises(InputError, match="not valid JSON"):

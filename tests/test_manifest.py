@@ -13,6 +13,7 @@ import pytest
 import tree_sitter
 import tree_sitter_swift
 
+from edgevit.choices import CHANNELS, INTERPOLATIONS, PAD_POSITIONS, RESIZE_MODES
 from edgevit.data.images import Preprocessing
 from edgevit.errors import InputError
 from edgevit.limits import MANIFEST_SCHEMA_VERSION, MAX_LABEL_BYTES, MAX_MANIFEST_BYTES
@@ -61,7 +62,7 @@ def test_python_takes_or_refuses_a_golden(golden: Golden, tmp_path: Path) -> Non
 def test_the_schema_takes_every_good_golden_of_this_version(golden: Golden) -> None:
     schema = json_schema(Manifest, "manifest.json")
     value = json.loads(golden.read())
-    if golden.python is None and value["schema_version"] == 2:
+    if golden.python is None and value["schema_version"] >= 2:
         check_json(value, golden.file, schema)
         assert Manifest.parse(golden.read()).to_json() == value
 
@@ -91,8 +92,15 @@ def test_todays_artifact_has_the_goldens_text(io: str, tmp_path: Path) -> None:
     assert texts[0] == texts[1]
 
 
-def test_what_is_written_has_the_newest_version() -> None:
-    assert small().schema_version == MANIFEST_SCHEMA_VERSION
+def test_what_is_written_has_the_oldest_version_that_can_say_it() -> None:
+    """So that apps of before go on to read what needs nothing new."""
+    assert small().schema_version == 2 == small().preprocessing.schema_version
+    newer = Preprocessing(8, resize="exact")
+    assert newer.schema_version == MANIFEST_SCHEMA_VERSION
+    with pytest.raises(InputError, match="says what schema_version 3 brought"):
+        replace(small(), preprocessing=newer)
+    written = replace(small(), preprocessing=newer, schema_version=3)
+    assert Manifest.parse(written.text()) == written
 
 
 def test_keys_without_contents_are_left_out() -> None:
@@ -133,6 +141,13 @@ def test_what_could_not_be_read_back_is_not_written(changes: dict[str, Any], mes
         small(**changes).text()
 
 
+SWIFT_ENUMS: dict[str, tuple[str, ...]] = {
+    "Interpolation": INTERPOLATIONS,
+    "Resize": RESIZE_MODES,
+    "Channels": CHANNELS,
+    "PadPosition": PAD_POSITIONS,
+}
+
 # -- Swift, which cannot be compiled here --------------------------------------------------------
 
 
@@ -172,9 +187,15 @@ def swift_decodes(value: Any, kind: str, structs: dict[str, dict[str, str]], wit
     if kind in ("Int", "String"):
         wanted = int if kind == "Int" else str
         return "" if type(value) is wanted else "typeMismatch"
+    if kind == "Bool":
+        return "" if type(value) is bool else "typeMismatch"
+    if kind in SWIFT_ENUMS:
+        return "" if value in SWIFT_ENUMS[kind] else "dataCorrupted"
+    if kind == "Sides":
+        both = value if isinstance(value, list) else [value, value]
+        fits = len(both) == 2 and all(type(side) is int for side in both)
+        return "" if fits else "typeMismatch"
     name = f"{within}.{kind}".lstrip(".")
-    if kind == "Interpolation":
-        return "" if value in ("bicubic", "bilinear") else "dataCorrupted"
     if not isinstance(value, dict):
         return "typeMismatch"
     for field, inner in structs[name].items():
@@ -194,10 +215,18 @@ def test_the_keys_that_the_swift_reader_declares_are_found() -> None:
         },
         "Manifest.Artifact": {"file": "String", "sha256": "String"},
         "Manifest.Preprocessing": {
-            "imageSize": "Int", "resizeSize": "Int?", "interpolation": "Interpolation",
+            "imageSize": "Sides", "resizeSize": "Sides?", "interpolation": "Interpolation",
+            "resize": "Resize?", "antialias": "Bool?", "channels": "Channels?",
+            "padColor": "[Int]?", "padPosition": "PadPosition?",
         },
-        "Manifest.Preprocessing.Interpolation": {},
+        "Manifest.Sides": {"height": "Int", "width": "Int"},
+        **{f"Manifest.Preprocessing.{name}": {} for name in SWIFT_ENUMS},
     }  # fmt: skip
+    text = SWIFT_READER.read_text(encoding="utf-8")
+    for name, values in SWIFT_ENUMS.items():
+        (body,) = re.findall(rf"enum {name}: String, Decodable {{(.*?)}}", text, re.DOTALL)
+        cases = re.findall(r'"([^"]+)"|(?:case |, )(\w+)(?! =)\b', body)
+        assert sorted(quoted or plain for quoted, plain in cases) == sorted(values)
 
 
 @pytest.mark.parametrize("golden", GOLDENS, ids=named)

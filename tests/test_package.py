@@ -132,7 +132,7 @@ def test_a_name_that_is_none_or_taken_is_refused(build: Path, name: str) -> None
             {"options": {"input_type": "image", "deployment_target": "iOS18"}},
             "options.deployment_target is 'iOS18', the package needs 'iOS16' or 'iOS17'",
         ),
-        ({"schema_version": 3}, "schema_version"),
+        ({"schema_version": 4}, "schema_version"),
         ({"kind": "edgevit-report"}, "kind"),
         ({"labels": []}, "labels"),
         (

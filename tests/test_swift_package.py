@@ -27,7 +27,9 @@ from tests.test_package import write_standin_artifact
 
 OK, BAD_ARGUMENT, IMAGE_REFUSED, NOT_FINITE = 0, 1, 2, 5
 RGBA, BGRA, NV12 = 0, 1, 2
-INTERPOLATIONS = {"bicubic": 0, "bilinear": 1}
+INTERPOLATIONS = {"bicubic": 0, "bilinear": 1, "nearest": 2, "box": 3, "area": 4}
+NONE, SHORTER, FILL, EXACT, FIT = range(5)
+CHANNELS = {"RGB": 0, "BGR": 1, "L": 2}
 
 
 class CImage(ctypes.Structure):
@@ -51,10 +53,34 @@ class CPreprocessing(ctypes.Structure):
     """`edgevit_preprocessing` of edgevit_image.h."""
 
     _fields_ = (
-        ("image_size", ctypes.c_int32),
-        ("resize_size", ctypes.c_int32),
+        ("height", ctypes.c_int32),
+        ("width", ctypes.c_int32),
+        ("resize", ctypes.c_int32),
+        ("resize_height", ctypes.c_int32),
+        ("resize_width", ctypes.c_int32),
         ("interpolation", ctypes.c_int32),
+        ("antialias", ctypes.c_int32),
+        ("channels", ctypes.c_int32),
+        ("pads_after", ctypes.c_int32),
+        ("pad_color", ctypes.c_uint8 * 4),
     )
+
+
+def settings_of(wanted: Preprocessing) -> CPreprocessing:
+    """What PixelPreparation.swift makes of a manifest's preprocessing."""
+    target = wanted.resize_size or wanted.image_size
+    height, width = target if isinstance(target, tuple) else (target, target)
+    resize = {"shorter": SHORTER, "exact": EXACT, "fit": FIT}[wanted.resize]
+    if wanted.resize_size is None:
+        resize = NONE
+    elif resize == SHORTER and height != width:
+        resize = FILL
+    color = (ctypes.c_uint8 * 4)(*wanted.pad_color)
+    return CPreprocessing(
+        wanted.height, wanted.width, resize, height, width, INTERPOLATIONS[wanted.interpolation],
+        int(wanted.antialias), CHANNELS[wanted.channels],
+        int(wanted.pad_position == "top-left"), color,
+    )  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -96,7 +122,7 @@ def library(packaged: Path, tmp_path_factory: pytest.TempPathFactory) -> ctypes.
 def prepare(
     library: ctypes.CDLL, rgb: np.ndarray, wanted: Preprocessing, order: int, padding: int
 ) -> tuple[int, np.ndarray, str]:
-    """Status, pixels (image_size, image_size, 3) and message for uint8 (H, W, 3) pixels."""
+    """Status, pixels (height, width, channels) and message for uint8 (H, W, 3) pixels."""
     height, width = rgb.shape[:2]
     stride = width * 4 + padding
     rows = np.full((height, stride), 0xA5, np.uint8)
@@ -104,11 +130,8 @@ def prepare(
     pixels[..., :3] = rgb if order == RGBA else rgb[..., ::-1]
     rows[:, : width * 4] = pixels.reshape(height, -1)
     image = CImage(rows.ctypes.data, width, height, stride, order)
-    settings = CPreprocessing(
-        wanted.image_size, wanted.resize_size or 0, INTERPOLATIONS[wanted.interpolation]
-    )
-    side = wanted.image_size
-    out = np.zeros((side, side, 3), np.uint8)
+    settings = settings_of(wanted)
+    out = np.zeros(wanted.pixel_shape, np.uint8)
     message = ctypes.create_string_buffer(256)
     status = library.edgevit_prepare(
         image, settings, out.ctypes.data, out.nbytes, message, len(message)
@@ -174,12 +197,62 @@ def test_a_frame_of_two_planes_is_converted_and_turned(library: ctypes.CDLL, col
             wanted = Preprocessing(16, 20)
             _, expected, _ = prepare(library, rgb, wanted, RGBA, 0)
             out, message = np.zeros((16, 16, 3), np.uint8), ctypes.create_string_buffer(256)
-            settings = CPreprocessing(16, 20, INTERPOLATIONS[wanted.interpolation])
             status = library.edgevit_prepare(
-                image, settings, out.ctypes.data, out.nbytes, message, len(message)
+                image, settings_of(wanted), out.ctypes.data, out.nbytes, message, len(message)
             )
             assert status == OK, message.value
             np.testing.assert_array_equal(out, expected)
+
+
+def random_rules(rng: np.random.Generator) -> Preprocessing:
+    """A valid record: any mode, filter, size and channels that the library takes."""
+
+    def one_of(values: Any) -> Any:
+        return values[int(rng.integers(len(values)))]
+
+    def side(least: int, most: int) -> int:
+        return int(rng.integers(least, most + 1))
+
+    height, width = side(1, 90), side(1, 90)
+    if rng.random() < 0.4:
+        width = height
+    mode, interpolation = one_of(("shorter", "exact", "fit")), one_of(tuple(INTERPOLATIONS))
+    both = (height + side(0, 20), width + side(0, 20))
+    resize = one_of((None, max(height, width) + side(0, 30), both))
+    channels = one_of(tuple(CHANNELS))
+    count = 1 if channels == "L" else 3
+    return Preprocessing(
+        (height, width), resize, interpolation, (0.5,), (0.25,), resize=mode, channels=channels,
+        antialias=interpolation in ("box", "area") or rng.random() < 0.5,
+        pad_color=tuple(side(0, 255) for _ in range(count)) if mode == "fit" else (),
+        pad_position=one_of(("centre", "top-left")) if mode == "fit" else "centre",
+    )  # fmt: skip
+
+
+def test_random_images_of_any_mode_filter_and_size_are_bit_equal(library: ctypes.CDLL) -> None:
+    rng = np.random.default_rng(11)
+    seen: set[tuple[Any, ...]] = set()
+    equal = refused = 0
+    for _ in range(1500):
+        rules = random_rules(rng)
+        height, width = (int(2 ** rng.uniform(0, 9)) for _ in range(2))
+        rgb = rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
+        if rng.random() < 0.3:
+            rgb = np.where(rgb > 127, np.uint8(255), np.uint8(0))  # edges overshoot the most
+        status, found, message = prepare(library, rgb, rules, RGBA, int(rng.integers(9)))
+        try:
+            expected = rules.crop(Image.fromarray(rgb))
+        except InputError as error:
+            assert (status, message) == (IMAGE_REFUSED, str(error)), rules
+            refused += 1
+            continue
+        expected = expected[..., ::-1] if rules.channels == "BGR" else expected
+        assert (status, message) == (OK, ""), rules
+        np.testing.assert_array_equal(found, expected, str((rules, width, height)))
+        equal += 1
+        seen.add((rules.resize, rules.interpolation, rules.antialias, rules.channels))
+    assert equal > 1200 and refused > 50, (equal, refused)
+    assert len(seen) >= 60, "every mode and filter with every kind of channels"
 
 
 def test_a_wrong_order_of_the_bytes_would_be_seen(
@@ -223,16 +296,21 @@ HUGE = 2**64 - 1
         ({"rotation_degrees": 1}, BAD_ARGUMENT, "rotation is 1 degrees"),
         ({"colour": 4}, BAD_ARGUMENT, "colour is 4"),
         ({"order": -1}, BAD_ARGUMENT, "order"),
-        ({"image_size": 0}, BAD_ARGUMENT, "image_size"),
-        ({"image_size": -5}, BAD_ARGUMENT, "image_size"),
-        ({"image_size": 4097}, BAD_ARGUMENT, "image_size"),
-        ({"resize_size": 3}, BAD_ARGUMENT, "resize_size"),
-        ({"resize_size": -1}, BAD_ARGUMENT, "resize_size"),
-        ({"resize_size": 2**31 - 1}, BAD_ARGUMENT, "resize_size"),
-        ({"interpolation": 2}, BAD_ARGUMENT, "interpolation"),
-        ({"rgb_size_bytes": 47}, BAD_ARGUMENT, "rgb_size_bytes"),
-        ({"rgb_size_bytes": HUGE}, BAD_ARGUMENT, "rgb_size_bytes"),
-        ({"rgb": None}, BAD_ARGUMENT, "null"),
+        ({"height": 0}, BAD_ARGUMENT, "height or width"),
+        ({"width": -5}, BAD_ARGUMENT, "height or width"),
+        ({"height": 4097}, BAD_ARGUMENT, "height or width"),
+        ({"resize": 5}, BAD_ARGUMENT, "resize is no"),
+        ({"resize": -1}, BAD_ARGUMENT, "resize is no"),
+        ({"resize_height": 0}, BAD_ARGUMENT, "resize_height or resize_width is not 1"),
+        ({"resize_width": 2**31 - 1}, BAD_ARGUMENT, "resize_height or resize_width is not 1"),
+        ({"resize_width": 7}, BAD_ARGUMENT, "shorter side's"),
+        ({"resize_height": 3, "resize_width": 3}, IMAGE_REFUSED, "3x3 pixels"),
+        ({"interpolation": 5}, BAD_ARGUMENT, "interpolation"),
+        ({"channels": 3}, BAD_ARGUMENT, "channels"),
+        ({"channels": 2}, BAD_ARGUMENT, "size_bytes"),
+        ({"size_bytes": 47}, BAD_ARGUMENT, "size_bytes"),
+        ({"size_bytes": HUGE}, BAD_ARGUMENT, "size_bytes"),
+        ({"out": None}, BAD_ARGUMENT, "null"),
     ],
 )
 def test_absurd_arguments_get_a_code_and_a_reason(
@@ -242,22 +320,27 @@ def test_absurd_arguments_get_a_code_and_a_reason(
     values: dict[str, Any] = {
         "pixels": pixels.ctypes.data, "width": 8, "height": 8, "stride_bytes": 32, "order": RGBA,
         "colour": 0, "chroma": None, "chroma_stride_bytes": 0, "rotation_degrees": 0,
-        "is_mirrored": 0,
-        "image_size": 4, "resize_size": 6, "interpolation": 0,
-        "rgb": out.ctypes.data, "rgb_size_bytes": out.nbytes,
+        "is_mirrored": 0, "out": out.ctypes.data, "size_bytes": out.nbytes,
     }  # fmt: skip
-    good = _call(library, values)
+    settings = settings_of(Preprocessing(4, 6))
+    good = _call(library, values, settings)
     assert good[0] == OK and not out.any()
-    assert _call(library, values | changes)[0] == status
-    assert reason in _call(library, values | changes)[1]
+    of_the_image = {name: value for name, value in changes.items() if name in values}
+    if reason.startswith("height or"):
+        of_the_image = {}
+    for name in set(changes) - set(of_the_image):
+        setattr(settings, name, changes[name])
+    found = _call(library, values | of_the_image, settings)
+    assert found[0] == status and reason in found[1]
 
 
-def _call(library: ctypes.CDLL, values: dict[str, Any]) -> tuple[int, str]:
+def _call(
+    library: ctypes.CDLL, values: dict[str, Any], settings: CPreprocessing
+) -> tuple[int, str]:
     message = ctypes.create_string_buffer(256)
     image = CImage(*(values[name] for name, _ in CImage._fields_))
-    settings = CPreprocessing(*(values[name] for name, _ in CPreprocessing._fields_))
     status = library.edgevit_prepare(
-        image, settings, values["rgb"], values["rgb_size_bytes"], message, len(message)
+        image, settings, values["out"], values["size_bytes"], message, len(message)
     )
     return status, message.value.decode()
 

@@ -11,9 +11,11 @@ import click
 
 from edgevit.commands.generate import PATH, collect, options_of
 from edgevit.commands.options import force_option, json_option
+from edgevit.commands.preprocessing import chosen_preprocessing, preprocessing_options
 from edgevit.console import print_table
 from edgevit.data.options import DamageOptions, PreprocessingOptions
 from edgevit.models.options import CheckpointOptions, FuseOptions
+from edgevit.options import size_text
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -39,7 +41,7 @@ if TYPE_CHECKING:
     help="Images to prove it on: a folder or tar of class folders.  [default: seeded noise]",
 )
 @options_of(FuseOptions)
-@options_of(PreprocessingOptions)
+@preprocessing_options()
 @options_of(DamageOptions)
 @options_of(CheckpointOptions)
 @force_option("OUT")
@@ -63,7 +65,7 @@ def fuse_command(
       edgevit fuse repvit.pth -o fused.safetensors --data eurosat-val.tar --image-size 64
     """
     options, asked = collect(FuseOptions, given), collect(CheckpointOptions, given)
-    preprocessing, damage = collect(PreprocessingOptions, given), collect(DamageOptions, given)
+    preprocessing, damage = chosen_preprocessing(given, checkpoint), collect(DamageOptions, given)
 
     from edgevit.files import check_target
     from edgevit.models.checkpoint import load
@@ -105,7 +107,7 @@ def _sound_set(data: Path, options: DamageOptions) -> ImageSet:
 def _batches(
     image_set: ImageSet, count: int, preprocessing: PreprocessingOptions
 ) -> Iterator[Tensor]:
-    """`count` images at even distances, in batches of (N, 3, image_size, image_size)."""
+    """`count` images at even distances, in batches of (N, C, H, W)."""
     from edgevit.data.images import Preprocessing
     from edgevit.models.fuse import BATCH_SIZE
     from edgevit.progress import Progress
@@ -130,6 +132,7 @@ def _print_table(proof: FuseProof, variant: str, output: Path) -> None:
         rows.append(("max |Δlogit|", f"{proof.max_abs_delta_logit:.2e} (≤ {proof.bound:.2e})"))
         rows.append(("largest logit", f"{proof.max_abs_logit:.2f}"))
         rows.append(("predictions changed", f"{proof.top1_changed} of {proof.images}"))
-    rows.append(("images", f"{proof.images} at {proof.image_size} px: {proof.images_source}"))
+    size = size_text(proof.image_size)
+    rows.append(("images", f"{proof.images} at {size} px: {proof.images_source}"))
     rows.append(("written to", str(output)))
     print_table(f"{variant}, fused: proof", rows)

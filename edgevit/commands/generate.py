@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import MISSING
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+from click.core import ParameterSource
 
 from edgevit.options import OptionField, option_fields
 
 if TYPE_CHECKING:
     from click.types import OptionHelpExtra
+
+_NUMBERS = re.compile(r"[-+]?[0-9.][-+0-9.eE]*(,[-+]?[0-9.][-+0-9.eE]*)*,?|,")
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 T = TypeVar("T")
@@ -60,6 +64,17 @@ def collect(cls: type[T], given: Mapping[str, Any], **more: Any) -> T:
     return cls(**{**own, **more})
 
 
+def explicit(cls: type, given: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of a dataclass that the running command was given, not those of their default."""
+    context = click.get_current_context()
+    return {
+        each.name: given[each.name]
+        for each in option_fields(cls)
+        if each.name in given
+        and context.get_parameter_source(each.name) is not ParameterSource.DEFAULT
+    }
+
+
 def options_of_several(owners: Mapping[str, type]) -> Callable[[Command], Command]:
     """Decorator: the options of several dataclasses, such as every target's, joined by name.
 
@@ -86,6 +101,38 @@ def collect_given(owners: Mapping[str, type], given: Mapping[str, Any]) -> dict[
     return {name: given[name] for name in names if given.get(name) is not None}
 
 
+class _SizeType(click.ParamType):
+    """224, or 224x160: height and width."""
+
+    name = "size"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if not isinstance(value, str):
+            return value
+        sides = re.fullmatch(r"(\d{1,9})(?:[x×](\d{1,9}))?", value.strip().lower())
+        if not sides:
+            self.fail(f"{value!r} is no size: use PX, or HEIGHTxWIDTH such as 224x160", param, ctx)
+        height, width = int(sides[1]), sides[2]
+        return height if width is None else (height, int(width))
+
+
+class _NumbersType(click.ParamType):
+    """Numbers with commas or spaces between them."""
+
+    name = "numbers"
+
+    def __init__(self, kind: type) -> None:
+        self.kind = kind
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if not isinstance(value, str):
+            return value
+        try:
+            return tuple(self.kind(word) for word in value.replace(",", " ").split())
+        except ValueError:
+            self.fail(f"{value!r} is not a list of numbers such as 0.5,0.5,0.5", param, ctx)
+
+
 class _Option(click.Option):
     """An option whose --help shows `default_text` for a default that is not a value."""
 
@@ -96,6 +143,24 @@ class _Option(click.Option):
     def get_help_extra(self, ctx: click.Context) -> OptionHelpExtra:
         extra = super().get_help_extra(ctx)
         return extra if self.default_text is None else {**extra, "default": self.default_text}
+
+
+class _NumbersOption(_Option):
+    """Takes every number that follows it: --mean 0.5 0.5 0.5 and --mean 0.5,0.5,0.5 are one."""
+
+    def add_to_parser(self, parser: Any, ctx: click.Context) -> None:
+        super().add_to_parser(parser, ctx)
+        for name in self.opts:
+            found = parser._long_opt.get(name) or parser._short_opt[name]
+            process = found.process
+
+            def gather(value: Any, state: Any, process: Any = process) -> None:
+                words = [str(value)]
+                while state.rargs and _NUMBERS.fullmatch(state.rargs[0]):
+                    words.append(state.rargs.pop(0))
+                process(" ".join(words), state)
+
+            found.process = gather
 
 
 def _click_option(each: OptionField) -> Callable[[Command], Command]:
@@ -110,21 +175,20 @@ def _click_option(each: OptionField) -> Callable[[Command], Command]:
     more: dict[str, Any] = {}
     if each.default is MISSING:
         more["required"] = True
-    elif each.form in ("list", "mapping"):
+    elif each.form in ("list", "mapping") and not _is_numbers(each):
         more |= {"default": _words(each), "show_default": bool(each.default)}
     else:
         more |= {"default": each.default, "show_default": True, "default_text": o.default_text}
     if each.form == "tuple":
         more["nargs"] = each.length
-    if each.form in ("list", "mapping"):
+    if each.form in ("list", "mapping") and not _is_numbers(each):
         more["multiple"] = True
     if each.form == "mapping":
         more["callback"] = _as_mapping
     metavar = o.metavar or ("KEY=VALUE" if each.form == "mapping" else None)
     kind = _click_type(each)
-    return click.option(
-        *names, each.name, cls=_Option, type=kind, metavar=metavar, help=o.help, **more
-    )
+    cls = _NumbersOption if _is_numbers(each) else _Option
+    return click.option(*names, each.name, cls=cls, type=kind, metavar=metavar, help=o.help, **more)
 
 
 def _shared_option(users: Mapping[str, OptionField]) -> Callable[[Command], Command]:
@@ -165,8 +229,16 @@ def _shared_default(users: Mapping[str, OptionField]) -> str:
     return ", ".join(f"{default} for {name}" for name, default in defaults.items())
 
 
+def _is_numbers(each: OptionField) -> bool:
+    return each.form == "list" and each.kind in (int, float)
+
+
 def _click_type(each: OptionField) -> Any:
     o = each.option
+    if each.form == "size":
+        return _SizeType()
+    if _is_numbers(each):
+        return _NumbersType(each.kind)
     if o.choices:
         return click.Choice(o.choices)
     if each.kind is Path:

@@ -13,6 +13,7 @@ from edgevit.commands.options import json_option
 from edgevit.console import print_table
 from edgevit.data.options import PreprocessingOptions
 from edgevit.models.options import CheckpointOptions
+from edgevit.options import size_text
 
 if TYPE_CHECKING:
     from edgevit.models.checkpoint import CheckpointInfo
@@ -68,7 +69,7 @@ def _print_table(info: CheckpointInfo) -> None:
         ("layers", ablations),
         ("input", f"{config.in_channels} channel{'s' * (config.in_channels != 1)}"),
         ("parameters", f"{info.parameters:,} ({info.fused_parameters:,} fused)"),
-        ("MACs, fused", f"{info.fused_macs:,} at {info.image_size} px"),
+        ("MACs, fused", f"{info.fused_macs:,} at {size_text(info.image_size)} px"),
     ]
     if info.proof:
         rows.append(("fusion proof", _proof_text(info.proof)))

@@ -11,6 +11,7 @@ import click
 
 from edgevit.commands.generate import PATH, collect, options_of
 from edgevit.commands.options import force_option, json_option
+from edgevit.commands.preprocessing import chosen_preprocessing, preprocessing_options
 from edgevit.console import say
 from edgevit.data.options import ImageSetOptions, PreprocessingOptions
 from edgevit.models.options import CheckpointOptions
@@ -46,7 +47,7 @@ if TYPE_CHECKING:
     type=PATH,
     help="The quantized program to write.",
 )
-@options_of(PreprocessingOptions)
+@preprocessing_options()
 @click.option(
     "--labels",
     metavar="FILE",
@@ -84,7 +85,7 @@ def quantize_command(**given: Any) -> None:
       torchrun --nproc-per-node 4 -m edgevit quantize repvit.pth --data imagenet/train -o m.evq
     """
     options, machine = collect(QuantizeOptions, given), collect(MachineOptions, given)
-    preprocessing = collect(PreprocessingOptions, given)
+    preprocessing = chosen_preprocessing(given, given["checkpoint"])
 
     import torch
 

@@ -48,17 +48,17 @@ def write_tar(source: ImageSource, path: Path) -> None:
 def cropped_bytes(source: ImageSource, index: int) -> bytes:
     """A cropped image as PNG. Raises InputError where preprocessing would resize it again."""
     rules = source.preprocessing
-    if rules.resize_size not in (None, rules.image_size):
+    if not rules.keeps_crops:
         raise InputError(
-            f"{source.title}: its images were cropped to {rules.image_size} px before, and the "
+            f"{source.title}: its images were cropped to {rules.size_text} before, and the "
             f"preprocessing first resizes to {rules.resize_size} px, so an artifact cannot be run "
             "on them as files; use an edgevit.ImageFolder of the original images"
         )
-    return png_bytes(source.pixels([index])[0])
+    return picture_bytes(rules.picture_of(source.pixels([index])[0]))
 
 
-def png_bytes(pixels: np.ndarray) -> bytes:
-    """uint8 (H, W, 3) as a PNG file."""
+def picture_bytes(pixels: np.ndarray) -> bytes:
+    """A picture as a PNG file: uint8 (H, W, 3) or (H, W, 4), or grey (H, W)."""
     from PIL import Image
 
     buffer = io.BytesIO()

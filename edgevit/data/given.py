@@ -17,7 +17,7 @@ from typing import Any, TypeGuard
 
 import numpy as np
 
-from edgevit.data.decode import RGB_MODES, decode_rgb
+from edgevit.data.decode import RGB_MODES, decode
 from edgevit.data.images import Preprocessing
 from edgevit.data.kinds import READ_SUFFIXES, printable, suffix_of
 from edgevit.errors import InputError
@@ -32,8 +32,8 @@ class GivenImage:
     """One image as the caller holds it; exactly one field is set.
 
     path        an encoded file: JPEG, PNG, WebP, BMP or PPM
-    picture     uint8 (H, W, 3), of any size
-    cropped     uint8 (image_size, image_size, 3): resized and cropped before it was given
+    picture     uint8 (H, W, 3), or (H, W, 4) with alpha, of any size
+    cropped     uint8 (H, W, C), resized and cropped before it was given, channels as the input's
     """
 
     path: Path | None = None
@@ -41,13 +41,13 @@ class GivenImage:
     cropped: np.ndarray | None = None
 
     def crop(self, rules: Preprocessing) -> np.ndarray:
-        """uint8 (image_size, image_size, 3). Raises InputError for what cannot be read."""
+        """uint8 (H, W, C). Raises InputError for what cannot be read."""
         from PIL import Image
 
         if self.cropped is not None:
             return self.cropped
         if self.path is not None:
-            return rules.crop(decode_rgb(self.file_bytes(), str(self.path)))
+            return rules.crop(decode(self.file_bytes(), str(self.path), rules.source_mode))
         assert self.picture is not None
         return rules.crop(Image.fromarray(self.picture))
 
@@ -90,36 +90,43 @@ def understood(image: Any, rules: Preprocessing) -> GivenImage:
     if hasattr(image, "convert") and hasattr(image, "mode"):  # a PIL image
         if image.mode not in RGB_MODES:
             raise InputError(f"pixels of mode {image.mode}; use 8 bits a channel")
-        return GivenImage(picture=np.asarray(image.convert("RGB")))
+        return GivenImage(picture=np.asarray(image.convert(rules.source_mode)))
     if is_tensor(image):
         return _understood_tensor(image, rules)
     if isinstance(image, np.ndarray):
-        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
-            raise InputError(
-                f"an array of {image.dtype} {image.shape}; expected uint8 (H, W, 3), RGB"
-            )
-        return GivenImage(picture=image)
+        return GivenImage(picture=_picture(image, rules))
     raise InputError(
         f"{type(image).__name__} is no image: use a PIL image, a uint8 (H, W, 3) array, a path, or "
         "a normalised float32 (3, H, W) tensor"
     )
 
 
+def _picture(array: np.ndarray, rules: Preprocessing) -> np.ndarray:
+    """A picture in an array: RGB, for an RGBA net with alpha too, for a grey net grey too."""
+    shapes = {"RGBA": (3, 4), "L": (1, 3)}.get(rules.channels, (3,))
+    planes = array[..., None] if array.ndim == 2 else array
+    if array.dtype != np.uint8 or planes.ndim != 3 or planes.shape[2] not in shapes:
+        wanted = " or ".join(f"(H, W, {count})" for count in shapes)
+        raise InputError(f"an array of {array.dtype} {array.shape}; expected uint8 {wanted}, RGB")
+    if not array.size:
+        raise InputError(f"an array of {array.dtype} {array.shape}, which holds no pixel")
+    return np.repeat(planes, 3, axis=2) if planes.shape[2] == 1 else planes
+
+
 def _understood_tensor(image: Any, rules: Preprocessing) -> GivenImage:
-    size, kind = rules.image_size, str(image.dtype).removeprefix("torch.")
+    wanted, kind = rules.input_shape, str(image.dtype).removeprefix("torch.")
     shape = tuple(image.shape)
     if kind == "uint8" and len(shape) == 3 and shape[0] == 3 and image.numel():
         return GivenImage(picture=image.cpu().permute(1, 2, 0).contiguous().numpy())
-    if kind not in ("float32", "float64") or shape != (3, size, size):
+    if kind not in ("float32", "float64") or shape != wanted:
         raise InputError(
-            f"a tensor of {kind} {shape}; expected float32 (3, {size}, {size}), normalised, or "
-            "uint8 (3, H, W)"
+            f"a tensor of {kind} {shape}; expected float32 {wanted}, normalised, or uint8 (3, H, W)"
         )
     return GivenImage(cropped=recovered_pixels(image.detach().cpu().numpy(), rules))
 
 
 def recovered_pixels(values: np.ndarray, rules: Preprocessing) -> np.ndarray:
-    """The 8-bit pixels of a normalised image: float32 (3, H, W) to uint8 (H, W, 3), exactly.
+    """The 8-bit pixels of a normalised image: float32 (C, H, W) to uint8 (H, W, C), exactly.
 
     Raises InputError when it is not made of 8-bit pixels by (pixel / 255 - mean) / std.
     """

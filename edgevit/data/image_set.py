@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgevit.data.class_order import ORDERS
-from edgevit.data.decode import decode_rgb
+from edgevit.data.decode import decode
 from edgevit.data.kinds import printable
 from edgevit.data.listing import Found, Listing, left_out_line, list_set
 from edgevit.errors import InputError
@@ -245,21 +245,25 @@ class ImageSet:
         return data
 
     def load_rgb(self, index: int) -> Any:
-        """Decode to a PIL RGB image; EXIF orientation is not applied.
+        """`load` of an RGB image."""
+        return self.load(index, "RGB")
+
+    def load(self, index: int, mode: str) -> Any:
+        """Decode to a PIL image of mode RGB or RGBA; EXIF orientation is not applied.
 
         Raises DamagedImages naming the file when it is not a readable image.
         """
         name = self.entries[index][0]
         try:
-            return decode_rgb(self.read_bytes(index), f"{self.path}: {name}")
+            return decode(self.read_bytes(index), f"{self.path}: {name}", mode)
         except InputError as error:
             raise DamagedImages(str(error), self.path, [name]) from error
 
     def pixels(self, indices: Sequence[int], preprocessing: Preprocessing) -> np.ndarray:
-        """uint8 (len(indices), image_size, image_size, 3)."""
+        """uint8 (len(indices), H, W, C)."""
         crops = []
         for i in indices:
-            picture = self.load_rgb(i)
+            picture = self.load(i, preprocessing.source_mode)
             try:
                 crops.append(preprocessing.crop(picture))
             except InputError as error:
@@ -269,7 +273,7 @@ class ImageSet:
     def batches(
         self, preprocessing: Preprocessing, batch_size: int, indices: Sequence[int] | None = None
     ) -> Iterator[tuple[torch.Tensor, np.ndarray]]:
-        """Yield (float32 (B, 3, H, W), int64 labels (B,)) in order."""
+        """Yield (float32 (B, C, H, W), int64 labels (B,)) in order."""
         order = range(len(self)) if indices is None else indices
         labels = self.labels
         for start in range(0, len(order), batch_size):

@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from edgevit.data.export import cropped_bytes, png_bytes
+from edgevit.data.export import cropped_bytes, picture_bytes
 from edgevit.data.given import GivenImage, own_size, understood
 from edgevit.data.images import Preprocessing, check_labels
 from edgevit.data.loader import first_image, is_loader, items_of
@@ -44,7 +44,7 @@ class ImageSequence:
     ) -> None:
         self._items = items
         self.preprocessing, self.title = preprocessing, title
-        self._cache = PixelCache(len(items), preprocessing.image_size)
+        self._cache = PixelCache(len(items), preprocessing)
         given, digests, suffixes = self._read_all()
         self._check_repeatable(digests)
         self.classes = _class_names(given, classes, title)
@@ -63,11 +63,11 @@ class ImageSequence:
     def __repr__(self) -> str:
         return (
             f"ImageSequence({self.title!r}, {len(self)} images, {len(self.classes)} classes, "
-            f"{self.preprocessing.image_size} px)"
+            f"{self.preprocessing.size_text})"
         )
 
     def pixels(self, indices: Sequence[int]) -> np.ndarray:
-        """uint8 (N, image_size, image_size, 3). Raises InputError naming an unusable image."""
+        """uint8 (N, H, W, C). Raises InputError naming an unusable image."""
 
         def read(wanted: Sequence[int]) -> np.ndarray:
             return np.stack([self._crop(i, self._item(i)[0]) for i in wanted])
@@ -82,7 +82,7 @@ class ImageSequence:
         image, _ = self._item(index)
         if image.path is not None:
             return image.file_bytes()
-        return cropped_bytes(self, index) if image.picture is None else png_bytes(image.picture)
+        return cropped_bytes(self, index) if image.picture is None else picture_bytes(image.picture)
 
     def damaged(self) -> list[tuple[str, str]]:
         """The images given as paths that are not whole, and why."""

@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import copy
 import logging
+import math
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from typing import Any, Protocol
 
 import numpy as np
 
 from edgevit.data.images import ImageSet, Preprocessing
-from edgevit.data.options import IMAGENET_MEAN, IMAGENET_STD
 from edgevit.data.soundness import sound
 from edgevit.errors import InputError
 
@@ -53,21 +54,21 @@ class ImageSource(Protocol):
     def __len__(self) -> int: ...
 
     def pixels(self, indices: Sequence[int]) -> np.ndarray:
-        """uint8 (len(indices), image_size, image_size, 3), RGB."""
+        """uint8 (len(indices), *preprocessing.pixel_shape), channels in the input's order."""
         ...
 
 
 class PixelCache:
     """Cropped images by index, read once and kept if the whole set fits into `CACHE_BYTES`."""
 
-    def __init__(self, count: int, image_size: int) -> None:
-        fits = count * 3 * image_size**2 <= CACHE_BYTES
+    def __init__(self, count: int, preprocessing: Preprocessing) -> None:
+        fits = count * math.prod(preprocessing.pixel_shape) <= CACHE_BYTES
         self._kept: dict[int, np.ndarray] | None = {} if fits else None
 
     def get(
         self, indices: Sequence[int], read: Callable[[Sequence[int]], np.ndarray]
     ) -> np.ndarray:
-        """uint8 (N, H, W, 3); `read` is asked for the images that are not kept yet."""
+        """uint8 (N, H, W, C); `read` is asked for the images that are not kept yet."""
         if self._kept is None:
             return read(indices)
         for i in indices:
@@ -126,7 +127,7 @@ class ImageFolder:
 
     def _take(self, images: ImageSet) -> None:
         self.images, self.path, self.labels = images, images.path, images.labels
-        self._cache = PixelCache(len(images), self.preprocessing.image_size)
+        self._cache = PixelCache(len(images), self.preprocessing)
 
     @classmethod
     def of(cls, images: ImageSet, rules: Preprocessing) -> ImageFolder:
@@ -168,7 +169,7 @@ class ImageFolder:
         return len(self.images)
 
     def pixels(self, indices: Sequence[int]) -> np.ndarray:
-        """uint8 (N, image_size, image_size, 3). Raises InputError naming an unreadable image."""
+        """uint8 (N, H, W, C). Raises InputError naming an unreadable image."""
         return self._cache.get(
             indices, lambda wanted: self.images.pixels(wanted, self.preprocessing)
         )
@@ -176,7 +177,7 @@ class ImageFolder:
     def __repr__(self) -> str:
         return (
             f"ImageFolder({str(self.path)!r}, {len(self)} images, {len(self.classes)} classes, "
-            f"{self.preprocessing.image_size} px)"
+            f"{self.preprocessing.size_text})"
         )
 
 
@@ -208,8 +209,8 @@ def preprocessing_of(
         size,
         size if resize is None else resize,
         "bicubic" if interpolation is None else interpolation,
-        _triple("mean", IMAGENET_MEAN if mean is None else mean),
-        _triple("std", IMAGENET_STD if std is None else std),
+        () if mean is None else _triple("mean", mean),
+        () if std is None else _triple("std", std),
     )
 
 
@@ -225,7 +226,7 @@ def check_same_input(
     source: ImageSource, preprocessing: Preprocessing, classes: Sequence[str]
 ) -> None:
     """Raises InputError when a source's pixels or classes are not those a program was made for."""
-    asked, found = preprocessing.to_json(), source.preprocessing.to_json()
+    asked, found = asdict(preprocessing), asdict(source.preprocessing)
     other = [
         f"{name} {found[name]} instead of {asked[name]}"
         for name in asked

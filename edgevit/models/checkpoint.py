@@ -36,6 +36,7 @@ from edgevit.models.repvit import (
 )
 from edgevit.models.torchfile import StoredTensor
 from edgevit.models.weights import Chosen, WeightsInfo, choose
+from edgevit.options import Size, size_text
 
 METADATA_KEY = "edgevit"
 METADATA_SCHEMA_VERSION = 2
@@ -54,7 +55,7 @@ class CheckpointInfo:
     """What a checkpoint is.
 
     `parameters` counts the learned numbers in the file, `fused_parameters` and `fused_macs` (for
-    one image of `image_size` × `image_size` pixels) those of the fused net, which papers print.
+    one image of `image_size`, a side or (height, width)) those of the fused net, as papers do.
     `wrappers` lists the dictionary keys opened and the name prefixes taken off to reach the
     weights. `distillation` tells whether there is a second head; a fused net has only one.
     `num_classes` is 0 for a backbone, which has no head. `proof` is what `edgevit fuse` measured,
@@ -76,7 +77,7 @@ class CheckpointInfo:
     parameters: int
     fused_parameters: int
     fused_macs: int
-    image_size: int
+    image_size: Size
     proof: dict[str, Any] | None
     weights: tuple[WeightsInfo, ...] = ()
     riders: tuple[str, ...] = ()
@@ -100,7 +101,7 @@ def load(
     *,
     variant: str | None = None,
     weights: str | None = None,
-    image_size: int = PreprocessingOptions.image_size,
+    image_size: Size = PreprocessingOptions.image_size,
 ) -> Loaded:
     """Load a RepViT checkpoint: PyTorch's, TorchScript's or safetensors, float16 to float64.
 
@@ -116,8 +117,9 @@ def load(
     """
     if variant is not None and variant not in VARIANTS:
         raise InputError(f"unknown variant {variant!r}; use one of {', '.join(VARIANTS)}")
-    if not 32 <= image_size <= MAX_IMAGE_SIZE:
-        raise InputError(f"image size {image_size} px; use 32 to {MAX_IMAGE_SIZE}")
+    sides = image_size if isinstance(image_size, tuple) else (image_size,)
+    if not all(32 <= side <= MAX_IMAGE_SIZE for side in sides):
+        raise InputError(f"image size {size_text(image_size)} px; use 32 to {MAX_IMAGE_SIZE}")
     file = tensorfile.read(path)
     chosen = choose(file, weights)
     match = chosen.match
@@ -142,7 +144,7 @@ def inspect(
     *,
     variant: str | None = None,
     weights: str | None = None,
-    image_size: int = PreprocessingOptions.image_size,
+    image_size: Size = PreprocessingOptions.image_size,
 ) -> CheckpointInfo:
     """What the checkpoint is; it is checked as `load` checks it, and raises the same."""
     return load(path, variant=variant, weights=weights, image_size=image_size).info
@@ -288,7 +290,7 @@ def _describe(
     file: tensorfile.TensorFile,
     chosen: Chosen,
     model: RepViT,
-    image_size: int,
+    image_size: Size,
     proof: dict[str, Any] | None,
 ) -> CheckpointInfo:
     match, config = chosen.match, model.config

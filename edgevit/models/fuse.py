@@ -26,6 +26,7 @@ from edgevit.files import atomic_path
 from edgevit.models.checkpoint import METADATA_KEY, METADATA_SCHEMA_VERSION
 from edgevit.models.options import FuseOptions
 from edgevit.models.repvit import RepViT, RepViTConfig, is_fused, unfused_layers
+from edgevit.options import Size
 
 DEFAULT_BOUND = FuseOptions.bound
 NOISE_IMAGES = 8
@@ -52,7 +53,7 @@ class FuseProof:
     bound: float
     images: int
     images_source: str
-    image_size: int
+    image_size: Size
     max_abs_delta_logit: float | None
     max_abs_logit: float | None
     top1_changed: int | None
@@ -87,14 +88,15 @@ class FuseResult:
 
 
 def noise_images(
-    image_size: int = PreprocessingOptions.image_size, channels: int = RepViTConfig.in_channels
+    image_size: Size = PreprocessingOptions.image_size, channels: int = RepViTConfig.in_channels
 ) -> Tensor:
-    """Stand-ins where there are no images: (8, channels, image_size, image_size), standard normal.
+    """Stand-ins where there are no images: (8, channels, H, W), standard normal.
 
     The same on every machine and call; the global random state is not touched.
     """
     generator = torch.Generator().manual_seed(NOISE_SEED)
-    return torch.randn(NOISE_IMAGES, channels, image_size, image_size, generator=generator)
+    height, width = image_size if isinstance(image_size, tuple) else (image_size, image_size)
+    return torch.randn(NOISE_IMAGES, channels, height, width, generator=generator)
 
 
 def fuse(
@@ -158,7 +160,7 @@ def _first_proof(stored: dict[str, Any] | None) -> dict[str, Any] | None:
 @dataclass
 class _Comparison:
     images: int = 0
-    image_size: int = 0
+    image_size: Size = 0
     max_abs_delta: float = 0.0
     max_abs_logit: float = 0.0
     top1_changed: int = 0
@@ -177,7 +179,8 @@ def _compare(before: RepViT, net: RepViT, batches: Iterable[Tensor]) -> _Compari
         for part in batch.split(BATCH_SIZE):
             expected, logits = before(part), net(part)
             found.images += len(part)
-            found.image_size = part.shape[-1]
+            height, width = part.shape[2:]
+            found.image_size = height if height == width else (height, width)
             # Maxima and comparisons pass over NaN in silence, so that is asked for by itself.
             found.finite &= bool(torch.isfinite(expected).all() and torch.isfinite(logits).all())
             delta = (logits - expected).abs().max().item()

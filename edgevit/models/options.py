@@ -37,6 +37,7 @@ def bound_option() -> Any:
         1e-4,
         "Largest difference of a logit that fusing may make, as a share of the largest logit.",
         above=0,
+        maximum=1e6,
         metavar="SHARE",
     )
 

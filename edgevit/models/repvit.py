@@ -28,6 +28,7 @@ from edgevit.models.layers import (
     RepVggDw,
     SqueezeExcite,
 )
+from edgevit.options import Size
 
 if TYPE_CHECKING:
     from edgevit.models.checkpoint import CheckpointInfo
@@ -300,20 +301,22 @@ def count_parameters(model: nn.Module) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
 
 
-def count_macs(model: RepViT, image_size: int = PreprocessingOptions.image_size) -> int:
-    """Multiply-accumulates of convolutions and linear layers for one square image, in pixels.
+def count_macs(model: RepViT, image_size: Size = PreprocessingOptions.image_size) -> int:
+    """Multiply-accumulates of convolutions and linear layers for one image: its side in pixels, or
+    (height, width).
 
     Counted on the model as it is now; the figures that papers print are the fused net's.
     """
-    macs, size = 0, image_size
+    macs = 0
+    height, width = image_size if isinstance(image_size, tuple) else (image_size, image_size)
     # By rule and not by running it: layers are listed in the order in which they run, and only
     # strides change the size of the map.
     for path, layer in model.named_modules():
         if isinstance(layer, nn.Linear) or (isinstance(layer, nn.Conv2d) and ".se." in path):
             macs += layer.weight.numel()
         elif isinstance(layer, nn.Conv2d):
-            size = -(-size // layer.stride[0])
-            macs += layer.weight.numel() * size * size
+            height, width = -(-height // layer.stride[0]), -(-width // layer.stride[1])
+            macs += layer.weight.numel() * height * width
     return macs
 
 

@@ -169,9 +169,12 @@ def check_info(graph: Graph, info: ProgramInfo) -> None:
         raise InputError(
             f"one image needs {graph.peak_values()} values at once; {MAX_VALUES} is the limit"
         )
-    size, classes = info.model.image_size, info.model.classes
-    if graph.input_shape != (1, 3, size, size):
-        raise InputError(f"the program takes {graph.input_shape}, its info says {size} px images")
+    rules, classes = info.preprocessing, info.model.classes
+    if graph.input_shape != (1, *rules.input_shape):
+        raise InputError(
+            f"the program takes {graph.input_shape}, its info says {rules.size_text} images of "
+            f"{rules.channel_count} channels"
+        )
     if graph.shape(graph.outputs[0]) != (1, classes):
         found = graph.shape(graph.outputs[0])
         raise InputError(f"the program makes {found}, its info says {classes} classes")

@@ -15,18 +15,27 @@ import numpy as np
 from edgevit.choices import PROFILES
 from edgevit.data.images import Preprocessing, check_labels
 from edgevit.errors import InputError
+from edgevit.options import Size
 from edgevit.program.tensors import read_tensors, tensor_bytes
+from edgevit.schema import to_json
 
 SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """Which RepViT: variant ("repvit_m0_9"), number of classes, input size in pixels."""
+    """Which RepViT: variant ("repvit_m0_9"), number of classes, input size in pixels.
+
+    image_size  the side of a square, or (height, width)
+    """
 
     variant: str
     classes: int
-    image_size: int
+    image_size: Size
+
+    def __post_init__(self) -> None:
+        if isinstance(self.image_size, list):  # of JSON
+            object.__setattr__(self, "image_size", tuple(self.image_size))
 
 
 @dataclass(frozen=True)
@@ -85,7 +94,7 @@ class ProgramInfo:
         check_labels(self.labels)
         if self.preprocessing.image_size != self.model.image_size:
             raise InputError(
-                f"preprocessing makes {self.preprocessing.image_size} px images, the model takes "
+                f"preprocessing makes {self.preprocessing.size_text} images, the model takes "
                 f"{self.model.image_size} px"
             )
         try:
@@ -96,7 +105,7 @@ class ProgramInfo:
     def to_json(self) -> dict[str, Any]:
         """The fields as they stand in evq.json."""
         return {
-            "model": asdict(self.model),
+            "model": to_json(self.model),
             "profile": self.profile,
             "preprocessing": self.preprocessing.to_json(),
             "labels": list(self.labels),

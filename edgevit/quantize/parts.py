@@ -37,6 +37,12 @@ def divide(images: ImageSource, report: ImageSource, options: QuantizeOptions) -
     Raises InputError when the report would be on training images, or on images of other classes
     or preprocessing.
     """
+    rules = images.preprocessing
+    if options.augment == "dihedral" and rules.height != rules.width:
+        raise InputError(
+            f"--augment dihedral turns images by 90 degrees, which an input of {rules.size_text} "
+            "cannot be; use flip or none"
+        )
     every = len(images)
     rest, reported = list(range(every)), list(range(len(report)))
     if report is images:

@@ -193,7 +193,7 @@ def _run(run: Run, snapshot_interval_s: float, teacher_name: str) -> Result:
     parts = run.parts
     run.say(
         f"{run.subject.name}, {len(parts.images.classes)} classes, "
-        f"{parts.images.preprocessing.image_size} px; fine-tuning on {len(parts.train)} images, "
+        f"{parts.images.preprocessing.size_text}; fine-tuning on {len(parts.train)} images, "
         f"selecting on {len(parts.holdout)}, reporting on {len(parts.reported)}"
     )
     float_outputs = run.outputs(run.subject.net, "float", run.group)

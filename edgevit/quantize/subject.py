@@ -17,6 +17,7 @@ from edgevit.graph.float_run import GraphNet
 from edgevit.models import checkpoint
 from edgevit.models.fuse import DEFAULT_BOUND, fuse
 from edgevit.models.repvit import RepViT
+from edgevit.options import Size
 
 PROOF_BATCH = 16
 RELATIVE_BOUND = 1e-4
@@ -49,7 +50,7 @@ class TraceProof:
     bound: float
 
 
-def module_of(model: nn.Module | str | os.PathLike[str], image_size: int) -> nn.Module:
+def module_of(model: nn.Module | str | os.PathLike[str], image_size: Size) -> nn.Module:
     """The net itself, or that of a RepViT checkpoint. Raises InputError for anything else."""
     if isinstance(model, str | os.PathLike):
         return checkpoint.load(model, image_size=image_size).model

@@ -6,7 +6,7 @@ The artifact itself is a file (bytes here) or, as Core ML's package, a folder (p
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib import metadata
 from pathlib import Path
@@ -90,6 +90,39 @@ def load_artifact(folder: str | os.PathLike[str]) -> Artifact:
     return Artifact(folder, manifest, data)
 
 
+@dataclass(frozen=True)
+class Held:
+    """A tensor at an artifact's border, as its runtime describes it; scale None without one."""
+
+    shape: tuple[int, ...]
+    dtype: str
+    scale: float | None = None
+    zero_point: int | None = None
+
+
+def check_held(artifact: Artifact, source: Held, outputs: Sequence[Held]) -> None:
+    """Raises InputError where an artifact's tensors are not what its manifest says of them."""
+    manifest = artifact.manifest
+    if len(outputs) != len(manifest.outputs):
+        raise InputError(
+            f"{artifact.path} has {len(outputs)} outputs, its manifest {len(manifest.outputs)}; "
+            "compile it again"
+        )
+    pairs = zip((manifest.input, *manifest.outputs), (source, *outputs), strict=True)
+    for said, held in pairs:
+        found = Held(said.shape, said.dtype, said.scale, said.zero_point)
+        if found != held:
+            raise InputError(
+                f"{artifact.path}: its {said.name} is {_text(held)}, its manifest says "
+                f"{_text(found)}; compile it again"
+            )
+
+
+def _text(tensor: Held) -> str:
+    scale = f", scale {tensor.scale:.9g}, zero-point {tensor.zero_point}" if tensor.scale else ""
+    return f"{tensor.dtype} {list(tensor.shape)}{scale}"
+
+
 def written_files(folder: Path) -> set[str]:
     """Relative paths of what edgevit wrote into an artifact folder; none without a manifest.
 
@@ -144,6 +177,7 @@ class Compiled:
         """The manifest of the artifact, which was made of `program`."""
         info = program.info
         return Manifest(
+            schema_version=info.preprocessing.schema_version,
             target=self.target,
             artifact=ArtifactFile(self.file, sha256_bytes(self.data), size_bytes(self.data)),
             program=ProgramFile(program.file_name, program.sha256),

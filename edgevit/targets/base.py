@@ -60,7 +60,7 @@ class Reading:
                 where it is quantized, else the real one
     stored      how it holds real numbers
     outputs     the artifact's own names of the graph's outputs, in order
-    input_values  (3, 256): what the program's input becomes for each pixel value, where the
+    input_values  (C, 256): what the program's input becomes for each pixel value, where the
                 artifact takes pixels and makes its input of them, as int8 or as float32 before
                 that; None where it takes the input
     program_sha256, labels, preprocessing, profile

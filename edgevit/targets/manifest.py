@@ -46,7 +46,7 @@ DType = Literal["int8", "uint8", "float16", "float32"]
 Layout = Literal["NHWC", "NCHW"]
 Profile = Literal["portable", "asymmetric", "float32", "float16"]
 PixelRow = Annotated[tuple[float, ...], Rule(min_size=256, max_size=256)]
-PixelTable = tuple[PixelRow, PixelRow, PixelRow]
+PixelTable = Annotated[tuple[PixelRow, ...], Rule(min_size=1, max_size=4)]
 
 _RANGES = {"int8": (-128, 127), "uint8": (0, 255)}
 _FLOATS: dict[str, type[np.floating[Any]]] = {"float16": np.float16, "float32": np.float32}
@@ -98,11 +98,12 @@ class Model:
 class InputTensor:
     """The artifact's input: one image.
 
-    shape       [1, H, W, 3] in the layout NHWC, [1, 3, H, W] in NCHW
+    shape       [1, H, W, C] in the layout NHWC, [1, C, H, W] in NCHW
     scale, zero_point
                 real = (stored - zero_point) * scale; null for floats, and for the pixels of an
                 image (uint8) that the artifact normalises itself
-    table       [R, G, B]: what the input holds for each pixel value 0..255
+    table       of each channel, in the order of preprocessing.channels, what the input holds for
+                the pixel values 0..255
     """
 
     name: Text
@@ -141,14 +142,12 @@ class InputTensor:
     ) -> InputTensor:
         """From a quantizer, or None for floats and for raw pixels.
 
-        table   (3, 256) numbers, or an array of them
+        table   (C, 256) numbers, or an array of them
         """
         rows = table.tolist() if isinstance(table, np.ndarray) else table
         edge = OutputTensor.of(name, shape, dtype, quantizer)
-        red, green, blue = (tuple(row) for row in rows)
-        return cls(
-            name, edge.shape, layout, edge.dtype, edge.scale, edge.zero_point, (red, green, blue)
-        )
+        found = tuple(tuple(row) for row in rows)
+        return cls(name, edge.shape, layout, edge.dtype, edge.scale, edge.zero_point, found)
 
 
 @dataclass(frozen=True)
@@ -229,6 +228,8 @@ class ReferenceFile:
 class Manifest:
     """manifest.json, one field a key.
 
+    schema_version
+                3 where preprocessing says what version 2 could not, 2 else: older readers read it
     task        what the outputs mean: "classification", or another kind of net's name
     profile     "portable" or "asymmetric" of an audited artifact; "float32" or "float16" of one
                 to compare with, which has no audit
@@ -243,7 +244,7 @@ class Manifest:
     Raises InputError where two fields contradict each other.
     """
 
-    schema_version: Literal[2] = 2
+    schema_version: Literal[2, 3] = 2
     kind: Literal["edgevit-artifact"] = "edgevit-artifact"
     target: Annotated[str, Rule(pattern="[a-z][a-z0-9]*")]
     task: Annotated[str, Rule(pattern="[a-z][a-z0-9_]*")] = CLASSIFICATION
@@ -267,13 +268,21 @@ class Manifest:
     )
 
     def __post_init__(self) -> None:
-        size = self.preprocessing.image_size
-        wanted = (1, size, size, 3) if self.input.layout == "NHWC" else (1, 3, size, size)
+        if self.preprocessing.schema_version > self.schema_version:
+            raise InputError(
+                "preprocessing: says what schema_version 3 brought, and schema_version is "
+                f"{self.schema_version}"
+            )
+        channels, height, width = self.preprocessing.input_shape
+        is_nhwc = self.input.layout == "NHWC"
+        wanted = (1, height, width, channels) if is_nhwc else (1, channels, height, width)
         if self.input.shape != wanted:
             raise InputError(
                 f"input/shape: {list(self.input.shape)} must be {list(wanted)}, as "
                 f"preprocessing makes it for the layout {self.input.layout}"
             )
+        if len(self.input.table) != channels:
+            raise InputError(f"input/table: has {len(self.input.table)} rows, expected {channels}")
         names = [tensor.name for tensor in self.outputs]
         if len(set(names)) != len(names):
             raise InputError(f"outputs: {names} must have distinct names")
@@ -328,7 +337,7 @@ class Manifest:
         return data
 
     def table(self) -> np.ndarray:
-        """float32 (3, 256): what the input holds for a pixel of 0..255, by channel."""
+        """float32 (C, 256): what the input holds for a pixel of 0..255, by channel."""
         return np.array(self.input.table, np.float32)
 
 
@@ -351,5 +360,5 @@ def _upgraded(value: Any, what: str) -> Any:
     if "output" not in value:
         raise InputError(f"{what}: top level: 'output' is a required property")
     newer = {key: inner for key, inner in value.items() if key != "output"}
-    newer |= {"schema_version": MANIFEST_SCHEMA_VERSION, "task": CLASSIFICATION}
+    newer |= {"schema_version": 2, "task": CLASSIFICATION}
     return newer | {"outputs": [value["output"]]}

@@ -2,11 +2,11 @@
 
 Android's Task Library and ML Kit copy the bytes of an image into a uint8 input as they are: mean
 and std in the metadata are for float inputs only. ImageNet's std differs by channel, so no one
-scale and zero-point can stand for it; a 1x1 depthwise convolution (three weights) does:
+scale and zero-point can stand for it; a 1x1 depthwise convolution (one weight a channel) does:
 
     q[c] = round((pixel - mean[c]) / std[c] / scale) = round(M[c] * (w[c] * pixel + b[c]))
 
-All 3 x 256 results are the program's own input values (see `exact`).
+All 256 results of a channel are the program's own input values (see `exact`).
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class _Edge:
 
 @dataclass(frozen=True, eq=False)
 class PixelInput:
-    """The convolution's int8 weights [3], int32 biases [3] and float32 weight scales [3].
+    """The convolution's int8 weights, int32 biases and float32 weight scales, one a channel.
 
     The pixel tensors have scale 1, so a bias's scale is its weight's.
     """
@@ -49,7 +49,7 @@ class PixelInput:
 
 
 def pixel_input(preprocessing: Preprocessing, quantizer: Quantizer) -> PixelInput:
-    """The convolution whose 768 results are exactly `quantized_pixels`.
+    """The convolution whose results for 256 values a channel are exactly `quantized_pixels`.
 
     Raises EdgevitError where 8-bit weights cannot give them all (no such case is known).
     """

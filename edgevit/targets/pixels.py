@@ -1,4 +1,4 @@
-"""What a program's input holds for a pixel: the 3 x 256 values every target must reproduce."""
+"""What a program's input holds for each pixel value: every target must reproduce it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from edgevit.ops import INT8_MAX, INT8_MIN, Quantizer
 
 
 def quantized_pixels(preprocessing: Preprocessing, quantizer: Quantizer) -> np.ndarray:
-    """int8 (3, 256): what the program's input holds for each channel and pixel value.
+    """int8 (C, 256): what the program's input holds for each channel and pixel value.
 
     float32 as torch's quantize_per_tensor: times the reciprocal of the scale, half to even.
     """

@@ -20,7 +20,7 @@ IMAGES_A_CLASS = 5
 WHAT_TO_CHECK = (
     "Check the weights (trained, not random; the moving average where there is one), the order of "
     "the classes (--labels, --class-order), the normalisation (--mean, --std) and the resize "
-    "(--image-size, --resize). --allow-poor-float goes on all the same"
+    "(--image-size, --resize, --resize-mode). --allow-poor-float goes on all the same"
 )
 
 

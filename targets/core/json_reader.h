@@ -39,6 +39,14 @@ class JsonReader {
         return JsonReader(at(key), where_, path_ + key + ".");
     }
 
+    bool boolean(const std::string& key) const {
+        const nlohmann::json& value = at(key);
+        if (!value.is_boolean()) {
+            fail(key, "must be true or false");
+        }
+        return value.get<bool>();
+    }
+
     std::string text(const std::string& key) const {
         const nlohmann::json& value = at(key);
         if (!value.is_string()) {

@@ -6,7 +6,7 @@
 namespace edgevit {
 
 // Newest schema_version of manifest.json; older ones are read too.
-inline constexpr std::int64_t kManifestSchemaVersion = 2;
+inline constexpr std::int64_t kManifestSchemaVersion = 3;
 
 // Size of a manifest.json.
 inline constexpr std::int64_t kMaxManifestBytes = 16'777'216;

@@ -10,6 +10,7 @@
 #include "core/half.h"
 #include "core/json_reader.h"
 #include "core/limits.h"
+#include "core/read_preprocessing.h"
 #include "core/sha256.h"
 
 namespace edgevit {
@@ -96,7 +97,7 @@ std::uint16_t read_half(const JsonReader& reader, const nlohmann::json& value) {
 
 Bytes read_channel_table(const JsonReader& reader, const nlohmann::json& channel, DType dtype) {
     if (!channel.is_array() || channel.size() != 256) {
-        reader.fail("table", "must be three arrays of 256");
+        reader.fail("table", "must be arrays of 256");
     }
     Bytes table(256 * element_size_bytes(dtype));
     for (std::size_t pixel = 0; pixel < 256; ++pixel) {
@@ -131,18 +132,18 @@ Layout read_layout(const JsonReader& reader) {
 void read_input(const JsonReader& reader, Manifest& manifest) {
     manifest.input = read_tensor(reader);
     manifest.layout = read_layout(reader);
-    const int size = manifest.preprocessing.image_size;
-    const bool is_nhwc = manifest.layout == Layout::nhwc;
+    const Preprocessing& rules = manifest.preprocessing;
+    const int channels = channel_count(rules.channels);
+    const auto [width, height] = rules.size;
     using Shape = std::vector<std::int64_t>;
-    if (manifest.input.shape != (is_nhwc ? Shape{1, size, size, 3} : Shape{1, 3, size, size})) {
-        const std::string expected =
-            is_nhwc ? "[1, image_size, image_size, 3]" : "[1, 3, image_size, image_size]";
-        reader.fail("shape", "must be " + expected + " with preprocessing.image_size " +
-                                 std::to_string(size));
+    const Shape wanted = manifest.layout == Layout::nhwc ? Shape{1, height, width, channels}
+                                                         : Shape{1, channels, height, width};
+    if (manifest.input.shape != wanted) {
+        reader.fail("shape", "must be " + nlohmann::json(wanted).dump() +
+                                 ", as preprocessing makes it for this layout");
     }
-    const nlohmann::json& table = reader.array("table", 3);
-    for (std::size_t channel = 0; channel < 3; ++channel) {
-        manifest.table[channel] = read_channel_table(reader, table[channel], manifest.input.dtype);
+    for (const nlohmann::json& row : reader.array("table", static_cast<std::size_t>(channels))) {
+        manifest.table.push_back(read_channel_table(reader, row, manifest.input.dtype));
     }
 }
 
@@ -175,33 +176,6 @@ void read_outputs(const JsonReader& root, std::int64_t version, Manifest& manife
     if (manifest.is_classification() && manifest.logits().shape != Shape{1, manifest.classes}) {
         readers.front().fail("shape", "must be [1, model.classes]");
     }
-}
-
-std::array<double, 3> read_triple(const JsonReader& reader, const std::string& key) {
-    std::array<double, 3> values{};
-    const nlohmann::json& array = reader.array(key, 3);
-    for (std::size_t i = 0; i < 3; ++i) {
-        values[i] = reader.number(array[i], key);
-    }
-    return values;
-}
-
-Preprocessing read_preprocessing(const JsonReader& reader) {
-    Preprocessing result;
-    result.image_size = static_cast<int>(reader.integer("image_size", 1, kMaxImageSize));
-    if (!reader.is_null("resize_size")) {
-        result.resize_size =
-            static_cast<int>(reader.integer("resize_size", result.image_size, kMaxResizeSize));
-    }
-    const std::string interpolation = reader.text("interpolation");
-    if (interpolation != "bicubic" && interpolation != "bilinear") {
-        reader.fail("interpolation", "is '" + interpolation + "', known are bicubic, bilinear");
-    }
-    result.interpolation =
-        interpolation == "bicubic" ? Interpolation::bicubic : Interpolation::bilinear;
-    result.mean = read_triple(reader, "mean");
-    result.std = read_triple(reader, "std");
-    return result;
 }
 
 void read_labels(const JsonReader& reader, Manifest& manifest) {
@@ -287,7 +261,7 @@ Manifest parse_manifest(const std::string& text, const std::string& where) {
     const int least_classes = manifest.is_classification() ? 1 : 0;
     manifest.classes =
         static_cast<int>(root.object("model").integer("classes", least_classes, kMaxClasses));
-    manifest.preprocessing = read_preprocessing(root.object("preprocessing"));
+    manifest.preprocessing = read_preprocessing(root.object("preprocessing"), version);
     read_input(root.object("input"), manifest);
     read_outputs(root, version, manifest);
     read_labels(root, manifest);

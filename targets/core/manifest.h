@@ -1,7 +1,6 @@
 // manifest.json of an artifact folder: what the artifact is, its input and its outputs.
 #pragma once
 
-#include <array>
 #include <filesystem>
 #include <map>
 #include <optional>
@@ -9,23 +8,12 @@
 #include <vector>
 
 #include "core/bytes.h"
+#include "core/preprocessing.h"
 #include "core/tensor.h"
 
 namespace edgevit {
 
-enum class Interpolation { bicubic, bilinear };
 enum class Layout { nhwc, nchw };
-
-// How a picture becomes image_size x image_size pixels: the shorter side is resized to resize_size
-// (skipped when absent or already equal), then the centre is cropped. The step from pixels to the
-// input tensor is Manifest::table; mean and std are what the table was made of.
-struct Preprocessing {
-    int image_size = 0;
-    std::optional<int> resize_size;
-    Interpolation interpolation = Interpolation::bicubic;
-    std::array<double, 3> mean = {};
-    std::array<double, 3> std = {};
-};
 
 struct Reference {
     std::string file;
@@ -43,14 +31,14 @@ struct Manifest {
     std::map<std::string, std::string> options;  // what `edgevit compile` was asked for
     std::string variant;
     int classes = 0;   // 0: the net has none
-    TensorSpec input;  // [1, H, W, 3], or [1, 3, H, W] for Layout::nchw
+    TensorSpec input;  // [1, H, W, C], or [1, C, H, W] for Layout::nchw
     Layout layout = Layout::nhwc;
     std::vector<TensorSpec> outputs;      // one or more, of any rank, each with a name of its own
     std::string task = "classification";  // what the outputs mean
     bool ends_in_softmax = false;         // the net's own: its first output is probabilities
     // For each channel, what the input tensor holds for the pixel values 0 to 255:
     // 256 elements of input.dtype, in the machine's byte order.
-    std::array<Bytes, 3> table;
+    std::vector<Bytes> table;
     Preprocessing preprocessing;
     std::vector<std::string> labels;
     std::optional<Reference> reference;
@@ -69,7 +57,8 @@ struct Manifest {
     bool answers_probabilities() const { return ends_in_softmax || is_classifier(); }
 };
 
-// Reads schema_version 1, whose one "output" is the only one of `outputs`, and 2. Raises InputError
+// Reads schema_version 1, whose one "output" is the only one of `outputs`, 2, and 3, which brought
+// more pre-processing. Raises InputError
 // naming `where` and the key for text that is not JSON, another kind, a newer schema_version, a
 // missing key, a wrong type or a value out of range. Keys it does not know are left alone: what
 // they would change, schema_version must announce.

@@ -59,4 +59,26 @@ ImageView as_rgb(const Pixels& pixels, Image& scratch) {
     return scratch.view();
 }
 
+ImageView as_rgba(const Pixels& pixels, Image& scratch) {
+    if (pixels.format == PixelFormat::rgb) {
+        return as_rgb(pixels, scratch);
+    }
+    const int width = static_cast<int>(pixels.width);
+    const int height = static_cast<int>(pixels.height);
+    if (pixels.format == PixelFormat::rgba) {
+        return {pixels.data, width, height, pixels.stride_bytes, 4};
+    }
+    scratch.reset(width, height, 4);
+    for (int y = 0; y < height; ++y) {
+        const std::uint8_t* source =
+            pixels.data + static_cast<std::size_t>(y) * pixels.stride_bytes;
+        std::uint8_t* target = scratch.row(y);
+        for (int x = 0; x < width; ++x, source += 4, target += 4) {
+            target[0] = source[2], target[1] = source[1], target[2] = source[0];
+            target[3] = source[3];
+        }
+    }
+    return scratch.view();
+}
+
 }  // namespace edgevit

@@ -20,9 +20,11 @@ struct Pixels {
     PixelFormat format = PixelFormat::rgb;
 };
 
+// Of an RGB or RGBA picture.
 inline Pixels pixels_of(const Image& image) {
     return {image.rgb.data(), static_cast<std::size_t>(image.width),
-            static_cast<std::size_t>(image.height), image.stride_bytes(), PixelFormat::rgb};
+            static_cast<std::size_t>(image.height), image.stride_bytes(),
+            image.channels == 4 ? PixelFormat::rgba : PixelFormat::rgb};
 }
 
 // Raises InputError for no or more than 64 million pixels, CallError for a null pointer, a format
@@ -32,5 +34,8 @@ void check_pixels(const Pixels& pixels);
 // The same picture as RGB: a view of `pixels` where they are RGB, else of `scratch`, which is
 // filled. Needs pixels that passed check_pixels().
 ImageView as_rgb(const Pixels& pixels, Image& scratch);
+
+// The same with alpha where the pixels have it, as RGBA.
+ImageView as_rgba(const Pixels& pixels, Image& scratch);
 
 }  // namespace edgevit

@@ -108,10 +108,12 @@ std::vector<std::int64_t> shape_of(MLMultiArrayConstraint* constraint) {
 TensorSpec describe_input(MLFeatureDescription* feature, const TensorSpec& expected) {
     TensorSpec spec = expected;
     spec.name = text(feature.name);
-    if (feature.type == MLFeatureTypeImage &&
-        feature.imageConstraint.pixelFormatType == kCVPixelFormatType_32BGRA) {
+    const OSType format =
+        feature.type == MLFeatureTypeImage ? feature.imageConstraint.pixelFormatType : 0;
+    if (format == kCVPixelFormatType_32BGRA || format == kCVPixelFormatType_OneComponent8) {
         spec.dtype = DType::uint8;
-        spec.shape = {1, feature.imageConstraint.pixelsHigh, feature.imageConstraint.pixelsWide, 3};
+        spec.shape = {1, feature.imageConstraint.pixelsHigh, feature.imageConstraint.pixelsWide,
+                      format == kCVPixelFormatType_32BGRA ? 3 : 1};
         return spec;
     }
     if (feature.type == MLFeatureTypeMultiArray &&
@@ -121,7 +123,7 @@ TensorSpec describe_input(MLFeatureDescription* feature, const TensorSpec& expec
         return spec;
     }
     throw InputError("the model's input '" + spec.name +
-                     "' is neither a colour image nor an array of float32");
+                     "' is neither an image nor an array of float32");
 }
 
 TensorSpec describe_output(MLFeatureDescription* feature, const TensorSpec& expected) {
@@ -165,8 +167,9 @@ class CoreMlBackend : public Backend {
           compiled_(manifest, compiled_before_) {
         guarded("loading the model", [this] { load(); });
         match_tensors(*this, manifest);
-        guarded("making the input buffer",
-                [this] { buffer_ = make_input_buffer(manifest_.input); });
+        guarded("making the input buffer", [this] {
+            buffer_ = make_input_buffer(manifest_.input, manifest_.preprocessing.channels);
+        });
     }
 
     std::vector<TensorSpec> inputs() const override { return inputs_; }

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "core/bytes.h"
+#include "core/preprocessing.h"
 #include "core/tensor.h"
 
 namespace edgevit::coreml {
@@ -26,8 +27,8 @@ class InputBuffer {
     virtual MLFeatureValue* feature() const = 0;
 };
 
-// A CVPixelBuffer for a uint8 input [1, H, W, 3], an MLMultiArray for a float32 one.
-std::unique_ptr<InputBuffer> make_input_buffer(const TensorSpec& spec);
+// A CVPixelBuffer for a uint8 input [1, H, W, 3 or 1], an MLMultiArray for a float32 one.
+std::unique_ptr<InputBuffer> make_input_buffer(const TensorSpec& spec, Channels channels);
 
 // Copies an array of float16, float32 or float64, of any strides, to `values`. Raises Error when it
 // has another number of elements or another type.

@@ -14,33 +14,34 @@ namespace {
 
 class ImageBuffer : public InputBuffer {
   public:
-    explicit ImageBuffer(const TensorSpec& spec)
-        : width_(static_cast<std::size_t>(spec.shape[2])),
+    ImageBuffer(const TensorSpec& spec, Channels channels)
+        : channels_(channels), width_(static_cast<std::size_t>(spec.shape[2])),
           height_(static_cast<std::size_t>(spec.shape[1])) {
         // Memory that the GPU and the Neural Engine read without a copy.
         NSDictionary* attributes =
             @{(__bridge NSString*)kCVPixelBufferIOSurfacePropertiesKey : @{}};
-        const CVReturn status =
-            CVPixelBufferCreate(kCFAllocatorDefault, width_, height_, kCVPixelFormatType_32BGRA,
-                                (__bridge CFDictionaryRef)attributes, &pixels_);
+        const OSType format = channels == Channels::grey ? kCVPixelFormatType_OneComponent8
+                                                         : kCVPixelFormatType_32BGRA;
+        const CVReturn status = CVPixelBufferCreate(kCFAllocatorDefault, width_, height_, format,
+                                                    (__bridge CFDictionaryRef)attributes, &pixels_);
         if (status != kCVReturnSuccess) {
             throw Error("CVPixelBufferCreate failed with " + std::to_string(status));
         }
     }
     ~ImageBuffer() override { CVPixelBufferRelease(pixels_); }
 
-    void fill(ByteView rgb) override {
+    void fill(ByteView pixels) override {
         const CVReturn status = CVPixelBufferLockBaseAddress(pixels_, 0);
         if (status != kCVReturnSuccess) {
             throw Error("CVPixelBufferLockBaseAddress failed with " + std::to_string(status));
         }
         auto* rows = static_cast<std::uint8_t*>(CVPixelBufferGetBaseAddress(pixels_));
-        const bool copied =
-            rgb_to_bgra(rgb, width_, height_, CVPixelBufferGetBytesPerRow(pixels_), rows);
+        const bool copied = pack_rows(pixels, channels_, width_, height_,
+                                      CVPixelBufferGetBytesPerRow(pixels_), rows);
         CVPixelBufferUnlockBaseAddress(pixels_, 0);
         if (!copied) {
-            throw Error("the input has " + std::to_string(rgb.size) + " bytes, not " +
-                        std::to_string(width_ * height_ * 3));
+            throw Error("the input has " + std::to_string(pixels.size) + " bytes, not those of " +
+                        std::to_string(width_) + "x" + std::to_string(height_) + " pixels");
         }
     }
 
@@ -49,6 +50,7 @@ class ImageBuffer : public InputBuffer {
     }
 
   private:
+    Channels channels_;
     std::size_t width_;
     std::size_t height_;
     CVPixelBufferRef pixels_ = nullptr;
@@ -128,9 +130,9 @@ std::optional<Element> element_of(MLMultiArray* array) {
 
 }  // namespace
 
-std::unique_ptr<InputBuffer> make_input_buffer(const TensorSpec& spec) {
+std::unique_ptr<InputBuffer> make_input_buffer(const TensorSpec& spec, Channels channels) {
     if (spec.dtype == DType::uint8) {
-        return std::make_unique<ImageBuffer>(spec);
+        return std::make_unique<ImageBuffer>(spec, channels);
     }
     return std::make_unique<ArrayBuffer>(spec);
 }

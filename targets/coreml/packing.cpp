@@ -1,5 +1,6 @@
 #include "packing.h"
 
+#include <algorithm>
 #include <cstring>
 #include <limits>
 
@@ -90,18 +91,27 @@ std::size_t Extents::span_elements() const noexcept {
     return static_cast<std::size_t>(last) + 1;
 }
 
-bool rgb_to_bgra(ByteView rgb, std::size_t width, std::size_t height, std::size_t bytes_per_row,
-                 std::uint8_t* bgra) noexcept {
-    if (rgb.size != width * height * 3 || bytes_per_row < width * 4) {
+bool pack_rows(ByteView pixels, Channels channels, std::size_t width, std::size_t height,
+               std::size_t bytes_per_row, std::uint8_t* rows) noexcept {
+    const bool is_grey = channels == Channels::grey;
+    const auto count = static_cast<std::size_t>(channel_count(channels));
+    if (channels == Channels::rgba || pixels.size != width * height * count ||
+        bytes_per_row < width * (is_grey ? 1 : 4)) {
         return false;
     }
-    const std::uint8_t* pixel = rgb.data;
+    const std::size_t red = channels == Channels::rgb ? 0 : 2;
+    const std::uint8_t* pixel = pixels.data;
     for (std::size_t y = 0; y < height; ++y) {
-        std::uint8_t* out = bgra + y * bytes_per_row;
+        std::uint8_t* out = rows + y * bytes_per_row;
+        if (is_grey) {
+            std::copy_n(pixel, width, out);
+            pixel += width;
+            continue;
+        }
         for (std::size_t x = 0; x < width; ++x, pixel += 3, out += 4) {
-            out[0] = pixel[2];
+            out[0] = pixel[2 - red];
             out[1] = pixel[1];
-            out[2] = pixel[0];
+            out[2] = pixel[red];
             out[3] = 255;
         }
     }

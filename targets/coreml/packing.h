@@ -11,6 +11,7 @@
 
 #include "core/bytes.h"
 #include "core/limits.h"
+#include "core/preprocessing.h"
 
 namespace edgevit::coreml {
 
@@ -29,10 +30,11 @@ struct Extents {
     std::size_t span_elements() const noexcept;
 };
 
-// RGB bytes, packed, to BGRA rows that start every `bytes_per_row`; alpha is opaque. False, and
-// nothing copied, when a row does not fit its pitch or `rgb` has another size.
-bool rgb_to_bgra(ByteView rgb, std::size_t width, std::size_t height, std::size_t bytes_per_row,
-                 std::uint8_t* bgra) noexcept;
+// Pixels as the manifest's channels say, packed, to rows that start every `bytes_per_row`: BGRA
+// with an opaque alpha, or grey. False, and nothing copied, when a row does not fit its pitch,
+// `pixels` has another size, or the channels are those of no image.
+bool pack_rows(ByteView pixels, Channels channels, std::size_t width, std::size_t height,
+               std::size_t bytes_per_row, std::uint8_t* rows) noexcept;
 
 // Packed floats in row-major order into a strided float32 array of `size_bytes`, and back from one
 // of any element type. `packed` has elements() floats. False, and nothing copied, when the array

@@ -16,14 +16,14 @@ void check_image_size(std::uint64_t width, std::uint64_t height) {
     }
 }
 
-void decode_image(ByteView file, Image& out) {
+void decode_image(ByteView file, Image& out, bool with_alpha) {
     const std::string kind = check_structure(file);
     if (kind == "JPEG") {
         decode_jpeg(file, out);
     } else if (kind == "PNG") {
-        decode_png(file, out);
+        decode_png(file, out, with_alpha);
     } else if (kind == "WebP") {
-        decode_webp(file, out);
+        decode_webp(file, out, with_alpha);
     } else {
         decode_bitmap(kind == "BMP" ? read_bmp(file) : read_ppm(file), file, out);
     }

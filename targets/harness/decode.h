@@ -17,13 +17,14 @@
 namespace edgevit {
 
 // Raises InputError saying what is wrong with the bytes; the caller knows the file's name.
-void decode_image(ByteView file, Image& out);
+// With `with_alpha` a PNG or WebP becomes RGBA, as convert("RGBA") has it; others have no alpha.
+void decode_image(ByteView file, Image& out, bool with_alpha = false);
 
 // The decoders behind it, and the check all make before they allocate. decode_webp raises
 // ToolMissing in a build without libwebp.
 void decode_jpeg(ByteView file, Image& out);
-void decode_png(ByteView file, Image& out);
-void decode_webp(ByteView file, Image& out);
+void decode_png(ByteView file, Image& out, bool with_alpha = false);
+void decode_webp(ByteView file, Image& out, bool with_alpha = false);
 void decode_bitmap(const Bitmap& bitmap, ByteView file, Image& out);
 void check_image_size(std::uint64_t width, std::uint64_t height);
 

@@ -52,7 +52,7 @@ class PngReader {
     PngReader& operator=(const PngReader&) = delete;
     ~PngReader() { png_destroy_read_struct(&png_, &info_, nullptr); }
 
-    void decode(Image& out) {
+    void decode(Image& out, bool with_alpha) {
         check(read_header());
         const png_uint_32 width = png_get_image_width(png_, info_);
         const png_uint_32 height = png_get_image_height(png_, info_);
@@ -62,13 +62,13 @@ class PngReader {
             throw InputError(
                 "a PNG of 16-bit grey, which has no agreed 8-bit form: convert it first");
         }
-        out.reset(static_cast<int>(width), static_cast<int>(height));
+        out.reset(static_cast<int>(width), static_cast<int>(height), with_alpha ? 4 : 3);
         rows_.resize(height);
         for (png_uint_32 y = 0; y < height; ++y) {
             rows_[y] = out.row(static_cast<int>(y));
         }
         const bool has_palette = png_get_color_type(png_, info_) == PNG_COLOR_TYPE_PALETTE;
-        check(read_rows(has_palette, has_palette ? width : out.stride_bytes()));
+        check(read_rows(has_palette, with_alpha, has_palette ? width : out.stride_bytes()));
         if (has_palette) {
             apply_palette(out);
         }
@@ -92,7 +92,7 @@ class PngReader {
         return true;
     }
 
-    bool read_rows(const bool has_palette, const std::size_t row_bytes) {
+    bool read_rows(const bool has_palette, const bool with_alpha, const std::size_t row_bytes) {
         if (setjmp(png_jmpbuf(png_)) != 0) {
             return false;
         }
@@ -101,7 +101,12 @@ class PngReader {
         } else {
             png_set_expand_gray_1_2_4_to_8(png_);
             png_set_strip_16(png_);
-            png_set_strip_alpha(png_);
+            if (with_alpha) {
+                png_set_tRNS_to_alpha(png_);
+                png_set_add_alpha(png_, 0xff, PNG_FILLER_AFTER);
+            } else {
+                png_set_strip_alpha(png_);
+            }
             png_set_gray_to_rgb(png_);
         }
         png_set_interlace_handling(png_);
@@ -119,6 +124,10 @@ class PngReader {
         png_colorp palette = nullptr;
         int colours = 0;
         png_get_PLTE(png_, info_, &palette, &colours);
+        png_bytep alpha = nullptr;
+        int alphas = 0;
+        png_get_tRNS(png_, info_, &alpha, &alphas, nullptr);
+        const auto channels = static_cast<std::size_t>(out.channels);
         for (int y = 0; y < out.height; ++y) {
             std::uint8_t* row = out.row(y);
             for (std::size_t x = static_cast<std::size_t>(out.width); x-- > 0;) {
@@ -127,9 +136,12 @@ class PngReader {
                     throw InputError("damaged PNG: colour " + std::to_string(index) +
                                      " is not in its palette of " + std::to_string(colours));
                 }
-                row[3 * x] = palette[index].red;
-                row[3 * x + 1] = palette[index].green;
-                row[3 * x + 2] = palette[index].blue;
+                row[channels * x] = palette[index].red;
+                row[channels * x + 1] = palette[index].green;
+                row[channels * x + 2] = palette[index].blue;
+                if (channels == 4) {
+                    row[channels * x + 3] = index < alphas ? alpha[index] : 255;
+                }
             }
         }
     }
@@ -142,6 +154,8 @@ class PngReader {
 
 }  // namespace
 
-void decode_png(ByteView file, Image& out) { PngReader(file).decode(out); }
+void decode_png(ByteView file, Image& out, bool with_alpha) {
+    PngReader(file).decode(out, with_alpha);
+}
 
 }  // namespace edgevit

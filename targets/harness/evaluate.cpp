@@ -157,7 +157,8 @@ class Evaluator {
 
     void preprocess(const Dataset::Entry& entry) {
         naming(entry, [this] {
-            decode_image(file_, image_);
+            decode_image(file_, image_,
+                         session_.manifest().preprocessing.channels == Channels::rgba);
             session_.preprocess(pixels_of(image_));
         });
     }

@@ -351,7 +351,7 @@ edgevit_status edgevit_top_k(edgevit_session* session, edgevit_result* results, 
 size_t edgevit_image_size(const edgevit_session* session) noexcept {
     return session == nullptr
                ? 0
-               : static_cast<size_t>(session->session.manifest().preprocessing.image_size);
+               : static_cast<size_t>(session->session.manifest().preprocessing.side());
 }
 
 size_t edgevit_input_size_bytes(const edgevit_session* session) noexcept {

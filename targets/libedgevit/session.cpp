@@ -59,18 +59,22 @@ void Session::preprocess(const Pixels& pixels) {
     state_ = State::empty;
     preprocessed_ = false;
     check_pixels(pixels);
-    preprocess_rgb(as_rgb(pixels, rgb_));
+    preprocess_view(preprocessor_.takes_alpha() ? as_rgba(pixels, rgb_) : as_rgb(pixels, rgb_));
 }
 
 void Session::preprocess(const Frame& frame) {
     state_ = State::empty;
     preprocessed_ = false;
     check_frame(frame);
-    preprocess_rgb(upright_rgb(frame, rgb_));
+    const bool has_alpha = frame.format == FrameFormat::rgba || frame.format == FrameFormat::bgra;
+    if (preprocessor_.takes_alpha() && has_alpha) {
+        throw CallError("a frame's alpha is not kept, and the model takes it: give it as an image");
+    }
+    preprocess_view(upright_rgb(frame, rgb_));
 }
 
-void Session::preprocess_rgb(const ImageView& rgb) {
-    preprocessor_.run(rgb, input_.data());
+void Session::preprocess_view(const ImageView& view) {
+    preprocessor_.run(view, input_.data());
     preprocessed_ = true;
 }
 

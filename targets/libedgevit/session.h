@@ -72,7 +72,7 @@ class Session {
 
     void allocate();
     void make_ready(const BackendOptions& options);
-    void preprocess_rgb(const ImageView& rgb);
+    void preprocess_view(const ImageView& view);
     Output& fetched(std::size_t index);
 
     Manifest manifest_;

@@ -23,14 +23,22 @@ Extents extents(std::vector<std::int64_t> shape, std::vector<std::int64_t> strid
 
 }  // namespace
 
-TEST_CASE("RGB becomes BGRA rows, and what lies between the rows stays as it was") {
-    const Bytes rgb = {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12};
+TEST_CASE("pixels become BGRA or grey rows, and what lies between the rows stays as it was") {
+    const Bytes pixels = {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12};
     Bytes rows(2 * 12, 77);
-    REQUIRE(rgb_to_bgra(rgb, 2, 2, 12, rows.data()));
+    REQUIRE(pack_rows(pixels, Channels::rgb, 2, 2, 12, rows.data()));
     CHECK(rows == Bytes{3, 2, 1, 255, 6,  5,  4,  255, 77, 77, 77, 77,  //
                         9, 8, 7, 255, 12, 11, 10, 255, 77, 77, 77, 77});
-    CHECK_FALSE(rgb_to_bgra(rgb, 2, 2, 7, rows.data()));
-    CHECK_FALSE(rgb_to_bgra(rgb, 2, 1, 8, rows.data()));
+    REQUIRE(pack_rows(pixels, Channels::bgr, 2, 2, 12, rows.data()));
+    CHECK(rows == Bytes{1, 2, 3, 255, 4,  5,  6,  255, 77, 77, 77, 77,  //
+                        7, 8, 9, 255, 10, 11, 12, 255, 77, 77, 77, 77});
+    Bytes grey(2 * 8, 77);
+    REQUIRE(pack_rows(pixels, Channels::grey, 6, 2, 8, grey.data()));
+    CHECK(grey == Bytes{1, 2, 3, 4, 5, 6, 77, 77, 7, 8, 9, 10, 11, 12, 77, 77});
+    CHECK_FALSE(pack_rows(pixels, Channels::rgb, 2, 2, 7, rows.data()));
+    CHECK_FALSE(pack_rows(pixels, Channels::rgb, 2, 1, 8, rows.data()));
+    CHECK_FALSE(pack_rows(pixels, Channels::grey, 6, 2, 5, grey.data()));
+    CHECK_FALSE(pack_rows(pixels, Channels::rgba, 3, 1, 12, rows.data()));
 }
 
 TEST_CASE("an array with strides is filled and read in row-major order") {

@@ -18,6 +18,26 @@ std::string refusal(ByteView file) {
 
 }  // namespace
 
+TEST_CASE("with alpha a PNG has Pillow's RGBA pixels") {
+    const Safetensors file = read_safetensors(EDGEVIT_TEST_DATA "/preparation.safetensors");
+    int cases = 0;
+    for (const auto& [name, tensor] : file.tensors) {
+        const std::size_t end = name.find("/file");
+        if (name.compare(0, 6, "alpha/") != 0 || end == std::string::npos) {
+            continue;
+        }
+        CAPTURE(name);
+        Image image;
+        decode_image(tensor.bytes, image, true);
+        CHECK(image.channels == 4);
+        CHECK(image.rgb == file.tensors.at(name.substr(0, end) + "/rgba").bytes);
+        decode_image(tensor.bytes, image);
+        CHECK(image.channels == 3);
+        ++cases;
+    }
+    CHECK(cases == 8);
+}
+
 TEST_CASE("images decode to Pillow's pixels") {
     Image image;  // one for all: a smaller picture must not keep a larger one's pixels
     int cases = 0;

@@ -253,7 +253,7 @@ TEST_CASE("what is wrong with a folder is told") {
         other[key] = value;
         return other.dump();
     };
-    refused(edited("schema_version", 3), "update edgevit");
+    refused(edited("schema_version", 4), "update edgevit");
     refused(edited("kind", "edgevit-program"), "expected 'edgevit-artifact'");
     refused(edited("labels", json::array({"a"})), "labels");
     refused(edited("input", nullptr), "input must be an object");

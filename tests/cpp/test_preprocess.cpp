@@ -40,10 +40,14 @@ TEST_CASE("a crop starts where Python's round() says") {
 }
 
 TEST_CASE("the longer side is rounded down") {
-    CHECK(resized(640, 480, 256).width == 341);
-    CHECK(resized(640, 480, 256).height == 256);
-    CHECK(resized(3, 1000, 7).width == 7);
-    CHECK(resized(3, 1000, 7).height == 2333);
+    Preprocessing rules;
+    rules.resize = Resize::shorter;
+    rules.target = {256, 256};
+    CHECK(resized(640, 480, rules).width == 341);
+    CHECK(resized(640, 480, rules).height == 256);
+    rules.target = {7, 7};
+    CHECK(resized(3, 1000, rules).width == 7);
+    CHECK(resized(3, 1000, rules).height == 2333);
 }
 
 TEST_CASE("the input holds the pixels that Python's preprocessing gives") {
@@ -60,6 +64,55 @@ TEST_CASE("the input holds the pixels that Python's preprocessing gives") {
         ++cases;
     }
     CHECK(cases == 8);
+}
+
+TEST_CASE("every kind of pre-processing gives Python's pixels to the last bit") {
+    const Safetensors file = read_safetensors(EDGEVIT_TEST_DATA "/preparation.safetensors");
+    int cases = 0;
+    for (const auto& [name, tensor] : file.tensors) {
+        if (name.compare(0, 6, "rules/") != 0) {
+            continue;
+        }
+        const json rules = json::parse(tensor.bytes.begin(), tensor.bytes.end());
+        CAPTURE(rules.dump());
+        const StoredTensor& expected = file.tensors.at("pixels/" + name.substr(6));
+        json document = manifest_json(3);
+        document["schema_version"] = 3;
+        document["preprocessing"] = rules;
+        document["input"]["shape"] = {1, expected.shape[0], expected.shape[1], expected.shape[2]};
+        const json row = document["input"]["table"][0];
+        document["input"]["table"] = json(static_cast<std::size_t>(expected.shape[2]), row);
+        const Manifest manifest = parse_manifest(document.dump(), "test");
+        Preprocessor preprocessor(manifest);
+        const StoredTensor& picture =
+            file.tensors.at(preprocessor.takes_alpha() ? "source/rgba" : "source/rgb");
+        const int channels = preprocessor.takes_alpha() ? 4 : 3;
+        const auto width = static_cast<int>(picture.shape[1]);
+        const ImageView view = {picture.bytes.data(), width, static_cast<int>(picture.shape[0]),
+                                static_cast<std::size_t>(width * channels), channels};
+        Bytes out(manifest.input.size_bytes());
+        preprocessor.run(view, out.data());
+        CHECK(out == expected.bytes);
+        ++cases;
+    }
+    CHECK(cases == 49);
+}
+
+TEST_CASE("a picture without alpha is opaque for a net that takes it") {
+    json document = manifest_json(3);
+    document["schema_version"] = 3;
+    document["preprocessing"]["channels"] = "RGBA";
+    document["preprocessing"]["mean"] = document["preprocessing"]["std"] = {0.5, 0.5, 0.5, 0.5};
+    document["input"]["shape"] = {1, 8, 8, 4};
+    document["input"]["table"].push_back(document["input"]["table"][0]);
+    const Manifest manifest = parse_manifest(document.dump(), "test");
+    const ImageView image = {source().row(0), 8, 8, source().stride_bytes};
+    Bytes out(manifest.input.size_bytes());
+    Preprocessor(manifest).run(image, out.data());
+    for (std::size_t i = 0; i < 8; ++i) {
+        CHECK(std::memcmp(&out[4 * i], image.row(0) + 3 * i, 3) == 0);
+        CHECK(out[4 * i + 3] == 255);
+    }
 }
 
 TEST_CASE("every channel goes through its own table, of one or four bytes an entry") {

@@ -74,8 +74,8 @@ def test_images_are_read_once_while_they_fit(
     few: ImageFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reads: list[int] = []
-    load = ImageSet.load_rgb
-    monkeypatch.setattr(ImageSet, "load_rgb", lambda s, i: reads.append(i) or load(s, i))
+    load = ImageSet.load
+    monkeypatch.setattr(ImageSet, "load", lambda s, i, m: reads.append(i) or load(s, i, m))
     kept = ImageFolder(few.path, 64)
     assert (kept.pixels([2, 0, 2]) == kept.pixels([2, 0, 2])).all()
     assert reads == [2, 0]

@@ -1,4 +1,5 @@
 // Any bytes as manifest.json: refused with InputError, or good enough to preprocess an image by.
+#include <algorithm>
 #include <array>
 #include <string>
 
@@ -23,8 +24,9 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
             FUZZ_REQUIRE(output.elements() >= 1 && output.elements() <= kMaxTensorElements);
         }
         // Larger ones differ in time and memory only.
-        if (manifest.preprocessing.resize_size.value_or(0) <= 512 &&
-            manifest.preprocessing.image_size <= 512) {
+        const Preprocessing& rules = manifest.preprocessing;
+        if (std::max({rules.size.width, rules.size.height, rules.target.width,
+                      rules.target.height}) <= 512) {
             Bytes out(manifest.input.size_bytes());
             Preprocessor(manifest).run({pixels.data(), 40, 30, 120}, out.data());
         }

@@ -55,9 +55,8 @@ def null_manifest(
     labels: tuple[str, ...], preprocessing: Preprocessing, sha256: str, size_bytes: int, **more: Any
 ) -> Manifest:
     """An artifact model.bin of the null back-end, whose input holds the pixels themselves."""
-    side = preprocessing.image_size
     input_ = InputTensor.of(
-        "input", (1, side, side, 3), "NHWC", "uint8", Step(1.0, 0), [range(256)] * 3
+        "input", (1, *preprocessing.pixel_shape), "NHWC", "uint8", Step(1.0, 0), [range(256)] * 3
     )
     fields: dict[str, Any] = {
         "target": "null",

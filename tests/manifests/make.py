@@ -38,11 +38,12 @@ COMPILED = {
 VERSION_1 = ("version-1-tflite-int8", "version-1-tensorrt")
 HUGE = 10**30
 MISSING = "is a required property"
+VERSION_3 = "says what schema_version 3 brought"
 
 FAULTS: list[tuple[str, str, Any, str | None, str | None]] = [
     # reason, JSON pointer, value, messages of Python and of C++; None: the reader takes it
-    ("schema-version-newer", "/schema_version", 3, "reads up to 2", "reads up to 2"),
-    ("schema-version-text", "/schema_version", "2", "schema_version: '2' is not 2", "an integer"),
+    ("schema-version-newer", "/schema_version", 4, "reads up to 3", "reads up to 3"),
+    ("schema-version-text", "/schema_version", "2", "'2' is not one of [2, 3]", "an integer"),
     ("kind-other", "/kind", "edgevit-result", "is not 'edgevit-artifact'", "expected"),
     ("key-unknown", "/a_later_key", 1, "Additional properties", None),
     ("file-outside", "/artifact/file", "../model.bin", "does not match", "name of a file"),
@@ -58,11 +59,15 @@ FAULTS: list[tuple[str, str, Any, str | None, str | None]] = [
     ("classes-fraction", "/model/classes", 3.0, "not of type 'integer'", "must be an integer"),
     ("classes-boolean", "/model/classes", True, "not of type 'integer'", "must be an integer"),
     ("input-without-table", "/input/table", None, "not of type 'array'", "array of 3"),
-    ("input-table-short", "/input/table/1", [1, 2], "too short", "three arrays of 256"),
+    ("input-table-short", "/input/table/1", [1, 2], "too short", "arrays of 256"),
     ("input-table-range", "/input/table/1/7", 256, "integers from 0 to 255", "from 0 to 255"),
     ("input-table-fraction", "/input/table/1/7", 7.5, "integers from 0 to 255", "an integer"),
-    ("input-shape", "/input/shape", [1, 9, 8, 3], "must be [1, 8, 8, 3]", "image_size, 3]"),
+    ("input-shape", "/input/shape", [1, 9, 8, 3], "must be [1, 8, 8, 3]", "must be [1,8,8,3]"),
     ("input-layout", "/input/layout", "CHWN", "is not one of", "known are NHWC, NCHW"),
+    ("input-layout-of-the-shape", "/input/layout", "NCHW", "[1, 3, 8, 8]", "must be [1,3,8,8]"),
+    ("input-table-two-rows", "/input/table", [[0] * 256] * 2, "2 rows, expected 3", "array of 3"),
+    ("input-table-negative", "/input/table/0/0", -1, "integers from 0 to 255", "from 0 to 255"),
+    ("input-table-huge", "/input/table/0/0", HUGE**20, "not valid JSON", "not valid JSON"),
     ("input-dtype", "/input/dtype", "int4", "is not one of", "input.dtype is 'int4'"),
     ("input-float-with-scale", "/input/dtype", "float32", "null for floats", "null for floats"),
     ("input-scale-zero", "/input/scale", 0, "less than or equal", "positive float32"),
@@ -71,6 +76,8 @@ FAULTS: list[tuple[str, str, Any, str | None, str | None]] = [
     ("input-scale-huge-integer", "/input/scale", HUGE**20, "not valid JSON", "not valid JSON"),
     ("input-zero-point-alone", "/input/scale", None, "has both", "finite number"),
     ("input-zero-point-range", "/input/zero_point", 256, "must be 0 to 255", "from 0 to 255"),
+    ("output-zero-point-range", "/outputs/0/zero_point", 300, "must be -128 to 127", "to 127"),
+    ("output-zero-point-alone", "/outputs/0/zero_point", None, "has both", "an integer from -128"),
     ("outputs-none", "/outputs", [], "too short", "array of 1 to"),
     ("output-int8-without-scale", "/outputs/0/scale", None, "has both", "finite number"),
     ("output-classes", "/outputs/0/shape", [1, 4], "[1, model.classes]", "[1, model.classes]"),
@@ -95,7 +102,16 @@ FAULTS: list[tuple[str, str, Any, str | None, str | None]] = [
     ),
     ("resize-size-below-crop", "/preprocessing/resize_size", 7, "would not fit", "from 8"),
     ("interpolation-unknown", "/preprocessing/interpolation", "lanczos", "not one of", "known are"),
-    ("std-zero", "/preprocessing/std", [0.2, 0.0, 0.2], "std must be positive", None),
+    ("std-zero", "/preprocessing/std", [0.2, 0.0, 0.2], "std must be positive", "must be positive"),
+    ("std-of-bytes", "/preprocessing/std", [58.4, 57.1, 57.4], "greater than", "from 0 to 1"),
+    ("mean-of-bytes", "/preprocessing/mean", [123.7, 116.3, 103.5], "greater than", "from 0 to 1"),
+    ("mean-of-two", "/preprocessing/mean", [0.5, 0.5], "three finite numbers", "array of 3"),
+    ("exact-in-version-2", "/preprocessing/resize", "exact", VERSION_3, VERSION_3),
+    ("sizes-in-version-2", "/preprocessing/resize_size", [9, 12], VERSION_3, VERSION_3),
+    ("area-in-version-2", "/preprocessing/interpolation", "area", VERSION_3, VERSION_3),
+    ("plain-in-version-2", "/preprocessing/antialias", False, VERSION_3, VERSION_3),
+    ("bgr-in-version-2", "/preprocessing/channels", "BGR", VERSION_3, VERSION_3),
+    ("padding-of-shorter", "/preprocessing/pad_color", [0], "belong to 'fit'", "belong to the"),
     ("mean-text", "/preprocessing/mean/0", "0.485", "not of type 'number'", "finite number"),
     (
         "audit-inexact", "/audit", {"activations": 1, "weight_channels": 1, "exact": False},
@@ -110,6 +126,14 @@ SWIFT = {
     "resize-size-large": "resize_size is not",
     "resize-size-below-crop": "resize_size is not",
     "interpolation-unknown": "dataCorrupted",
+    "resize-unknown": "dataCorrupted",
+    "channels-unknown": "dataCorrupted",
+    "pad-position-unknown": "dataCorrupted",
+    "antialias-number": "typeMismatch",
+    "sizes-three": "typeMismatch",
+    "sizes-large": "resize_size is not",
+    "exact-below-crop": "resize_size is not",
+    "pad-color-range": "pad_color is not",
     "without-artifact": "keyNotFound",
     "without-labels": "keyNotFound",
     "without-preprocessing": "keyNotFound",
@@ -172,13 +196,60 @@ def good_documents() -> dict[str, Any]:
         "task": "features", "outputs": features, "labels": [],
         "model": {"variant": "repvit_m0_9", "classes": 0},
     }  # fmt: skip
+    newer = {f"version-3-{name}": of_version_3(keys) for name, keys in OF_VERSION_3.items()}
     most = [features[0] | {"name": f"stage {i}"} for i in range(MAX_OUTPUTS - 1)]
     return {
         "null": null, "every-key": everything, "several-outputs": with_features,
         "features-without-classes": without_classes,
         "most-outputs": null | {"outputs": null["outputs"] + most},
         "probabilities": null | {"outputs": [null["outputs"][0] | {"meaning": "probabilities"}]},
+        **newer,
     }  # fmt: skip
+
+
+OF_VERSION_3: dict[str, dict[str, Any]] = {
+    "exact": {"resize": "exact", "resize_size": 8},
+    "fit": {
+        "resize": "fit", "resize_size": [6, 12], "pad_color": [1, 2, 3], "pad_position": "top-left",
+    },
+    "filled": {"resize_size": [8, 12], "interpolation": "bilinear", "antialias": False},
+    "area": {"interpolation": "area"},
+    "bgr": {"channels": "BGR"},
+    "grey": {"channels": "L", "mean": [0.449], "std": [0.226]},
+    "rgba": {"channels": "RGBA", "mean": [0.5] * 4, "std": [0.25, 0.25, 0.25, 1.0]},
+    "wide": {"image_size": [6, 8], "resize_size": [6, 9], "resize": "exact"},
+}  # fmt: skip
+"""Name -> keys of preprocessing that version 3 brought."""
+
+BAD_OF_VERSION_3 = {
+    # name of a good one, its key and value, messages of Python and of C++
+    "resize-unknown": ("exact", "resize", "squash", "not one of", "known are shorter"),
+    "exact-below-crop": ("exact", "resize_size", [8, 7], "would not fit", "from 8"),
+    "sizes-three": ("exact", "resize_size", [8, 8, 8], "not of type", "array of 2"),
+    "sizes-large": ("fit", "resize_size", [6, MAX_RESIZE_SIZE + 1], "not of type", "to 16384"),
+    "pad-color-range": ("fit", "pad_color", [1, 2, 256], "greater than", "from 0 to 255"),
+    "pad-color-two": ("fit", "pad_color", [1, 2], "must be 3 integers", "array of 3"),
+    "pad-position-unknown": ("fit", "pad_position", "left", "not one of", "known are centre"),
+    "antialias-number": ("filled", "antialias", 0, "not of type 'boolean'", "true or false"),
+    "area-without-antialias": ("area", "antialias", False, "averages", "averages"),
+    "channels-unknown": ("bgr", "channels", "BGRA", "not one of", "known are RGB"),
+    "channels-of-another-input": ("bgr", "channels", "RGBA", "four finite", "array of 4"),
+    "grey-mean-of-three": ("grey", "mean", [0.5] * 3, "one finite number", "array of 1"),
+    "wide-and-square": ("wide", "image_size", 6, "must be [1, 6, 6, 3]", "must be [1,6,6,3]"),
+}  # fmt: skip
+
+
+def of_version_3(keys: dict[str, Any]) -> dict[str, Any]:
+    """The good manifest as version 3, with these keys of preprocessing and an input to fit."""
+    null = null_document()
+    rules = null["preprocessing"] | keys
+    channels = {"L": 1, "RGBA": 4}.get(rules.get("channels", "RGB"), 3)
+    size = rules["image_size"]
+    height, width = size if isinstance(size, list) else (size, size)
+    source = null["input"] | {
+        "shape": [1, height, width, channels], "table": [list(range(256))] * channels
+    }  # fmt: skip
+    return null | {"schema_version": 3, "preprocessing": rules, "input": source}
 
 
 def bad_documents() -> dict[str, tuple[Any, str | None, str | None]]:
@@ -196,6 +267,9 @@ def bad_documents() -> dict[str, tuple[Any, str | None, str | None]]:
     found["output-name-twice"] = (
         null | {"outputs": [output, output]}, "must have distinct names", "twice",
     )  # fmt: skip
+    for reason, (base, key, value, python, cpp) in BAD_OF_VERSION_3.items():
+        document = put(of_version_3(OF_VERSION_3[base]), f"/preprocessing/{key}", value)
+        found[reason] = document, python, cpp
     many = [output] + [output | {"name": str(i)} for i in range(MAX_OUTPUTS)]
     found["outputs-many"] = null | {"outputs": many}, "too long", f"array of 1 to {MAX_OUTPUTS}"
     first = {key: value for key, value in null.items() if key not in ("task", "outputs")}

@@ -36,6 +36,8 @@ from edgevit.targets.coreml.records import RECORDS, weights_of
 CONSTANT = "constexpr_"
 LABEL, PROBABILITIES = "classLabel", "classLabel_probs"
 METADATA = "edgevit."
+IMAGE_KINDS = {"RGB": "image RGB", "BGR": "image BGR", "L": "image GRAYSCALE"}
+"""Channels of the preprocessing -> how a package describes an image of them."""
 LOWEST = {"int8": INT8_MIN, "uint8": 0}
 FLOATS = {"fp16": np.dtype(np.float16), "fp32": np.dtype(np.float32)}
 
@@ -136,9 +138,12 @@ class Reader:
     def _input(self) -> Shape:
         feature = self.package.input
         shape = feature.shape
-        if feature.kind == "image RGB" and len(shape) == 2:
-            shape = (1, 3, *shape)
-            self.pixels = np.tile(np.arange(256, dtype=np.float32), (3, 1))
+        rules = _json(self._metadata("preprocessing"))
+        channels = rules.get("channels", "RGB") if isinstance(rules, dict) else "RGB"
+        if feature.kind == IMAGE_KINDS.get(channels) and len(shape) == 2:
+            planes = 1 if channels == "L" else 3
+            shape = (1, planes, *shape)
+            self.pixels = np.tile(np.arange(256, dtype=np.float32), (planes, 1))
         elif feature.kind != "multiArray float32" or len(shape) != 4:
             raise self.misread(INPUT, f"the package's input is {feature}")
         if self.package.input_shape != shape:
@@ -155,9 +160,10 @@ class Reader:
         expected = source if first else self.tensors[INPUT]
         if self.pixels is None or value.name != expected or (first is not (source in self.values)):
             raise self.misread(INPUT, f"{op.kind} by a constant, where a program has none")
-        if constant.shape != (1, 3, 1, 1) or constant.dtype != np.float32:
+        planes = len(self.pixels)
+        if constant.shape != (1, planes, 1, 1) or constant.dtype != np.float32:
             raise self.misread(INPUT, "its normalisation is not one float32 value a channel")
-        column = constant.reshape(3, 1)
+        column = constant.reshape(planes, 1)
         self.pixels = self.pixels * column if first else self.pixels + column
         self._hand_on(value, op)
 

@@ -6,10 +6,11 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from edgevit.data.preprocessing import looked_up
 from edgevit.errors import InputError
 from edgevit.ops import INT8_MIN
 from edgevit.program import Program
-from edgevit.targets.artifact import Artifact
+from edgevit.targets.artifact import Artifact, Held, check_held
 from edgevit.targets.base import Target, float_form, require_folder
 from edgevit.targets.coreml.options import CoremlOptions, CoremlRunOptions
 from edgevit.targets.coreml.package import MilProgram, read_package
@@ -41,11 +42,22 @@ class CoremlRunner:
         self.probabilities = compiled.get("output_type") == "classifier"
         self._table = artifact.manifest.table()
         self._outputs = [output.name for output in artifact.manifest.outputs]
+        check_held(artifact, _input_of(self.package), self._outputs_of(artifact))
         self._target = target
         self._held: tuple[Program, dict[str, str]] | None = None
 
+    def _outputs_of(self, artifact: Artifact) -> list[Held]:
+        """Their shapes; those of a classifier's dictionary stand in the manifest alone."""
+        said = artifact.manifest.outputs
+        if self.probabilities:
+            return [Held(output.shape, "float32") for output in said]
+        return [
+            Held(feature.shape, feature.kind.removeprefix("multiArray "))
+            for feature in self.package.outputs
+        ]
+
     def scores(self, pixels: np.ndarray) -> np.ndarray:
-        """Logits, or a classifier's probabilities: uint8 (N, H, W, 3) to float32 (N, classes)."""
+        """Logits, or a classifier's probabilities: uint8 (N, H, W, C) to float32 (N, classes)."""
         return next(iter(self.outputs(pixels).values()))
 
     def outputs(self, pixels: np.ndarray) -> dict[str, np.ndarray]:
@@ -92,8 +104,16 @@ class CoremlRunner:
     def _input(self, pixels: np.ndarray):
         import torch
 
-        planes = [self._table[channel][pixels[..., channel]] for channel in range(3)]
-        return torch.from_numpy(np.stack(planes, axis=1).astype(np.float32))
+        return torch.from_numpy(looked_up(self._table, pixels).astype(np.float32))
+
+
+def _input_of(package: MilProgram) -> Held:
+    """A picture is pixels in NHWC; an array is what it says."""
+    feature = package.input
+    if feature.kind.startswith("image "):
+        planes = 1 if feature.kind == "image GRAYSCALE" else 3
+        return Held((1, *feature.shape, planes), "uint8")
+    return Held(package.input_shape, feature.kind.removeprefix("multiArray "))
 
 
 def _as_int8(values: np.ndarray, dtype: str) -> np.ndarray:

@@ -50,7 +50,7 @@ def _describe(model: Any, program_sha256: str, info: ProgramInfo) -> None:
     model.license = str(given.get("license", "not stated"))
     model.version = program_sha256[:12]
     model.short_description = (
-        f"{info.model.variant}, {info.model.classes} classes, {info.model.image_size} px; "
+        f"{info.model.variant}, {info.model.classes} classes, {info.preprocessing.size_text}; "
         "compiled by edgevit from a quantized program"
     )
     rows = {

@@ -86,6 +86,11 @@ def convert(program: Program, options: CoremlOptions) -> Any:
             raise InputError(f"{node.name}: {why}")
     graph.activations()  # names a tensor without a quantizer
     _check_outputs(program, options)
+    if options.input_type == "image" and program.info.preprocessing.channels == "RGBA":
+        raise InputError(
+            "Core ML's images have no alpha, which this program's RGBA input needs; compile with "
+            "--input-type tensor"
+        )
     if options.precision == "float16":
         graph = float_graph(graph)
     ct = coremltools()
@@ -93,7 +98,7 @@ def convert(program: Program, options: CoremlOptions) -> Any:
         exported = _export(graph, _edge_constants(program, options), options)
         model = ct.convert(
             exported,
-            inputs=[_input_type(graph, options)],
+            inputs=[_input_type(graph, program.info.preprocessing.channels, options)],
             outputs=None if options.output_type == "classifier" else [
                 ct.TensorType(name, dtype=np.float32) for name in output_names(graph).values()
             ],
@@ -189,21 +194,24 @@ def _is_edge(op: Any) -> bool:
     return op.name in _NORMALISATION or (source is not None and source.name in _INPUTS)
 
 
-def _input_type(graph: Graph, options: CoremlOptions) -> Any:
+def _input_type(graph: Graph, channels: str, options: CoremlOptions) -> Any:
     ct, shape = coremltools(), graph.input_shape
     if options.input_type == "image":
-        return ct.ImageType(INPUT_NAME, shape=shape, color_layout=ct.colorlayout.RGB)
+        layouts = {
+            "RGB": ct.colorlayout.RGB, "BGR": ct.colorlayout.BGR, "L": ct.colorlayout.GRAYSCALE
+        }  # fmt: skip
+        return ct.ImageType(INPUT_NAME, shape=shape, color_layout=layouts[channels])
     return ct.TensorType(INPUT_NAME, shape=shape, dtype=np.float32)
 
 
 def normalisation(
     preprocessing: Preprocessing, quantizer: Quantizer
 ) -> tuple[np.ndarray, np.ndarray]:
-    """float32 gain and offset, (3,) each: (pixel / 255 - mean) / std = pixel * gain + offset.
+    """float32 gain and offset, one a channel: (pixel / 255 - mean) / std = pixel * gain + offset.
 
     The ones nearest to the exact quotients, or a few of their last bits beside them, so that all
-    3 x 256 products fall on the program's own input values. Raises EdgevitError where none do (no
-    such case is known).
+    256 products of a channel fall on the program's own input values. Raises EdgevitError where none
+    do (no such case is known).
     """
     wanted = quantized_pixels(preprocessing, quantizer)
     found = [
@@ -261,7 +269,7 @@ def _export(
 
 
 def _normalise(gain: np.ndarray, offset: np.ndarray) -> torch.nn.Module:
-    """Raw RGB 0..255 to the network's input, exact per channel (ImageType has one scale only)."""
+    """Raw pixels 0..255 to the network's input, exact per channel (ImageType has one scale)."""
     import torch
 
     class Normalise(torch.nn.Module):
@@ -270,8 +278,8 @@ def _normalise(gain: np.ndarray, offset: np.ndarray) -> torch.nn.Module:
 
         def __init__(self) -> None:
             super().__init__()
-            self.register_buffer("gain", torch.from_numpy(gain).view(1, 3, 1, 1))
-            self.register_buffer("offset", torch.from_numpy(offset).view(1, 3, 1, 1))
+            self.register_buffer("gain", torch.from_numpy(gain).view(1, -1, 1, 1))
+            self.register_buffer("offset", torch.from_numpy(offset).view(1, -1, 1, 1))
 
         def forward(self, pixels: torch.Tensor) -> torch.Tensor:
             return pixels * self.gain + self.offset

@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 
+from edgevit.data.preprocessing import looked_up
 from edgevit.errors import InputError, ToolMissing
 from edgevit.ops import INT8_MIN
 from edgevit.program import Program
-from edgevit.targets.artifact import Artifact
+from edgevit.targets.artifact import Artifact, Held, check_held
 from edgevit.targets.base import Reading, require_bytes
 from edgevit.targets.qdq.toolkit import PROBABILITIES, onnx
 
@@ -39,10 +40,15 @@ class OnnxRunner:
         self._table = artifact.manifest.table()
         self._dtype = np.dtype(artifact.manifest.input.dtype)
         self._session = self._open(self._data)
+        (source, *_), outputs = (
+            [_held(each) for each in edges]
+            for edges in (self._session.get_inputs(), self._session.get_outputs())
+        )
+        check_held(artifact, source, outputs)
         self.engine = f"ONNX Runtime {_runtime().__version__} on the CPU, {how}"
 
     def scores(self, pixels: np.ndarray) -> np.ndarray:
-        """Logits: uint8 (N, H, W, 3) to float32 (N, classes)."""
+        """Logits: uint8 (N, H, W, C) to float32 (N, classes)."""
         return next(iter(self.outputs(pixels).values()))
 
     def outputs(self, pixels: np.ndarray) -> dict[str, np.ndarray]:
@@ -83,9 +89,8 @@ class OnnxRunner:
         return [np.concatenate(values) for values in zip(*rows, strict=True)]
 
     def _input(self, pixels: np.ndarray) -> np.ndarray:
-        """The model's input for uint8 (N, H, W, 3): (N, 3, H, W)."""
-        planes = [self._table[channel][pixels[..., channel]] for channel in range(3)]
-        return np.stack(planes, axis=1).astype(self._dtype)
+        """The model's input for uint8 (N, H, W, C): (N, C, H, W)."""
+        return looked_up(self._table, pixels).astype(self._dtype)
 
 
 def _runtime() -> Any:
@@ -96,6 +101,11 @@ def _runtime() -> Any:
             f"running an ONNX here needs onnxruntime ({error}): pip install onnxruntime==1.32.0"
         ) from error
     return onnxruntime
+
+
+def _held(edge: Any) -> Held:
+    names = {"tensor(float)": "float32", "tensor(float16)": "float16"}
+    return Held(tuple(edge.shape), names.get(edge.type, str(edge.type)))
 
 
 def open_session(data: bytes, what: str, settings: Settings | None = None) -> Any:

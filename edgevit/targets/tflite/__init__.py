@@ -78,7 +78,7 @@ def _input(program: Program, io: str) -> InputTensor:
     if io == "float32":
         return InputTensor.of(name, shape, "NHWC", io, None, rules.table())
     if io == "uint8":
-        return InputTensor.of(name, shape, "NHWC", io, PixelInput.UINT8, [range(256)] * 3)
+        return InputTensor.of(name, shape, "NHWC", io, PixelInput.UINT8, [range(256)] * shape[3])
     quantizer = graph.quantizer(name)
     return InputTensor.of(name, shape, "NHWC", io, quantizer, quantized_pixels(rules, quantizer))
 

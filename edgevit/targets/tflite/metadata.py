@@ -30,7 +30,8 @@ RUNTIME_FIELD_BYTES = 16
 
 _MIN_PARSER_VERSION = "1.0.0"
 _NORMALIZATION, _IMAGE, _FEATURE = 1, 2, 1
-_RGB, _TENSOR_AXIS_LABELS = 1, 2
+_COLOR_SPACES, _UNKNOWN = {"RGB": 1, "L": 2}, 0
+_TENSOR_AXIS_LABELS = 2
 # Field ids in the tables of metadata_schema.fbs, in order of declaration.
 _MODEL = {"name": 0, "description": 1, "version": 2, "subgraphs": 3, "author": 4, "license": 5,
           "min_parser_version": 7}  # fmt: skip
@@ -99,9 +100,13 @@ class _Builder:
     def _input(self, info: ProgramInfo, graph: Graph, io_type: str) -> int:
         rules = info.preprocessing
         size = self._table(
-            _IMAGE_SIZE, width=self._uint(rules.image_size), height=self._uint(rules.image_size)
+            _IMAGE_SIZE, width=self._uint(rules.width), height=self._uint(rules.height)
         )
-        image = self._table(_IMAGE_PROPERTIES, color_space=self._byte(_RGB), default_size=size)
+        image = self._table(
+            _IMAGE_PROPERTIES,
+            color_space=self._byte(_COLOR_SPACES.get(rules.channels, _UNKNOWN)),
+            default_size=size,
+        )
         mean = [255.0 * value for value in rules.mean]
         std = [255.0 * value for value in rules.std]
         if io_type == "uint8":
@@ -114,7 +119,7 @@ class _Builder:
             _TENSOR,
             name=self._text("image"),
             description=self._text(
-                f"RGB, {rules.image_size} x {rules.image_size} pixels, 0 to 255"
+                f"{rules.channels}, {rules.width} x {rules.height} pixels, 0 to 255"
                 + ("" if io_type == "uint8" else ", normalised by mean and std")
                 + (", then quantized" if io_type == "int8" else "")
             ),

@@ -210,13 +210,13 @@ class _Graph(Reader):
 
 
 def _pixel_values(first: Tensor, line: Operator) -> np.ndarray:
-    """int8 (3, 256): what a 1x1 depthwise convolution makes of the pixels 0 to 255."""
+    """int8 (C, 256): what a 1x1 depthwise convolution makes of the pixels 0 to 255."""
     shifted, weight, _ = line.inputs
     for tensor, dtype, zero_point in ((first, "UINT8", 0), (shifted, "INT8", -128)):
         found = (tensor.dtype, tensor.scale.tolist(), tensor.zero_point.tolist())
         if found != (dtype, [1.0], [zero_point]):
             raise differs(tensor.name, f"{found} does not hold raw pixels")
-    if weight.shape != (1, 1, 1, 3):
+    if weight.shape != (1, 1, 1, first.shape[-1]):
         raise differs(line.output.name, f"a convolution of {weight.shape} makes it of pixels")
     return line_values(line, np.arange(256, dtype=np.int64))
 

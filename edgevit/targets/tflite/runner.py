@@ -11,9 +11,10 @@ from typing import Any
 
 import numpy as np
 
+from edgevit.data.preprocessing import looked_up
 from edgevit.errors import InputError, ToolMissing
 from edgevit.program import Program
-from edgevit.targets.artifact import Artifact
+from edgevit.targets.artifact import Artifact, Held, check_held
 from edgevit.targets.base import require_bytes
 from edgevit.targets.tflite.schema import schema
 
@@ -30,9 +31,16 @@ class TfliteRunner:
         self.probabilities = artifact.manifest.outputs[0].name == "probabilities"
         self._table = artifact.manifest.table()
         self._interpreter = _interpreter(self._data, str(artifact.path))
+        (source, *_), outputs = (
+            [_held(each) for each in details]
+            for details in (
+                self._interpreter.get_input_details(), self._interpreter.get_output_details()
+            )
+        )  # fmt: skip
+        check_held(artifact, source, outputs)
 
     def scores(self, pixels: np.ndarray) -> np.ndarray:
-        """Logits: uint8 (N, H, W, 3) to float32 (N, classes)."""
+        """Logits: uint8 (N, H, W, C) to float32 (N, classes)."""
         return self.outputs(pixels)[self._artifact.manifest.outputs[0].name]
 
     def outputs(self, pixels: np.ndarray) -> dict[str, np.ndarray]:
@@ -71,10 +79,15 @@ class TfliteRunner:
 
     def _invoke(self, interpreter: Any, image: np.ndarray) -> None:
         (details,) = interpreter.get_input_details()
-        planes = [self._table[channel][image[..., channel]] for channel in range(3)]
-        tensor = np.stack(planes, axis=-1).astype(details["dtype"])
-        interpreter.set_tensor(details["index"], tensor[None])
+        planes = looked_up(self._table, image[None]).transpose(0, 2, 3, 1)
+        interpreter.set_tensor(details["index"], planes.astype(details["dtype"]))
         interpreter.invoke()
+
+
+def _held(details: dict[str, Any]) -> Held:
+    scale, zero_point = details["quantization"]
+    shape, dtype = tuple(int(side) for side in details["shape"]), np.dtype(details["dtype"]).name
+    return Held(shape, dtype, float(scale), zero_point) if scale else Held(shape, dtype)
 
 
 def _interpreter(data: bytes, what: str) -> Any:

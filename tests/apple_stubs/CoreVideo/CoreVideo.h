@@ -13,7 +13,7 @@ typedef struct __CVBuffer *CVPixelBufferRef;
 typedef uint64_t CVPixelBufferLockFlags;
 
 enum : CVReturn { kCVReturnSuccess = 0 };
-enum : OSType { kCVPixelFormatType_32BGRA = 'BGRA' };
+enum : OSType { kCVPixelFormatType_32BGRA = 'BGRA', kCVPixelFormatType_OneComponent8 = 'L008' };
 
 #ifdef __cplusplus
 extern "C" {

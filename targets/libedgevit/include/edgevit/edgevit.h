@@ -316,7 +316,8 @@ EDGEVIT_API edgevit_status edgevit_top_k(edgevit_session* session, edgevit_resul
 
 /* Facts of the artifact. They never change while the session is open; 0 or NULL for a NULL session
  * or an index out of range. Texts are owned by the session. */
-EDGEVIT_API size_t edgevit_image_size(const edgevit_session* session) EDGEVIT_NOEXCEPT; /* pixels */
+/* The side of a square input, pixels; 0 where height and width differ: see edgevit_input_info. */
+EDGEVIT_API size_t edgevit_image_size(const edgevit_session* session) EDGEVIT_NOEXCEPT;
 EDGEVIT_API size_t edgevit_input_size_bytes(const edgevit_session* session) EDGEVIT_NOEXCEPT;
 EDGEVIT_API size_t edgevit_output_count(const edgevit_session* session) EDGEVIT_NOEXCEPT;
 EDGEVIT_API size_t edgevit_class_count(const edgevit_session* session) EDGEVIT_NOEXCEPT;

@@ -4,6 +4,7 @@
 #include <cstring>
 #include <new>
 #include <stdexcept>
+#include <utility>
 #include <vector>
 
 #include "core/errors.h"
@@ -20,17 +21,31 @@ void require(bool condition, const char* message) {
     }
 }
 
-void check(const edgevit_preprocessing& preprocessing, std::size_t rgb_size_bytes) {
-    const std::int32_t size = preprocessing.image_size;
-    require(size >= 1 && size <= edgevit::kMaxImageSize, "image_size is not 1 to 4096");
-    const std::int32_t resize = preprocessing.resize_size;
-    require(resize == 0 || (resize >= size && resize <= edgevit::kMaxResizeSize),
-            "resize_size is neither 0 nor image_size to 16384");
-    require(preprocessing.interpolation == EDGEVIT_BICUBIC ||
-                preprocessing.interpolation == EDGEVIT_BILINEAR,
-            "interpolation is neither EDGEVIT_BICUBIC nor EDGEVIT_BILINEAR");
-    const auto side = static_cast<std::size_t>(size);
-    require(rgb_size_bytes == side * side * 3, "rgb_size_bytes is not image_size^2 * 3");
+bool is_side(std::int32_t side, std::int32_t least, std::int64_t most) {
+    return side >= least && side <= most;
+}
+
+void check(const edgevit_preprocessing& rules, std::size_t size_bytes) {
+    const std::int32_t height = rules.height, width = rules.width;
+    require(is_side(height, 1, edgevit::kMaxImageSize) && is_side(width, 1, edgevit::kMaxImageSize),
+            "height or width is not 1 to 4096");
+    require(rules.resize >= EDGEVIT_RESIZE_NONE && rules.resize <= EDGEVIT_RESIZE_FIT,
+            "resize is no EDGEVIT_RESIZE_...");
+    if (rules.resize != EDGEVIT_RESIZE_NONE) {
+        require(is_side(rules.resize_height, 1, edgevit::kMaxResizeSize) &&
+                    is_side(rules.resize_width, 1, edgevit::kMaxResizeSize),
+                "resize_height or resize_width is not 1 to 16384");
+        require(rules.resize != EDGEVIT_RESIZE_SHORTER || rules.resize_height == rules.resize_width,
+                "resize_height and resize_width are not the shorter side's both");
+    }
+    require(rules.interpolation >= EDGEVIT_BICUBIC && rules.interpolation <= EDGEVIT_AREA,
+            "interpolation is no EDGEVIT_BICUBIC to EDGEVIT_AREA");
+    require(rules.channels >= EDGEVIT_RGB && rules.channels <= EDGEVIT_GREY,
+            "channels is neither EDGEVIT_RGB nor EDGEVIT_BGR nor EDGEVIT_GREY");
+    const std::size_t channels = rules.channels == EDGEVIT_GREY ? 1 : 3;
+    require(
+        size_bytes == static_cast<std::size_t>(height) * static_cast<std::size_t>(width) * channels,
+        "size_bytes is not height * width * channels");
 }
 
 edgevit::FrameFormat format_of(std::int32_t order) {
@@ -57,22 +72,29 @@ edgevit::Frame checked(const edgevit_pixels& image) {
     return frame;
 }
 
-// A manifest whose input tensor holds the pixels themselves.
-edgevit::Manifest pixels_as_they_are(const edgevit_preprocessing& preprocessing) {
+// A manifest whose input tensor holds the pixels themselves. Core ML turns the colours of a BGR
+// model by itself, so its pictures are RGB too.
+edgevit::Manifest pixels_as_they_are(const edgevit_preprocessing& given) {
     edgevit::Manifest manifest;
-    manifest.preprocessing.image_size = preprocessing.image_size;
-    if (preprocessing.resize_size != 0) {
-        manifest.preprocessing.resize_size = preprocessing.resize_size;
+    edgevit::Preprocessing& rules = manifest.preprocessing;
+    rules.size = {given.width, given.height};
+    rules.resize = static_cast<edgevit::Resize>(given.resize);
+    rules.target = {given.resize_width, given.resize_height};
+    rules.filter = {static_cast<edgevit::Interpolation>(given.interpolation), given.antialias != 0};
+    rules.channels =
+        given.channels == EDGEVIT_GREY ? edgevit::Channels::grey : edgevit::Channels::rgb;
+    rules.is_at_top_left = given.pads_after != 0;
+    std::copy_n(given.pad_color, 3, rules.pad_color.begin());
+    if (given.channels == EDGEVIT_BGR) {
+        std::swap(rules.pad_color[0], rules.pad_color[2]);
     }
-    manifest.preprocessing.interpolation = preprocessing.interpolation == EDGEVIT_BICUBIC
-                                               ? edgevit::Interpolation::bicubic
-                                               : edgevit::Interpolation::bilinear;
     manifest.input.dtype = edgevit::DType::uint8;
     edgevit::Bytes identity(256);
     for (std::size_t i = 0; i < identity.size(); ++i) {
         identity[i] = static_cast<std::uint8_t>(i);
     }
-    manifest.table.fill(identity);
+    const int channels = edgevit::channel_count(rules.channels);
+    manifest.table.assign(static_cast<std::size_t>(channels), identity);
     return manifest;
 }
 
@@ -107,17 +129,17 @@ std::int32_t guarded(char* message, std::size_t message_size_bytes, const Action
 }  // namespace
 
 std::int32_t edgevit_prepare(const edgevit_pixels* image,
-                             const edgevit_preprocessing* preprocessing, std::uint8_t* rgb,
-                             std::size_t rgb_size_bytes, char* message,
+                             const edgevit_preprocessing* preprocessing, std::uint8_t* out,
+                             std::size_t size_bytes, char* message,
                              std::size_t message_size_bytes) {
     return guarded(message, message_size_bytes, [&] {
-        require(image != nullptr && preprocessing != nullptr && rgb != nullptr,
-                "image, preprocessing or rgb is null");
+        require(image != nullptr && preprocessing != nullptr && out != nullptr,
+                "image, preprocessing or out is null");
         const edgevit::Frame frame = checked(*image);
-        check(*preprocessing, rgb_size_bytes);
+        check(*preprocessing, size_bytes);
         edgevit::Image scratch;
         edgevit::Preprocessor(pixels_as_they_are(*preprocessing))
-            .run(edgevit::upright_rgb(frame, scratch), rgb);
+            .run(edgevit::upright_rgb(frame, scratch), out);
         return EDGEVIT_IMAGE_OK;
     });
 }

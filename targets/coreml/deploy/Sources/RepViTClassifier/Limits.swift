@@ -2,7 +2,7 @@
 
 enum Limits {
     /// Newest schema_version of manifest.json; older ones are read too.
-    static let manifestSchemaVersion = 2
+    static let manifestSchemaVersion = 3
     /// Size of a manifest.json.
     static let maxManifestBytes = 16_777_216
     /// Height and width of the network's input, pixels.

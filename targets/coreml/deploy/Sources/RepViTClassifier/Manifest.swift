@@ -11,14 +11,62 @@ struct Manifest: Decodable {
 
     struct Preprocessing: Decodable {
         enum Interpolation: String, Decodable {
-            case bicubic, bilinear
+            case bicubic, bilinear, nearest, box, area
         }
 
-        /// The sides of the network's input, in pixels.
-        let imageSize: Int
-        /// What the image's shorter side is resized to, in pixels; nil: no resize.
-        let resizeSize: Int?
+        enum Resize: String, Decodable {
+            case shorter, exact, fit
+        }
+
+        enum Channels: String, Decodable {
+            case rgb = "RGB"
+            case bgr = "BGR"
+            case grey = "L"
+            case rgba = "RGBA"
+        }
+
+        enum PadPosition: String, Decodable {
+            case centre
+            case topLeft = "top-left"
+        }
+
+        /// The sides of the network's input.
+        let imageSize: Sides
+        /// What the image is resized to before the crop; nil: nothing, or of exact and fit the
+        /// input's size.
+        let resizeSize: Sides?
         let interpolation: Interpolation
+        /// Those that are nil have their default, as every key that is new in version 3.
+        let resize: Resize?
+        let antialias: Bool?
+        let channels: Channels?
+        let padColor: [Int]?
+        let padPosition: PadPosition?
+    }
+
+    /// Sides in pixels: one number for a square, or height and width.
+    struct Sides: Decodable {
+        let height: Int
+        let width: Int
+
+        init(from decoder: Decoder) throws {
+            let value = try decoder.singleValueContainer()
+            if let side = try? value.decode(Int.self) {
+                (height, width) = (side, side)
+                return
+            }
+            let both = try value.decode([Int].self)
+            guard both.count == 2 else {
+                throw DecodingError.typeMismatch(
+                    Sides.self,
+                    .init(codingPath: decoder.codingPath, debugDescription: "not two sides"))
+            }
+            (height, width) = (both[0], both[1])
+        }
+
+        func isWithin(_ range: ClosedRange<Int>) -> Bool {
+            range.contains(height) && range.contains(width)
+        }
     }
 
     let schemaVersion: Int
@@ -51,14 +99,19 @@ struct Manifest: Decodable {
                 "manifest.json: schema_version is \(schemaVersion), this package reads up to "
                     + "\(Limits.manifestSchemaVersion): run `edgevit package` again")
         }
-        guard (1...Limits.maxImageSize).contains(preprocessing.imageSize) else {
+        let size = preprocessing.imageSize
+        guard size.isWithin(1...Limits.maxImageSize) else {
             throw RepViTClassifierError.resource(
                 "manifest.json: image_size is not 1 to \(Limits.maxImageSize)")
         }
-        let sizes = preprocessing.imageSize...Limits.maxResizeSize
-        guard preprocessing.resizeSize.map(sizes.contains) ?? true else {
+        let least = preprocessing.resize == .fit ? 1 : min(size.height, size.width)
+        guard preprocessing.resizeSize?.isWithin(least...Limits.maxResizeSize) ?? true else {
             throw RepViTClassifierError.resource(
                 "manifest.json: resize_size is not image_size to \(Limits.maxResizeSize)")
+        }
+        let color = preprocessing.padColor ?? []
+        guard color.count <= 4, color.allSatisfy((0...255).contains) else {
+            throw RepViTClassifierError.resource("manifest.json: pad_color is not 0 to 255")
         }
     }
 }

@@ -100,40 +100,87 @@ struct PixelPreparation {
     }
 
     private func prepare(_ image: edgevit_pixels) throws -> CVPixelBuffer {
-        let side = preprocessing.imageSize
+        let size = preprocessing.imageSize
         var image = image
-        var settings = edgevit_preprocessing(
-            image_size: Int32(side),
-            resize_size: Int32(clamping: preprocessing.resizeSize ?? 0),
-            interpolation: preprocessing.interpolation == .bicubic
-                ? EDGEVIT_BICUBIC : EDGEVIT_BILINEAR)
-        let rgbSizeBytes = side * side * 3
-        var rgb = [UInt8](repeating: 0, count: rgbSizeBytes)
+        var settings = self.settings
+        let sizeBytes = size.height * size.width * (isGrey ? 1 : 3)
+        var prepared = [UInt8](repeating: 0, count: sizeBytes)
         let messageSizeBytes = 256
         var message = [CChar](repeating: 0, count: messageSizeBytes)
         let status = edgevit_prepare(
-            &image, &settings, &rgb, rgbSizeBytes, &message, messageSizeBytes)
+            &image, &settings, &prepared, sizeBytes, &message, messageSizeBytes)
         guard status == EDGEVIT_IMAGE_OK else {
             let reason = message.withUnsafeBufferPointer { String(cString: $0.baseAddress!) }
             throw RepViTClassifierError.image(reason)
         }
-        return try pixelBuffer(rgb: rgb, side: side)
+        return try pixelBuffer(prepared, size)
     }
 
-    private func pixelBuffer(rgb: [UInt8], side: Int) throws -> CVPixelBuffer {
+    private var isGrey: Bool { preprocessing.channels == .grey }
+
+    private var settings: edgevit_preprocessing {
+        let target = preprocessing.resizeSize ?? preprocessing.imageSize
+        let color = padColor
+        return edgevit_preprocessing(
+            height: Int32(preprocessing.imageSize.height),
+            width: Int32(preprocessing.imageSize.width),
+            resize: resize,
+            resize_height: Int32(target.height), resize_width: Int32(target.width),
+            interpolation: interpolation,
+            antialias: preprocessing.antialias == false ? 0 : 1,
+            channels: isGrey
+                ? EDGEVIT_GREY : preprocessing.channels == .bgr ? EDGEVIT_BGR : EDGEVIT_RGB,
+            pads_after: preprocessing.padPosition == .topLeft ? 1 : 0,
+            pad_color: (color[0], color[1], color[2], color[3]))
+    }
+
+    private var resize: Int32 {
+        switch preprocessing.resize ?? .shorter {
+        case .exact: return EDGEVIT_RESIZE_EXACT
+        case .fit: return EDGEVIT_RESIZE_FIT
+        case .shorter:
+            guard let target = preprocessing.resizeSize else { return EDGEVIT_RESIZE_NONE }
+            return target.height == target.width ? EDGEVIT_RESIZE_SHORTER : EDGEVIT_RESIZE_FILL
+        }
+    }
+
+    private var interpolation: Int32 {
+        switch preprocessing.interpolation {
+        case .bicubic: return EDGEVIT_BICUBIC
+        case .bilinear: return EDGEVIT_BILINEAR
+        case .nearest: return EDGEVIT_NEAREST
+        case .box: return EDGEVIT_BOX
+        case .area: return EDGEVIT_AREA
+        }
+    }
+
+    /// Of four channels: one value is that of all, none is black.
+    private var padColor: [UInt8] {
+        let given = preprocessing.padColor ?? []
+        return (0..<4).map { channel in
+            UInt8(clamping: given.count == 1 ? given[0] : channel < given.count ? given[channel] : 0)
+        }
+    }
+
+    private func pixelBuffer(_ pixels: [UInt8], _ size: Manifest.Sides) throws -> CVPixelBuffer {
         var created: CVPixelBuffer?
         let attributes =
             [kCVPixelBufferIOSurfacePropertiesKey: [:] as CFDictionary] as CFDictionary
+        let format = isGrey ? kCVPixelFormatType_OneComponent8 : kCVPixelFormatType_32BGRA
         let status = CVPixelBufferCreate(
-            kCFAllocatorDefault, side, side, kCVPixelFormatType_32BGRA, attributes, &created)
+            kCFAllocatorDefault, size.width, size.height, format, attributes, &created)
         guard status == kCVReturnSuccess, let buffer = created else {
             throw RepViTClassifierError.image("no pixel buffer: CVReturn \(status)")
         }
         try withBytes(of: buffer, []) { bytes, strideBytes in
-            rgb.withUnsafeBufferPointer { source in
-                for y in 0..<side {
-                    for x in 0..<side {
-                        let from = (y * side + x) * 3
+            pixels.withUnsafeBufferPointer { source in
+                for y in 0..<size.height {
+                    for x in 0..<size.width {
+                        if isGrey {
+                            bytes[y * strideBytes + x] = source[y * size.width + x]
+                            continue
+                        }
+                        let from = (y * size.width + x) * 3
                         let to = y * strideBytes + x * 4
                         bytes[to] = source[from + 2]
                         bytes[to + 1] = source[from + 1]

@@ -38,7 +38,7 @@ public final class RepViTClassifier: @unchecked Sendable {
             package: folder.appendingPathComponent(manifest.artifact.file),
             sha256: manifest.artifact.sha256, configuration: configuration)
         inputName = try RepViTClassifier.imageInput(
-            of: model.modelDescription, side: manifest.preprocessing.imageSize)
+            of: model.modelDescription, size: manifest.preprocessing.imageSize)
         output = try RepViTClassifier.output(of: model.modelDescription)
     }
 
@@ -113,13 +113,16 @@ public final class RepViTClassifier: @unchecked Sendable {
         }
     }
 
-    private static func imageInput(of model: MLModelDescription, side: Int) throws -> String {
+    private static func imageInput(
+        of model: MLModelDescription, size: Manifest.Sides
+    ) throws -> String {
         let inputs = model.inputDescriptionsByName
         guard inputs.count == 1, let (name, input) = inputs.first,
-            let size = input.imageConstraint, size.pixelsWide == side, size.pixelsHigh == side
+            let image = input.imageConstraint, image.pixelsWide == size.width,
+            image.pixelsHigh == size.height
         else {
             throw RepViTClassifierError.resource(
-                "the model's only input must be an image of \(side)x\(side) pixels")
+                "the model's only input must be an image of \(size.width)x\(size.height) pixels")
         }
         return name
     }

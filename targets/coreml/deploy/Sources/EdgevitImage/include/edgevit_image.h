@@ -1,5 +1,5 @@
-// From 8-bit pixels of any size to the network's square of RGB, bit for bit as edgevit measured it,
-// and from the network's answer to the best classes. The work is libedgevit's (core/).
+// From 8-bit pixels of any size to those of the network's input, bit for bit as edgevit measured
+// it, and from the network's answer to the best classes. The work is libedgevit's (core/).
 //
 // Plain C. No state is kept between calls, so any thread may call at any time.
 #ifndef EDGEVIT_IMAGE_H
@@ -26,6 +26,22 @@ static const int32_t EDGEVIT_COLOUR_BT709_FULL = 3;
 
 static const int32_t EDGEVIT_BICUBIC = 0;
 static const int32_t EDGEVIT_BILINEAR = 1;
+static const int32_t EDGEVIT_NEAREST = 2;
+static const int32_t EDGEVIT_BOX = 3;
+static const int32_t EDGEVIT_AREA = 4;
+
+// What a picture is resized to before the crop: nothing; its shorter side to a length; the smallest
+// size of its shape that covers a size; that size itself; the largest that it holds, then padded.
+static const int32_t EDGEVIT_RESIZE_NONE = 0;
+static const int32_t EDGEVIT_RESIZE_SHORTER = 1;
+static const int32_t EDGEVIT_RESIZE_FILL = 2;
+static const int32_t EDGEVIT_RESIZE_EXACT = 3;
+static const int32_t EDGEVIT_RESIZE_FIT = 4;
+
+// The model's input channels. The pixels of a BGR model are RGB all the same: Core ML turns them.
+static const int32_t EDGEVIT_RGB = 0;
+static const int32_t EDGEVIT_BGR = 1;
+static const int32_t EDGEVIT_GREY = 2;
 
 // Not named as in edgevit.h, whose codes are others.
 static const int32_t EDGEVIT_IMAGE_OK = 0;
@@ -51,19 +67,25 @@ typedef struct {
 
 // `preprocessing` of the artifact's manifest.json.
 typedef struct {
-    int32_t image_size;     // 1 to 4096
-    int32_t resize_size;    // image_size to 16384; 0: the image is cropped without a resize
-    int32_t interpolation;  // EDGEVIT_BICUBIC or EDGEVIT_BILINEAR
+    int32_t height;  // of the network's input, 1 to 4096, as its width
+    int32_t width;
+    int32_t resize;         // EDGEVIT_RESIZE_...
+    int32_t resize_height;  // 1 to 16384, as its width; of EDGEVIT_RESIZE_SHORTER one length twice
+    int32_t resize_width;
+    int32_t interpolation;  // EDGEVIT_BICUBIC to EDGEVIT_AREA
+    int32_t antialias;      // 0: bicubic and bilinear are not widened when shrinking
+    int32_t channels;       // EDGEVIT_RGB, EDGEVIT_BGR or EDGEVIT_GREY
+    int32_t pads_after;     // of EDGEVIT_RESIZE_FIT; 0: the picture lies in the middle
+    uint8_t pad_color[4];   // of EDGEVIT_RESIZE_FIT, one a channel in the model's order
 } edgevit_preprocessing;
 
-// Makes the image upright, resizes the shorter side and crops the centre: image_size rows of
-// image_size RGB pixels to `rgb`, which has rgb_size_bytes = image_size * image_size * 3.
+// Makes the image upright, resizes, crops and pads: `height` rows of `width` pixels, RGB or grey, to
+// `out`, which has size_bytes = height * width * 3, or * 1.
 //
-// Returns EDGEVIT_IMAGE_OK, or another code with `rgb` unspecified and the reason in `message`:
+// Returns EDGEVIT_IMAGE_OK, or another code with `out` unspecified and the reason in `message`:
 // text ended by a zero, cut to message_size_bytes. `message` may be null when that is 0.
 int32_t edgevit_prepare(const edgevit_pixels* image, const edgevit_preprocessing* preprocessing,
-                        uint8_t* rgb, size_t rgb_size_bytes, char* message,
-                        size_t message_size_bytes);
+                        uint8_t* out, size_t size_bytes, char* message, size_t message_size_bytes);
 
 // The `count` best of `classes` scores, best first, of equal ones the lower class first, to
 // `indices`, and their probabilities to `probabilities`: the softmax of logits, or, where

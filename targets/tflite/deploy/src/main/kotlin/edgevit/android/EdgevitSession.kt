@@ -57,7 +57,7 @@ class EdgevitSession private constructor(open: () -> Long) : AutoCloseable {
             checked(threads), accelerator.toByteArray(Charsets.UTF_8))
     })
 
-    /** The side, in pixels, of the square that the network sees. */
+    /** The side, in pixels, of the square that the network sees; 0 where it sees no square. */
     val imageSize: Int
 
     /** The classes, in the order of the network's logits. */

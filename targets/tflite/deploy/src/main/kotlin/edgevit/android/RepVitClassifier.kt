@@ -41,7 +41,7 @@ class RepVitClassifier @JvmOverloads constructor(
     /** What the last [classify] left in one of [outputs]; see [EdgevitSession.output]. */
     fun output(index: Int): FloatArray = session.output(index)
 
-    /** The side, in pixels, of the square that the network sees. */
+    /** The side, in pixels, of the square that the network sees; 0 where it sees no square. */
     val imageSize: Int get() = session.imageSize
 
     /**
