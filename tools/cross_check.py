@@ -50,11 +50,11 @@ def link_headers(folder: Path) -> None:
 
 def complaints(source: Path, target: str, headers: Path) -> str:
     """What the compiler says about a file; empty when it says nothing."""
-    includes = ("targets", "targets/libedgevit", "targets/libedgevit/include", "targets/harness")
+    folders = ("", "/libedgevit", "/libedgevit/include", "/harness", "/onnxruntime")
     command = [
         *[sys.executable, "-m", "ziglang", "c++", "-target", target, "-std=c++17", "-c"],
         *WARNINGS,
-        *[f"-I{ROOT / each}" for each in includes],
+        *[f"-I{ROOT}/targets{each}" for each in folders],
         *["-isystem", str(headers)],
         *['-DEDGEVIT_VERSION="0"', '-DEDGEVIT_COMPILER="zig"', str(source)],
         # A link would have zig build both systems' libraries first.
