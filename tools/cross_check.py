@@ -50,14 +50,15 @@ def link_headers(folder: Path) -> None:
 
 def complaints(source: Path, target: str, headers: Path) -> str:
     """What the compiler says about a file; empty when it says nothing."""
-    includes = ("targets", "targets/libedgevit", "targets/libedgevit/include", "targets/harness")
+    folders = ("", "/libedgevit", "/libedgevit/include", "/harness", "/onnxruntime")
     command = [
         *[sys.executable, "-m", "ziglang", "c++", "-target", target, "-std=c++17", "-c"],
         *WARNINGS,
-        *[f"-I{ROOT / each}" for each in includes],
+        *[f"-I{ROOT}/targets{each}" for each in folders],
         *["-isystem", str(headers)],
         *['-DEDGEVIT_VERSION="0"', '-DEDGEVIT_COMPILER="zig"', str(source)],
-        *["-o", os.devnull],  # a link would have zig build both systems' libraries first
+        # A link would have zig build both systems' libraries first.
+        *["-o", str(headers / f"{source.stem}-{target}.o")],
     ]
     done = subprocess.run(command, capture_output=True, text=True, errors="replace")
     return done.stderr if done.returncode != 0 else ""
