@@ -33,18 +33,19 @@ std::uint8_t clipped(int value) {
 
 void check_plane(const Plane& plane, const char* name, std::size_t width, std::size_t height,
                  std::size_t value_bytes) {
-    const std::string which = std::string("the image's plane ") + name;
+    // Called only to complain: a frame that is sound allocates nothing.
+    const auto which = [name] { return std::string("the image's plane ") + name; };
     if (plane.data == nullptr) {
-        throw CallError(which + " is null");
+        throw CallError(which() + " is null");
     }
     if (plane.pixel_stride_bytes < value_bytes || plane.pixel_stride_bytes > 16) {
-        throw CallError(which + " has a pixel stride of " +
+        throw CallError(which() + " has a pixel stride of " +
                         std::to_string(plane.pixel_stride_bytes) + " bytes; " +
                         std::to_string(value_bytes) + " to 16 can be used");
     }
     const std::size_t row_bytes = (width - 1) * plane.pixel_stride_bytes + value_bytes;
     if (plane.stride_bytes > kMaxStrideBytes || (height > 1 && plane.stride_bytes < row_bytes)) {
-        throw CallError(which + " has a stride of " + std::to_string(plane.stride_bytes) +
+        throw CallError(which() + " has a stride of " + std::to_string(plane.stride_bytes) +
                         " bytes; a row of it has " + std::to_string(row_bytes) +
                         ", and up to 1 GiB can be used");
     }
