@@ -385,8 +385,11 @@ def test_names_that_are_not_utf8_are_shown(tmp_path: Path) -> None:
 
 
 def test_a_terminal_that_goes_ends_a_command_cleanly(tmp_path: Path) -> None:
+    # The tests themselves may run where signals are ignored: under nohup, or in the background.
     code = (
         "import time, tempfile, signal\n"
+        "signal.signal(signal.SIGHUP, signal.SIG_DFL)\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "from edgevit import cli\n"
         "def wait(*_, **__):\n"
         "    with tempfile.TemporaryDirectory(dir='.'):\n"
