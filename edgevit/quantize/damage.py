@@ -23,8 +23,8 @@ from edgevit.data.soundness import damaged_images, refusal, skipped_line, write_
 from edgevit.data.source import ImageFolder, ImageSource
 from edgevit.errors import InputError
 from edgevit.files import atomic_path
+from edgevit.quantize.run_folder import DAMAGE, MARKER
 
-FILE_NAME = "damaged.json"
 _THEN = "; the same command then goes on where this run stopped"
 
 log = logging.getLogger(__name__)
@@ -102,7 +102,7 @@ class Damage:
     def write(self, folder: Path) -> None:
         """Keep what is known, in the folder of the run."""
         known = {role: asdict(each) for role, each in self._known.items()}
-        with atomic_path(folder / FILE_NAME, force=True) as temporary:
+        with atomic_path(folder / DAMAGE, force=True) as temporary:
             temporary.write_text(json.dumps({"schema_version": 1, "sets": known}))
 
     @contextmanager
@@ -136,8 +136,8 @@ def _found_in(folder: Path) -> dict[str, Known] | None:
 
     Raises InputError for a file that no run wrote.
     """
-    path = folder / FILE_NAME
-    if not (folder / "run.json").exists():
+    path = folder / DAMAGE
+    if not (folder / MARKER).exists():
         return None
     try:
         document: Any = json.loads(path.read_bytes())

@@ -21,7 +21,8 @@ RUN_SUFFIX = ".run"
 """What the folder of M.evq is called beside it: M.evq.run."""
 MARKER, UNFINISHED_MARKER = "run.json", ".run.json"
 POST_TRAINING, METRICS, STATE = "ptq.safetensors", "ptq.json", "state.safetensors"
-FILES = (MARKER, UNFINISHED_MARKER, POST_TRAINING, METRICS, STATE)
+DAMAGE = "damaged.json"
+FILES = (MARKER, UNFINISHED_MARKER, POST_TRAINING, METRICS, STATE, DAMAGE)
 """All that a run writes into its folder."""
 _MAX_MARKER_BYTES = 2**16
 _NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.EBADF, errno.EINVAL)

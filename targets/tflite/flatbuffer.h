@@ -159,6 +159,7 @@ class FlatTable {
     std::vector<FlatTable> tables(std::size_t id) const {
         const FlatVector<std::uint32_t> places = vector<std::uint32_t>(id);
         std::vector<FlatTable> found;
+        found.reserve(places.size);  // its places lie in the file: no more than it has bytes
         for (std::size_t i = 0; i < places.size; ++i) {
             found.emplace_back(*file_, file_->follow(places.first + 4 * i));
         }

@@ -107,10 +107,9 @@ ModelTensor read_tensor(const FlatFile& file, const FlatTable& table,
                         const std::vector<FlatTable>& buffers) {
     ModelTensor tensor;
     tensor.name = table.text(kName);
-    tensor.type = table.number<std::int8_t>(kType);
+    tensor.type = table.number<std::uint8_t>(kType);  // a negative one is too large
     file.require(
-        tensor.type >= 0 &&
-            static_cast<std::size_t>(tensor.type) < sizeof kElementBytes / sizeof *kElementBytes &&
+        static_cast<std::size_t>(tensor.type) < sizeof kElementBytes / sizeof *kElementBytes &&
             kElementBytes[tensor.type] > 0,
         "a tensor has a type that edgevit does not write");
     tensor.element_bytes = kElementBytes[tensor.type];
