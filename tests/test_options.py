@@ -382,7 +382,7 @@ HAVE_IO = [name for name, cls in option_classes().items() if hasattr(cls, "io")]
         (["quantize", "c.pth", "--data", "d", "-o", "m.evq", "--lr", "nan"], "--lr is nan"),
         (["quantize", "c.pth", "--data", "d", "-o", "m.evq", "--resize", "3"],
          "--resize 3 is below --image-size 224"),
-        (["fuse", "c.pth", "-o", "f.safetensors", "--bound", "inf"], "--bound is inf"),
+        (["fuse", "c.pth", "-o", "f.safetensors", "--bound", "nan"], "--bound is nan"),
     ],
 )  # fmt: skip
 def test_options_are_checked_before_any_file_is_read(arguments: list[str], message: str) -> None:

@@ -177,7 +177,7 @@ def test_files_of_other_kinds_are_refused(tmp_path: Path) -> None:
     buffer = io.BytesIO()
     torch.save({"a": torch.zeros(3)}, buffer)
     refused(tmp_path, buffer.getvalue(), "is not a program")
-    with pytest.raises(InputError, match="cannot be read"):
+    with pytest.raises(InputError, match="is a folder; a plain file is needed"):
         Program.load(tmp_path)
     with pytest.raises(InputError, match="cannot be read"):
         Program.load(tmp_path / "missing.evq")

@@ -107,7 +107,9 @@ STRUCTURE: dict[str, tuple[Callable[[dict], Any], str]] = {
     "an output twice": (lambda v: v.update(outputs=["head", "head"]), "one or more outputs, each"),
     "an output that nothing makes": (lambda v: v.update(outputs=["nothing"]), "nothing: the"),
     "the input as output": (lambda v: v.update(outputs=["input"]), "input: the output must be"),
-    "two outputs": (lambda v: v.update(outputs=["head", "stem.conv2"]), "2 outputs where one"),
+    "logits that are not first": (
+        lambda v: v.update(outputs=["stem.conv2", "head"]), "its info says 10 classes"
+    ),
     "another output": (lambda v: v.update(outputs=["flatten"]), "nothing reads|its info says"),
     "a tensor that nothing reads": (
         lambda v: v["nodes"].append({"op": "gelu", "name": "idle", "inputs": ["stem.conv2"]}),

@@ -15,7 +15,7 @@ from edgevit.program import Metric, Program
 from edgevit.program.v1.pt2_reader import read_pt2
 from tests.goldens import FILE, graph_sha256
 from tests.program.test_file import SHA256, reference, same_graph
-from tests.program.version1 import REAL, real, unpack, written
+from tests.program.version1 import REAL, SNAPPED_THEN, program_then, real, unpack, written
 from tests.programs import make_program, seeded_images
 
 CASES = [(p, a) for p in ("portable", "asymmetric") for a in ("gelu", "quick-gelu", "hard-swish")]
@@ -31,15 +31,16 @@ def found(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Path, str, st
 
 def test_a_file_of_before_is_the_program_of_now(found: tuple[Path, str, str]) -> None:
     path, profile, activation = found
-    loaded, program = Program.load(path), make_program(profile=profile, activation=activation)
+    loaded, program = Program.load(path), program_then(profile, activation)
     same_graph(loaded.graph(), program.graph())
     assert loaded.info == program.info and loaded.reference is None
     images = seeded_images(4, 64)
     assert torch.equal(loaded.run(images), program.run(images))
     assert {q.how for q in loaded.graph().quantizers.values()} == {"calibrated", "fixed"}
     assert {node.int8.how for node in loaded.graph().weighted()} == {"calibrated"}
-    golden = json.loads(FILE.read_text())[f"tiny-{profile}-{activation}"]["graph"]
-    assert graph_sha256(loaded.graph()) == golden
+    if (profile, activation) not in SNAPPED_THEN:
+        golden = json.loads(FILE.read_text())[f"tiny-{profile}-{activation}"]["graph"]
+        assert graph_sha256(loaded.graph()) == golden
 
 
 def test_it_is_known_by_the_sha256_of_its_file_and_saved_as_version_2(
@@ -47,7 +48,7 @@ def test_it_is_known_by_the_sha256_of_its_file_and_saved_as_version_2(
 ) -> None:
     path, profile, activation = found
     loaded = Program.load(path)
-    program = make_program(profile=profile, activation=activation)
+    program = program_then(profile, activation)
     assert loaded.file_name == "old.evq" and loaded.sha256 != program.sha256
     new = loaded.save(tmp_path / "new.evq")
     assert new.read_bytes() == program.to_bytes()
@@ -78,7 +79,7 @@ def test_what_could_be_written_then_is_read(tmp_path: Path, profile: str, activa
 @pytest.mark.parametrize(("profile", "activation"), REAL)
 def test_the_writer_here_writes_what_was_written_then(profile: str, activation: str) -> None:
     """The same members, and the same table of every scale; torch numbers the weights anew."""
-    program = make_program(profile=profile, activation=activation)
+    program = program_then(profile, activation)
     ours, theirs = unpack(written(program)), unpack(real(profile, activation))
     assert list(ours) == list(theirs) == ["evq.json", "program.pt2"]
     assert unpack(ours["program.pt2"]).keys() == unpack(theirs["program.pt2"]).keys()

@@ -11,16 +11,37 @@ import io
 import json
 import lzma
 import zipfile
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from edgevit.program import Program
+from edgevit.program import Program, build_program
 from edgevit.program.v1.evq import tensor_table
+from tests.programs import (
+    SMALL,
+    make_info,
+    quantizers,
+    seeded_graph,
+    seeded_images,
+    weight_scales,
+)
 
 DATA = Path(__file__).parent.parent / "data"
 REAL = (("portable", "gelu"), ("asymmetric", "hard-swish"))
 Members = dict[str, bytes]
+SNAPPED_THEN = {("asymmetric", "hard-swish"): {"stages.1.blocks.0.se.mul": 0.023162841796875}}
+"""Scales that today's snapping moves: of a gate's product that an add reads, off its ties."""
+
+
+def program_then(profile: str, activation: str) -> Program:
+    """The program of today's code at the scales of then."""
+    graph, images = seeded_graph(activation=activation), seeded_images(8, 64)
+    found = quantizers(graph, images, profile)
+    for name, scale in SNAPPED_THEN.get((profile, activation), {}).items():
+        found[name] = replace(found[name], scale=scale)
+    info = make_info(SMALL, 64, profile)
+    return build_program(graph, found, weight_scales(graph), info, weight_how="calibrated")
 
 
 @cache
