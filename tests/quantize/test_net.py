@@ -108,7 +108,11 @@ def test_a_snapped_net_is_its_program(seed: int, fuse_gelu: bool) -> None:
         quantizer = program.graph().quantizer(name)
         steps = (values[name] / quantizer.scale + quantizer.zero_point - wanted.float()).abs()
         assert float((steps > 0.5).float().mean()) < 0.002, name
-        assert float(steps.max()) < 2.01, name
+        # A step of a coarser input is several of a fixed output's: tanh has a slope of 1.
+        made = graph.makes(name)
+        inputs = made.inputs if made else ()
+        gains = (program.graph().quantizer(i).scale / quantizer.scale for i in inputs)
+        assert float(steps.max()) < 2.01 * max([1.0, *gains]), name
 
 
 @pytest.mark.parametrize("profile", ["portable", "asymmetric"])
@@ -200,7 +204,7 @@ def test_nncf_places_and_the_completion_pass_completes(profile: str) -> None:
 def test_every_operation_gets_its_quantizers() -> None:
     """Three random nets through NNCF, which have every operation among them."""
     kinds: set[str] = set()
-    for seed, operations in ((0, 14), (2, 14), (7, 20)):
+    for seed, operations in ((0, 14), (16, 14), (22, 14)):
         graph = random_graph(seed, operations, softmax=seed == 0)
         kinds |= {node.kind for node in graph.nodes}
         images = seeded_images(8, IMAGE_SIZE, seed)

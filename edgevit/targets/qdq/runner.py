@@ -13,6 +13,7 @@ from edgevit.ops import INT8_MIN
 from edgevit.program import Program
 from edgevit.targets.artifact import Artifact, Held, check_held
 from edgevit.targets.base import Reading, require_bytes
+from edgevit.targets.manifest import InputTensor, OutputTensor
 from edgevit.targets.qdq.toolkit import PROBABILITIES, onnx
 
 Settings = Mapping[str, str]
@@ -40,10 +41,9 @@ class OnnxRunner:
         self._table = artifact.manifest.table()
         self._dtype = np.dtype(artifact.manifest.input.dtype)
         self._session = self._open(self._data)
-        (source, *_), outputs = (
-            [_held(each) for each in edges]
-            for edges in (self._session.get_inputs(), self._session.get_outputs())
-        )
+        manifest = artifact.manifest
+        edges = [*self._session.get_inputs(), *self._session.get_outputs()]
+        source, *outputs = map(_held, edges, (manifest.input, *manifest.outputs))
         check_held(artifact, source, outputs)
         self.engine = f"ONNX Runtime {_runtime().__version__} on the CPU, {how}"
 
@@ -103,9 +103,11 @@ def _runtime() -> Any:
     return onnxruntime
 
 
-def _held(edge: Any) -> Held:
-    names = {"tensor(float)": "float32", "tensor(float16)": "float16"}
-    return Held(tuple(edge.shape), names.get(edge.type, str(edge.type)))
+def _held(edge: Any, said: InputTensor | OutputTensor) -> Held:
+    """An edge of the file, at the scale that the manifest says: ONNX has none there."""
+    element = str(edge.type).removeprefix("tensor(").removesuffix(")")
+    dtype = {"float": "float32"}.get(element, element)
+    return Held(tuple(edge.shape), dtype, said.scale, said.zero_point)
 
 
 def open_session(data: bytes, what: str, settings: Settings | None = None) -> Any:
