@@ -12,6 +12,9 @@ CHANCE_SKILL = 0.1
 """Top-1 counts as near chance up to this share of the way from guessing to perfect."""
 UNLIKELY = 0.01
 """A result that guessing reaches more often than this does not tell a net from guessing."""
+EVIDENCE = 0.05
+"""A net that is half the way to perfect must do so badly more seldom than this: few images prove
+nothing."""
 BETTER_POINTS = 10.0
 """Points of top-1 by which another order of the classes must be better to be believed."""
 IMAGES_A_CLASS = 5
@@ -47,17 +50,17 @@ def doubt(predictions: np.ndarray, labels: np.ndarray, classes: Sequence[str]) -
 
 
 def _near_chance(right: int, count: int, classes: int) -> bool:
-    """Of few images, half the way to perfect is enough to count as a trained net's."""
-    chance = 1 / classes
-    skill = (right / count - chance) / (1 - chance) if classes > 1 else 1.0
-    return skill <= CHANCE_SKILL or (skill < 0.5 and _tail(right, count, chance) > UNLIKELY)
-
-
-def _tail(right: int, count: int, chance: float) -> float:
-    """The probability that guessing is right at least this often."""
+    """Whether so few right answers are what guessing gives, and more than bad luck."""
     from scipy.stats import binom
 
-    return float(binom.sf(right - 1, count, chance))
+    if classes < 2:
+        return False
+    chance = 1 / classes
+    halfway = (1 + chance) / 2
+    if binom.cdf(right, count, halfway) >= EVIDENCE:
+        return False
+    skill = (right / count - chance) / (1 - chance)
+    return skill <= CHANCE_SKILL or float(binom.sf(right - 1, count, chance)) > UNLIKELY
 
 
 def _better_order(confusion: np.ndarray, classes: Sequence[str]) -> str | None:

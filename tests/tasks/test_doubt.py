@@ -38,10 +38,14 @@ def test_a_trained_net_is_believed(classes: int, accuracy: float, seed: int) -> 
     )
 
 
-@pytest.mark.parametrize(("predictions", "believed"), [([0, 1, 0, 1], True), ([1, 1, 1, 1], False)])
-def test_four_images_are_few_but_not_nothing(predictions: list[int], believed: bool) -> None:
-    found = doubt(np.array(predictions), np.array([0, 1, 0, 1]), ["no", "yes"])
-    assert (found is None) == believed
+@pytest.mark.parametrize(
+    ("right", "count", "believed"),
+    [(0, 1, True), (0, 2, True), (0, 4, False), (2, 4, True), (4, 8, True), (10, 20, False)],
+)
+def test_few_images_prove_little(right: int, count: int, believed: bool) -> None:
+    labels = np.arange(count) % 2
+    predictions = np.where(np.arange(count) < right, labels, 1 - labels)
+    assert (doubt(predictions, labels, ["no", "yes"]) is None) == believed
 
 
 def test_a_net_that_always_gives_one_class_is_not_believed() -> None:
