@@ -129,36 +129,52 @@ def images(size: int, seed: int) -> Iterator[np.ndarray]:
 
 
 def count(path: Path, work: Path, wanted: int) -> dict[str, Any]:
-    """Values compared and differing, until `wanted` are counted, and by operation."""
+    """Values compared and differing, until `wanted` are counted.
+
+    What differs behind another difference is counted as well; "own" are, by operation, those that
+    differ from what the program computes of LiteRT's own inputs.
+    """
+    import torch
+
+    from edgevit.graph.execute import Executor
     from edgevit.program import Program
     from edgevit.targets import load_target
     from edgevit.targets.artifact import load_artifact
 
     program = Program.load(path)
-    folder = work / f"{path.stem}-tflite"
+    folder = work / f"{program.sha256[:16]}-tflite"
     if not folder.exists():
         load_target("tflite").compile(program, folder)
     runner = load_target("tflite").open_runner(load_artifact(folder))
-    kinds = {node.name: node.kind for node in program.graph().nodes}
+    executor = Executor(program.graph())
     size = program.info.model.image_size
     result: dict[str, Any] = {"values": 0, "differing": 0, "images": 0, "logits_differing": 0}
-    differing: dict[str, int] = {}
+    own: dict[str, int] = {}
     for pixels in images(size, 1):
         normalised = program.info.preprocessing.normalise(pixels)
         expected = dict(program.tensors(normalised))
-        for name, found in runner.tensors(pixels, program):
-            off = int((found != expected[name].numpy()).sum())
-            result["values"] += found.size
-            result["differing"] += off
-            if off:
-                kind = kinds.get(name, "input")
-                differing[kind] = differing.get(kind, 0) + off
+        found = dict(runner.tensors(pixels, program))
+        result["values"] += sum(each.size for each in found.values())
+        off = sum(int((v != expected[name].numpy()).sum()) for name, v in found.items())
+        result["differing"] += off
+        if off:
+            add_own(own, executor, {n: torch.from_numpy(v) for n, v in found.items()})
         logits = runner.scores(pixels)
         result["logits_differing"] += int((logits != program.run(normalised).numpy()).sum())
         result["images"] += len(pixels)
         if result["values"] >= wanted:
             break
-    return {**result, "differing_by_operation": differing}
+    return {**result, "own": own}
+
+
+def add_own(own: dict[str, int], executor: Any, found: dict[str, Any]) -> None:
+    """Add to `own` what each operation makes otherwise of the inputs that LiteRT had."""
+    for node in executor.graph.nodes:
+        if node.name in found and all(name in found for name in node.inputs):
+            made = executor.step(node, [found[name] for name in node.inputs])
+            off = int((made != found[node.name]).sum())
+            if off:
+                own[node.kind] = own.get(node.kind, 0) + off
 
 
 def main() -> None:
