@@ -19,7 +19,7 @@ import numpy as np
 
 from edgevit.data.decode import RGB_MODES, decode
 from edgevit.data.images import Preprocessing
-from edgevit.data.kinds import READ_SUFFIXES, printable, suffix_of
+from edgevit.data.kinds import READ_SUFFIXES, name_text, suffix_of
 from edgevit.errors import InputError
 from edgevit.limits import MAX_IMAGE_BYTES
 
@@ -83,7 +83,7 @@ def understood(image: Any, rules: Preprocessing) -> GivenImage:
         if suffix_of(os.fsencode(path.name)) not in READ_SUFFIXES:
             names = ", ".join(sorted(suffix.decode() for suffix in READ_SUFFIXES))
             raise InputError(
-                f"{printable(os.fsencode(path))} is not named as a JPEG or PNG, or another image "
+                f"{name_text(os.fsencode(path))} is not named as a JPEG or PNG, or another image "
                 f"that is read ({names})"
             )
         return GivenImage(path=path)

@@ -19,7 +19,7 @@ import numpy as np
 
 from edgevit.data.class_order import ORDERS
 from edgevit.data.decode import decode
-from edgevit.data.kinds import printable
+from edgevit.data.kinds import name_text
 from edgevit.data.listing import Found, Listing, left_out_line, list_set
 from edgevit.errors import InputError
 from edgevit.limits import MAX_CLASSES, MAX_IMAGE_BYTES, MAX_LABEL_BYTES
@@ -67,7 +67,7 @@ class ImageSet:
     ) -> None:
         self.path = path
         top = _top_folder(listing.images, labels)
-        images = [(printable(f.raw[len(top) :]), f) for f in listing.images]
+        images = [(name_text(f.raw[len(top) :]), f) for f in listing.images]
         images.sort(key=lambda image: (image[0].encode(), image[1].raw))
         self._check_depth([name for name, _ in images])
         found = {name.partition("/")[0] for name, _ in images}
@@ -87,7 +87,7 @@ class ImageSet:
         self.is_part = False
         self.left_out = listing.left_out
         known = {*found, *self.classes}
-        beside = (printable(f[len(top) :]) for f in listing.folders if f.startswith(top))
+        beside = (name_text(f[len(top) :]) for f in listing.folders if f.startswith(top))
         self.empty = sorted({f for f in beside if f and "/" not in f} - known)
 
     @classmethod
@@ -315,9 +315,9 @@ def _top_folder(images: Sequence[Found], labels: Sequence[str] | None) -> bytes:
     if len(tops) != 1 or min(len(part) for part in parts) < 3:
         return b""
     top = tops.pop()
-    if labels is not None and printable(top) in labels:
+    if labels is not None and name_text(top) in labels:
         known = set(labels)
-        if not {printable(part[1]) for part in parts} <= known:
+        if not {name_text(part[1]) for part in parts} <= known:
             return b""
     return top + b"/"
 
@@ -337,9 +337,9 @@ def _check_no_splits(path: Path, found: set[str], labels: Sequence[str] | None) 
 
 def _check_text(path: Path, folders: set[bytes]) -> None:
     for raw in sorted(folders):
-        if printable(raw).encode() != raw:
+        if name_text(raw).encode() != raw:
             raise InputError(
-                f"{path}: the class folder {printable(raw)!r} has bytes in its name that are no "
+                f"{path}: the class folder {name_text(raw)!r} has bytes in its name that are no "
                 "printable UTF-8 text; rename it"
             )
 

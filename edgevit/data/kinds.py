@@ -81,10 +81,11 @@ def is_picture(head: bytes) -> bool:
     return kind_of(head) in _PICTURE_KINDS
 
 
-def printable(raw: bytes) -> str:
+def name_text(raw: bytes) -> str:
     r"""A file's name as text that a terminal, a JSON file and a list of lines can hold.
 
-    Bytes that are no UTF-8, and control characters but the tab, become \xNN; all else stays.
+    Bytes that are no UTF-8, and control characters but the tab, become \xNN; all else stays. The
+    harness names images by the same rule: it is a part of what a set is, not of how it is shown.
     """
     text = raw.decode("utf-8", "surrogateescape")
     if text.isprintable():

@@ -25,7 +25,7 @@ from edgevit.data.kinds import (
     is_hidden,
     is_picture,
     kind_of,
-    printable,
+    name_text,
     suffix_of,
 )
 from edgevit.data.tar_index import BLOCK, Folder, Link, Node, Other, is_header, read_tar
@@ -71,7 +71,7 @@ class Listing:
         self.visited += 1
         if self.visited > MAX_SET_FILES or depth > MAX_SET_DEPTH:
             raise InputError(
-                f"{root}: at {printable(path)[:200]} the set has over {MAX_SET_FILES} files or "
+                f"{root}: at {name_text(path)[:200]} the set has over {MAX_SET_FILES} files or "
                 f"{MAX_SET_DEPTH} folders inside each other: links may lead in circles"
             )
 
@@ -81,7 +81,7 @@ class Listing:
         if suffix in READ_SUFFIXES:
             self.images.append(Found(path, where, size))
         elif suffix in OTHER_PICTURE_SUFFIXES or is_picture(head(where, size)):
-            self.left_out.append((path, printable(suffix) or "file without a suffix"))
+            self.left_out.append((path, name_text(suffix) or "file without a suffix"))
 
 
 class Head:
@@ -116,7 +116,7 @@ def list_set(path: Path) -> Listing:
     except OSError as error:
         raise InputError(f"{path}: no such image folder or tar: {error.strerror}") from error
     except ValueError as error:  # a zero byte
-        raise InputError(f"{printable(os.fsencode(path))}: no such image folder or tar") from error
+        raise InputError(f"{name_text(os.fsencode(path))}: no such image folder or tar") from error
     if stat.S_ISDIR(mode):
         return _list_folder(path)
     if not stat.S_ISREG(mode):
@@ -159,7 +159,7 @@ def _list_folder(root: Path) -> Listing:
                 found = entry.stat()
             except PermissionError as error:
                 raise InputError(
-                    f"{root}: {printable(path)} cannot be read: {error.strerror}"
+                    f"{root}: {name_text(path)} cannot be read: {error.strerror}"
                 ) from error
             except OSError:
                 listing.left_out.append((path, "dangling link"))
@@ -186,7 +186,7 @@ def _scanned(folder: bytes, root: Path) -> Iterator[os.DirEntry[bytes]]:
             yield from entries
     except OSError as error:
         raise InputError(
-            f"{root}: the folder {printable(folder)} cannot be listed: {error.strerror}"
+            f"{root}: the folder {name_text(folder)} cannot be listed: {error.strerror}"
         ) from error
 
 
@@ -268,7 +268,7 @@ def left_out_line(left_out: list[tuple[bytes, str]], title: str) -> str:
         return ""
     counts = Counter(why for _, why in left_out)
     parts = sorted(counts.items(), key=lambda part: (-part[1], part[0].encode()))
-    first = printable(min(path for path, _ in left_out))
+    first = name_text(min(path for path, _ in left_out))
     are = "file of {0} was" if len(left_out) == 1 else "files of {0} were"
     line = f"{len(left_out)} {are.format(title)} left out: "
     line += ", ".join(f"{count} {why}" for why, count in parts) + f" (first: {first})"
