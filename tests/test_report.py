@@ -240,7 +240,7 @@ def _name_no_artifact(folder: Path) -> None:
         (_leave_another_artifacts_validation, "of another artifact"),
         (_leave_another_programs_validation, "of another program"),
         (_name_no_artifact, "of another artifact"),
-        (_measure_without_a_gate, "measured without a gate"),
+        (_measure_without_a_gate, "no gate"),
     ],
 )
 def test_nothing_is_called_passed_that_nobody_measured(

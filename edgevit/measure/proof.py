@@ -22,7 +22,7 @@ from edgevit.targets.artifact import load_artifact
 from edgevit.targets.manifest import PARITY_FILE, VALIDATION_FILE, Manifest
 
 MAX_BYTES = 64 * 2**20
-NOT_VALIDATED, NO_GATE = "not validated", "measured without a gate"
+NOT_VALIDATED, NO_GATE = "not validated", "no gate"
 
 
 @dataclass(frozen=True)
