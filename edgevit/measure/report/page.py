@@ -193,7 +193,7 @@ def print_table(report: dict[str, Any], title: str) -> None:
     headings = [heading for heading, _ in COLUMNS]
     rows = [[text(row) for _, text in COLUMNS] for row in report["rows"]]
     numbers = [i for i, heading in enumerate(headings) if heading not in ("net", "gate")]
-    console.print_table(title, rows, headings, right=numbers, min_width=122)
+    console.print_table(title, rows, headings, right=numbers, min_width=128)
 
 
 def write_report(folder: Path, force: bool = False) -> dict[str, Any]:
