@@ -28,6 +28,7 @@ LAYERS = [
     ["choices", "console", "errors", "leftovers", "limits", "system"],
     ["files", "options", "progress", "schema"],
     ["data"],
+    ["kernels"],
     ["ops"],
     ["graph"],
     ["tasks"],

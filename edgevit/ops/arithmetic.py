@@ -30,6 +30,8 @@ from edgevit.ops.quantizer import INT8_MAX, INT8_MIN, Quantizer
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from edgevit.kernels.exact import PairStep, TorchKernels
+
 INT8_RANGE = INT8_MAX - INT8_MIN
 """The largest magnitude of an int8 value less its zero-point."""
 _CONSTANT = {**BINARY, "other": ((Ref, int, float), REQUIRED)}
@@ -76,6 +78,18 @@ class Binary(Node):
                 return tuple(int(size) for size in np.broadcast_shapes(*inputs))
         raise InputError(f"{self.name}: {self.kind} of {inputs[0]} and {inputs[1]}")
 
+    def _by(self, kernel: PairStep | None, inputs: Sequence[Quantizer], output: Quantizer) -> Step:
+        """The kernel's result; the default's for shapes that it does not know, and without it."""
+        otherwise = self.by_definition(inputs, output)
+        if kernel is None:
+            return otherwise
+
+        def step(a: Tensor, b: Tensor) -> Tensor:
+            found = kernel(a, b)
+            return otherwise(a, b) if found is None else found
+
+        return step
+
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Add(Binary):
@@ -115,6 +129,13 @@ class Add(Binary):
     def compute(self, inputs: Sequence[Tensor], weights: Sequence[Tensor] = ()) -> Tensor:
         return inputs[0] + inputs[1]
 
+    def integer(
+        self, inputs: Sequence[Quantizer], output: Quantizer, kernels: TorchKernels
+    ) -> Step:
+        grids = (*inputs, output)
+        kernel = kernels.add([q.scale for q in grids], [q.zero_point for q in grids])
+        return self._by(kernel, inputs, output)
+
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Mul(Binary):
@@ -147,6 +168,13 @@ class Mul(Binary):
         """round(product * float32(s_a * s_b / s_o)): float32 holds every product of two int8."""
         scale = inputs[0].scale * inputs[1].scale / output.scale
         return lambda a, b: requantize(a * b, scale, output)
+
+    def integer(
+        self, inputs: Sequence[Quantizer], output: Quantizer, kernels: TorchKernels
+    ) -> Step:
+        scale = inputs[0].scale * inputs[1].scale / output.scale
+        zero_points = [q.zero_point for q in (*inputs, output)]
+        return self._by(kernels.mul(scale, zero_points), inputs, output)
 
     def ties(self, inputs: Sequence[Fraction], output: Fraction) -> tuple[int, int]:
         ratio = output / (2 * inputs[0] * inputs[1])  # p / (2 n + 1)

@@ -19,6 +19,7 @@ from edgevit.ops.base import (
     Unchanged,
     UnsupportedError,
     activations,
+    divided,
     pair,
     quantize,
     require_maps,
@@ -28,6 +29,8 @@ from edgevit.ops.shape import Flatten
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from edgevit.kernels.exact import TorchKernels
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -82,9 +85,28 @@ class Mean(Node):
 
         def step(x: Tensor) -> Tensor:
             total = x.sum((2, 3), keepdim=True, dtype=torch.float64)
-            return quantize(total.mul_(source.scale).div_(x.shape[2] * x.shape[3]).float(), output)
+            return self._finished(total, x.shape[2] * x.shape[3], source, output)
 
         return step
+
+    def integer(
+        self, inputs: Sequence[Quantizer], output: Quantizer, kernels: TorchKernels
+    ) -> Step:
+        import torch
+
+        (source,) = inputs
+
+        def step(x: Tensor) -> Tensor:
+            count = x.shape[2] * x.shape[3]
+            total = kernels.sums(x).double().sub_(count * source.zero_point)
+            mean = self._finished(total, count, source, output)
+            return mean.add_(output.zero_point).to(torch.int8)
+
+        return step
+
+    @staticmethod
+    def _finished(total: Tensor, count: int, source: Quantizer, output: Quantizer) -> Tensor:
+        return quantize(divided(total.mul_(source.scale), count).float(), output)
 
     def ties(self, inputs: Sequence[Fraction], output: Fraction) -> tuple[int, int]:
         ratio = output / (2 * inputs[0])  # p / (2 n + 1)
@@ -206,7 +228,7 @@ class AvgPool2d(Pool2d):
         def step(x: Tensor) -> Tensor:
             count = self.kernel[0] * self.kernel[1]
             total = self.compute([x.double()]).mul_(count).round_()  # the integer sum
-            return total.div_(count).round_().float()
+            return divided(total, count).round_().float()
 
         return step
 
@@ -243,5 +265,11 @@ class Softmax(Node):
         return torch.softmax(inputs[0], 1)
 
     def exact(self, inputs: Sequence[Quantizer], output: Quantizer) -> Step:
+        """In float64, and on the CPU wherever the input is: exponentials differ between devices."""
         (source,) = inputs
-        return lambda x: quantize(self.compute([x.double() * source.scale]).float(), output)
+
+        def step(x: Tensor) -> Tensor:
+            real = self.compute([x.cpu().double() * source.scale])
+            return quantize(real.float(), output).to(x.device)
+
+        return step

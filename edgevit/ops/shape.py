@@ -19,6 +19,7 @@ from edgevit.ops.base import (
     Step,
     Unchanged,
     UnsupportedError,
+    divided,
     require_maps,
 )
 from edgevit.ops.quantizer import Quantizer, SameAs
@@ -169,7 +170,7 @@ class Resize(Node):
                 factor = size // x.shape[axis]
                 total = _blended(total, axis, factor)
                 divisor *= 2 * factor
-            return total.div_(divisor).round_().float()
+            return divided(total, divisor).round_().float()
 
         return step
 

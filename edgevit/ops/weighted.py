@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from edgevit.errors import InputError
+from edgevit.ops.arithmetic import INT8_RANGE
 from edgevit.ops.base import (
     REQUIRED,
     TENSOR,
@@ -27,8 +29,13 @@ from edgevit.ops.quantizer import INT8_MAX, INT8_MIN, WEIGHT_MAX, How, Quantizer
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from edgevit.kernels.exact import Requantizer, TorchKernels
+
 EXACT_FLOAT32 = 2**24
 """Every integer below this is a float32, and so is every partial sum of a bounded total."""
+EXACT_INT32 = 2**31
+_MOST_COLUMNS = 16
+"""Bytes that the rows of a convolution's windows may take for each byte of its input."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -145,26 +152,72 @@ class Weighted(Node):
         order; where it might not be, in float64. It is rounded to float32 once, multiplied once and
         rounded half to even, then clamped. (A second rounding, to the real value first, differs
         from LiteRT's XNNPACK in one value of four million, and an image in ten then differs.)
+        On a GPU it is float64, rounded to the integer: float32 may be TF32 there, and a library's
+        algorithm one whose partial sums are no integers (Winograd's, Fourier's).
         """
         import torch
 
         (source,) = inputs
-        weight, bias = torch.tensor(self.weight).float(), torch.tensor(self.bias_q).double()
-        factor = self.weight_scale * np.float32(source.scale) / np.float32(output.scale)
-        scale = torch.from_numpy(factor.astype(np.float32)).view(1, -1, *(1,) * (self.rank - 2))
+        weight, bias = torch.tensor(self.weight), torch.tensor(self.bias_q)
+        scale = torch.from_numpy(self._factor(source, output))
+        scale = scale.view(1, -1, *(1,) * (self.rank - 2))
         largest_input = max(INT8_MAX - source.zero_point, source.zero_point - INT8_MIN)
         sums = np.abs(self.by_channel(self.weight).astype(np.int64)).sum(1)
         bound = (sums * largest_input + np.abs(self.bias_q.astype(np.int64))).max()
-        kind = torch.float32 if bound < EXACT_FLOAT32 else torch.float64
-        weight, bias = weight.to(kind), bias.to(kind)
         low, high = self._bounds(output)
 
         def step(x: Tensor) -> Tensor:
-            device = x.device
-            total = self.sum_products(x.to(kind), weight.to(device), bias.to(device))
-            return total.float().mul_(scale.to(device)).round_().clamp_(low, high)
+            is_small = bound < EXACT_FLOAT32 and x.device.type == "cpu"
+            kind = torch.float32 if is_small else torch.float64
+            w, b = (each.to(x.device, kind) for each in (weight, bias))
+            total = self.sum_products(x.to(kind), w, b)
+            if not is_small:
+                total = total.round_().float()
+            return total.mul_(scale.to(x.device)).round_().clamp_(low, high)
 
         return step
+
+    def integer(
+        self, inputs: Sequence[Quantizer], output: Quantizer, kernels: TorchKernels
+    ) -> Step:
+        (source,) = inputs
+        return self._integer(source, output, kernels) or self.by_definition(inputs, output)
+
+    def _integer(self, source: Quantizer, output: Quantizer, kernels: TorchKernels) -> Step | None:
+        """By int32 sums; None where they could overflow, or there is no such form."""
+        return None
+
+    def _rows_step(
+        self, source: Quantizer, output: Quantizer, kernels: TorchKernels
+    ) -> Step | None:
+        """int8 rows (M, K) to int8 (M, O): the matrix of the weight, K in its channels-last order.
+
+        The input's zero-point times the weights goes into the bias.
+        """
+        matrix = np.moveaxis(self.weight, 1, -1).reshape(self.channels, -1)
+        moved = source.zero_point * matrix.astype(np.int64).sum(1)
+        to = self._requantizer(source, output, self.bias_q - moved)
+        if to is None:
+            return None
+        sums, finish = kernels.products(matrix), kernels.requantized(to)
+        return lambda x: finish(sums(x))
+
+    def _requantizer(
+        self, source: Quantizer, output: Quantizer, bias: np.ndarray
+    ) -> Requantizer | None:
+        """None where int32 may not hold the sum with this bias, int64 [O]."""
+        from edgevit.kernels.exact import Requantizer
+
+        largest = np.abs(self.by_channel(self.weight).astype(np.int64)).sum(1) * INT8_RANGE
+        if int((largest + np.abs(bias)).max()) >= EXACT_INT32:
+            return None
+        low, high = self._bounds(output)
+        return Requantizer(bias, self._factor(source, output), low, high, output.zero_point)
+
+    def _factor(self, source: Quantizer, output: Quantizer) -> np.ndarray:
+        """Steps of the output that one of the sum is, float32 [O]."""
+        factor = self.weight_scale * np.float32(source.scale) / np.float32(output.scale)
+        return factor.astype(np.float32)
 
     def _bounds(self, output: Quantizer) -> tuple[int, int]:
         """Least and largest q - zero_point of the output, its activation's bounds included."""
@@ -296,6 +349,29 @@ class Conv2d(Weighted):
             raise InputError(f"{self.name}: {kernel} kernel does not fit an input of {shape}")
         return shape[0], out_channels, *spatial
 
+    def _integer(self, source: Quantizer, output: Quantizer, kernels: TorchKernels) -> Step | None:
+        from edgevit.kernels.exact import Window, maps_of, rows_of
+
+        kernel: tuple[int, int] = self.weight.shape[2:]
+        window = Window(kernel, self.stride, self.padding, self.dilation)
+        if self.depthwise:
+            to = self._requantizer(source, output, self.bias_q.astype(np.int64))
+            if to is None:
+                return None
+            return kernels.depthwise(self.weight[:, 0], window, source.zero_point, to)
+        if self.groups != 1 or math.prod(kernel) > _MOST_COLUMNS * math.prod(self.stride):
+            return None
+        by_rows = self._rows_step(source, output, kernels)
+        if by_rows is None:
+            return None
+        columns = kernels.columns(window, source.zero_point)
+
+        def step(x: Tensor) -> Tensor:
+            rows = rows_of(x).flatten(0, 2) if window.is_point else columns(x)
+            return maps_of(by_rows(rows), len(x), *window.output(*x.shape[2:]))
+
+        return step
+
     def sum_products(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         from torch.nn import functional
 
@@ -386,6 +462,10 @@ class Linear(Weighted):
         if len(shape) != 2 or shape[1] != self.weight.shape[1]:
             raise InputError(f"{self.name}: linear {self.weight.shape} cannot read {shape}")
         return shape[0], self.weight.shape[0]
+
+    def _integer(self, source: Quantizer, output: Quantizer, kernels: TorchKernels) -> Step | None:
+        by_rows = self._rows_step(source, output, kernels)
+        return None if by_rows is None else lambda x: by_rows(x.contiguous())
 
     def sum_products(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         from torch.nn import functional

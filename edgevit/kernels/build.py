@@ -1,0 +1,80 @@
+"""Compiling a C++ file of this package, once a machine, to a library that ctypes calls.
+
+The file includes nothing of torch's, so that it compiles in two seconds. Its OpenMP calls find the
+runtime that torch has loaded: a second one beside it would fight for the cores.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import hashlib
+import logging
+import os
+import subprocess
+import tempfile
+from pathlib import Path
+
+log = logging.getLogger(__name__)
+
+NO_KERNEL = "EDGEVIT_NO_KERNEL"
+"""1 in this variable of the environment keeps every compiled kernel out."""
+FLAGS = (
+    "-std=c++20",
+    "-O3",
+    "-fopenmp",
+    "-fPIC",
+    "-ffp-contract=off",
+    "-fno-math-errno",
+    "-fno-trapping-math",
+)
+_LEVELS = {"AVX2": "x86-64-v3", "AVX512": "x86-64-v4"}
+"""What torch says of the CPU -> what the compiler calls it."""
+_COMPILE_SECONDS = 300
+
+
+@functools.cache
+def library(source: Path) -> ctypes.CDLL | None:
+    """The compiled library of a C++ file; None, with a line that says why, where that fails."""
+    import torch  # its OpenMP runtime must be there before the library is
+
+    if os.environ.get(NO_KERNEL) == "1":
+        return None
+    level = _LEVELS.get(torch.backends.cpu.get_cpu_capability())
+    flags = (*FLAGS, f"-march={level}") if level else FLAGS
+    try:
+        path = _path(source, flags)
+        if not path.exists():
+            _compile(source, flags, path)
+        return ctypes.CDLL(str(path))
+    except (OSError, subprocess.SubprocessError) as error:
+        detail = getattr(error, "stderr", None) or str(error)
+        log.warning(
+            "the integer kernels could not be built, programs run several times slower with torch "
+            "operations; a C++20 compiler is needed (apt-get install g++): %s",
+            (detail.strip().splitlines() or ["no reason given"])[0],
+        )
+        return None
+
+
+def _path(source: Path, flags: tuple[str, ...]) -> Path:
+    key = hashlib.sha256("\0".join((source.read_text(), *flags)).encode()).hexdigest()[:16]
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return cache / "edgevit" / f"{source.stem}-{key}.so"
+
+
+def _compile(source: Path, flags: tuple[str, ...], target: Path) -> None:
+    """Compile and link in a folder of this process's own, so that a killed build leaves no half."""
+    log.info("building the integer kernels (once, some seconds) ...")
+    compiler = os.environ.get("CXX") or "g++"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".build-") as folder:
+        made, built = Path(folder) / "made.o", Path(folder) / "built.so"
+        _run(compiler, *flags, "-c", str(source), "-o", str(made))
+        # Without -fopenmp: the linker would add an OpenMP runtime of its own.
+        _run(compiler, "-shared", str(made), "-o", str(built))
+        os.replace(built, target)
+
+
+def _run(*command: str) -> None:
+    subprocess.run(command, check=True, capture_output=True, text=True, timeout=_COMPILE_SECONDS)
