@@ -25,8 +25,10 @@ if TYPE_CHECKING:
 
     from edgevit.graph.execute import Executor
 
-RUN_CHUNK_IMAGES = 64
-"""Images run at once: enough to keep the cores busy, little memory; fewer where one needs much."""
+RUN_CHUNK_IMAGES = 256
+"""The most images that run at once."""
+CHUNK_VALUES = 6 * 2**20
+"""Values held at once on a CPU, one image at least: about what its caches hold."""
 
 
 class Program:
@@ -59,9 +61,10 @@ class Program:
     def run(self, images: torch.Tensor) -> torch.Tensor:
         """The dequantized output for normalised images: float32 (N, 3, H, W) to (N, classes).
 
-        Exact (see `graph.execute`): an image's logits do not depend on N, the thread count or the
-        CPU. Raises InputError for another shape or element type, for a program that needs more
-        memory than there is, or where there are several outputs (see `outputs`).
+        It runs on the images' device, and the result is there. Exact (see `graph.execute`): an
+        image's logits do not depend on N, the thread count, the CPU or the GPU. Raises InputError
+        for another shape or element type, for a program that needs more memory than there is, or
+        where there are several outputs (see `outputs`).
         """
         return self.outputs(images)[self._graph.output_name]
 
@@ -77,10 +80,9 @@ class Program:
         self._check_images(images)
         names = self._graph.outputs
         if not len(images):
-            return {name: torch.zeros(0, *self._graph.shape(name)[1:]) for name in names}
-        fitting = max(1, evq.MAX_VALUES // self._graph.peak_values())
+            return {name: images.new_zeros(0, *self._graph.shape(name)[1:]) for name in names}
         with torch.inference_mode(), _enough_memory():
-            split = images.split(min(RUN_CHUNK_IMAGES, fitting))
+            split = images.split(self._chunk_images(images.device.type))
             chunks = [self._executor(chunk) for chunk in split]
         return {name: torch.cat([chunk[name] for chunk in chunks]).clone() for name in names}
 
@@ -95,6 +97,12 @@ class Program:
         self._check_images(images)
         with torch.inference_mode(), _enough_memory():
             yield from self._executor.tensors(images)
+
+    def _chunk_images(self, device: str) -> int:
+        """How many images run at once: enough to keep the device busy, no more than fit it."""
+        peak = self._graph.peak_values()
+        values = min(CHUNK_VALUES, evq.MAX_VALUES) if device == "cpu" else evq.MAX_VALUES
+        return max(1, min(RUN_CHUNK_IMAGES, values // peak))
 
     def _check_images(self, images: torch.Tensor) -> None:
         import torch
@@ -191,8 +199,8 @@ def _enough_memory() -> Iterator[None]:
     """What torch says of an allocation that fails, as bad input: a small file can ask for much."""
     try:
         yield
-    except RuntimeError as error:
-        if "allocate memory" not in str(error):
+    except RuntimeError as error:  # torch's OutOfMemoryError of a GPU is one
+        if "allocate" not in str(error) or "memory" not in str(error):
             raise
         raise InputError(
             "this program needs more memory than this machine has; give it fewer or smaller images"

@@ -1,4 +1,4 @@
-"""Each operation's exact integer form against an oracle that shares no code with it."""
+"""Each operation's exact integer forms against an oracle that shares no code with them."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from edgevit.kernels.exact import TorchKernels, kernels_for
 from edgevit.ops import (
     BY_KIND,
     Add,
@@ -96,6 +97,11 @@ CASES = [
     case(weighted(Conv2d, (12, 1, 1, 1), groups=6, activation=Relu6), MAPS),
     case(weighted(Conv2d, (4, 3, 1, 5), groups=2, padding=(0, 2)), MAPS),
     case(weighted(Conv2d, (3, 6, 1, 1), bias=2**31 - 1), MAPS),
+    case(weighted(Conv2d, (6, 1, 3, 3), groups=6, bias=2**31 - 1), MAPS),
+    case(weighted(Conv2d, (37, 1, 5, 3), groups=37, stride=(2, 1), padding=(3, 1),
+                  dilation=(1, 2)), (37, 9, 11)),
+    case(weighted(Conv2d, (24, 3, 3, 3), stride=(2, 2), padding=(1, 1)), (3, 16, 16)),
+    case(weighted(Conv2d, (4, 3, 5, 5)), (3, 8, 8)),
     case(weighted(Conv2d, (3, 520, 3, 3), largest=127, bias=2**20), (520, 4, 4)),
     case(weighted(ConvTranspose2d, (6, 4, 3, 3)), MAPS),
     case(weighted(ConvTranspose2d, (6, 4, 4, 2), stride=(2, 3), padding=(1, 1)), MAPS),
@@ -155,6 +161,88 @@ def values(shapes: Sequence[Shape], seed: int) -> list[np.ndarray]:
         if array.size >= 256:
             array.reshape(-1)[:256] = np.arange(-128, 128)
     return found
+
+
+class FloatProducts(TorchKernels):
+    """As on a CPU whose instructions for int8 products saturate, or that has none."""
+
+    def _multiplies_int8(self) -> bool:
+        return False
+
+
+KERNELS = {
+    "compiled": lambda: kernels_for("cpu"),
+    "torch": lambda: TorchKernels("cpu"),
+    "float": lambda: FloatProducts("cpu"),
+}
+
+
+def test_the_compiled_kernels_are_among_those_tested() -> None:
+    assert kernels_for("cpu").compiled
+
+
+@pytest.mark.parametrize("kernels", KERNELS)
+@pytest.mark.parametrize("grid", GRIDS)
+@pytest.mark.parametrize("each", CASES, ids=str)
+def test_kernels_compute_what_the_definition_says(each: Case, grid: str, kernels: str) -> None:
+    """In either layout, without a change to their inputs."""
+    quantizers, output = grids(each.node, grid)
+    step = each.node.integer(quantizers, output, KERNELS[kernels]())
+    for seed in range(2):
+        inputs = values(each.shapes, seed)
+        expected = oracle.int8(each.node, inputs, quantizers, output)
+        tensors = [torch.from_numpy(x) for x in inputs]
+        nhwc = torch.channels_last
+        turned = [x.contiguous(memory_format=nhwc) if x.dim() == 4 else x for x in tensors]
+        for given in (tensors, turned):
+            before = [x.clone() for x in given]
+            found = step(*given)
+            assert all(torch.equal(x, y) for x, y in zip(given, before)), "inputs were changed"
+            assert found.dtype == torch.int8 and found.shape == expected.shape
+            assert np.array_equal(found.numpy(), expected)
+
+
+def test_kernels_give_an_image_alone_what_they_give_it_among_others() -> None:
+    """And on one thread what they give on two: enough values that they share them."""
+    node = weighted(Conv2d, (40, 1, 3, 3), groups=40, padding=(1, 1))
+    point = weighted(Conv2d, (24, 40, 1, 1))
+    quantizers, output = grids(node, "asymmetric")
+    (x,) = (torch.from_numpy(v) for v in values([(40, 56, 56)], 0))
+    threads = torch.get_num_threads()
+    for each in (node, point, Add(name="out", inputs=("x", "y"))):
+        count = len(each.inputs)
+        step = each.integer(quantizers * count, output, kernels_for("cpu"))
+        try:
+            torch.set_num_threads(2)
+            together = step(*[x] * count)
+            torch.set_num_threads(1)
+            alone = [step(*[x[i : i + 1]] * count) for i in range(BATCH)]
+        finally:
+            torch.set_num_threads(threads)
+        assert torch.equal(torch.cat(alone), together)
+
+
+@pytest.mark.parametrize("largest", [127, 2])
+def test_a_product_of_matrices_that_saturates_is_found(
+    largest: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As x86's vpmaddubsw does, in 16 bits, on sums of two products of an unsigned byte each."""
+
+    def saturating(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+        products = (a.int() + 128)[:, :, None] * b.int()[None]
+        pairs = products.unflatten(1, (-1, 2)).sum(2).clamp(-(2**15), 2**15 - 1)
+        return (pairs.sum(1) - 128 * b.int().sum(0)).to(torch.int32)
+
+    monkeypatch.setattr("edgevit.kernels.exact._int_mm", saturating)
+    monkeypatch.setattr(TorchKernels, "_multiplies_int8", lambda self: True)
+    random = np.random.default_rng(0)
+    weight = random.integers(-largest, largest + 1, (5, 6), np.int8)
+    x = np.full((3, 6), 127, np.int8)
+    weight[0] = largest
+    found = TorchKernels("cpu").products(weight)(torch.from_numpy(x))
+    assert np.array_equal(found.numpy(), x.astype(np.int64) @ weight.astype(np.int64).T)
+    wrong = saturating(torch.from_numpy(x), torch.from_numpy(weight.T.copy()))
+    assert torch.equal(found, wrong) == (largest == 2)
 
 
 @pytest.mark.parametrize("grid", GRIDS)

@@ -1,0 +1,86 @@
+"""Building the integer kernels: once, whole or not at all, and never in a program's way."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import pytest
+import torch
+
+from edgevit.graph.execute import Executor
+from edgevit.kernels import build
+from edgevit.kernels.exact import SOURCE, TorchKernels, kernels_for
+from tests.programs import make_program, seeded_images
+
+
+@pytest.fixture
+def anew(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """An empty cache of compiled libraries, and nothing remembered of the real one."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    build.library.cache_clear()
+    kernels_for.cache_clear()
+    yield tmp_path / "edgevit"
+    build.library.cache_clear()
+    kernels_for.cache_clear()
+
+
+def test_a_library_is_built_once(anew: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert build.library(SOURCE) is not None
+    (made,) = anew.iterdir()
+    build.library.cache_clear()
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    assert build.library(SOURCE) is not None
+    assert list(anew.iterdir()) == [made]
+
+
+def test_without_a_compiler_programs_run_all_the_same(
+    anew: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    with caplog.at_level(logging.WARNING, "edgevit"):
+        kernels = kernels_for("cpu")
+    assert not kernels.compiled
+    assert "no-such-compiler" in caplog.text and "apt-get install g++" in caplog.text
+    assert not list(anew.iterdir())
+    program, images = make_program(), seeded_images(3, 64)
+    expected = Executor(program.graph(), by_definition=True)(images)["head"]
+    assert torch.equal(program.run(images), expected)
+
+
+def test_a_source_that_does_not_compile_leaves_nothing(
+    anew: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "wrong.cpp").write_text("this is no C++\n")
+    with caplog.at_level(logging.WARNING, "edgevit"):
+        assert build.library(tmp_path / "wrong.cpp") is None
+    assert "wrong.cpp" in caplog.text
+    assert not list(anew.iterdir())
+
+
+def test_the_environment_keeps_them_out(anew: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(build.NO_KERNEL, "1")
+    assert not kernels_for("cpu").compiled and not anew.exists()
+
+
+@pytest.mark.parametrize("activation", ["gelu", "quick-gelu", "hard-swish"])
+@pytest.mark.parametrize("profile", ["portable", "asymmetric"])
+def test_the_code_for_a_gpu_gives_the_same(profile: str, activation: str) -> None:
+    """Run here by torch's operations on the CPU: every tensor of the program."""
+    program, images = (
+        make_program(profile=profile, activation=activation), seeded_images(5, 64, seed=3)
+    )  # fmt: skip
+    by_torch = Executor(program.graph(), TorchKernels("cpu"))
+    definition = dict(Executor(program.graph(), by_definition=True).tensors(images))
+    for other in (dict(by_torch.tensors(images)), dict(program.tensors(images))):
+        assert list(other) == list(definition)
+        assert all(torch.equal(other[name], value) for name, value in definition.items())
+
+
+def test_a_program_touches_no_other_device_than_its_images() -> None:
+    """Tensors of the meta device hold no values: one that meets the CPU's is an error."""
+    program = make_program()
+    images = torch.empty(5, 3, 64, 64, device="meta")
+    assert program.run(images).device.type == "meta"
+    assert all(value.device.type == "meta" for _, value in program.tensors(images))
+    assert program.run(images[:0]).device.type == "meta"
