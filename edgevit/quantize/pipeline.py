@@ -297,7 +297,7 @@ def _make_post_training(run: Run, path: Path) -> None:
     alone = Group.alone()
     labels = torch.from_numpy(parts.report_labels)
 
-    def score(net: nn.Module, title: str) -> float:
+    def score(net: Callable[[Tensor], Any], title: str) -> float:
         return run.task.score(run.outputs(net, title, alone), labels)
 
     metrics = {}
@@ -309,9 +309,10 @@ def _make_post_training(run: Run, path: Path) -> None:
             "is healed"
         )
     net = QuantizedNet(run.graph, activations, scales).eval()
-    before = metrics[f"ptq_uncorrected_{score_name}"] = score(net, "PTQ")
+    before = metrics[f"ptq_uncorrected_{score_name}"] = score(_program_now(run, net), "PTQ")
     shift = correct_biases(net, batch[:BIAS_IMAGES])
-    after = metrics[f"ptq_{score_name}"] = score(net, "PTQ, biases corrected")
+    after = score(_program_now(run, net), "PTQ, biases corrected")
+    metrics[f"ptq_{score_name}"] = after
     run.say(
         f"NNCF and the completion pass: {len(activations)} activation quantizers, {len(completed)} "
         f"of all quantizers added; {score_title} {100 * before:.2f} %, with bias correction "
@@ -325,6 +326,18 @@ def _make_post_training(run: Run, path: Path) -> None:
         "layers": list(net.layers),
     }
     write_snapshot(path, tensors, state)
+
+
+def _program_now(run: Run, net: QuantizedNet, info: ProgramInfo | None = None) -> Program:
+    """The program that the net would be, snapped, which is what runs in integers."""
+    snapped = copy.deepcopy(net)
+    snapped.snap()
+    return build_program(
+        snapped.float_graph(),
+        snapped.activation_quantizers(),
+        snapped.weight_scales(),
+        info or _program_info(run, History(), ""),
+    )
 
 
 def _fine_tune(run: Run, net: QuantizedNet, snapshot_interval_s: float) -> History:
@@ -357,9 +370,7 @@ def _finish(
 ) -> Result:
     """Build the program, measure it (not the training net) on the report images, gate."""
     info = _program_info(run, history, teacher_name)
-    program = build_program(
-        net.float_graph(), net.activation_quantizers(), net.weight_scales(), info
-    )
+    program = _program_now(run, net, info)
     outputs = run.outputs(program, "program", run.group)
     labels = run.parts.report_labels
     found = run.task.gate(float_outputs.numpy(), outputs.numpy(), labels, run.options.max_drop)

@@ -51,13 +51,22 @@ class TraceProof:
 
 
 def module_of(model: nn.Module | str | os.PathLike[str], image_size: Size) -> nn.Module:
-    """The net itself, or that of a RepViT checkpoint. Raises InputError for anything else."""
+    """The net itself, or that of a RepViT checkpoint.
+
+    Raises InputError for anything else, and for a net with NaN or infinity in it.
+    """
     if isinstance(model, str | os.PathLike):
         return checkpoint.load(model, image_size=image_size).model
     if not isinstance(model, nn.Module):
         raise InputError(
             f"{type(model).__name__} is no model: give a torch.nn.Module or a checkpoint's path"
         )
+    for tensor, values in model.state_dict().items():
+        if values.is_floating_point() and not torch.isfinite(values).all():
+            raise InputError(
+                f"{type(model).__name__}: the tensor {tensor!r} holds values that are not finite; "
+                "give the net as it was before its training diverged"
+            )
     return model
 
 

@@ -16,6 +16,7 @@ from torch import nn
 import edgevit
 from edgevit.data.distributed import Group
 from edgevit.errors import GateFailed, InputError
+from edgevit.quantize.net import QuantizedNet
 from edgevit.quantize.options import QuantizeOptions
 from edgevit.quantize.pipeline import Result, quantize
 from edgevit.quantize.run_folder import remove_run, run_folder
@@ -102,6 +103,31 @@ def test_a_net_that_is_no_repvit_is_quantized(model: Tiny, result: Result) -> No
     with torch.no_grad():
         expected = model(info.preprocessing.normalise(images.numpy()))
     assert np.allclose(result.program.reference.float_logits, expected.numpy(), atol=1e-4)
+
+
+def test_ptq_is_measured_in_integers(model: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the program: the net that fake-quantizes is run for the bias correction only."""
+
+    def forward(self: QuantizedNet, x: torch.Tensor) -> torch.Tensor:
+        raise AssertionError("a figure by floats")
+
+    monkeypatch.setattr(QuantizedNet, "forward", forward)
+    found = edgevit.quantize(model, TRAIN, VAL, epochs=0, max_drop=100, allow_poor_float=True)
+    assert found.metrics["ptq_top1"] == pytest.approx(found.metrics["program_top1"], abs=1e-9)
+    assert 0 <= found.metrics["ptq_uncorrected_top1"] <= 1
+
+
+@pytest.mark.parametrize(("name", "value"), [
+    ("head.weight", np.nan), ("stem.1.running_var", np.inf), ("mix.bias", -np.inf),
+])  # fmt: skip
+def test_a_net_with_values_that_are_no_numbers_is_refused(
+    name: str, value: float, tmp_path: Path
+) -> None:
+    broken = tiny()
+    broken.state_dict()[name].view(-1)[1] = value
+    with pytest.raises(InputError, match=f"'{name}' holds values that are not finite"):
+        edgevit.quantize(broken, TRAIN, VAL, epochs=0, run_dir=tmp_path / "run")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_program_goes_on_into_an_artifact(result: Result, tmp_path: Path) -> None:
