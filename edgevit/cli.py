@@ -16,7 +16,7 @@ import click
 
 from edgevit import __version__
 from edgevit.console import say
-from edgevit.errors import EdgevitError, InputError
+from edgevit.errors import EdgevitError, InputError, Interrupted
 from edgevit.progress import to_standard_error
 
 COMMANDS = (
@@ -75,8 +75,10 @@ def _run(arguments: list[str] | None) -> int:
         error.show(shown)
         say(shown.getvalue().rstrip("\n"), error=True)
         return error.exit_code
-    except (click.Abort, KeyboardInterrupt):
-        say("edgevit: interrupted", error=True)
+    except (click.Abort, KeyboardInterrupt) as error:
+        # click makes an Abort of a KeyboardInterrupt.
+        found = error if isinstance(error, Interrupted) else error.__cause__
+        say(f"edgevit: {found if isinstance(found, Interrupted) else 'interrupted'}", error=True)
         return 130
     except BrokenPipeError:
         _drop_output()  # its reader has gone

@@ -4,6 +4,8 @@ EdgevitError            1   something inside edgevit went wrong
 ├── InputError          2   bad usage or bad input: a file, an option, an image set
 ├── GateFailed          3   the result was computed, and it is not good enough
 └── ToolMissing         4   a toolkit, compiler or device that the command needs is not here
+
+Interrupted           130   Ctrl-C in work that can be gone on with; no EdgevitError
 """
 
 from typing import Any
@@ -35,3 +37,7 @@ class ToolMissing(EdgevitError):
     """A toolkit, library, compiler or device is missing. The message names how to get it."""
 
     exit_code = 4
+
+
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C, or a polite kill. The message says what is kept and how to go on."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from edgevit.commands.config import config_option, config_text
 from edgevit.commands.generate import PATH, collect, options_of
 from edgevit.commands.options import force_option, json_option
 from edgevit.commands.preprocessing import chosen_preprocessing, preprocessing_options
@@ -17,6 +18,8 @@ from edgevit.data.options import ImageSetOptions, PreprocessingOptions
 from edgevit.models.options import CheckpointOptions
 from edgevit.quantize.options import MachineOptions, QuantizeOptions
 
+CURVES_SUFFIX = ".metrics.csv"
+"""What the curves of M.evq's fine-tuning are called beside it."""
 MAX_LABELS_BYTES = 64 * 2**20
 
 if TYPE_CHECKING:
@@ -67,6 +70,9 @@ if TYPE_CHECKING:
 @click.option("--author", metavar="TEXT", help="Author named in the artifacts' metadata.")
 @click.option("--license", metavar="TEXT", help="License named in the artifacts' metadata.")
 @options_of(MachineOptions)
+@config_option(
+    PreprocessingOptions, ImageSetOptions, CheckpointOptions, QuantizeOptions, MachineOptions
+)
 @force_option("M.evq")
 @json_option
 def quantize_command(**given: Any) -> None:
@@ -75,12 +81,14 @@ def quantize_command(**given: Any) -> None:
     The net is fused (with proof), calibrated by NNCF, bias-corrected, and fine-tuned with learned
     scales under distillation from the float net. The accuracy gate compares it with float on the
     reported images; when it fails, the exit code is 3 and M.evq is not written. The same command
-    continues an interrupted run.
+    continues an interrupted run. The curves of the fine-tuning are in M.evq.metrics.csv.
 
     \b
     Example:
       edgevit quantize repvit.pth --data eurosat-train.tar --eval-data eurosat-val.tar \\
           --image-size 64 -o model.evq
+    The same from a file (epochs = 8 ...), but for what is said here:
+      edgevit quantize --config recipe.toml --lr 5e-5
     Several processes:
       torchrun --nproc-per-node 4 -m edgevit quantize repvit.pth --data imagenet/train -o m.evq
     """
@@ -100,6 +108,9 @@ def quantize_command(**given: Any) -> None:
         fresh=machine.fresh,
         device=machine.device,
         snapshot_interval_s=machine.snapshot_interval_s,
+        tensorboard=machine.tensorboard,
+        recipe=config_text(click.get_current_context(), {**given, **vars(preprocessing)}),
+        curves=given["output"].with_name(given["output"].name + CURVES_SUFFIX),
     )
     if os.environ.get("RANK", "0") == "0":
         _print(result, given["output"], given["as_json"])

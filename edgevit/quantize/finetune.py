@@ -20,14 +20,20 @@ from edgevit.data.batches import (
     training_batch,
 )
 from edgevit.data.distributed import Group
-from edgevit.errors import GateFailed
+from edgevit.errors import GateFailed, InputError, Interrupted
 from edgevit.progress import Progress
 from edgevit.quantize.distill import Teacher
+from edgevit.quantize.interruption import Stop
 from edgevit.quantize.net import QuantizedNet
 from edgevit.quantize.options import QuantizeOptions
 from edgevit.quantize.parts import Parts
+from edgevit.quantize.recording import Recorder
+from edgevit.quantize.run_folder import CURVES
 from edgevit.quantize.snapshot import read_snapshot, write_snapshot
 from edgevit.tasks import LossWeights, Task
+
+_STOP = 2
+"""What processes tell each other at the end of a step: 0 go on, 1 save, 2 save and stop."""
 
 
 @dataclass
@@ -53,11 +59,15 @@ class FineTuner:
         group: Group,
         snapshot: Path,
         snapshot_interval_s: float = 60.0,
+        tensorboard: Path | None = None,
     ) -> None:
         self.net, self.teacher, self.task, self.parts = net, teacher, task, parts
         self.source = parts.images
         self.options, self.group = options, group
         self.snapshot, self.snapshot_interval_s = snapshot, snapshot_interval_s
+        self.tensorboard = tensorboard
+        self.recorder: Recorder | None = None
+        self.saved_step: int | None = None
         self.weights = LossWeights(
             options.temperature, options.teacher_weight, options.label_weight
         )
@@ -71,8 +81,23 @@ class FineTuner:
         self._holdout_teacher: Tensor | None = None
 
     def run(self) -> History:
-        """Train to the end, from the snapshot if one is there, and load the best state."""
+        """Train to the end, from the snapshot if one is there, and load the best state.
+
+        Raises GateFailed where the loss is no number any more, InputError where the state cannot be
+        saved, Interrupted behind a Ctrl-C; the last good state is kept then.
+        """
         self._resume()
+        if self.group.is_main:
+            curves = self.snapshot.with_name(CURVES)
+            self.recorder = Recorder(curves, self.tensorboard, self.history.step)
+        try:
+            with Stop() as stop:
+                return self._run(stop)
+        finally:
+            if self.recorder is not None:
+                self.recorder.close()
+
+    def _run(self, stop: Stop) -> History:
         first = self.history.step
         evaluate_at = self._evaluation_steps()
         saved_s = time.monotonic()
@@ -86,13 +111,18 @@ class FineTuner:
                     self._snap()
                 loss = self._step(step, *batch)
                 self.history.step = step + 1
+                if self.recorder is not None:
+                    self.recorder.step(step + 1, loss, self._rates(step), seen)
                 progress.update((step + 1) * seen, f"loss {loss:.4f}" if step % 10 == 0 else "")
                 if step + 1 in evaluate_at:
                     self._evaluate()
                 due = time.monotonic() - saved_s > self.snapshot_interval_s
-                if self.group.same(int(due or step + 1 in evaluate_at)):
+                asked = _STOP if stop.asked else int(due or step + 1 in evaluate_at)
+                if (asked := self.group.same(asked)) != 0:
                     self._save()
                     saved_s = time.monotonic()
+                if asked == _STOP:
+                    self._stop()
         if not self.best:  # a run so short, or snapped so late, that no state was evaluated
             if self.history.step == self.snap_step:
                 self._snap()
@@ -100,6 +130,13 @@ class FineTuner:
             self._save()
         self.net.load_state_dict(self.best)
         return self.history
+
+    def _stop(self) -> None:
+        """Raises Interrupted; the state has been saved."""
+        raise Interrupted(
+            f"interrupted after {self.history.step} of {self.steps} steps, and saved: the same "
+            "command goes on from there"
+        )
 
     def _evaluation_steps(self) -> set[int]:
         # Only states with snapped scales can be chosen, so only those are worth evaluating.
@@ -145,6 +182,11 @@ class FineTuner:
             return (step + 1) / warmup
         return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, self.steps - warmup)))
 
+    def _rates(self, step: int) -> dict[str, float]:
+        """The learning rates of a step, by column of metrics.csv."""
+        rate = self._rate(step)
+        return {"lr": self.options.lr * rate, "scale_lr": self.options.scale_lr * rate}
+
     def _step(self, step: int, images: Tensor, labels: Tensor) -> float:
         o = self.options
         images, labels = images.to(self.group.device), labels.to(self.group.device)
@@ -172,8 +214,14 @@ class FineTuner:
         if not math.isfinite(loss):
             raise GateFailed(
                 f"the fine-tuning diverged: after {self.history.step} steps its loss is {loss}; "
-                "use a smaller --lr or --scale-lr, or a larger --temperature"
+                f"use a smaller --lr or --scale-lr, or a larger --temperature; {self._kept()}"
             )
+
+    def _kept(self) -> str:
+        """What is on disk of the run, for a message that ends it."""
+        if self.saved_step is None:
+            return "no state had been saved"
+        return f"the last good state, of step {self.saved_step}, is kept"
 
     def _snap(self) -> None:
         self._require_finite(float(self.parameters["log_scale"].detach().sum()))
@@ -207,6 +255,8 @@ class FineTuner:
         found = self._outputs(self.net, "evaluate on hold-out")
         figures = self.task.selection(found, self._holdout_teacher, labels, self.weights)
         self.history.evaluations.append({"step": self.history.step, **figures})
+        if self.recorder is not None:
+            self.recorder.evaluation(self.history.step, figures)
         loss, best = figures["holdout_loss"], self.history.best_loss
         self._require_finite(loss)
         if best is None or loss < best:
@@ -219,13 +269,25 @@ class FineTuner:
         return outputs_of(net, self.task.kept, self.source, self.parts.holdout, self.group, title)
 
     def _save(self) -> None:
+        """Raises GateFailed, and keeps what is on disk, where a weight is no number any more."""
+        sums = [tensor.detach().sum() for tensor in self.parameters.values()]
+        self._require_finite(float(torch.stack(sums).sum()))
         if self.group.is_main:
             tensors = {f"net.{n}": t for n, t in self.net.state_dict().items()}
             tensors |= {f"ema.{n}": t for n, t in self.ema.items()}
             tensors |= {f"best.{n}": t for n, t in self.best.items()}
             for index, slot in self.optimizer.state_dict()["state"].items():
                 tensors |= {f"adam.{index}.{k}": v for k, v in slot.items()}
-            write_snapshot(self.snapshot, tensors, vars(self.history))
+            try:
+                write_snapshot(self.snapshot, tensors, vars(self.history))
+                self.saved_step = self.history.step
+                if self.recorder is not None:
+                    self.recorder.save()
+            except InputError as error:  # a full disk, most of the time
+                raise InputError(
+                    f"the state of step {self.history.step} was not saved: {error}; "
+                    f"{self._kept()}: make room, and the same command goes on"
+                ) from error
         self.group.wait()
 
     def _resume(self) -> None:
@@ -233,6 +295,7 @@ class FineTuner:
             return
         tensors, state = read_snapshot(self.snapshot)
         self.history = History(**state)
+        self.saved_step = self.history.step
 
         def part(prefix: str) -> dict[str, Tensor]:
             return {n[len(prefix) :]: t for n, t in tensors.items() if n.startswith(prefix)}

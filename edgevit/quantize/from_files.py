@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -10,11 +12,14 @@ from edgevit.data.distributed import Group
 from edgevit.data.images import Preprocessing
 from edgevit.data.options import ImageSetOptions
 from edgevit.data.source import ImageFolder
-from edgevit.files import check_target
+from edgevit.errors import InputError, Interrupted
+from edgevit.files import atomic_path, check_target, read_file
 from edgevit.models.checkpoint import load
 from edgevit.quantize.options import MachineOptions, QuantizeOptions
 from edgevit.quantize.pipeline import Result, quantize
-from edgevit.quantize.run_folder import RUN_SUFFIX, remove_run
+from edgevit.quantize.run_folder import CURVES, RUN_SUFFIX, remove_run
+
+MAX_CURVES_BYTES = 2**28
 
 log = logging.getLogger(__name__)
 
@@ -56,16 +61,22 @@ def quantize_files(
     fresh: bool = False,
     device: str = MachineOptions.device,
     snapshot_interval_s: float = MachineOptions.snapshot_interval_s,
+    tensorboard: Path | None = None,
+    recipe: str | None = None,
+    curves: Path | None = None,
 ) -> Result:
     """Quantize a checkpoint and write the program (.evq) to `out`.
 
     State is kept in the folder `out`.run while it works: a run that was killed goes on from
     there, to the same final weights; `fresh` discards it instead. The folder is removed once the
     program is written, and kept when the gate fails (a larger `max_drop` then costs no training).
+    The curves of a fine-tuning go to `curves` then, a file of comma-separated values.
     Raises as `quantize` does; the program is not written then.
     """
     folder = out.with_name(out.name + RUN_SUFFIX)
     check_target(out, force)
+    if curves is not None and options.epochs:
+        check_target(curves, force)
     if not folder.exists():  # asked now, as it is for a name that is too long
         check_target(folder)
     size = source.preprocessing.image_size
@@ -79,25 +90,56 @@ def quantize_files(
         class_order=source.images.class_order,
     )
     val = ImageFolder(source.eval_data, like=train) if source.eval_data is not None else None
-    result = quantize(
-        loaded.model,
-        train,
-        val,
-        options,
-        teacher=source.teacher,
-        author=source.author,
-        license=source.license,
-        run_dir=folder,
-        fresh=fresh,
-        device=device,
-        snapshot_interval_s=snapshot_interval_s,
-        skip_broken=source.images.skip_broken,
-        broken_list=source.images.broken_list,
-    )
+    with _interruptible(folder):
+        result = quantize(
+            loaded.model,
+            train,
+            val,
+            options,
+            teacher=source.teacher,
+            author=source.author,
+            license=source.license,
+            run_dir=folder,
+            fresh=fresh,
+            device=device,
+            snapshot_interval_s=snapshot_interval_s,
+            tensorboard=tensorboard,
+            recipe=recipe,
+            skip_broken=source.images.skip_broken,
+            broken_list=source.images.broken_list,
+        )
     group = Group(device)
     if group.is_main:
-        result.program.save(out, force)
+        _save(result, out, force, folder)
+        if curves is not None and (folder / CURVES).exists():
+            with atomic_path(curves, force) as temporary:
+                temporary.write_bytes(read_file(folder / CURVES, MAX_CURVES_BYTES, "curves"))
         if not remove_run(folder):
             log.info("%s is left: it holds files that are not edgevit's", folder)
     group.wait()
     return result
+
+
+@contextmanager
+def _interruptible(folder: Path) -> Iterator[None]:
+    """A Ctrl-C in the body says how to go on, where there is something to go on from."""
+    try:
+        yield
+    except Interrupted:
+        raise
+    except KeyboardInterrupt as error:
+        if not folder.exists():
+            raise
+        raise Interrupted(
+            f"interrupted: what was finished is in {folder}, and the same command goes on from "
+            "there"
+        ) from error
+
+
+def _save(result: Result, out: Path, force: bool, folder: Path) -> None:
+    try:
+        result.program.save(out, force)
+    except InputError as error:
+        raise InputError(
+            f"{error}; the work is kept in {folder}, and the same command goes on from there"
+        ) from error

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 from edgevit.choices import Activation, Augmentation, Profile
@@ -175,6 +176,12 @@ class MachineOptions:
         cli_name="snapshot-interval",
     )
     fresh: bool = option(False, "Discard the state of an interrupted run.")
+    tensorboard: Path | None = option(
+        None,
+        "Folder for TensorBoard's curves of the fine-tuning; needs edgevit[tensorboard].",
+        metavar="DIR",
+        default_text="none",
+    )
 
     def __post_init__(self) -> None:
         check(self)

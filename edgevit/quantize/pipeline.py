@@ -28,6 +28,7 @@ from edgevit.data.distributed import Group
 from edgevit.data.sequence import Images, as_source
 from edgevit.data.source import ImageFolder, ImageSource
 from edgevit.errors import GateFailed, InputError
+from edgevit.files import writing
 from edgevit.graph import Graph
 from edgevit.graph.float_run import GraphNet
 from edgevit.graph.passes import swap_gelus
@@ -49,7 +50,8 @@ from edgevit.quantize.options import MachineOptions, QuantizeOptions, run_key
 from edgevit.quantize.parts import Parts, check_enough, divide
 from edgevit.quantize.place import place
 from edgevit.quantize.ptq import correct_biases
-from edgevit.quantize.run_folder import METRICS, POST_TRAINING, STATE, run_folder
+from edgevit.quantize.recording import check_tensorboard
+from edgevit.quantize.run_folder import METRICS, POST_TRAINING, RECIPE, STATE, run_folder
 from edgevit.quantize.snapshot import read_snapshot, write_snapshot
 from edgevit.quantize.subject import Subject, module_of, subject_of
 from edgevit.tasks import Gate, Task, load_task
@@ -115,6 +117,8 @@ def quantize(
     fresh: bool = False,
     device: str = MachineOptions.device,
     snapshot_interval_s: float = MachineOptions.snapshot_interval_s,
+    tensorboard: str | os.PathLike[str] | None = None,
+    recipe: str | None = None,
     skip_broken: bool = False,
     broken_list: str | os.PathLike[str] | None = None,
     **changed: Any,
@@ -139,6 +143,9 @@ def quantize(
     run_dir     a folder that keeps the state: the same call goes on from there after a kill, to
                 the same weights, and `fresh` discards it; default: a temporary folder
     device      "cpu" or "cuda"
+    tensorboard
+                a folder for TensorBoard's events of the fine-tuning
+    recipe      the call as a text, which `run_dir` keeps as recipe.toml
     skip_broken, broken_list
                 of an ImageFolder: leave out the damaged images, which are named; else they end
                 the call at once. `broken_list` is a text file to write the names of all to
@@ -148,6 +155,8 @@ def quantize(
     reported images is over `max_drop`.
     """
     options = _options(options, changed)
+    if tensorboard is not None:
+        check_tensorboard()
     group = Group(device)
     chosen_task = load_task(task)
     state = None if run_dir is None else Path(run_dir)
@@ -175,6 +184,9 @@ def quantize(
         with run_folder(state, key, fresh, group) as folder, damage.met(folder):
             if group.is_main:
                 damage.write(folder)
+                if recipe is not None:
+                    with writing(folder / RECIPE):
+                        (folder / RECIPE).write_text(recipe, encoding="utf-8")
             run = Run(
                 subject=subject,
                 task=chosen_task,
@@ -186,10 +198,13 @@ def quantize(
                 graph=swap_gelus(subject.graph, options.activation),
                 about={k: v for k, v in (("author", author), ("license", license)) if v},
             )
-            return _run(run, snapshot_interval_s, teacher_name(teacher))
+            events = None if tensorboard is None else Path(tensorboard)
+            return _run(run, snapshot_interval_s, events, teacher_name(teacher))
 
 
-def _run(run: Run, snapshot_interval_s: float, teacher_name: str) -> Result:
+def _run(
+    run: Run, snapshot_interval_s: float, tensorboard: Path | None, teacher_name: str
+) -> Result:
     parts = run.parts
     run.say(
         f"{run.subject.name}, {len(parts.images.classes)} classes, "
@@ -202,7 +217,7 @@ def _run(run: Run, snapshot_interval_s: float, teacher_name: str) -> Result:
     metrics = json.loads((run.folder / METRICS).read_text())
     history = History()
     if run.options.steps(len(parts.train)):
-        history = _fine_tune(run, net, snapshot_interval_s)
+        history = _fine_tune(run, net, snapshot_interval_s, tensorboard)
     else:
         net.snap()
     return _finish(run, net, float_outputs, metrics, history, teacher_name)
@@ -340,7 +355,9 @@ def _program_now(run: Run, net: QuantizedNet, info: ProgramInfo | None = None) -
     )
 
 
-def _fine_tune(run: Run, net: QuantizedNet, snapshot_interval_s: float) -> History:
+def _fine_tune(
+    run: Run, net: QuantizedNet, snapshot_interval_s: float, tensorboard: Path | None
+) -> History:
     tuner = FineTuner(
         net,
         run.teacher,
@@ -350,6 +367,7 @@ def _fine_tune(run: Run, net: QuantizedNet, snapshot_interval_s: float) -> Histo
         run.group,
         run.folder / STATE,
         snapshot_interval_s,
+        tensorboard,
     )
     history = tuner.run()
     best = next(e for e in history.evaluations if e["step"] == history.best_step)

@@ -22,7 +22,8 @@ RUN_SUFFIX = ".run"
 MARKER, UNFINISHED_MARKER = "run.json", ".run.json"
 POST_TRAINING, METRICS, STATE = "ptq.safetensors", "ptq.json", "state.safetensors"
 DAMAGE = "damaged.json"
-FILES = (MARKER, UNFINISHED_MARKER, POST_TRAINING, METRICS, STATE, DAMAGE)
+CURVES, RECIPE = "metrics.csv", "recipe.toml"
+FILES = (MARKER, UNFINISHED_MARKER, POST_TRAINING, METRICS, STATE, DAMAGE, CURVES, RECIPE)
 """All that a run writes into its folder."""
 _MAX_MARKER_BYTES = 2**16
 _NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.EBADF, errno.EINVAL)
