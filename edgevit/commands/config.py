@@ -118,7 +118,7 @@ def _checked(
         (bool, "true or false") if getattr(parameter, "is_flag", False) else (str, "a text")
     )
     if not isinstance(value, kind):
-        raise InputError(f"{path}: {key!r} is a {type(value).__name__}, it must be {noun}")
+        raise InputError(f"{path}: {key!r} is of type {type(value).__name__}, it must be {noun}")
     return value
 
 
