@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import logging
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -84,3 +87,44 @@ def test_a_program_touches_no_other_device_than_its_images() -> None:
     assert program.run(images).device.type == "meta"
     assert all(value.device.type == "meta" for _, value in program.tensors(images))
     assert program.run(images[:0]).device.type == "meta"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "by_integers"),
+    [
+        ("ATEN_CPU_CAPABILITY", "avx2", True),
+        ("ATEN_CPU_CAPABILITY", "default", True),
+        ("ONEDNN_MAX_CPU_ISA", "AVX2", False),
+        ("ONEDNN_MAX_CPU_ISA", "SSE41", False),
+    ],
+)
+def test_another_processor_gives_the_same(name: str, value: str, by_integers: bool) -> None:
+    """As far as this one can do with less: other kernels of ours, other products of oneDNN's, whose
+    saturation is found where its int8 instructions of before VNNI have it.
+    """
+    code = (
+        "import torch\n"
+        "from edgevit.graph.execute import Executor\n"
+        "from edgevit.kernels import exact\n"
+        "from tests.programs import make_program, seeded_images\n"
+        "count, multiply = [], exact._int_mm\n"
+        "exact._int_mm = lambda a, b: (count.append(1), multiply(a, b))[1]\n"
+        "program, images = make_program(), seeded_images(5, 64)\n"
+        "expected = dict(Executor(program.graph(), by_definition=True).tensors(images))\n"
+        "list(program.tensors(images))\n"
+        "count.clear()\n"
+        "found = dict(program.tensors(images))\n"
+        "assert all(torch.equal(found[name], value) for name, value in expected.items())\n"
+        "layers = [n for n in program.graph().weighted() if not getattr(n, 'depthwise', False)]\n"
+        "print(len(count) / len(layers), torch.cpu.get_capabilities().get('avx512_vnni'))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        env={**os.environ, name: value},
+    )
+    assert done.returncode == 0, done.stderr
+    share, has_vnni = done.stdout.split()
+    if has_vnni == "True":
+        assert float(share) == 1 if by_integers else float(share) < 0.5

@@ -29,7 +29,7 @@ EXACT_FLOAT32 = 2**24
 """Every integer below this is a float32, and so is every partial sum of a bounded total."""
 EXACT_INT32 = 2**31
 INT8_MIN, INT8_MAX = -128, 127
-_GPU_MULTIPLE, _GPU_ROWS = 8, 32
+_GPU_SIDES = (8, 32)
 """cuBLAS multiplies int8 matrices of sides that are multiples of 8, and of over 16 rows."""
 
 Step = Callable[..., Tensor]
@@ -95,6 +95,7 @@ class TorchKernels:
 
     def __init__(self, device: torch.device | str) -> None:
         self.device = torch.device(device)
+        self._multiple, self._least_rows = _GPU_SIDES if self.device.type == "cuda" else (1, 0)
 
     def tensor(self, values: np.ndarray) -> Tensor:
         """The values on this device."""
@@ -107,18 +108,16 @@ class TorchKernels:
         instructions for them that do not saturate (`_integers_are_exact` asks, by the layer's own
         extremes); else float32 ones where all partial sums are below 2**24; else float64 ones.
         """
-        w = self.tensor(weight).t().contiguous()
-        if self.device.type == "cuda":
-            w = F.pad(w, (0, -w.shape[1] % _GPU_MULTIPLE, 0, -w.shape[0] % _GPU_MULTIPLE))
-        channels = len(weight)
+        channels, depth = weight.shape
+        more = -depth % self._multiple
+        w = F.pad(self.tensor(weight).t(), (0, -channels % self._multiple, 0, more)).contiguous()
 
         def by_integers(x: Tensor) -> Tensor:
-            if self.device.type != "cuda":
-                return _int_mm(x, w)
             count = len(x)
-            rows = max(0, _GPU_ROWS - count)
-            x = F.pad(x, (0, w.shape[0] - x.shape[1], 0, rows))
-            return _int_mm(x, w)[:count, :channels].contiguous()
+            rows = max(0, self._least_rows - count)
+            padded = F.pad(x, (0, more, 0, rows)) if more or rows else x
+            sums = _int_mm(padded, w)
+            return sums if sums.shape == (count, channels) else sums[:count, :channels].contiguous()
 
         if self._multiplies_int8() and _integers_are_exact(by_integers, weight, self.device):
             return by_integers

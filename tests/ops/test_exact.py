@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from edgevit.kernels.exact import TorchKernels, kernels_for
+from edgevit.kernels.exact import _GPU_SIDES, TorchKernels, kernels_for
 from edgevit.ops import (
     BY_KIND,
     Add,
@@ -170,7 +170,16 @@ class FloatProducts(TorchKernels):
         return False
 
 
+class PaddedProducts(TorchKernels):
+    """With matrices of the sides that a GPU's library takes."""
+
+    def __init__(self, device: str) -> None:
+        super().__init__(device)
+        self._multiple, self._least_rows = _GPU_SIDES
+
+
 KERNELS = {
+    "padded": lambda: PaddedProducts("cpu"),
     "compiled": lambda: kernels_for("cpu"),
     "torch": lambda: TorchKernels("cpu"),
     "float": lambda: FloatProducts("cpu"),
