@@ -42,7 +42,7 @@ def test_without_a_compiler_programs_run_all_the_same(
 ) -> None:
     monkeypatch.setenv("CXX", "no-such-compiler")
     with caplog.at_level(logging.WARNING, "edgevit"):
-        kernels = kernels_for("cpu")
+        kernels = kernels_for(torch.device("cpu"))
     assert not kernels.compiled
     assert "no-such-compiler" in caplog.text and "apt-get install g++" in caplog.text
     assert not list(anew.iterdir())
@@ -63,7 +63,7 @@ def test_a_source_that_does_not_compile_leaves_nothing(
 
 def test_the_environment_keeps_them_out(anew: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(build.NO_KERNEL, "1")
-    assert not kernels_for("cpu").compiled and not anew.exists()
+    assert not kernels_for(torch.device("cpu")).compiled and not anew.exists()
 
 
 @pytest.mark.parametrize("activation", ["gelu", "quick-gelu", "hard-swish"])

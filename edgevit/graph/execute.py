@@ -39,7 +39,7 @@ class Executor:
             graph.quantizer(name)
         self.graph = graph
         self._kernels, self._by_definition = kernels, by_definition
-        self._steps: dict[str, dict[str, Step]] = {}
+        self._steps: dict[torch.device, dict[str, Step]] = {}
         self._last_uses = graph.last_uses()
 
     def __call__(self, images: Tensor) -> dict[str, Tensor]:
@@ -55,9 +55,9 @@ class Executor:
 
     def step(self, node: Node, inputs: list[Tensor]) -> Tensor:
         """One operation on int8 inputs; int8 result. For checking a runtime op by op."""
-        return self._step(node, inputs[0].device.type)(*inputs)
+        return self._step(node, inputs[0].device)(*inputs)
 
-    def _step(self, node: Node, device: str) -> Step:
+    def _step(self, node: Node, device: torch.device) -> Step:
         steps = self._steps.setdefault(device, {})
         if node.name not in steps:
             inputs = [self.graph.quantizer(name) for name in node.inputs]
@@ -80,7 +80,7 @@ class Executor:
         values = {source: centred.add_(quantizer.zero_point).to(torch.int8)}
         yield source, values[source]
         for node in self.graph.nodes:
-            step = self._step(node, images.device.type)
+            step = self._step(node, images.device)
             values[node.name] = step(*(values[name] for name in node.inputs))
             for name in self._last_uses.get(node.name, ()):
                 del values[name]

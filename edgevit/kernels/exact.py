@@ -316,9 +316,9 @@ class CompiledKernels(TorchKernels):
 
 
 @functools.cache
-def kernels_for(device: str) -> TorchKernels:
-    """The fastest kernels for a type of device, such as "cpu" or "cuda"."""
-    code = library(SOURCE) if device == "cpu" else None
+def kernels_for(device: torch.device) -> TorchKernels:
+    """The fastest kernels for a device."""
+    code = library(SOURCE) if device.type == "cpu" else None
     return TorchKernels(device) if code is None else CompiledKernels(code)
 
 

@@ -62,6 +62,15 @@ def test_logits_come_back_on_the_gpu_and_depend_on_no_batch(tmp_path) -> None:
     assert torch.equal(torch.cat([program.run(part) for part in images.split(7)]), together)
 
 
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="one CUDA device")
+def test_each_gpu_has_its_own_weights() -> None:
+    program, images = make_program(), seeded_images(5, 64)
+    expected = program.run(images)
+    for index in (1, 0):
+        found = program.run(images.to(f"cuda:{index}"))
+        assert found.device.index == index and torch.equal(found.cpu(), expected)
+
+
 @pytest.mark.parametrize("images", [1, 16, 17, 100])
 @pytest.mark.parametrize("sizes", [(7, 40), (10, 13), (8, 8), (1, 1)])
 def test_matrices_of_any_size_are_multiplied(images: int, sizes: tuple[int, int]) -> None:

@@ -180,14 +180,14 @@ class PaddedProducts(TorchKernels):
 
 KERNELS = {
     "padded": lambda: PaddedProducts("cpu"),
-    "compiled": lambda: kernels_for("cpu"),
+    "compiled": lambda: kernels_for(torch.device("cpu")),
     "torch": lambda: TorchKernels("cpu"),
     "float": lambda: FloatProducts("cpu"),
 }
 
 
 def test_the_compiled_kernels_are_among_those_tested() -> None:
-    assert kernels_for("cpu").compiled
+    assert kernels_for(torch.device("cpu")).compiled
 
 
 @pytest.mark.parametrize("kernels", KERNELS)
@@ -220,7 +220,7 @@ def test_kernels_give_an_image_alone_what_they_give_it_among_others() -> None:
     threads = torch.get_num_threads()
     for each in (node, point, Add(name="out", inputs=("x", "y"))):
         count = len(each.inputs)
-        step = each.integer(quantizers * count, output, kernels_for("cpu"))
+        step = each.integer(quantizers * count, output, kernels_for(torch.device("cpu")))
         try:
             torch.set_num_threads(2)
             together = step(*[x] * count)
