@@ -12,7 +12,7 @@ import time
 from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, SupportsFloat
 
 from edgevit.errors import InputError, ToolMissing
 from edgevit.files import atomic_path, read_file
@@ -42,14 +42,17 @@ class Recorder:
         """Time no images from before this moment, such as an evaluation's."""
         self._since_s, self._images = time.monotonic(), 0
 
-    def step(self, step: int, loss: float, rates: Mapping[str, float], images: int) -> None:
-        """A step that is done, counted from 1; `rates` by column."""
+    def step(self, step: int, loss: SupportsFloat, rates: Mapping[str, float], images: int) -> None:
+        """A step that is done, counted from 1; `rates` by column.
+
+        A loss that is a tensor on a GPU is read, and so waited for, for a row only.
+        """
         self._images += images
         if step % EVERY_STEPS and step != 1:
             return
         elapsed_s = time.monotonic() - self._since_s
         speed = round(self._images / elapsed_s, 1) if elapsed_s > 0 else 0.0
-        self._add({"step": step, "loss": loss, **rates, "images_per_s": speed})
+        self._add({"step": step, "loss": float(loss), **rates, "images_per_s": speed})
         self.restart_clock()
 
     def evaluation(self, step: int, figures: Mapping[str, float]) -> None:

@@ -137,18 +137,17 @@ def test_weights_that_are_no_numbers_are_not_saved(
     model: Tiny, whole: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A finite loss may leave them: its gradient overflowed."""
-    run, step_of = tmp_path / "run", FineTuner._step
+    run, average = tmp_path / "run", FineTuner._update_ema
     asked = {**ASKED, **SAVE_EACH_STEP, "teacher": teacher, "run_dir": run}
 
-    def step(self: FineTuner, number: int, *batch: torch.Tensor) -> Any:
-        loss = step_of(self, number, *batch)
-        if number == 6:
+    def spoiled(self: FineTuner) -> None:
+        average(self)
+        if self.history.step == 6:
             next(iter(self.parameters.values())).data.view(-1)[0] = float("inf")
-        return loss
 
     again()
     with monkeypatch.context() as patch:
-        patch.setattr(FineTuner, "_step", step)
+        patch.setattr(FineTuner, "_update_ema", spoiled)
         with pytest.raises(GateFailed, match=r"diverged.*of step 6, is kept"):
             edgevit.quantize(model, TRAIN, VAL, **asked)
     assert state_step(run) == 6
