@@ -20,7 +20,7 @@ from edgevit.errors import EdgevitError, InputError
 from edgevit.progress import to_standard_error
 
 COMMANDS = (
-    "inspect", "fuse", "quantize", "compile", "run", "parity", "validate", "report", "package",
+    "train", "inspect", "fuse", "quantize", "compile", "run", "parity", "validate", "report", "package",
     "lint", "doctor", "demo",
 )  # fmt: skip
 
