@@ -78,7 +78,7 @@ def same(one: Path, two: Path) -> bool:
 
 
 def test_it_learns_and_what_it_writes_is_read(
-    folder: Path, images: ImageFolder, tmp_path: Path, timm: Any
+    folder: Path, images: ImageFolder, tmp_path: Path
 ) -> None:
     val = ImageFolder(folder / "val", like=images)
     options = dataclasses.replace(PLAIN, epochs=32, holdout=0.2)
@@ -96,9 +96,18 @@ def test_it_learns_and_what_it_writes_is_read(
     with torch.no_grad():
         # The trained one lies channels-last, which sums in another order.
         assert torch.allclose(loaded(x), result.net(x), atol=1e-5)
-        theirs = timm.create_model("repvit_m0_6", num_classes=3, distillation=False).eval()
-        theirs.load_state_dict(weights(tmp_path / "net"))
-        assert torch.allclose(theirs(x), loaded(x), atol=1e-5)
+
+
+def test_timm_reads_the_folder(images: ImageFolder, tmp_path: Path, timm: Any) -> None:
+    """timm has no M0.6."""
+    options = dataclasses.replace(PLAIN, variant="repvit_m0_9", epochs=0.5)
+    run(images, tmp_path / "net", options, teacher="tests.train.test_train:a_teacher")
+    theirs = timm.create_model(f"local-dir:{tmp_path / 'net'}", pretrained=True).eval()
+    x = torch.rand(2, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        assert torch.allclose(theirs(x), edgevit.load(tmp_path / "net").eval()(x), atol=1e-5)
+    config = theirs.pretrained_cfg
+    assert config["input_size"] == (3, SIZE, SIZE) and config["label_names"] == images.classes
 
 
 def test_workers_do_not_matter(images: ImageFolder) -> None:
@@ -138,7 +147,7 @@ def test_a_run_that_was_stopped_ends_with_the_same_weights(
 
     run(images, tmp_path / "teacher", PLAIN)
     machine = dataclasses.replace(MACHINE, snapshot_interval_s=0.0)
-    asked = {"teacher": str(tmp_path / "teacher" / "model.safetensors")}
+    asked: dict[str, Any] = {"teacher": str(tmp_path / "teacher" / "model.safetensors")}
     train(images, None, tmp_path / "whole", FULL, machine, **asked)
     step, calls = Trainer._step, []
 
