@@ -107,7 +107,7 @@ def test_timm_reads_the_folder(images: ImageFolder, tmp_path: Path, timm: Any) -
     with torch.no_grad():
         assert torch.allclose(theirs(x), edgevit.load(tmp_path / "net").eval()(x), atol=1e-5)
     config = theirs.pretrained_cfg
-    assert config["input_size"] == (3, SIZE, SIZE) and config["label_names"] == images.classes
+    assert list(config["input_size"]) == [3, SIZE, SIZE] and config["label_names"] == images.classes
 
 
 def test_workers_do_not_matter(images: ImageFolder) -> None:
