@@ -35,6 +35,7 @@ LAYERS = [
     ["models"],
     ["program", "repvit"],
     ["quantize"],
+    ["train"],
     ["targets"],
     ["measure"],
     ["api", "apps", "doctor"],
