@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 import stat
+from array import array
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -31,8 +32,10 @@ from edgevit.data.kinds import (
 from edgevit.data.tar_index import BLOCK, Folder, Link, Node, Other, is_header, read_tar
 from edgevit.errors import InputError
 from edgevit.limits import MAX_SET_DEPTH, MAX_SET_FILES
+from edgevit.progress import Progress
 
 MAX_LINK_STEPS = 40
+_SHOWN_EVERY = 1024
 _UNPACK = {
     "gzip file": "tar -xzf", "bzip2 file": "tar -xjf", "xz file": "tar -xJf",
     "zstd file": "tar --zstd -xf", "zip archive": "unzip", "7z archive": "7z x",
@@ -43,27 +46,29 @@ Where: TypeAlias = bytes | int
 """A file's path, or the offset of its first byte in the tar."""
 
 
-@dataclass(frozen=True)
-class Found:
-    """An image: its path in the set as it is on disk, where its bytes are, and how many."""
-
-    raw: bytes
-    where: Where
-    size: int
-
-
 @dataclass
 class Listing:
-    """Of a set.
+    """Of a set. Of its images, unordered, in columns of the same length:
 
-    images     unordered
+    raws       paths in the set, as they are on disk
+    sizes      bytes
+    places     the offset in the tar; 0 of a file of its own
+    archives   which of `tars` it is in
+    stamps     when the file was changed last, ns since 1970; 0 in a tar
+
     folders    all that were visited, by their paths in the set
     left_out   (path in the set, why)
+    tars       of the set; none for a folder
     """
 
-    images: list[Found] = field(default_factory=list)
+    raws: list[bytes] = field(default_factory=list)
+    sizes: array[int] = field(default_factory=lambda: array("q"))
+    places: array[int] = field(default_factory=lambda: array("q"))
+    archives: array[int] = field(default_factory=lambda: array("h"))
+    stamps: array[int] = field(default_factory=lambda: array("q"))
     folders: list[bytes] = field(default_factory=list)
     left_out: list[tuple[bytes, str]] = field(default_factory=list)
+    tars: list[Path] = field(default_factory=list)
     visited: int = 0
 
     def visit(self, path: bytes, depth: int, root: Path) -> None:
@@ -75,11 +80,15 @@ class Listing:
                 f"{MAX_SET_DEPTH} folders inside each other: links may lead in circles"
             )
 
-    def add(self, path: bytes, where: Where, size: int, head: Head) -> None:
+    def add(self, path: bytes, where: Where, size: int, head: Head, stamp: int = 0) -> None:
         """A regular file: an image, a picture to leave out, or of no concern."""
         suffix = suffix_of(path[path.rfind(b"/") + 1 :])
         if suffix in READ_SUFFIXES:
-            self.images.append(Found(path, where, size))
+            self.raws.append(path)
+            self.sizes.append(size)
+            self.places.append(where if isinstance(where, int) else 0)
+            self.archives.append(max(0, len(self.tars) - 1))
+            self.stamps.append(stamp)
         elif suffix in OTHER_PICTURE_SUFFIXES or is_picture(head(where, size)):
             self.left_out.append((path, name_text(suffix) or "file without a suffix"))
 
@@ -146,6 +155,11 @@ def _check_no_packed(path: Path) -> None:
 
 
 def _list_folder(root: Path) -> Listing:
+    with Progress(f"indexing {root.name}", None, "files", quiet=True) as progress:
+        return _walked(root, progress)
+
+
+def _walked(root: Path, progress: Progress) -> Listing:
     listing, head = Listing(), Head()
     info = root.stat()
 
@@ -155,6 +169,8 @@ def _list_folder(root: Path) -> Listing:
                 continue
             path = prefix + entry.name
             listing.visit(path, depth, root)
+            if listing.visited % _SHOWN_EVERY == 0:
+                progress.update(listing.visited)
             try:
                 found = entry.stat()
             except PermissionError as error:
@@ -172,7 +188,7 @@ def _list_folder(root: Path) -> Listing:
                 listing.folders.append(path)
                 walk(entry.path, path + b"/", above | {identity}, depth + 1)
             elif stat.S_ISREG(found.st_mode):
-                listing.add(path, entry.path, found.st_size, head)
+                listing.add(path, entry.path, found.st_size, head, found.st_mtime_ns)
             else:
                 listing.left_out.append((path, "special file"))
 
@@ -191,8 +207,14 @@ def _scanned(folder: bytes, root: Path) -> Iterator[os.DirEntry[bytes]]:
 
 
 def _list_tar(path: Path) -> Listing:
-    tree = read_tar(path)
-    listing, head = Listing(), Head(path)
+    listing = Listing(tars=[path])
+    _add_tar(listing, path)
+    return listing
+
+
+def _add_tar(listing: Listing, path: Path) -> None:
+    """The members of `listing.tars[-1]`."""
+    tree, head = read_tar(path), Head(path)
 
     def walk(above: tuple[Folder, ...], real: list[bytes], prefix: bytes) -> None:
         for name, node in above[-1].members.items():
@@ -218,7 +240,6 @@ def _list_tar(path: Path) -> Listing:
         walk((tree,), [], b"")
     finally:
         head.close()
-    return listing
 
 
 def _followed(tree: Folder, real: list[bytes], link: Link) -> tuple[Node | None, list[bytes]]:

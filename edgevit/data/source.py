@@ -158,8 +158,8 @@ class ImageFolder:
         return self.images.classes
 
     @property
-    def names(self) -> list[str]:
-        return [name for name, _ in self.images.entries]
+    def names(self) -> Sequence[str]:
+        return self.images.names
 
     @property
     def sha256(self) -> str:

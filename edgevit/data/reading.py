@@ -1,0 +1,119 @@
+"""The files of a set's images: read, decoded and cropped, in this process or in a data worker."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from edgevit.data.decode import decode
+from edgevit.errors import InputError
+from edgevit.limits import MAX_IMAGE_BYTES
+
+if TYPE_CHECKING:
+    from edgevit.data.images import Preprocessing
+
+
+class DamagedImages(InputError):
+    """Images that cannot be decoded: `path` is their set, `names` are theirs in it."""
+
+    def __init__(self, message: str, path: Path, names: Sequence[str]) -> None:
+        super().__init__(message)
+        self.path, self.names = path, tuple(names)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return DamagedImages, (str(self), self.path, self.names)
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where an image's bytes are.
+
+    name    of the image in its set
+    path    of its file, or of the tar that holds it; empty where it is gone
+    offset  in the tar; None for a file of its own
+    size    bytes
+    """
+
+    name: str
+    path: bytes
+    offset: int | None
+    size: int
+
+
+class Files:
+    """The files of the set at `path`; tars stay open from the first read on."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._open: dict[bytes, int] = {}
+        self._process = os.getpid()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Files, (self.path,)
+
+    def read(self, place: Place, start: int = 0, count: int | None = None) -> bytes:
+        """The encoded file, or `count` bytes of it from `start` on.
+
+        Raises InputError when it is larger than 64 MiB, cut short or unreadable.
+        """
+        what = f"{self.path}: {place.name}"
+        if place.size > MAX_IMAGE_BYTES:
+            raise InputError(f"{what} has {place.size} bytes, over 64 MiB")
+        wanted = place.size - start if count is None else min(count, place.size - start)
+        try:
+            if place.offset is None:
+                data = _read_file(place.path, start, wanted)
+            else:
+                data = os.pread(self._descriptor(place.path), wanted, place.offset + start)
+        except OSError as error:
+            raise InputError(f"{what} cannot be read: {error.strerror}") from error
+        if len(data) != wanted:
+            raise InputError(f"{what} ends before its {place.size} bytes")
+        return data
+
+    def load(self, place: Place, mode: str) -> Any:
+        """Decode to a PIL image of mode RGB or RGBA; EXIF orientation is not applied.
+
+        Raises DamagedImages naming the file when it is not a readable image.
+        """
+        try:
+            return decode(self.read(place), f"{self.path}: {place.name}", mode)
+        except InputError as error:
+            raise DamagedImages(str(error), self.path, [place.name]) from error
+
+    def crop(self, place: Place, rules: Preprocessing) -> np.ndarray:
+        """uint8 (H, W, C), as `Preprocessing.crop` makes it. Raises as `load` and `crop` do."""
+        return cropped(
+            rules, lambda: self.load(place, rules.source_mode), f"{self.path}: {place.name}"
+        )
+
+    def _descriptor(self, tar: bytes) -> int:
+        # Reopened in a forked process: one that the parent closes would be closed there too.
+        if self._process != os.getpid():
+            self._open, self._process = {}, os.getpid()
+        if tar not in self._open:
+            self._open[tar] = os.open(tar, os.O_RDONLY | os.O_CLOEXEC)
+        return self._open[tar]
+
+
+def cropped(rules: Preprocessing, load: Callable[[], Any], what: str) -> np.ndarray:
+    """The crop of a loaded picture. Raises InputError naming `what` where it cannot be cropped."""
+    picture = load()
+    try:
+        return rules.crop(picture)
+    except InputError as error:
+        raise InputError(f"{what}: {error}") from error
+
+
+def _read_file(path: bytes, start: int, count: int) -> bytes:
+    # A file may have become a FIFO since it was listed: opening must not wait for a writer.
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        return os.pread(descriptor, count, start)
+    finally:
+        os.close(descriptor)
