@@ -100,6 +100,8 @@ def quantize_command(**given: Any) -> None:
         fresh=machine.fresh,
         device=machine.device,
         snapshot_interval_s=machine.snapshot_interval_s,
+        workers=machine.workers,
+        resume_with_processes=machine.resume_with_processes,
     )
     if os.environ.get("RANK", "0") == "0":
         _print(result, given["output"], given["as_json"])
@@ -156,16 +158,23 @@ def read_labels(path: Path | None) -> tuple[str, ...] | None:
 
 
 def _print(result: Result, path: Path, as_json: bool) -> None:
+    reported = result.program.info.provenance["report_data"]
     if as_json:
         found = {
             "schema_version": 1,
             "program": str(path),
             "sha256": result.program.sha256,
             "metrics": result.metrics,
+            "report_data": reported,
             "gate": result.gate.to_json(),
             "best_step": result.history.best_step,
         }
         click.echo(json.dumps(found, indent=2, allow_nan=False))
         return
     say(str(result.gate))
+    if "drawn_from" in reported:
+        say(
+            f"reported on {reported['images']} of the {reported['drawn_from']} images of "
+            f"{reported['file']}, drawn by the seed"
+        )
     say(f"wrote {path} ({path.stat().st_size / 1e6:.1f} MB)")

@@ -76,7 +76,7 @@ class ImageSet:
                 raise InputError(_unknown_class(path, name, self.classes))
         self._root = os.path.join(os.fsencode(path), top)
         self._table = _table(listing, names, len(top), index)
-        self._files = Files(path)
+        self.files = Files(path)
         self.holes: frozenset[int] = frozenset()
         self.is_part = False
         self.left_out = listing.left_out
@@ -233,7 +233,7 @@ class ImageSet:
 
         Raises InputError when it is larger than 64 MiB, cut short or unreadable.
         """
-        return self._files.read(self.place_of(index), start, count)
+        return self.files.read(self.place_of(index), start, count)
 
     def load_rgb(self, index: int) -> Any:
         """`load` of an RGB image."""
@@ -244,7 +244,7 @@ class ImageSet:
 
         Raises DamagedImages naming the file when it is not a readable image.
         """
-        return self._files.load(self.place_of(index), mode)
+        return self.files.load(self.place_of(index), mode)
 
     def pixels(self, indices: Sequence[int], preprocessing: Preprocessing) -> np.ndarray:
         """uint8 (len(indices), H, W, C)."""

@@ -56,6 +56,8 @@ def quantize_files(
     fresh: bool = False,
     device: str = MachineOptions.device,
     snapshot_interval_s: float = MachineOptions.snapshot_interval_s,
+    workers: int | None = MachineOptions.workers,
+    resume_with_processes: bool = MachineOptions.resume_with_processes,
 ) -> Result:
     """Quantize a checkpoint and write the program (.evq) to `out`.
 
@@ -91,6 +93,8 @@ def quantize_files(
         fresh=fresh,
         device=device,
         snapshot_interval_s=snapshot_interval_s,
+        workers=workers,
+        resume_with_processes=resume_with_processes,
         skip_broken=source.images.skip_broken,
         broken_list=source.images.broken_list,
     )

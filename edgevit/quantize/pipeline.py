@@ -115,6 +115,8 @@ def quantize(
     fresh: bool = False,
     device: str = MachineOptions.device,
     snapshot_interval_s: float = MachineOptions.snapshot_interval_s,
+    workers: int | None = MachineOptions.workers,
+    resume_with_processes: bool = MachineOptions.resume_with_processes,
     skip_broken: bool = False,
     broken_list: str | os.PathLike[str] | None = None,
     **changed: Any,
@@ -139,6 +141,11 @@ def quantize(
     run_dir     a folder that keeps the state: the same call goes on from there after a kill, to
                 the same weights, and `fresh` discards it; default: a temporary folder
     device      "cpu" or "cuda"
+    workers     processes that decode images, for each that trains; 0: that one itself; default:
+                the cores, where the set is large. The images are the same for any number
+    resume_with_processes
+                go on with the state in `run_dir` of a run of another number of processes, whose
+                sums are added in another order
     skip_broken, broken_list
                 of an ImageFolder: leave out the damaged images, which are named; else they end
                 the call at once. `broken_list` is a text file to write the names of all to
@@ -148,7 +155,7 @@ def quantize(
     reported images is over `max_drop`.
     """
     options = _options(options, changed)
-    group = Group(device)
+    group = Group(device, workers)
     chosen_task = load_task(task)
     state = None if run_dir is None else Path(run_dir)
     rules = DamageRules(skip_broken, None if broken_list is None else Path(broken_list))
@@ -165,14 +172,15 @@ def quantize(
         subject = _subject(module, parts, options, name, group)
         shapes = [subject.graph.shape(output) for output in subject.graph.outputs]
         chosen_task.check(shapes, len(images.classes))
-        check_enough(parts, options)
+        check_enough(parts, options, group.size)
         taught = load_teacher(teacher, copy.deepcopy(subject.net), group.device)
         if teacher is not None:
             image = subject.graph.input_shape[1:]
             check_teacher(taught, image, shapes, chosen_task.kept, group.device)
         key = _key(subject, parts, options, teacher_key(teacher, taught), task, group)
         # Last: what is refused before leaves no folder behind.
-        with run_folder(state, key, fresh, group) as folder, damage.met(folder):
+        claimed = run_folder(state, key, fresh, group, resume_with_processes)
+        with claimed as folder, damage.met(folder):
             if group.is_main:
                 damage.write(folder)
             run = Run(
@@ -194,7 +202,7 @@ def _run(run: Run, snapshot_interval_s: float, teacher_name: str) -> Result:
     run.say(
         f"{run.subject.name}, {len(parts.images.classes)} classes, "
         f"{parts.images.preprocessing.size_text}; fine-tuning on {len(parts.train)} images, "
-        f"selecting on {len(parts.holdout)}, reporting on {len(parts.reported)}"
+        f"selecting on {len(parts.holdout)}, reporting on {parts.report_text}"
     )
     float_outputs = run.outputs(run.subject.net, "float", run.group)
     _believe(run, float_outputs)
@@ -249,7 +257,6 @@ def _key(
         labels=list(parts.images.classes),
         teacher=teacher,
         threads=torch.get_num_threads(),
-        processes=group.size,
         device=group.device.type,
         version=edgevit.__version__,
     )
@@ -294,7 +301,7 @@ def _make_post_training(run: Run, path: Path) -> None:
     batch = batch_of(parts.images, chosen)
     pieces = [channels_last(piece) for piece in batch.split(CALIBRATION_BATCH)]
     activations, scales, completed = place(run.graph, pieces, o.profile)
-    alone = Group.alone()
+    alone = Group.alone(workers=run.group.workers)
     labels = torch.from_numpy(parts.report_labels)
 
     def score(net: nn.Module, title: str) -> float:
@@ -402,6 +409,7 @@ def _program_info(run: Run, history: History, teacher_name: str) -> ProgramInfo:
                     "file": parts.report.title,
                     "sha256": parts.report.sha256,
                     "images": len(parts.reported),
+                    **({"drawn_from": parts.drawn_from} if parts.drawn_from else {}),
                 },
                 "images": {"fine_tuned": len(parts.train), "selected": len(parts.holdout)},
                 "teacher": teacher_name,
