@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 from collections.abc import Callable, Iterable
 from datetime import timedelta
@@ -39,6 +40,7 @@ class Group:
             dist.init_process_group(
                 both if self.device.type == "cuda" else "gloo", timeout=timedelta(days=1)
             )
+            atexit.register(_leave)  # or the group's threads may abort the process at its end
 
     @classmethod
     def alone(cls, *, workers: int | None = None) -> Group:
@@ -121,3 +123,8 @@ class Group:
     def wait(self) -> None:
         if self.size > 1:
             dist.barrier()
+
+
+def _leave() -> None:
+    if dist.is_initialized():
+        dist.destroy_process_group()
