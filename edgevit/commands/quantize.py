@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     required=True,
     metavar="DIR",
     type=PATH,
-    help="Training images: a folder or tar of class folders.",
+    help="Training images: a folder or tar of class folders, or 'train-*.tar' for several tars.",
 )
 @click.option(
     "--eval-data",

@@ -19,7 +19,7 @@ import numpy as np
 
 from edgevit.data.class_order import ORDERS
 from edgevit.data.kinds import name_text
-from edgevit.data.listing import Listing, left_out_line, list_set
+from edgevit.data.listing import Listing, left_out_line, list_set, list_tars
 from edgevit.data.reading import DamagedImages, Files, Place, cropped
 from edgevit.data.table import GONE, Row, Table, View
 from edgevit.errors import InputError
@@ -87,13 +87,15 @@ class ImageSet:
     @classmethod
     def open(
         cls,
-        path: str | os.PathLike[str],
+        path: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
         labels: Sequence[str] | None = None,
         *,
         order: str = "default",
     ) -> ImageSet:
-        """Index an image folder or a tar.
+        """Index an image folder or a tar, or several tars as one set.
 
+        path        a folder or tar of class folders, a folder of such tars, a pattern for their
+                    names ("train-*.tar"), or a list of them
         labels      class folder names in the order of the logits; None: those found, in `order`
         order       "default" (torchvision's, by code point) or "natural" (timm's)
 
@@ -101,10 +103,17 @@ class ImageSet:
         class folders, a class that is not in `labels`, or splits (train/, val/) in place of
         classes.
         """
-        path = Path(path)
         if order not in ORDERS:
             raise InputError(f"class order {order!r} is not one of {tuple(ORDERS)}")
-        listing = list_set(path)
+        if isinstance(path, str | os.PathLike):
+            path = Path(path)
+            listing = list_set(path)
+        else:
+            tars = [Path(each) for each in path]
+            if not tars:
+                raise InputError("an empty list of tars is no image set")
+            path = tars[0].with_name(f"{tars[0].name} and {len(tars) - 1} more")
+            listing = list_tars(tars, path)
         if not listing.raws:
             left_out = left_out_line(listing.left_out, str(path))
             raise InputError(
@@ -115,6 +124,13 @@ class ImageSet:
 
     def __len__(self) -> int:
         return len(self._table)
+
+    @property
+    def file(self) -> Path | None:
+        """The folder or tar that holds exactly these images; None where it takes several tars."""
+        if self.is_part or len(self.tars) > 1:
+            return None
+        return self.tars[0] if self.tars else self.path
 
     @property
     def entries(self) -> View[tuple[str, int]]:

@@ -10,12 +10,14 @@ The rules are those of targets/harness/listing.cpp, so that both languages see t
 
 from __future__ import annotations
 
+import glob
 import os
 import stat
 from array import array
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import TypeAlias
 
@@ -35,6 +37,8 @@ from edgevit.limits import MAX_SET_DEPTH, MAX_SET_FILES
 from edgevit.progress import Progress
 
 MAX_LINK_STEPS = 40
+MAX_TARS = 2**15 - 1
+"""Of one set."""
 _SHOWN_EVERY = 1024
 _UNPACK = {
     "gzip file": "tar -xzf", "bzip2 file": "tar -xjf", "xz file": "tar -xJf",
@@ -97,7 +101,7 @@ class Head:
     """The first bytes of a file, where it can be read."""
 
     def __init__(self, tar: Path | None = None) -> None:
-        self._tar = None if tar is None else open(tar, "rb")  # noqa: SIM115  # closed by list_tar
+        self._tar = None if tar is None else open(tar, "rb")  # noqa: SIM115  # closed by _add_tar
 
     def __call__(self, where: Where, size: int) -> bytes:
         if self._tar is None:
@@ -116,22 +120,80 @@ class Head:
 
 
 def list_set(path: Path) -> Listing:
-    """The images below a folder, or in a tar.
+    """The images below a folder, in a tar, or in several that are one set.
+
+    path   a folder, a tar, a folder of tars, or a pattern for their names: "train-*.tar"
 
     Raises InputError when it is missing, no folder or tar, or holds a folder that cannot be listed.
     """
     try:
         mode = path.stat().st_mode
     except OSError as error:
+        if found := _matching(path):
+            return list_tars(found, path)
         raise InputError(f"{path}: no such image folder or tar: {error.strerror}") from error
     except ValueError as error:  # a zero byte
         raise InputError(f"{name_text(os.fsencode(path))}: no such image folder or tar") from error
     if stat.S_ISDIR(mode):
-        return _list_folder(path)
-    if not stat.S_ISREG(mode):
+        listing = _list_folder(path)
+        tars = [] if listing.raws else _matching(path / "*.tar", escaped=path)
+        return list_tars(tars, path) if tars else listing
+    return list_tars([path], path)
+
+
+def _matching(pattern: Path, escaped: Path | None = None) -> list[Path]:
+    """What a pattern names, in order; `escaped` is a folder at its beginning that is no pattern."""
+    text = str(pattern)
+    if escaped is not None:
+        text = glob.escape(str(escaped)) + text[len(str(escaped)) :]
+    return [Path(name) for name in sorted(glob.glob(text), key=os.fsencode)]
+
+
+def list_tars(tars: Sequence[Path], title: Path) -> Listing:
+    """The images of tars that are one set; `title` stands for it in errors.
+
+    Raises InputError as `list_set` does, and for a tar or an image that is there twice.
+    """
+    if len(tars) > MAX_TARS:
+        raise InputError(f"{title} names {len(tars)} tars, at most {MAX_TARS} can be one set")
+    listing, known = Listing(), dict[tuple[int, int], Path]()
+    for path in tars:
+        info = _regular(path)
+        other = known.setdefault((info.st_dev, info.st_ino), path)
+        if other is not path:
+            raise InputError(
+                f"{title}: the tar {path} is listed twice (it is {other}); name it once"
+            )
+        _check_no_packed(path)
+        before = len(listing.raws)
+        listing.tars.append(path)
+        _add_tar(listing, path)
+        if len(tars) > 1 and len(listing.raws) == before:
+            listing.left_out.append((os.fsencode(path.name), "tar without an image"))
+    if len(tars) > 1:
+        _check_no_doubles(listing, title)
+    return listing
+
+
+def _regular(path: Path) -> os.stat_result:
+    try:
+        info = path.stat()
+    except OSError as error:
+        raise InputError(f"{path}: no such image folder or tar: {error.strerror}") from error
+    if not stat.S_ISREG(info.st_mode):
         raise InputError(f"{path} is neither a folder nor a file: name an image folder or a tar")
-    _check_no_packed(path)
-    return _list_tar(path)
+    return info
+
+
+def _check_no_doubles(listing: Listing, title: Path) -> None:
+    order = sorted(range(len(listing.raws)), key=listing.raws.__getitem__)
+    for one, other in pairwise(order):
+        if listing.raws[one] == listing.raws[other]:
+            first, second = (listing.tars[listing.archives[i]] for i in sorted((one, other)))
+            raise InputError(
+                f"{title}: the image {name_text(listing.raws[one])} is in {first} and again in "
+                f"{second}; a set has each image once"
+            )
 
 
 def _check_no_packed(path: Path) -> None:
@@ -204,12 +266,6 @@ def _scanned(folder: bytes, root: Path) -> Iterator[os.DirEntry[bytes]]:
         raise InputError(
             f"{root}: the folder {name_text(folder)} cannot be listed: {error.strerror}"
         ) from error
-
-
-def _list_tar(path: Path) -> Listing:
-    listing = Listing(tars=[path])
-    _add_tar(listing, path)
-    return listing
 
 
 def _add_tar(listing: Listing, path: Path) -> None:

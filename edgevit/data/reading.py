@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import resource
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +18,8 @@ from edgevit.limits import MAX_IMAGE_BYTES
 
 if TYPE_CHECKING:
     from edgevit.data.images import Preprocessing
+
+_FEW_OPEN = 1024
 
 
 class DamagedImages(InputError):
@@ -69,7 +73,7 @@ class Files:
             if place.offset is None:
                 data = _read_file(place.path, start, wanted)
             else:
-                data = os.pread(self._descriptor(place.path), wanted, place.offset + start)
+                data = self._read_tar(place.path, wanted, place.offset + start)
         except OSError as error:
             raise InputError(f"{what} cannot be read: {error.strerror}") from error
         if len(data) != wanted:
@@ -92,13 +96,27 @@ class Files:
             rules, lambda: self.load(place, rules.source_mode), f"{self.path}: {place.name}"
         )
 
-    def _descriptor(self, tar: bytes) -> int:
+    def _read_tar(self, tar: bytes, count: int, offset: int) -> bytes:
         # Reopened in a forked process: one that the parent closes would be closed there too.
         if self._process != os.getpid():
             self._open, self._process = {}, os.getpid()
-        if tar not in self._open:
-            self._open[tar] = os.open(tar, os.O_RDONLY | os.O_CLOEXEC)
-        return self._open[tar]
+        known = self._open.get(tar)
+        if known is not None:
+            return os.pread(known, count, offset)
+        opened = os.open(tar, os.O_RDONLY | os.O_CLOEXEC)
+        # Never one in place of another: a thread may read from that one.
+        if len(self._open) < _most_open() and self._open.setdefault(tar, opened) is opened:
+            return os.pread(opened, count, offset)
+        try:
+            return os.pread(opened, count, offset)
+        finally:
+            os.close(opened)
+
+
+@cache
+def _most_open() -> int:
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return _FEW_OPEN if limit == resource.RLIM_INFINITY else limit // 2
 
 
 def cropped(rules: Preprocessing, load: Callable[[], Any], what: str) -> np.ndarray:

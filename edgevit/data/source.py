@@ -104,7 +104,8 @@ class ImageFolder:
         train = ImageFolder("train/", size=224, resize=256)
         val = ImageFolder("val/", like=train)
 
-    path        CLASS/IMAGE below it, or in it: JPEG, PNG, WebP, BMP, PPM; links are followed
+    path        CLASS/IMAGE below it, or in it: JPEG, PNG, WebP, BMP, PPM; links are followed.
+                Several tars are one set: a folder of them, "train-*.tar", or a list
     size        input height and width of the network, pixels
     resize      the shorter side before the centre crop, pixels; default: `size`
     classes     folder names in the order of the logits; default: those of `like`, or sorted
@@ -120,7 +121,7 @@ class ImageFolder:
 
     def __init__(
         self,
-        path: str | os.PathLike[str],
+        path: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
         size: int | None = None,
         *,
         resize: int | None = None,

@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 class Source:
     """The files that a run starts from.
 
-    data        training images: a folder or tar of class folders
+    data        training images: a folder or tar of class folders, or a pattern for several tars
     eval_data   images that the accuracy is reported on; None: a tenth of `data`, held out
     labels      class folder names in the order of the logits; None: sorted
     images      how the folders are numbered, and what is done with damaged images
