@@ -8,6 +8,7 @@ two.
 from __future__ import annotations
 
 import bisect
+import hashlib
 import os
 import unicodedata
 from collections.abc import Collection, Iterator, Sequence
@@ -237,12 +238,31 @@ class ImageSet:
 
     def place_of(self, index: int) -> Place:
         """Where the encoded file is."""
-        row = self._table.row(index)
-        name = row.name.decode()
-        if self.tars and row.place != GONE:
-            return Place(name, os.fsencode(self.tars[row.archive]), row.place, row.size)
-        path = b"" if row.place == GONE else self._root + (row.raw or row.name)
-        return Place(name, path, None, row.size)
+        table, name = self._table, self._table.name(index)
+        size, place = int(table.sizes[index]), int(table.places[index])
+        if place == GONE:
+            return Place(name.decode(), b"", None, size)
+        if self.tars:
+            tar = os.fsencode(self.tars[table.archives[index]])
+            return Place(name.decode(), tar, place, size)
+        return Place(name.decode(), self._root + table.raws.get(index, name), None, size)
+
+    @property
+    def stamps(self) -> np.ndarray:
+        """int64 (N,): when each file changed last, ns since 1970; 0 in a tar."""
+        return self._table.stamps
+
+    def fingerprints(self, salt: str) -> np.ndarray:
+        """uint64 (N,): of each file's name, size, place and time of change, and of the salt."""
+        table = self._table
+        columns = (table.sizes, table.places, table.archives, table.stamps)
+        begun = hashlib.blake2b(salt.encode(), digest_size=8)
+        prints = bytearray()
+        for name, *numbers in zip(table.names(), *(column.tolist() for column in columns)):
+            digest = begun.copy()
+            digest.update(b"%b\0%d,%d,%d,%d" % (name, *numbers))
+            prints += digest.digest()
+        return np.frombuffer(bytes(prints), np.uint64)
 
     def read_bytes(self, index: int, start: int = 0, count: int | None = None) -> bytes:
         """The encoded file, or `count` bytes of it from `start` on.

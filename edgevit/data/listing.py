@@ -13,27 +13,17 @@ from __future__ import annotations
 import glob
 import os
 import stat
-from array import array
+import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
-from typing import TypeAlias
 
-from edgevit.data.kinds import (
-    HEAD_BYTES,
-    OTHER_PICTURE_SUFFIXES,
-    READ_SUFFIXES,
-    is_hidden,
-    is_picture,
-    kind_of,
-    name_text,
-    suffix_of,
-)
+from edgevit.data.found import Head, Listing
+from edgevit.data.kept import keep_index, kept_index
+from edgevit.data.kinds import is_hidden, kind_of, name_text
 from edgevit.data.tar_index import BLOCK, Folder, Link, Node, Other, is_header, read_tar
 from edgevit.errors import InputError
-from edgevit.limits import MAX_SET_DEPTH, MAX_SET_FILES
 from edgevit.progress import Progress
 
 MAX_LINK_STEPS = 40
@@ -45,78 +35,6 @@ _UNPACK = {
     "zstd file": "tar --zstd -xf", "zip archive": "unzip", "7z archive": "7z x",
     "rar archive": "unrar x",
 }  # fmt: skip
-
-Where: TypeAlias = bytes | int
-"""A file's path, or the offset of its first byte in the tar."""
-
-
-@dataclass
-class Listing:
-    """Of a set. Of its images, unordered, in columns of the same length:
-
-    raws       paths in the set, as they are on disk
-    sizes      bytes
-    places     the offset in the tar; 0 of a file of its own
-    archives   which of `tars` it is in
-    stamps     when the file was changed last, ns since 1970; 0 in a tar
-
-    folders    all that were visited, by their paths in the set
-    left_out   (path in the set, why)
-    tars       of the set; none for a folder
-    """
-
-    raws: list[bytes] = field(default_factory=list)
-    sizes: array[int] = field(default_factory=lambda: array("q"))
-    places: array[int] = field(default_factory=lambda: array("q"))
-    archives: array[int] = field(default_factory=lambda: array("h"))
-    stamps: array[int] = field(default_factory=lambda: array("q"))
-    folders: list[bytes] = field(default_factory=list)
-    left_out: list[tuple[bytes, str]] = field(default_factory=list)
-    tars: list[Path] = field(default_factory=list)
-    visited: int = 0
-
-    def visit(self, path: bytes, depth: int, root: Path) -> None:
-        """Count a file or folder. Raises InputError where links make the set endless."""
-        self.visited += 1
-        if self.visited > MAX_SET_FILES or depth > MAX_SET_DEPTH:
-            raise InputError(
-                f"{root}: at {name_text(path)[:200]} the set has over {MAX_SET_FILES} files or "
-                f"{MAX_SET_DEPTH} folders inside each other: links may lead in circles"
-            )
-
-    def add(self, path: bytes, where: Where, size: int, head: Head, stamp: int = 0) -> None:
-        """A regular file: an image, a picture to leave out, or of no concern."""
-        suffix = suffix_of(path[path.rfind(b"/") + 1 :])
-        if suffix in READ_SUFFIXES:
-            self.raws.append(path)
-            self.sizes.append(size)
-            self.places.append(where if isinstance(where, int) else 0)
-            self.archives.append(max(0, len(self.tars) - 1))
-            self.stamps.append(stamp)
-        elif suffix in OTHER_PICTURE_SUFFIXES or is_picture(head(where, size)):
-            self.left_out.append((path, name_text(suffix) or "file without a suffix"))
-
-
-class Head:
-    """The first bytes of a file, where it can be read."""
-
-    def __init__(self, tar: Path | None = None) -> None:
-        self._tar = None if tar is None else open(tar, "rb")  # noqa: SIM115  # closed by _add_tar
-
-    def __call__(self, where: Where, size: int) -> bytes:
-        if self._tar is None:
-            try:
-                with open(where, "rb") as file:
-                    return file.read(HEAD_BYTES)
-            except OSError:
-                return b""
-        assert isinstance(where, int)
-        self._tar.seek(where)
-        return self._tar.read(min(size, HEAD_BYTES))
-
-    def close(self) -> None:
-        if self._tar is not None:
-            self._tar.close()
 
 
 def list_set(path: Path) -> Listing:
@@ -156,7 +74,7 @@ def list_tars(tars: Sequence[Path], title: Path) -> Listing:
     """
     if len(tars) > MAX_TARS:
         raise InputError(f"{title} names {len(tars)} tars, at most {MAX_TARS} can be one set")
-    listing, known = Listing(), dict[tuple[int, int], Path]()
+    known = dict[tuple[int, int], Path]()
     for path in tars:
         info = _regular(path)
         other = known.setdefault((info.st_dev, info.st_ino), path)
@@ -164,14 +82,25 @@ def list_tars(tars: Sequence[Path], title: Path) -> Listing:
             raise InputError(
                 f"{title}: the tar {path} is listed twice (it is {other}); name it once"
             )
+    began_ns = time.time_ns()
+    listing = kept_index(tars)
+    if listing is None:
+        listing = _indexed(tars)
+        if len(tars) > 1:
+            _check_no_doubles(listing, title)
+        keep_index(listing, began_ns)
+    return listing
+
+
+def _indexed(tars: Sequence[Path]) -> Listing:
+    listing = Listing()
+    for path in tars:
         _check_no_packed(path)
         before = len(listing.raws)
         listing.tars.append(path)
         _add_tar(listing, path)
         if len(tars) > 1 and len(listing.raws) == before:
             listing.left_out.append((os.fsencode(path.name), "tar without an image"))
-    if len(tars) > 1:
-        _check_no_doubles(listing, title)
     return listing
 
 

@@ -65,20 +65,25 @@ class Files:
 
         Raises InputError when it is larger than 64 MiB, cut short or unreadable.
         """
+        wanted = place.size - start if count is None else min(count, place.size - start)
+        return self.read_parts(place, [(start, wanted)])[0]
+
+    def read_parts(self, place: Place, parts: Sequence[tuple[int, int]]) -> list[bytes]:
+        """Parts (start, bytes) of the encoded file, which is opened once. Raises as `read`."""
         what = f"{self.path}: {place.name}"
         if place.size > MAX_IMAGE_BYTES:
             raise InputError(f"{what} has {place.size} bytes, over 64 MiB")
-        wanted = place.size - start if count is None else min(count, place.size - start)
         try:
             if place.offset is None:
-                data = _read_file(place.path, start, wanted)
+                found = _read_file(place.path, parts)
             else:
-                data = self._read_tar(place.path, wanted, place.offset + start)
+                at = [(place.offset + start, count) for start, count in parts]
+                found = self._read_tar(place.path, at)
         except OSError as error:
             raise InputError(f"{what} cannot be read: {error.strerror}") from error
-        if len(data) != wanted:
+        if any(len(data) != count for data, (_, count) in zip(found, parts)):
             raise InputError(f"{what} ends before its {place.size} bytes")
-        return data
+        return found
 
     def load(self, place: Place, mode: str) -> Any:
         """Decode to a PIL image of mode RGB or RGBA; EXIF orientation is not applied.
@@ -96,19 +101,19 @@ class Files:
             rules, lambda: self.load(place, rules.source_mode), f"{self.path}: {place.name}"
         )
 
-    def _read_tar(self, tar: bytes, count: int, offset: int) -> bytes:
+    def _read_tar(self, tar: bytes, parts: Sequence[tuple[int, int]]) -> list[bytes]:
         # Reopened in a forked process: one that the parent closes would be closed there too.
         if self._process != os.getpid():
             self._open, self._process = {}, os.getpid()
         known = self._open.get(tar)
         if known is not None:
-            return os.pread(known, count, offset)
+            return _read(known, parts)
         opened = os.open(tar, os.O_RDONLY | os.O_CLOEXEC)
         # Never one in place of another: a thread may read from that one.
         if len(self._open) < _most_open() and self._open.setdefault(tar, opened) is opened:
-            return os.pread(opened, count, offset)
+            return _read(opened, parts)
         try:
-            return os.pread(opened, count, offset)
+            return _read(opened, parts)
         finally:
             os.close(opened)
 
@@ -128,10 +133,14 @@ def cropped(rules: Preprocessing, load: Callable[[], Any], what: str) -> np.ndar
         raise InputError(f"{what}: {error}") from error
 
 
-def _read_file(path: bytes, start: int, count: int) -> bytes:
+def _read_file(path: bytes, parts: Sequence[tuple[int, int]]) -> list[bytes]:
     # A file may have become a FIFO since it was listed: opening must not wait for a writer.
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
-        return os.pread(descriptor, count, start)
+        return _read(descriptor, parts)
     finally:
         os.close(descriptor)
+
+
+def _read(descriptor: int, parts: Sequence[tuple[int, int]]) -> list[bytes]:
+    return [os.pread(descriptor, count, start) for start, count in parts]
