@@ -15,7 +15,7 @@ from typing import Any
 from edgevit.console import printable
 
 PLAIN_INTERVAL_S = 10.0
-FIRST_LINE_S = 1.5
+FIRST_LINE_S = 1.0
 """After the beginning of long work."""
 
 log = logging.getLogger(__name__)
