@@ -15,7 +15,7 @@ from edgevit.commands.preprocessing import chosen_preprocessing, preprocessing_o
 from edgevit.console import say
 from edgevit.data.options import ImageSetOptions, PreprocessingOptions
 from edgevit.models.options import CheckpointOptions
-from edgevit.quantize.options import MachineOptions, QuantizeOptions
+from edgevit.quantize.options import MachineOptions, ProcessOptions, QuantizeOptions
 
 MAX_LABELS_BYTES = 64 * 2**20
 
@@ -67,6 +67,7 @@ if TYPE_CHECKING:
 @click.option("--author", metavar="TEXT", help="Author named in the artifacts' metadata.")
 @click.option("--license", metavar="TEXT", help="License named in the artifacts' metadata.")
 @options_of(MachineOptions)
+@options_of(ProcessOptions)
 @force_option("M.evq")
 @json_option
 def quantize_command(**given: Any) -> None:
@@ -85,6 +86,7 @@ def quantize_command(**given: Any) -> None:
       torchrun --nproc-per-node 4 -m edgevit quantize repvit.pth --data imagenet/train -o m.evq
     """
     options, machine = collect(QuantizeOptions, given), collect(MachineOptions, given)
+    processes = collect(ProcessOptions, given)
     preprocessing = chosen_preprocessing(given, given["checkpoint"])
 
     import torch
@@ -100,8 +102,8 @@ def quantize_command(**given: Any) -> None:
         fresh=machine.fresh,
         device=machine.device,
         snapshot_interval_s=machine.snapshot_interval_s,
-        workers=machine.workers,
-        resume_with_processes=machine.resume_with_processes,
+        workers=processes.workers,
+        resume_with_processes=processes.resume_with_processes,
     )
     if os.environ.get("RANK", "0") == "0":
         _print(result, given["output"], given["as_json"])

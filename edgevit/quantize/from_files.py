@@ -12,7 +12,7 @@ from edgevit.data.options import ImageSetOptions
 from edgevit.data.source import ImageFolder
 from edgevit.files import check_target
 from edgevit.models.checkpoint import load
-from edgevit.quantize.options import MachineOptions, QuantizeOptions
+from edgevit.quantize.options import MachineOptions, ProcessOptions, QuantizeOptions
 from edgevit.quantize.pipeline import Result, quantize
 from edgevit.quantize.run_folder import RUN_SUFFIX, remove_run
 
@@ -56,8 +56,8 @@ def quantize_files(
     fresh: bool = False,
     device: str = MachineOptions.device,
     snapshot_interval_s: float = MachineOptions.snapshot_interval_s,
-    workers: int | None = MachineOptions.workers,
-    resume_with_processes: bool = MachineOptions.resume_with_processes,
+    workers: int | None = ProcessOptions.workers,
+    resume_with_processes: bool = ProcessOptions.resume_with_processes,
 ) -> Result:
     """Quantize a checkpoint and write the program (.evq) to `out`.
 

@@ -176,6 +176,24 @@ class MachineOptions:
         default_text="all cores",
     )
     device: Literal["cpu", "cuda"] = option("cpu", "Device that trains and evaluates.")
+    snapshot_interval_s: float = option(
+        60.0,
+        "Seconds between saved states, the most work that an interrupted run loses.",
+        minimum=0,
+        maximum=1e6,
+        metavar="S",
+        cli_name="snapshot-interval",
+    )
+    fresh: bool = option(False, "Discard the state of an interrupted run.")
+
+    def __post_init__(self) -> None:
+        check(self)
+
+
+@dataclass(frozen=True)
+class ProcessOptions:
+    """Which processes work for a quantization. Raises InputError when a value is out of range."""
+
     workers: int | None = option(
         None,
         "Processes that decode images, for each that trains; 0 decodes in that one.",
@@ -187,15 +205,6 @@ class MachineOptions:
     resume_with_processes: bool = option(
         False, "Go on with the state of a run of another number of processes."
     )
-    snapshot_interval_s: float = option(
-        60.0,
-        "Seconds between saved states, the most work that an interrupted run loses.",
-        minimum=0,
-        maximum=1e6,
-        metavar="S",
-        cli_name="snapshot-interval",
-    )
-    fresh: bool = option(False, "Discard the state of an interrupted run.")
 
     def __post_init__(self) -> None:
         check(self)

@@ -45,7 +45,7 @@ from edgevit.quantize.distill import (
 )
 from edgevit.quantize.finetune import FineTuner, History
 from edgevit.quantize.net import QuantizedNet
-from edgevit.quantize.options import MachineOptions, QuantizeOptions, run_key
+from edgevit.quantize.options import MachineOptions, ProcessOptions, QuantizeOptions, run_key
 from edgevit.quantize.parts import Parts, check_enough, divide
 from edgevit.quantize.place import place
 from edgevit.quantize.ptq import correct_biases
@@ -115,8 +115,8 @@ def quantize(
     fresh: bool = False,
     device: str = MachineOptions.device,
     snapshot_interval_s: float = MachineOptions.snapshot_interval_s,
-    workers: int | None = MachineOptions.workers,
-    resume_with_processes: bool = MachineOptions.resume_with_processes,
+    workers: int | None = ProcessOptions.workers,
+    resume_with_processes: bool = ProcessOptions.resume_with_processes,
     skip_broken: bool = False,
     broken_list: str | os.PathLike[str] | None = None,
     **changed: Any,

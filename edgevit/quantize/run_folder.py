@@ -49,7 +49,8 @@ def run_folder(
     """Yield the folder, made or found by the run of that key; None: a temporary one.
 
     `fresh` discards what an earlier run left there; with `other_processes` the state of a run of
-    another number of processes is gone on with. Raises InputError when another run works in the
+    another number of processes is gone on with. A run that ends before any state was kept leaves no
+    folder. Raises InputError when another run works in the
     folder, when it holds another run's state or other files, and for several processes without a
     folder that they share.
     """
@@ -70,7 +71,13 @@ def run_folder(
         with writing(folder):
             _claim(folder, Marker(key, group.size), fresh, other_processes)
         group.wait()
-        yield folder
+        try:
+            yield folder
+        except BaseException:
+            # Refused or stopped before there was anything to go on with.
+            if not any(os.path.lexists(folder / name) for name in (POST_TRAINING, STATE)):
+                remove_run(folder)
+            raise
     finally:
         os.close(lock)
 
