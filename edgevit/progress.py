@@ -15,6 +15,8 @@ from typing import Any
 from edgevit.console import printable
 
 PLAIN_INTERVAL_S = 10.0
+FIRST_LINE_S = 1.0
+"""After the beginning of long work."""
 
 log = logging.getLogger(__name__)
 _LOGGER = logging.getLogger("edgevit")
@@ -37,41 +39,59 @@ def _is_shown() -> bool:
 
 
 class Progress:
-    """Counts work done out of a total; use as a context manager and call `update`."""
+    """Counts work done out of a total; use as a context manager and call `update`.
 
-    def __init__(self, title: str, total: int, unit: str, done: int = 0) -> None:
-        self.title, self.total, self.unit = title, total, unit
+    total       None where it is not known
+    quiet       show nothing of work that ends within `FIRST_LINE_S`
+    """
+
+    def __init__(
+        self, title: str, total: int | None, unit: str, done: int = 0, *, quiet: bool = False
+    ) -> None:
+        self.title, self.total, self.unit, self.quiet = title, total, unit, quiet
         self.start_done = self.done = done
-        self._started_s = self._last_line_s = time.monotonic()
+        self._started_s = time.monotonic()
+        self._next_line_s = self._started_s + FIRST_LINE_S
         self._bar: Any = None
 
     def __enter__(self) -> Progress:
-        if _is_shown() and sys.stderr.isatty():
-            from rich.console import Console
-            from rich.progress import BarColumn, TextColumn
-            from rich.progress import Progress as Bar
-
-            columns = (
-                TextColumn("{task.description}", markup=False),
-                BarColumn(),
-                TextColumn("{task.fields[note]}", markup=False),
-            )
-            self._bar = Bar(*columns, console=Console(stderr=True))
-            self._bar.start()
-            self._task = self._bar.add_task(
-                printable(self.title, keep=""), total=self.total, completed=self.done, note=""
-            )
+        if not self.quiet:
+            self._start_bar()
         return self
+
+    def _start_bar(self) -> None:
+        if not _is_shown() or not sys.stderr.isatty():
+            return
+        from rich.console import Console
+        from rich.progress import BarColumn, TextColumn
+        from rich.progress import Progress as Bar
+
+        columns = (
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            TextColumn("{task.fields[note]}", markup=False),
+        )
+        self._bar = Bar(*columns, console=Console(stderr=True))
+        self._bar.start()
+        self._task = self._bar.add_task(
+            printable(self.title, keep=""), total=self.total, completed=self.done, note=""
+        )
 
     def update(self, done: int, note: str = "") -> None:
         """`done` is the total so far; `note` is shown as it is."""
         self.done = done
         now_s = time.monotonic()
-        text = f"{done}/{self.total} {self.unit}{self._rate(now_s)}{' ' + note if note else ''}"
+        if self.quiet and now_s < self._next_line_s:
+            return
+        if self.quiet:
+            self.quiet = False
+            self._start_bar()
+        of = "" if self.total is None else f"/{self.total}"
+        text = f"{done}{of} {self.unit}{self._rate(now_s)}{' ' + note if note else ''}"
         if self._bar is not None:
             self._bar.update(self._task, completed=done, note=printable(text, keep=""))
-        elif now_s - self._last_line_s >= PLAIN_INTERVAL_S or done == self.total:
-            self._last_line_s = now_s
+        elif now_s >= self._next_line_s or done == self.total:
+            self._next_line_s = now_s + PLAIN_INTERVAL_S
             log.info("%s: %s", self.title, text)
 
     def _rate(self, now_s: float) -> str:
@@ -80,6 +100,8 @@ class Progress:
         if fresh <= 0 or elapsed_s <= 0:
             return ""
         per_s = fresh / elapsed_s
+        if self.total is None:
+            return f", {per_s:.0f} {self.unit}/s"
         left_s = int((self.total - self.done) / per_s)
         return f", {per_s:.0f} {self.unit}/s, {left_s // 60}:{left_s % 60:02d} left"
 

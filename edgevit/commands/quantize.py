@@ -16,7 +16,7 @@ from edgevit.commands.preprocessing import chosen_preprocessing, preprocessing_o
 from edgevit.console import say
 from edgevit.data.options import ImageSetOptions, PreprocessingOptions
 from edgevit.models.options import CheckpointOptions
-from edgevit.quantize.options import MachineOptions, QuantizeOptions
+from edgevit.quantize.options import MachineOptions, ProcessOptions, QuantizeOptions
 
 CURVES_SUFFIX = ".metrics.csv"
 """What the curves of M.evq's fine-tuning are called beside it."""
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     required=True,
     metavar="DIR",
     type=PATH,
-    help="Training images: a folder or tar of class folders.",
+    help="Training images: a folder or tar of class folders, or 'train-*.tar' for several tars.",
 )
 @click.option(
     "--eval-data",
@@ -70,8 +70,14 @@ if TYPE_CHECKING:
 @click.option("--author", metavar="TEXT", help="Author named in the artifacts' metadata.")
 @click.option("--license", metavar="TEXT", help="License named in the artifacts' metadata.")
 @options_of(MachineOptions)
+@options_of(ProcessOptions)
 @config_option(
-    PreprocessingOptions, ImageSetOptions, CheckpointOptions, QuantizeOptions, MachineOptions
+    PreprocessingOptions,
+    ImageSetOptions,
+    CheckpointOptions,
+    QuantizeOptions,
+    MachineOptions,
+    ProcessOptions,
 )
 @force_option("M.evq")
 @json_option
@@ -93,6 +99,7 @@ def quantize_command(**given: Any) -> None:
       torchrun --nproc-per-node 4 -m edgevit quantize repvit.pth --data imagenet/train -o m.evq
     """
     options, machine = collect(QuantizeOptions, given), collect(MachineOptions, given)
+    processes = collect(ProcessOptions, given)
     preprocessing = chosen_preprocessing(given, given["checkpoint"])
 
     import torch
@@ -111,6 +118,8 @@ def quantize_command(**given: Any) -> None:
         tensorboard=machine.tensorboard,
         recipe=config_text(click.get_current_context(), {**given, **vars(preprocessing)}),
         curves=given["output"].with_name(given["output"].name + CURVES_SUFFIX),
+        workers=processes.workers,
+        resume_with_processes=processes.resume_with_processes,
     )
     if os.environ.get("RANK", "0") == "0":
         _print(result, given["output"], given["as_json"])
@@ -167,16 +176,23 @@ def read_labels(path: Path | None) -> tuple[str, ...] | None:
 
 
 def _print(result: Result, path: Path, as_json: bool) -> None:
+    reported = result.program.info.provenance["report_data"]
     if as_json:
         found = {
             "schema_version": 1,
             "program": str(path),
             "sha256": result.program.sha256,
             "metrics": result.metrics,
+            "report_data": reported,
             "gate": result.gate.to_json(),
             "best_step": result.history.best_step,
         }
         click.echo(json.dumps(found, indent=2, allow_nan=False))
         return
     say(str(result.gate))
+    if "drawn_from" in reported:
+        say(
+            f"reported on {reported['images']} of the {reported['drawn_from']} images of "
+            f"{reported['file']}, drawn by the seed"
+        )
     say(f"wrote {path} ({path.stat().st_size / 1e6:.1f} MB)")

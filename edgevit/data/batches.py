@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+import math
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from edgevit.data.distributed import Group
-from edgevit.data.source import ImageSource
+from edgevit.data.images import Preprocessing
+from edgevit.data.source import ImageSource, PixelCache
+from edgevit.data.workers import Reader, items_of, reader_of, worked, workers_for
 from edgevit.progress import Progress
 
 PREFETCH = 3
+
+T = TypeVar("T")
 
 
 def batch_of(source: ImageSource, indices: Sequence[int]) -> Tensor:
@@ -67,9 +76,20 @@ def _permutation(count: int, seed: int, epoch: int) -> np.ndarray:
 
 def augment(pixels: np.ndarray, kind: str, seed: int, step: int) -> np.ndarray:
     """Random flips ("flip": left-right; "dihedral": all eight symmetries of the square)."""
+    return turned(pixels, kind, symmetries(kind, seed, step, len(pixels)))
+
+
+def symmetries(kind: str, seed: int, step: int, count: int) -> np.ndarray:
+    """Of a step's images, 0 to 7 each: what `turned` does to them."""
+    if kind == "none":
+        return np.zeros(count, np.int64)
+    return np.random.default_rng([seed, 3, step]).integers(8, size=count)
+
+
+def turned(pixels: np.ndarray, kind: str, choices: np.ndarray) -> np.ndarray:
+    """Each image (N, H, W, C) turned as its choice says; see `augment`."""
     if kind == "none":
         return pixels
-    choices = np.random.default_rng([seed, 3, step]).integers(8, size=len(pixels))
     result = np.empty_like(pixels)
     for i, (image, choice) in enumerate(zip(pixels, choices, strict=True)):
         if kind == "dihedral":
@@ -78,21 +98,156 @@ def augment(pixels: np.ndarray, kind: str, seed: int, step: int) -> np.ndarray:
     return result
 
 
-def prefetched(make: Callable[[int], tuple], steps: range) -> Iterator[tuple]:
-    """Yield make(step) in order, prepared ahead in a thread: decoding overlaps with training."""
+@dataclass(frozen=True)
+class Request:
+    """A batch to prepare: its images, and what `turned` does to each; None: nothing."""
+
+    indices: list[int]
+    choices: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
+class Finish:
+    """From crops to what is sent to the device.
+
+    kind      of `augment`
+    as_bytes  leave 8 bits a value, for a device that looks them up itself
+    """
+
+    kind: str
+    rules: Preprocessing
+    as_bytes: bool
+
+    def __call__(self, crops: np.ndarray, choices: np.ndarray | None) -> Tensor:
+        """float32 (N, C, H, W) in channels-last, or uint8 (N, H, W, C)."""
+        pixels = crops if choices is None else turned(crops, self.kind, choices)
+        if self.as_bytes:
+            return torch.from_numpy(np.ascontiguousarray(pixels))
+        return channels_last(self.rules.normalise(pixels))
+
+
+@dataclass(frozen=True)
+class _Work:
+    """What a worker does for a batch; without `finish` its crops go back as they are."""
+
+    reader: Reader
+    finish: Finish | None
+
+    def __call__(self, asked: tuple[list[Any], np.ndarray | None]) -> Tensor:
+        items, choices = asked
+        if not items:
+            return torch.empty(0, dtype=torch.uint8)
+        crops = self.reader.crops(items)
+        return torch.from_numpy(crops) if self.finish is None else self.finish(crops, choices)
+
+
+def prepared(
+    source: ImageSource, requests: Iterable[Request], group: Group, kind: str = "none"
+) -> Generator[Tensor]:
+    """Yield the network's input for each request in order, on the group's device.
+
+    float32 (N, C, H, W) in channels-last. Decoded ahead, in `group.workers` processes, or in a
+    thread of this one; the values are the same. Raises InputError naming an unusable image.
+    """
+    rules = source.preprocessing
+    finish = Finish(kind, rules, group.device.type == "cuda")
+    workers = workers_for(source, group.workers)
+    reader = reader_of(source) if workers else None
+    if reader is None:
+        made = (finish(source.pixels(r.indices), r.choices) for r in requests)
+    else:
+        made = _by_workers(source, reader, requests, workers, finish)
+    with closing(ahead(made)) as batches:
+        for batch in batches:
+            yield on_device(batch, rules, group.device)
+
+
+def _by_workers(
+    source: ImageSource, reader: Reader, requests: Iterable[Request], workers: int, finish: Finish
+) -> Generator[Tensor]:
+    """Where crops are kept in this process, workers read only those that are not here yet."""
+    cache = getattr(source, "cache", None)
+    if not isinstance(cache, PixelCache) or not cache.keeps:
+        cache = None
+
+    def asked() -> Iterator[tuple[tuple[Request, list[int]], Any]]:
+        for request in requests:
+            wanted = request.indices if cache is None else cache.missing(request.indices)
+            choices = request.choices if cache is None else None
+            yield (request, wanted), (items_of(source, wanted), choices)
+
+    requests = iter(requests)
+    first = next(requests, None)
+    if first is None:
+        return
+    requests = chain([first], requests)
+    pixels = math.prod(source.preprocessing.pixel_shape) * len(first.indices)
+    size_bytes = pixels if cache is not None or finish.as_bytes else 4 * pixels
+    work = _Work(reader, finish if cache is None else None)
+    pin = finish.as_bytes and cache is None
+    for (request, wanted), found in worked(work, asked(), workers, size_bytes, pin):
+        if cache is None:
+            yield found
+            continue
+        if wanted:
+            cache.put(wanted, found.numpy().copy())  # out of shared memory
+        yield finish(source.pixels(request.indices), request.choices)
+
+
+def on_device(batch: Tensor, rules: Preprocessing, device: torch.device) -> Tensor:
+    """The input that a batch of `Finish` is, there; bytes are looked up in `rules.table()`."""
+    batch = batch.to(device, non_blocking=True)
+    if batch.dtype != torch.uint8:
+        return batch
+    table = torch.from_numpy(rules.table()).to(device)
+    planes = [table[c][batch[..., c].long()] for c in range(batch.shape[-1])]
+    return torch.stack(planes, dim=-1).permute(0, 3, 1, 2)
+
+
+def ahead(items: Iterator[T]) -> Generator[T]:
+    """The same items, `PREFETCH` of them made ahead in a thread: making overlaps with using."""
+    done = object()
     with ThreadPoolExecutor(1) as pool:
-        pending = []
-        upcoming = iter(steps)
+        pending: deque[Future[Any]] = deque()
         try:
-            for step in upcoming:
-                pending.append(pool.submit(make, step))
-                if len(pending) > PREFETCH:
-                    yield pending.pop(0).result()
-            while pending:
-                yield pending.pop(0).result()
+            while True:
+                while len(pending) < PREFETCH:
+                    pending.append(pool.submit(next, items, done))
+                found = pending.popleft().result()
+                if found is done:
+                    return
+                yield found
         finally:
             for future in pending:
                 future.cancel()
+            if isinstance(items, Generator):
+                pool.submit(items.close).result()
+
+
+def training_batches(
+    source: ImageSource,
+    train: Sequence[int],
+    steps: range,
+    size: int,
+    seed: int,
+    kind: str,
+    group: Group,
+) -> Generator[tuple[Tensor, Tensor]]:
+    """Yield this process's share of each step's batch: images as `prepared`, int64 labels (N,)."""
+    shares: deque[list[int]] = deque()
+
+    def requests() -> Iterator[Request]:
+        for step in steps:
+            indices = training_batch(train, step, size, seed)
+            choices = symmetries(kind, seed, step, len(indices))
+            mine = group.share(list(range(len(indices))))
+            shares.append([indices[i] for i in mine])
+            yield Request(shares[-1], choices[mine])
+
+    with closing(prepared(source, requests(), group, kind)) as batches:
+        for images in batches:
+            labels = torch.from_numpy(source.labels[shares.popleft()])
+            yield images, labels.to(group.device)
 
 
 @torch.no_grad()
@@ -109,12 +264,17 @@ def outputs_of(
 
     All processes compute it together.
     """
-    mine = group.share(list(indices))
-    rows = []
-    with Progress(title, len(mine), "images") as progress:
-        for start in range(0, len(mine), batch_size):
-            chunk = mine[start : start + batch_size]
-            outputs = net(batch_of(source, chunk).to(group.device))
-            rows.append(kept(outputs).float().cpu())
-            progress.update(start + len(chunk))
-    return group.gather_rows(torch.cat(rows), len(indices))
+    indices = list(indices)
+    chunks = [indices[at : at + batch_size] for at in range(0, len(indices), batch_size)]
+    # Whole batches: what a net gives for an image may depend, in its last bit, on those beside it.
+    mine = group.share(chunks)
+    rows, done = [], 0
+    with (
+        Progress(title, sum(map(len, mine)), "images") as progress,
+        closing(prepared(source, map(Request, mine), group)) as batches,
+    ):
+        for chunk, images in zip(mine, batches):
+            rows.append(kept(net(images)).float().cpu())
+            done += len(chunk)
+            progress.update(done)
+    return group.gather_batches(rows, list(map(len, chunks)))

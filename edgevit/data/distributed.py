@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 from collections.abc import Callable, Iterable
 from datetime import timedelta
@@ -11,16 +12,20 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from edgevit.errors import InputError
+from edgevit.errors import EdgevitError, InputError
 
 T = TypeVar("T")
 
 
 class Group:
-    """The processes that work together: this one's rank, their number, sums over all of them."""
+    """The processes that work together: this one's rank, their number, sums over all of them.
 
-    def __init__(self, device: str = "cpu") -> None:
+    workers     processes that decode images for this one; None: as many as suit the set
+    """
+
+    def __init__(self, device: str = "cpu", workers: int | None = None) -> None:
         """Join the group that torchrun describes (RANK, WORLD_SIZE), if any."""
+        self.workers = workers
         self.size = int(os.environ.get("WORLD_SIZE", "1"))
         self.rank = int(os.environ.get("RANK", "0"))
         self.device = torch.device(device)
@@ -30,15 +35,19 @@ class Group:
             self.device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
         if self.size > 1 and not dist.is_initialized():
             # One process calibrates and evaluates while the others wait, for hours on big sets.
+            # What is gathered lies on the CPU, whatever the device.
+            both = "cpu:gloo,cuda:nccl"
             dist.init_process_group(
-                "nccl" if self.device.type == "cuda" else "gloo", timeout=timedelta(days=1)
+                both if self.device.type == "cuda" else "gloo", timeout=timedelta(days=1)
             )
+            atexit.register(_leave)  # or the group's threads may abort the process at its end
 
     @classmethod
-    def alone(cls) -> Group:
+    def alone(cls, *, workers: int | None = None) -> Group:
         """A group of this process only, for what one process does while the others wait."""
         group = cls.__new__(cls)
         group.size, group.rank, group.device = 1, 0, torch.device("cpu")
+        group.workers = workers
         return group
 
     @property
@@ -46,7 +55,7 @@ class Group:
         """Whether this process writes files and prints."""
         return self.rank == 0
 
-    def share(self, items: list[int]) -> list[int]:
+    def share(self, items: list[T]) -> list[T]:
         """This process's part: every size-th item, so that parts differ by one at most."""
         return items[self.rank :: self.size]
 
@@ -60,14 +69,40 @@ class Group:
         for tensor, total in zip(tensors, flat.split([t.numel() for t in tensors]), strict=True):
             tensor.copy_(total.view_as(tensor))
 
-    def gather_rows(self, rows: Tensor, count: int) -> Tensor:
-        """(count, ...) in the original order, from each process's `share` of the rows."""
+    def gather_batches(self, rows: list[Tensor], lengths: list[int]) -> Tensor:
+        """(sum of `lengths`, ...) in the original order, in every process, on the CPU.
+
+        rows      what this process made of its `share` of the batches, on the CPU
+        lengths   rows of every batch of all processes
+        """
         if self.size == 1:
-            return rows
-        full = rows.new_zeros((count, *rows.shape[1:]))
-        full[self.rank :: self.size] = rows
+            return torch.cat(rows)
+        # One process may have none, where the batches are few; the main one has the first.
+        shape = self.same_object(lambda: tuple(rows[0].shape[1:]))
+        full = torch.zeros(sum(lengths), *shape)
+        places = full.split(lengths)
+        for place, found in zip(places[self.rank :: self.size], rows, strict=True):
+            place.copy_(found)
         dist.all_reduce(full)
         return full
+
+    def require_same(self, found: str, what: str) -> None:
+        """Raises EdgevitError in every process where they do not all have the same text.
+
+        found   such as a checksum
+        what    it is of, for the message
+        """
+        if self.size == 1:
+            return
+        every: list[Any] = [None] * self.size
+        dist.all_gather_object(every, found)
+        others = [str(rank) for rank, each in enumerate(every) if each != every[0]]
+        if others:
+            raise EdgevitError(
+                f"{what} of process {', '.join(others)} differ from those of process 0: the "
+                "processes no longer train one net (another torch, other hardware, a fault of "
+                "memory); the same command goes on from the last saved state"
+            )
 
     def same(self, value: int) -> int:
         """The main process's value, in every process."""
@@ -88,3 +123,8 @@ class Group:
     def wait(self) -> None:
         if self.size > 1:
             dist.barrier()
+
+
+def _leave() -> None:
+    if dist.is_initialized():
+        dist.destroy_process_group()

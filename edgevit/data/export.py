@@ -19,8 +19,8 @@ def image_files(source: ImageSource, folder: Path) -> Path:
 
     Raises InputError as `write_tar` does.
     """
-    if isinstance(source, ImageFolder) and not source.images.is_part:
-        return source.path
+    if isinstance(source, ImageFolder) and source.images.file is not None:
+        return source.images.file
     path = folder / "images.tar"
     write_tar(source, path)
     return path

@@ -11,18 +11,20 @@ import bisect
 import hashlib
 import os
 import unicodedata
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from edgevit.data.class_order import ORDERS
-from edgevit.data.decode import decode
 from edgevit.data.kinds import name_text
-from edgevit.data.listing import Found, Listing, left_out_line, list_set
+from edgevit.data.listing import Listing, left_out_line, list_set, list_tars
+from edgevit.data.reading import DamagedImages, Files, Place, cropped
+from edgevit.data.table import GONE, Row, Table, View
 from edgevit.errors import InputError
-from edgevit.limits import MAX_CLASSES, MAX_IMAGE_BYTES, MAX_LABEL_BYTES
+from edgevit.limits import MAX_CLASSES, MAX_LABEL_BYTES
 
 if TYPE_CHECKING:
     import torch
@@ -35,13 +37,7 @@ SPLITS = frozenset((
 ))  # fmt: skip
 _NAMED = 5
 
-
-class DamagedImages(InputError):
-    """Images that cannot be decoded: `path` is their set, `names` are theirs in it."""
-
-    def __init__(self, message: str, path: Path, names: Sequence[str]) -> None:
-        super().__init__(message)
-        self.path, self.names = path, tuple(names)
+__all__ = ["DamagedImages", "ImageSet", "check_labels"]
 
 
 class ImageSet:
@@ -65,24 +61,23 @@ class ImageSet:
         labels: Sequence[str] | None,
         order: str = "default",
     ) -> None:
-        self.path = path
-        top = _top_folder(listing.images, labels)
-        images = [(name_text(f.raw[len(top) :]), f) for f in listing.images]
-        images.sort(key=lambda image: (image[0].encode(), image[1].raw))
-        self._check_depth([name for name, _ in images])
-        found = {name.partition("/")[0] for name, _ in images}
+        self.path, self.tars = path, listing.tars
+        top = _top_folder(listing.raws, labels)
+        names = [_text_bytes(raw[len(top) :]) for raw in listing.raws]
+        self._check_depth(names)
+        folders = {raw[len(top) :].partition(b"/")[0] for raw in listing.raws}
+        found = {name_text(folder) for folder in folders}
         _check_no_splits(path, found, labels)
-        _check_text(path, {f.raw[len(top) :].partition(b"/")[0] for f in listing.images})
+        _check_text(path, folders)
         self.classes = list(labels) if labels is not None else ORDERS[order](found)
         check_labels(self.classes)
         index = {c: i for i, c in enumerate(self.classes)}
         for name in sorted(found):
             if name not in index:
                 raise InputError(_unknown_class(path, name, self.classes))
-        self.entries = [(name, index[name.partition("/")[0]]) for name, _ in images]
-        self._where = [f.where for _, f in images]
-        self._sizes = [f.size for _, f in images]
-        self._tar: tuple[int, int] | None = None
+        self._root = os.path.join(os.fsencode(path), top)
+        self._table = _table(listing, names, len(top), index)
+        self.files = Files(path)
         self.holes: frozenset[int] = frozenset()
         self.is_part = False
         self.left_out = listing.left_out
@@ -93,13 +88,15 @@ class ImageSet:
     @classmethod
     def open(
         cls,
-        path: str | os.PathLike[str],
+        path: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
         labels: Sequence[str] | None = None,
         *,
         order: str = "default",
     ) -> ImageSet:
-        """Index an image folder or a tar.
+        """Index an image folder or a tar, or several tars as one set.
 
+        path        a folder or tar of class folders, a folder of such tars, a pattern for their
+                    names ("train-*.tar"), or a list of them
         labels      class folder names in the order of the logits; None: those found, in `order`
         order       "default" (torchvision's, by code point) or "natural" (timm's)
 
@@ -107,11 +104,18 @@ class ImageSet:
         class folders, a class that is not in `labels`, or splits (train/, val/) in place of
         classes.
         """
-        path = Path(path)
         if order not in ORDERS:
             raise InputError(f"class order {order!r} is not one of {tuple(ORDERS)}")
-        listing = list_set(path)
-        if not listing.images:
+        if isinstance(path, str | os.PathLike):
+            path = Path(path)
+            listing = list_set(path)
+        else:
+            tars = [Path(each) for each in path]
+            if not tars:
+                raise InputError("an empty list of tars is no image set")
+            path = tars[0].with_name(f"{tars[0].name} and {len(tars) - 1} more")
+            listing = list_tars(tars, path)
+        if not listing.raws:
             left_out = left_out_line(listing.left_out, str(path))
             raise InputError(
                 f"{path}: no JPEG or PNG image found, and no WebP, BMP or PPM; expected "
@@ -120,7 +124,24 @@ class ImageSet:
         return cls(path, listing, labels, order)
 
     def __len__(self) -> int:
-        return len(self.entries)
+        return len(self._table)
+
+    @property
+    def file(self) -> Path | None:
+        """The folder or tar that holds exactly these images; None where it takes several tars."""
+        if self.is_part or len(self.tars) > 1:
+            return None
+        return self.tars[0] if self.tars else self.path
+
+    @property
+    def entries(self) -> View[tuple[str, int]]:
+        """(name, class index) by the bytes of the name; made as they are asked for."""
+        return self._table.entries()
+
+    @property
+    def names(self) -> View[str]:
+        """The names of the entries."""
+        return self._table.texts()
 
     @property
     def notices(self) -> list[str]:
@@ -140,109 +161,115 @@ class ImageSet:
     @property
     def labels(self) -> np.ndarray:
         """int64 (N,): the class index of every entry."""
-        return np.array([label for _, label in self.entries], dtype=np.int64)
+        return self._table.labels
 
-    @property
+    @cached_property
     def sha256(self) -> str:
         """Of one line "path<TAB>bytes" an image, in order: names the set without reading it.
 
         Holes are no images.
         """
-        return self._digest(i for i in range(len(self)) if i not in self.holes)
+        return self._table.sha256(self.holes)
 
-    @property
+    @cached_property
     def sha256_with_holes(self) -> str:
         """The same, of the set as it was before its damaged images were known."""
-        return self._digest(range(len(self)))
-
-    def _digest(self, indices: Iterable[int]) -> str:
-        digest = hashlib.sha256()
-        for i in indices:
-            digest.update(f"{self.entries[i][0]}\t{self._sizes[i]}\n".encode())
-        return digest.hexdigest()
+        return self._table.sha256() if self.holes else self.sha256
 
     def size_of(self, index: int) -> int:
         """Bytes of the encoded file."""
-        return self._sizes[index]
+        return int(self._table.sizes[index])
 
     def sizes_of(self, names: Collection[str]) -> list[tuple[str, int]]:
         """(name, bytes) of the images of these names."""
-        wanted = frozenset(names)
-        rows = zip(self.entries, self._sizes, strict=True)
-        return [(name, size) for (name, _), size in rows if name in wanted]
+        return [(self._table.name(i).decode(), self.size_of(i)) for i in self._indices(names)]
+
+    def _indices(self, names: Collection[str]) -> list[int]:
+        found = {self._table.index_of(name.encode()) for name in names}
+        return sorted(i for i in found if i is not None)
 
     def is_on_disk(self, index: int) -> bool:
         """False for a hole whose file is gone."""
-        return self._where[index] != b""
+        return int(self._table.places[index]) != GONE
 
     def without(self, names: Collection[str]) -> ImageSet:
         """The set less the images of these names; those it does not have are passed over."""
-        dropped = frozenset(names)
-        kept = [i for i, (name, _) in enumerate(self.entries) if name not in dropped]
-        if len(kept) == len(self):
+        dropped = self._indices(names)
+        if not dropped:
             return self
-        if not kept:
+        if len(dropped) == len(self):
             raise InputError(f"{self.path}: no image is left that can be decoded")
-        places = {old: new for new, old in enumerate(kept)}
-        holes = {places[i] for i in self.holes if i in places}
-        return self._copy([self._row(i) for i in kept], holes)
+        gone = frozenset(dropped)
+        holes = {i - bisect.bisect_left(dropped, i) for i in self.holes if i not in gone}
+        return self._copy(self._table.less(dropped), holes)
 
     def with_holes(self, holes: Collection[tuple[str, int]]) -> ImageSet:
         """The set with these (name, bytes) as holes; one that is gone has its place again."""
-        rows = [self._row(i) for i in range(len(self))]
-        marked = {self.entries[i][0] for i in self.holes}
         if not holes:
             return self
+        marked = {self._table.name(i) for i in self.holes}
         index = {c: i for i, c in enumerate(self.classes)}
-        for name, size in sorted(holes, key=lambda hole: hole[0].encode()):
-            at = bisect.bisect_left(rows, name.encode(), key=lambda row: row[0][0].encode())
-            if at < len(rows) and rows[at][0][0] == name:
-                rows[at] = (rows[at][0], rows[at][1], size)
-            elif name.partition("/")[0] in index:
-                rows.insert(at, ((name, index[name.partition("/")[0]]), b"", size))
+        sizes, rows = {}, []
+        for name, size in holes:
+            at = self._table.index_of(name.encode())
+            if at is not None:
+                sizes[at] = size
+            elif (label := index.get(name.partition("/")[0])) is not None:
+                rows.append(Row(name.encode(), label, size))
             else:
                 continue
-            marked.add(name)
-        return self._copy(rows, {i for i, row in enumerate(rows) if row[0][0] in marked})
+            marked.add(name.encode())
+        table = self._table.with_sizes(sizes).with_rows(rows)
+        found = (table.index_of(name) for name in marked)
+        return self._copy(table, {i for i in found if i is not None})
 
     def without_holes(self) -> ImageSet:
         """The set with its holes taken for images, to look at them again."""
-        return self._copy([self._row(i) for i in range(len(self))], frozenset())
+        return self._copy(self._table, frozenset())
 
-    def _row(self, index: int) -> tuple[tuple[str, int], bytes | int, int]:
-        return self.entries[index], self._where[index], self._sizes[index]
-
-    def _copy(
-        self, rows: list[tuple[tuple[str, int], bytes | int, int]], holes: Collection[int]
-    ) -> ImageSet:
+    def _copy(self, table: Table, holes: Collection[int]) -> ImageSet:
         copy = ImageSet.__new__(ImageSet)
         copy.__dict__.update(self.__dict__)
-        copy.entries = [entry for entry, _, _ in rows]
-        copy._where = [where for _, where, _ in rows]
-        copy._sizes = [size for _, _, size in rows]
-        copy._tar, copy.holes, copy.is_part = None, frozenset(holes), True
+        for name in ("sha256", "sha256_with_holes"):
+            copy.__dict__.pop(name, None)
+        copy._table = table
+        copy.holes, copy.is_part = frozenset(holes), True
         return copy
+
+    def place_of(self, index: int) -> Place:
+        """Where the encoded file is."""
+        table, name = self._table, self._table.name(index)
+        size, place = int(table.sizes[index]), int(table.places[index])
+        if place == GONE:
+            return Place(name.decode(), b"", None, size)
+        if self.tars:
+            tar = os.fsencode(self.tars[table.archives[index]])
+            return Place(name.decode(), tar, place, size)
+        return Place(name.decode(), self._root + table.raws.get(index, name), None, size)
+
+    @property
+    def stamps(self) -> np.ndarray:
+        """int64 (N,): when each file changed last, ns since 1970; 0 in a tar."""
+        return self._table.stamps
+
+    def fingerprints(self, salt: str) -> np.ndarray:
+        """uint64 (N,): of each file's name, size, place and time of change, and of the salt."""
+        table = self._table
+        columns = (table.sizes, table.places, table.archives, table.stamps)
+        begun = hashlib.blake2b(salt.encode(), digest_size=8)
+        prints = bytearray()
+        for name, *numbers in zip(table.names(), *(column.tolist() for column in columns)):
+            digest = begun.copy()
+            digest.update(b"%b\0%d,%d,%d,%d" % (name, *numbers))
+            prints += digest.digest()
+        return np.frombuffer(bytes(prints), np.uint64)
 
     def read_bytes(self, index: int, start: int = 0, count: int | None = None) -> bytes:
         """The encoded file, or `count` bytes of it from `start` on.
 
         Raises InputError when it is larger than 64 MiB, cut short or unreadable.
         """
-        size, name = self._sizes[index], self.entries[index][0]
-        if size > MAX_IMAGE_BYTES:
-            raise InputError(f"{self.path}: {name} has {size} bytes, over 64 MiB")
-        where = self._where[index]
-        wanted = size - start if count is None else min(count, size - start)
-        try:
-            if isinstance(where, bytes):
-                data = _read_file(where, start, wanted)
-            else:
-                data = os.pread(self._descriptor(), wanted, where + start)
-        except OSError as error:
-            raise InputError(f"{self.path}: {name} cannot be read: {error.strerror}") from error
-        if len(data) != wanted:
-            raise InputError(f"{self.path}: {name} ends before its {size} bytes")
-        return data
+        return self.files.read(self.place_of(index), start, count)
 
     def load_rgb(self, index: int) -> Any:
         """`load` of an RGB image."""
@@ -253,22 +280,21 @@ class ImageSet:
 
         Raises DamagedImages naming the file when it is not a readable image.
         """
-        name = self.entries[index][0]
-        try:
-            return decode(self.read_bytes(index), f"{self.path}: {name}", mode)
-        except InputError as error:
-            raise DamagedImages(str(error), self.path, [name]) from error
+        return self.files.load(self.place_of(index), mode)
 
     def pixels(self, indices: Sequence[int], preprocessing: Preprocessing) -> np.ndarray:
         """uint8 (len(indices), H, W, C)."""
-        crops = []
-        for i in indices:
-            picture = self.load(i, preprocessing.source_mode)
-            try:
-                crops.append(preprocessing.crop(picture))
-            except InputError as error:
-                raise InputError(f"{self.path}: {self.entries[i][0]}: {error}") from error
-        return np.stack(crops)
+        mode = preprocessing.source_mode
+        return np.stack(
+            [
+                cropped(
+                    preprocessing,
+                    partial(self.load, i, mode),
+                    f"{self.path}: {self._table.name(i).decode()}",
+                )
+                for i in indices
+            ]
+        )
 
     def batches(
         self, preprocessing: Preprocessing, batch_size: int, indices: Sequence[int] | None = None
@@ -280,44 +306,58 @@ class ImageSet:
             chunk = list(order[start : start + batch_size])
             yield preprocessing.normalise(self.pixels(chunk, preprocessing)), labels[chunk]
 
-    def _check_depth(self, names: Sequence[str]) -> None:
-        loose = [name for name in names if "/" not in name]
+    def _check_depth(self, names: Sequence[bytes]) -> None:
+        loose = sorted(name for name in names if b"/" not in name)
         if loose:
             raise InputError(
-                f"{self.path}: the image {loose[0]} is in no class folder"
+                f"{self.path}: the image {loose[0].decode()} is in no class folder"
                 f"{f', as {len(loose) - 1} more' if len(loose) > 1 else ''}; expected CLASS/IMAGE"
             )
 
-    def _descriptor(self) -> int:
-        # Reopened in a forked or spawned data worker: a shared offset would not matter to pread,
-        # but a descriptor that the parent closes would.
-        if self._tar is None or self._tar[0] != os.getpid():
-            self._tar = (os.getpid(), os.open(self.path, os.O_RDONLY))
-        return self._tar[1]
+
+def _text_bytes(raw: bytes) -> bytes:
+    """The bytes of `name_text`; the object itself where they are the same."""
+    text = name_text(raw).encode()
+    return raw if text == raw else text
 
 
-def _read_file(path: bytes, start: int, count: int) -> bytes:
-    # A file may have become a FIFO since it was listed: opening must not wait for a writer.
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
-    try:
-        return os.pread(descriptor, count, start)
-    finally:
-        os.close(descriptor)
+def _table(listing: Listing, names: list[bytes], top_bytes: int, index: dict[str, int]) -> Table:
+    """The images in order; `top_bytes` is the length of the folder around all classes."""
+    order = sorted(range(len(names)), key=listing.raws.__getitem__)
+    order.sort(key=names.__getitem__)
+    places = np.array(order, np.int64)
+    numbers = {name.encode(): number for name, number in index.items()}
+    ordered = [names[i] for i in order]
+    lengths = np.fromiter(map(len, ordered), np.int64, len(ordered))
+    labels = (numbers[name.partition(b"/")[0]] for name in ordered)
+    raws = ((i, listing.raws[old][top_bytes:]) for i, old in enumerate(order))
+    return Table(
+        b"".join(ordered),
+        np.cumsum(lengths),
+        labels=np.fromiter(labels, np.int64, len(ordered)),
+        sizes=np.array(listing.sizes)[places],
+        places=np.array(listing.places)[places],
+        archives=np.array(listing.archives)[places],
+        stamps=np.array(listing.stamps)[places],
+        raws={i: raw for i, raw in raws if raw != ordered[i]},
+    )
 
 
-def _top_folder(images: Sequence[Found], labels: Sequence[str] | None) -> bytes:
+def _top_folder(images: Sequence[bytes], labels: Sequence[str] | None) -> bytes:
     """The one folder around all class folders, with its slash; empty where there is none.
 
     A class folder that has folders of its own looks the same: the labels tell them apart.
     """
-    parts = [found.raw.split(b"/", 2) for found in images]
-    tops = {part[0] for part in parts}
-    if len(tops) != 1 or min(len(part) for part in parts) < 3:
-        return b""
-    top = tops.pop()
+    top, inner = images[0].partition(b"/")[0], set()
+    for raw in images:
+        first, _, rest = raw.partition(b"/")
+        second, slash, _ = rest.partition(b"/")
+        if first != top or not slash:
+            return b""
+        inner.add(second)
     if labels is not None and name_text(top) in labels:
         known = set(labels)
-        if not {name_text(part[1]) for part in parts} <= known:
+        if not {name_text(name) for name in inner} <= known:
             return b""
     return top + b"/"
 

@@ -10,119 +10,119 @@ The rules are those of targets/harness/listing.cpp, so that both languages see t
 
 from __future__ import annotations
 
+import glob
 import os
 import stat
+import time
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from pathlib import Path
-from typing import TypeAlias
 
-from edgevit.data.kinds import (
-    HEAD_BYTES,
-    OTHER_PICTURE_SUFFIXES,
-    READ_SUFFIXES,
-    is_hidden,
-    is_picture,
-    kind_of,
-    name_text,
-    suffix_of,
-)
+from edgevit.data.found import Head, Listing
+from edgevit.data.kept import keep_index, kept_index
+from edgevit.data.kinds import is_hidden, kind_of, name_text
 from edgevit.data.tar_index import BLOCK, Folder, Link, Node, Other, is_header, read_tar
 from edgevit.errors import InputError
-from edgevit.limits import MAX_SET_DEPTH, MAX_SET_FILES
+from edgevit.progress import Progress
 
 MAX_LINK_STEPS = 40
+MAX_TARS = 2**15 - 1
+"""Of one set."""
+_SHOWN_EVERY = 1024
 _UNPACK = {
     "gzip file": "tar -xzf", "bzip2 file": "tar -xjf", "xz file": "tar -xJf",
     "zstd file": "tar --zstd -xf", "zip archive": "unzip", "7z archive": "7z x",
     "rar archive": "unrar x",
 }  # fmt: skip
 
-Where: TypeAlias = bytes | int
-"""A file's path, or the offset of its first byte in the tar."""
-
-
-@dataclass(frozen=True)
-class Found:
-    """An image: its path in the set as it is on disk, where its bytes are, and how many."""
-
-    raw: bytes
-    where: Where
-    size: int
-
-
-@dataclass
-class Listing:
-    """Of a set.
-
-    images     unordered
-    folders    all that were visited, by their paths in the set
-    left_out   (path in the set, why)
-    """
-
-    images: list[Found] = field(default_factory=list)
-    folders: list[bytes] = field(default_factory=list)
-    left_out: list[tuple[bytes, str]] = field(default_factory=list)
-    visited: int = 0
-
-    def visit(self, path: bytes, depth: int, root: Path) -> None:
-        """Count a file or folder. Raises InputError where links make the set endless."""
-        self.visited += 1
-        if self.visited > MAX_SET_FILES or depth > MAX_SET_DEPTH:
-            raise InputError(
-                f"{root}: at {name_text(path)[:200]} the set has over {MAX_SET_FILES} files or "
-                f"{MAX_SET_DEPTH} folders inside each other: links may lead in circles"
-            )
-
-    def add(self, path: bytes, where: Where, size: int, head: Head) -> None:
-        """A regular file: an image, a picture to leave out, or of no concern."""
-        suffix = suffix_of(path[path.rfind(b"/") + 1 :])
-        if suffix in READ_SUFFIXES:
-            self.images.append(Found(path, where, size))
-        elif suffix in OTHER_PICTURE_SUFFIXES or is_picture(head(where, size)):
-            self.left_out.append((path, name_text(suffix) or "file without a suffix"))
-
-
-class Head:
-    """The first bytes of a file, where it can be read."""
-
-    def __init__(self, tar: Path | None = None) -> None:
-        self._tar = None if tar is None else open(tar, "rb")  # noqa: SIM115  # closed by list_tar
-
-    def __call__(self, where: Where, size: int) -> bytes:
-        if self._tar is None:
-            try:
-                with open(where, "rb") as file:
-                    return file.read(HEAD_BYTES)
-            except OSError:
-                return b""
-        assert isinstance(where, int)
-        self._tar.seek(where)
-        return self._tar.read(min(size, HEAD_BYTES))
-
-    def close(self) -> None:
-        if self._tar is not None:
-            self._tar.close()
-
 
 def list_set(path: Path) -> Listing:
-    """The images below a folder, or in a tar.
+    """The images below a folder, in a tar, or in several that are one set.
+
+    path   a folder, a tar, a folder of tars, or a pattern for their names: "train-*.tar"
 
     Raises InputError when it is missing, no folder or tar, or holds a folder that cannot be listed.
     """
     try:
         mode = path.stat().st_mode
     except OSError as error:
+        if found := _matching(path):
+            return list_tars(found, path)
         raise InputError(f"{path}: no such image folder or tar: {error.strerror}") from error
     except ValueError as error:  # a zero byte
         raise InputError(f"{name_text(os.fsencode(path))}: no such image folder or tar") from error
     if stat.S_ISDIR(mode):
-        return _list_folder(path)
-    if not stat.S_ISREG(mode):
+        listing = _list_folder(path)
+        tars = [] if listing.raws else _matching(path / "*.tar", escaped=path)
+        return list_tars(tars, path) if tars else listing
+    return list_tars([path], path)
+
+
+def _matching(pattern: Path, escaped: Path | None = None) -> list[Path]:
+    """What a pattern names, in order; `escaped` is a folder at its beginning that is no pattern."""
+    text = str(pattern)
+    if escaped is not None:
+        text = glob.escape(str(escaped)) + text[len(str(escaped)) :]
+    return [Path(name) for name in sorted(glob.glob(text), key=os.fsencode)]
+
+
+def list_tars(tars: Sequence[Path], title: Path) -> Listing:
+    """The images of tars that are one set; `title` stands for it in errors.
+
+    Raises InputError as `list_set` does, and for a tar or an image that is there twice.
+    """
+    if len(tars) > MAX_TARS:
+        raise InputError(f"{title} names {len(tars)} tars, at most {MAX_TARS} can be one set")
+    known = dict[tuple[int, int], Path]()
+    for path in tars:
+        info = _regular(path)
+        other = known.setdefault((info.st_dev, info.st_ino), path)
+        if other is not path:
+            raise InputError(
+                f"{title}: the tar {path} is listed twice (it is {other}); name it once"
+            )
+    began_ns = time.time_ns()
+    listing = kept_index(tars)
+    if listing is None:
+        listing = _indexed(tars)
+        if len(tars) > 1:
+            _check_no_doubles(listing, title)
+        keep_index(listing, began_ns)
+    return listing
+
+
+def _indexed(tars: Sequence[Path]) -> Listing:
+    listing = Listing()
+    for path in tars:
+        _check_no_packed(path)
+        before = len(listing.raws)
+        listing.tars.append(path)
+        _add_tar(listing, path)
+        if len(tars) > 1 and len(listing.raws) == before:
+            listing.left_out.append((os.fsencode(path.name), "tar without an image"))
+    return listing
+
+
+def _regular(path: Path) -> os.stat_result:
+    try:
+        info = path.stat()
+    except OSError as error:
+        raise InputError(f"{path}: no such image folder or tar: {error.strerror}") from error
+    if not stat.S_ISREG(info.st_mode):
         raise InputError(f"{path} is neither a folder nor a file: name an image folder or a tar")
-    _check_no_packed(path)
-    return _list_tar(path)
+    return info
+
+
+def _check_no_doubles(listing: Listing, title: Path) -> None:
+    order = sorted(range(len(listing.raws)), key=listing.raws.__getitem__)
+    for one, other in pairwise(order):
+        if listing.raws[one] == listing.raws[other]:
+            first, second = (listing.tars[listing.archives[i]] for i in sorted((one, other)))
+            raise InputError(
+                f"{title}: the image {name_text(listing.raws[one])} is in {first} and again in "
+                f"{second}; a set has each image once"
+            )
 
 
 def _check_no_packed(path: Path) -> None:
@@ -146,6 +146,11 @@ def _check_no_packed(path: Path) -> None:
 
 
 def _list_folder(root: Path) -> Listing:
+    with Progress(f"indexing {root.name}", None, "files", quiet=True) as progress:
+        return _walked(root, progress)
+
+
+def _walked(root: Path, progress: Progress) -> Listing:
     listing, head = Listing(), Head()
     info = root.stat()
 
@@ -155,6 +160,8 @@ def _list_folder(root: Path) -> Listing:
                 continue
             path = prefix + entry.name
             listing.visit(path, depth, root)
+            if listing.visited % _SHOWN_EVERY == 0:
+                progress.update(listing.visited)
             try:
                 found = entry.stat()
             except PermissionError as error:
@@ -172,7 +179,7 @@ def _list_folder(root: Path) -> Listing:
                 listing.folders.append(path)
                 walk(entry.path, path + b"/", above | {identity}, depth + 1)
             elif stat.S_ISREG(found.st_mode):
-                listing.add(path, entry.path, found.st_size, head)
+                listing.add(path, entry.path, found.st_size, head, found.st_mtime_ns)
             else:
                 listing.left_out.append((path, "special file"))
 
@@ -190,9 +197,9 @@ def _scanned(folder: bytes, root: Path) -> Iterator[os.DirEntry[bytes]]:
         ) from error
 
 
-def _list_tar(path: Path) -> Listing:
-    tree = read_tar(path)
-    listing, head = Listing(), Head(path)
+def _add_tar(listing: Listing, path: Path) -> None:
+    """The members of `listing.tars[-1]`."""
+    tree, head = read_tar(path), Head(path)
 
     def walk(above: tuple[Folder, ...], real: list[bytes], prefix: bytes) -> None:
         for name, node in above[-1].members.items():
@@ -218,7 +225,6 @@ def _list_tar(path: Path) -> Listing:
         walk((tree,), [], b"")
     finally:
         head.close()
-    return listing
 
 
 def _followed(tree: Folder, real: list[bytes], link: Link) -> tuple[Node | None, list[bytes]]:

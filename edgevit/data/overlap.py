@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from edgevit.data.image_set import ImageSet
 from edgevit.errors import InputError
+from edgevit.progress import Progress
 
 MAX_SHARE = 0.1
 """Of the reported images; a few duplicates occur in public sets, and are said."""
 
 _ENDS_BYTES = 1024
+_SHOWN_EVERY = 1024
 
 log = logging.getLogger(__name__)
 
@@ -40,10 +42,16 @@ def common_images(train: ImageSet, report: ImageSet) -> list[str]:
     """The names in `report` of images whose files are, byte for byte, in `train` too."""
     sizes = {report.size_of(i) for i in _present(report)}
     likely = [i for i in _present(train) if train.size_of(i) in sizes]
-    ends = {_ends(train, i) for i in likely}
-    again = [i for i in _present(report) if _ends(report, i) in ends]
-    wanted = {_ends(report, i) for i in again}
-    whole = {_digest(train, i) for i in likely if _ends(train, i) in wanted} if wanted else set()
+    title = f"comparing {report.path.name} with {train.path.name}"
+    total = len(likely) + len(report)
+    with Progress(title, total, "images", quiet=True) as progress:
+        of_train = _ends_of(train, likely, progress)
+        ends = set(of_train)
+        present = list(_present(report))
+        pairs = zip(present, _ends_of(report, present, progress))
+        again = {i: end for i, end in pairs if end in ends}
+    wanted = set(again.values())
+    whole = {_digest(train, i) for i, end in zip(likely, of_train) if end in wanted}
     return [report.entries[i][0] for i in again if _digest(report, i) in whole]
 
 
@@ -51,12 +59,23 @@ def _present(images: ImageSet) -> Iterable[int]:
     return (i for i in range(len(images)) if i not in images.holes)
 
 
+def _ends_of(
+    images: ImageSet, indices: Sequence[int], progress: Progress
+) -> list[tuple[int, bytes]]:
+    found = []
+    for at, index in enumerate(indices):
+        found.append(_ends(images, index))
+        if at % _SHOWN_EVERY == 0:
+            progress.update(progress.done + min(_SHOWN_EVERY, len(indices) - at))
+    return found
+
+
 def _ends(images: ImageSet, index: int) -> tuple[int, bytes]:
     """The size and the ends of a file: few files share them, and they are soon read."""
-    size = images.size_of(index)
-    head = images.read_bytes(index, 0, _ENDS_BYTES)
-    tail = images.read_bytes(index, max(0, size - _ENDS_BYTES), _ENDS_BYTES)
-    return size, hashlib.sha256(head + tail).digest()
+    place = images.place_of(index)
+    part = min(_ENDS_BYTES, place.size)
+    head, tail = images.files.read_parts(place, [(0, part), (place.size - part, part)])
+    return place.size, hashlib.sha256(head + tail).digest()
 
 
 def _digest(images: ImageSet, index: int) -> bytes:

@@ -44,7 +44,7 @@ class ImageSequence:
     ) -> None:
         self._items = items
         self.preprocessing, self.title = preprocessing, title
-        self._cache = PixelCache(len(items), preprocessing)
+        self.cache = PixelCache(len(items), preprocessing)
         given, digests, suffixes = self._read_all()
         self._check_repeatable(digests)
         self.classes = _class_names(given, classes, title)
@@ -72,7 +72,7 @@ class ImageSequence:
         def read(wanted: Sequence[int]) -> np.ndarray:
             return np.stack([self._crop(i, self._item(i)[0]) for i in wanted])
 
-        return self._cache.get(indices, read)
+        return self.cache.get(indices, read)
 
     def encoded(self, index: int) -> bytes:
         """A JPEG or PNG file from which `preprocessing` makes the image's pixels.
@@ -111,7 +111,7 @@ class ImageSequence:
     def _digest(self, index: int, image: GivenImage) -> str:
         if image.path is not None:
             return str(image.file_size())
-        pixels = self._cache.get([index], lambda _: self._crop(index, image)[None])
+        pixels = self.cache.get([index], lambda _: self._crop(index, image)[None])
         return _sha256(pixels)
 
     def _check_repeatable(self, digests: list[str]) -> None:

@@ -8,8 +8,12 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
+
 from edgevit.data.image_set import DamagedImages, ImageSet
+from edgevit.data.kept import Whole
 from edgevit.data.kinds import HEAD_BYTES, kind_of
+from edgevit.data.reading import Place
 from edgevit.data.structure import structure_of
 from edgevit.errors import InputError
 from edgevit.files import atomic_path
@@ -19,7 +23,10 @@ from edgevit.progress import Progress
 THREADS = min(16, 2 * (os.cpu_count() or 1))
 TAIL_BYTES = 4096
 _JPEG_END = b"\xff\xd9"
-_CHUNK = 1024
+_CHUNK = 64
+"""Images that a thread looks at in one go."""
+_AT_ONCE = 64
+"""Chunks between two figures of progress."""
 _NAMED = 10
 _LIST_START = "# edgevit: images that cannot be decoded\n"
 
@@ -37,28 +44,35 @@ def damaged_images(
     full      decode every image; otherwise only its structure is looked at, of a JPEG its ends
     indices   of the images to look at; None: all
     """
+    known = Whole(images, full)
     wanted = [i for i in (range(len(images)) if indices is None else indices)
-              if i not in images.holes]  # fmt: skip
-    found = []
+              if i not in images.holes and not known.known[i]]  # fmt: skip
+    found: list[tuple[int, str]] = []
 
-    def look(i: int) -> Damage | None:
-        reason = _damage(images, i, full)
-        return None if reason is None else (images.entries[i][0], reason)
+    def look(chunk: Sequence[int]) -> list[tuple[int, str]]:
+        reasons = ((i, _damage(images, i, full)) for i in chunk)
+        return [(i, reason) for i, reason in reasons if reason is not None]
 
     title = f"{'decoding' if full else 'checking'} {images.path.name}"
+    chunk = 1 if full else _CHUNK
+    chunks = [wanted[at : at + chunk] for at in range(0, len(wanted), chunk)]
     with ThreadPoolExecutor(THREADS) as pool, Progress(title, len(wanted), "images") as progress:
-        for start in range(0, len(wanted), _CHUNK):
-            chunk = wanted[start : start + _CHUNK]
-            found += [each for each in pool.map(look, chunk) if each is not None]
-            progress.update(start + len(chunk))
-    return found
+        for at in range(0, len(chunks), _AT_ONCE):
+            for each in pool.map(look, chunks[at : at + _AT_ONCE]):
+                found += each
+            progress.update(min(len(wanted), (at + _AT_ONCE) * chunk))
+    if indices is None:
+        whole = np.ones(len(images), bool)
+        whole[[i for i, _ in found]] = whole[sorted(images.holes)] = False
+        known.keep(whole)
+    return [(images.entries[i][0], reason) for i, reason in found]
 
 
 def _damage(images: ImageSet, index: int, full: bool) -> str | None:
     try:
         if full:
             images.load_rgb(index)
-        elif not _ends_as_jpeg(images, index):
+        elif not _ends_as_jpeg(images, images.place_of(index)):
             structure_of(images.read_bytes(index))
     except InputError as error:
         start = f"{images.path}: {images.entries[index][0]} "
@@ -66,11 +80,13 @@ def _damage(images: ImageSet, index: int, full: bool) -> str | None:
     return None
 
 
-def _ends_as_jpeg(images: ImageSet, index: int) -> bool:
-    size = images.size_of(index)
-    if size > MAX_IMAGE_BYTES or kind_of(images.read_bytes(index, 0, HEAD_BYTES)) != "JPEG":
+def _ends_as_jpeg(images: ImageSet, place: Place) -> bool:
+    if place.size > MAX_IMAGE_BYTES:
         return False
-    return _JPEG_END in images.read_bytes(index, max(0, size - TAIL_BYTES), TAIL_BYTES)
+    tail = min(TAIL_BYTES, place.size)
+    parts = [(0, min(HEAD_BYTES, place.size)), (place.size - tail, tail)]
+    head, end = images.files.read_parts(place, parts)
+    return kind_of(head) == "JPEG" and _JPEG_END in end
 
 
 def sound(images: ImageSet, skip_broken: bool, broken_list: Path | None = None) -> ImageSet:

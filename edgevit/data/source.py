@@ -59,11 +59,32 @@ class ImageSource(Protocol):
 
 
 class PixelCache:
-    """Cropped images by index, read once and kept if the whole set fits into `CACHE_BYTES`."""
+    """Cropped images by index, read once and kept if the whole set fits into `CACHE_BYTES`.
+
+    A copy in another process keeps none.
+    """
 
     def __init__(self, count: int, preprocessing: Preprocessing) -> None:
         fits = count * math.prod(preprocessing.pixel_shape) <= CACHE_BYTES
         self._kept: dict[int, np.ndarray] | None = {} if fits else None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"_kept": None}
+
+    @property
+    def keeps(self) -> bool:
+        """Whether the whole set fits."""
+        return self._kept is not None
+
+    def missing(self, indices: Sequence[int]) -> list[int]:
+        """Of the indices those that are not kept, each once."""
+        kept = self._kept or {}
+        return list(dict.fromkeys(i for i in indices if i not in kept))
+
+    def put(self, indices: Sequence[int], crops: np.ndarray) -> None:
+        """Keep what another process read."""
+        if self._kept is not None:
+            self._kept.update(zip(indices, crops))
 
     def get(
         self, indices: Sequence[int], read: Callable[[Sequence[int]], np.ndarray]
@@ -83,7 +104,8 @@ class ImageFolder:
         train = ImageFolder("train/", size=224, resize=256)
         val = ImageFolder("val/", like=train)
 
-    path        CLASS/IMAGE below it, or in it: JPEG, PNG, WebP, BMP, PPM; links are followed
+    path        CLASS/IMAGE below it, or in it: JPEG, PNG, WebP, BMP, PPM; links are followed.
+                Several tars are one set: a folder of them, "train-*.tar", or a list
     size        input height and width of the network, pixels
     resize      the shorter side before the centre crop, pixels; default: `size`
     classes     folder names in the order of the logits; default: those of `like`, or sorted
@@ -99,7 +121,7 @@ class ImageFolder:
 
     def __init__(
         self,
-        path: str | os.PathLike[str],
+        path: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
         size: int | None = None,
         *,
         resize: int | None = None,
@@ -127,7 +149,7 @@ class ImageFolder:
 
     def _take(self, images: ImageSet) -> None:
         self.images, self.path, self.labels = images, images.path, images.labels
-        self._cache = PixelCache(len(images), self.preprocessing)
+        self.cache = PixelCache(len(images), self.preprocessing)
 
     @classmethod
     def of(cls, images: ImageSet, rules: Preprocessing) -> ImageFolder:
@@ -158,8 +180,8 @@ class ImageFolder:
         return self.images.classes
 
     @property
-    def names(self) -> list[str]:
-        return [name for name, _ in self.images.entries]
+    def names(self) -> Sequence[str]:
+        return self.images.names
 
     @property
     def sha256(self) -> str:
@@ -170,7 +192,7 @@ class ImageFolder:
 
     def pixels(self, indices: Sequence[int]) -> np.ndarray:
         """uint8 (N, H, W, C). Raises InputError naming an unreadable image."""
-        return self._cache.get(
+        return self.cache.get(
             indices, lambda wanted: self.images.pixels(wanted, self.preprocessing)
         )
 

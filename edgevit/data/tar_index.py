@@ -8,20 +8,28 @@ from __future__ import annotations
 
 import os
 import re
+import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO
 
 from edgevit.errors import InputError
+from edgevit.progress import Progress
 
 BLOCK = 512
 MAX_EXTENSION_BYTES = 2**20
 """Of a long name or a pax header."""
 
+_READ_BYTES = 4096
+"""At once: headers of large images lie far apart, and what is read beside them is lost."""
+_SHOWN_EVERY = 4096
+_MIB = 2**20
+
 _OCTAL = re.compile(rb"[0-7]*")
 _PAX_RECORD = re.compile(rb"(\d{1,8}) ([^=]*)=")
 _REGULAR = b"0\0" + b"7"
 _HAS_NO_DATA = b"123456"
+_ODD = (b"", b".", b"..")
+"""Parts of a name that are none of a file."""
 
 
 @dataclass
@@ -58,24 +66,36 @@ def read_tar(path: Path) -> Folder:
     """
     try:
         with open(path, "rb") as file:
-            return _Indexer(path, file).run()
+            return _Indexer(path, file.fileno()).run()
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}") from error
 
 
 def is_header(block: bytes) -> bool:
     """Whether the 512 bytes are a member's header, by its checksum."""
+    if len(block) != BLOCK:
+        return False
     # The field itself counts as blanks.
-    total = sum(block) - sum(block[148:156]) + 8 * ord(" ")
-    return len(block) == BLOCK and _number(block[148:156]) == total
+    total = _sum(block[:256]) + _sum(block[256:]) - sum(block[148:156]) + 8 * ord(" ")
+    return _number(block[148:156]) == total
+
+
+def _sum(data: bytes) -> int:
+    """Of up to 256 bytes: the low half of their Adler-32 less one, which is soon computed."""
+    return (zlib.adler32(data) & 0xFFFF) - 1
 
 
 class _Indexer:
-    def __init__(self, path: Path, file: BinaryIO) -> None:
-        self.path, self.file = path, file
-        self.size = os.fstat(file.fileno()).st_size
+    def __init__(self, path: Path, descriptor: int) -> None:
+        self.path, self.descriptor = path, descriptor
+        self.size = os.fstat(descriptor).st_size
+        # Reading ahead would read the images too.
+        if hasattr(os, "posix_fadvise"):
+            os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_RANDOM)
         self.at = 0
         self.root = Folder()
+        self._held, self._held_at = b"", 0
+        self._last_folder: tuple[bytes, Folder] = (b"", self.root)
         self._reset()
 
     def _reset(self) -> None:
@@ -86,17 +106,22 @@ class _Indexer:
         self.sparse = False
 
     def run(self) -> Folder:
-        while header := self._header():
-            kind = header[156:157]
-            size = self._member_size(header, kind)
-            if kind in (b"L", b"K", b"x", b"g"):
-                self._extension(kind, size)
-            else:
-                if kind == b"S":
-                    self._skip_sparse_map(header)
-                self._add(header, kind, size)
-                self._reset()
-            self.at += -(-size // BLOCK) * BLOCK
+        title, members = f"indexing {self.path.name}", 0
+        with Progress(title, self.size // _MIB, "MiB", quiet=True) as progress:
+            while header := self._header():
+                kind = header[156:157]
+                size = self._member_size(header, kind)
+                if kind in (b"L", b"K", b"x", b"g"):
+                    self._extension(kind, size)
+                else:
+                    if kind == b"S":
+                        self._skip_sparse_map(header)
+                    self._add(header, kind, size)
+                    self._reset()
+                self.at += -(-size // BLOCK) * BLOCK
+                members += 1
+                if members % _SHOWN_EVERY == 0:
+                    progress.update(self.at // _MIB)
         return self.root
 
     def _fail(self, what: str) -> InputError:
@@ -106,8 +131,12 @@ class _Indexer:
         )
 
     def _read(self, count: int) -> bytes:
-        self.file.seek(self.at)
-        data = self.file.read(count)
+        start = self.at - self._held_at
+        if start < 0 or start + count > len(self._held):
+            wanted = max(count, _READ_BYTES)
+            self._held, self._held_at = os.pread(self.descriptor, wanted, self.at), self.at
+            start = 0
+        data = self._held[start : start + count]
         if len(data) != count:
             raise self._fail("it ends too early")
         return data
@@ -186,6 +215,11 @@ class _Indexer:
 
     def _add(self, header: bytes, kind: bytes, size: int) -> None:
         name = _full_name(header) if self.name is None else self.name
+        above, _, last = name.rpartition(b"/")
+        known, folder = self._last_folder
+        if kind in _REGULAR and not self.sparse and above == known != b"" and last not in _ODD:
+            folder.members[last] = (self.at, size)  # as `_put` would, next to the one before
+            return
         parts = _parts(name)
         if not parts:
             return
@@ -198,7 +232,7 @@ class _Indexer:
         elif kind == b"S" or (kind in _REGULAR and self.sparse):
             self._put(parts, Other("sparse file in a tar"))
         elif kind in _REGULAR:
-            self._put(parts, (self.at, size))
+            self._last_folder = above, self._put(parts, (self.at, size))
         elif kind == b"1":
             self._put(parts, self._linked(target))
         elif kind == b"2":
@@ -213,16 +247,18 @@ class _Indexer:
             node = node.members.get(part) if isinstance(node, Folder) else None
         return Link(None) if node is None or isinstance(node, Folder) else node
 
-    def _put(self, parts: list[bytes], node: Node) -> None:
+    def _put(self, parts: list[bytes], node: Node) -> Folder:
+        """The folder that the node is in now."""
+        self._last_folder = b"", self.root  # which may be replaced here
         folder = self.root
         for part in parts[:-1]:
             inner = folder.members.get(part)
             if not isinstance(inner, Folder):
                 inner = folder.members[part] = Folder()
             folder = inner
-        if isinstance(node, Folder) and isinstance(folder.members.get(parts[-1]), Folder):
-            return
-        folder.members[parts[-1]] = node
+        if not (isinstance(node, Folder) and isinstance(folder.members.get(parts[-1]), Folder)):
+            folder.members[parts[-1]] = node
+        return folder
 
 
 def _field(raw: bytes) -> bytes:

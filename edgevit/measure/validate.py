@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from edgevit.data.export import image_files
 from edgevit.data.images import ImageSet
 from edgevit.data.soundness import sound
 from edgevit.data.source import ImageFolder, ImageSource
@@ -159,7 +160,12 @@ def measured(request: HarnessRequest, options: ValidateOptions) -> Validation:
         log.warning(line)
     images = sound(every, options.skip_broken, options.broken_list)
     with tempfile.TemporaryDirectory(prefix="edgevit-") as folder:
-        request = replace(request, leave_out=_left_out(every, images, Path(folder)))
+        source = ImageFolder.of(every, manifest.preprocessing)
+        request = replace(
+            request,
+            data=image_files(source, Path(folder)),
+            leave_out=_left_out(every, images, Path(folder)),
+        )
         reference, named = _references(request, manifest, options.program, Path(folder), images)
         if reference is None and options.gate:
             raise InputError(

@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import time
+from collections.abc import Generator, Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from edgevit.data.batches import (
-    augment,
-    channels_last,
-    outputs_of,
-    prefetched,
-    training_batch,
-)
+from edgevit.data.batches import outputs_of, training_batches
 from edgevit.data.distributed import Group
+from edgevit.data.workers import WorkerLost
 from edgevit.errors import GateFailed, InputError, Interrupted
 from edgevit.progress import Progress
 from edgevit.quantize.distill import Teacher
@@ -31,6 +28,8 @@ from edgevit.quantize.recording import Recorder
 from edgevit.quantize.run_folder import CURVES
 from edgevit.quantize.snapshot import read_snapshot, write_snapshot
 from edgevit.tasks import LossWeights, Task
+
+T = TypeVar("T")
 
 _STOP = 2
 """What processes tell each other at the end of a step: 0 go on, 1 save, 2 save and stop."""
@@ -103,10 +102,11 @@ class FineTuner:
         saved_s = time.monotonic()
         seen = self.options.batch_size
         title = "fine-tune"
-        with Progress(title, self.steps * seen, "images", first * seen) as progress:
-            for step, batch in zip(
-                range(first, self.steps), prefetched(self._batch, range(first, self.steps))
-            ):
+        with (
+            Progress(title, self.steps * seen, "images", first * seen) as progress,
+            closing(self._batches(range(first, self.steps))) as batches,
+        ):
+            for step, batch in zip(range(first, self.steps), self._kept(batches)):
                 if step == self.snap_step:
                     self._snap()
                 loss = self._step(step, *batch)
@@ -168,13 +168,23 @@ class FineTuner:
             fused=True,
         )
 
-    def _batch(self, step: int) -> tuple[Tensor, Tensor]:
-        indices = training_batch(self.parts.train, step, self.options.batch_size, self.options.seed)
-        pixels = self.source.pixels(indices)
-        pixels = augment(pixels, self.options.augment, self.options.seed, step)
-        mine = self.group.share(list(range(len(indices))))
-        images = channels_last(self.source.preprocessing.normalise(pixels[mine]))
-        return images, torch.from_numpy(self.source.labels[np.array(indices)[mine]])
+    def _batches(self, steps: range) -> Generator[tuple[Tensor, Tensor]]:
+        o = self.options
+        return training_batches(
+            self.source, self.parts.train, steps, o.batch_size, o.seed, o.augment, self.group
+        )
+
+    def _kept(self, batches: Iterator[T]) -> Iterator[T]:
+        """The same; where a worker is lost, the state is saved first."""
+        try:
+            yield from batches
+        except WorkerLost as error:
+            if self.group.is_main:
+                self._write_state()
+            step = self.history.step
+            raise WorkerLost(
+                f"{error}; the same command goes on after step {step} of {self.steps}"
+            ) from error
 
     def _rate(self, step: int) -> float:
         warmup = max(1, round(self.options.warmup * self.steps))
@@ -244,6 +254,8 @@ class FineTuner:
 
     @torch.no_grad()
     def _evaluate(self) -> None:
+        if self.group.size > 1:
+            self.group.require_same(checksum(self.net.state_dict()), "the weights and scales")
         live = {n: p.detach().clone() for n, p in self.parameters.items()} if self.ema else {}
         for name, average in self.ema.items():
             if name not in ("log_scale", "weight_log_scale", "zero_point"):
@@ -273,13 +285,8 @@ class FineTuner:
         sums = [tensor.detach().sum() for tensor in self.parameters.values()]
         self._require_finite(float(torch.stack(sums).sum()))
         if self.group.is_main:
-            tensors = {f"net.{n}": t for n, t in self.net.state_dict().items()}
-            tensors |= {f"ema.{n}": t for n, t in self.ema.items()}
-            tensors |= {f"best.{n}": t for n, t in self.best.items()}
-            for index, slot in self.optimizer.state_dict()["state"].items():
-                tensors |= {f"adam.{index}.{k}": v for k, v in slot.items()}
             try:
-                write_snapshot(self.snapshot, tensors, vars(self.history))
+                self._write_state()
                 self.saved_step = self.history.step
                 if self.recorder is not None:
                     self.recorder.save()
@@ -289,6 +296,14 @@ class FineTuner:
                     f"{self._kept()}: make room, and the same command goes on"
                 ) from error
         self.group.wait()
+
+    def _write_state(self) -> None:
+        tensors = {f"net.{n}": t for n, t in self.net.state_dict().items()}
+        tensors |= {f"ema.{n}": t for n, t in self.ema.items()}
+        tensors |= {f"best.{n}": t for n, t in self.best.items()}
+        for index, slot in self.optimizer.state_dict()["state"].items():
+            tensors |= {f"adam.{index}.{k}": v for k, v in slot.items()}
+        write_snapshot(self.snapshot, tensors, vars(self.history))
 
     def _resume(self) -> None:
         if not self.snapshot.exists():
@@ -313,6 +328,15 @@ class FineTuner:
             slots.setdefault(int(index), {})[key] = _laid_out(value, like)
         layout = self.optimizer.state_dict()
         self.optimizer.load_state_dict({**layout, "state": slots})
+
+
+def checksum(tensors: Mapping[str, Tensor]) -> str:
+    """sha256 of named tensors' values."""
+    digest = hashlib.sha256()
+    for name, tensor in tensors.items():
+        digest.update(name.encode() + b"\0")
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _laid_out(value: Tensor, like: Tensor) -> Tensor:

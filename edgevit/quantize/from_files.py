@@ -15,7 +15,7 @@ from edgevit.data.source import ImageFolder
 from edgevit.errors import InputError, Interrupted
 from edgevit.files import atomic_path, check_target, read_file
 from edgevit.models.checkpoint import load
-from edgevit.quantize.options import MachineOptions, QuantizeOptions
+from edgevit.quantize.options import MachineOptions, ProcessOptions, QuantizeOptions
 from edgevit.quantize.pipeline import Result, quantize
 from edgevit.quantize.run_folder import CURVES, RUN_SUFFIX, remove_run
 
@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 class Source:
     """The files that a run starts from.
 
-    data        training images: a folder or tar of class folders
+    data        training images: a folder or tar of class folders, or a pattern for several tars
     eval_data   images that the accuracy is reported on; None: a tenth of `data`, held out
     labels      class folder names in the order of the logits; None: sorted
     images      how the folders are numbered, and what is done with damaged images
@@ -64,6 +64,8 @@ def quantize_files(
     tensorboard: Path | None = None,
     recipe: str | None = None,
     curves: Path | None = None,
+    workers: int | None = ProcessOptions.workers,
+    resume_with_processes: bool = ProcessOptions.resume_with_processes,
 ) -> Result:
     """Quantize a checkpoint and write the program (.evq) to `out`.
 
@@ -105,6 +107,8 @@ def quantize_files(
             snapshot_interval_s=snapshot_interval_s,
             tensorboard=tensorboard,
             recipe=recipe,
+            workers=workers,
+            resume_with_processes=resume_with_processes,
             skip_broken=source.images.skip_broken,
             broken_list=source.images.broken_list,
         )

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from edgevit.choices import Activation, Augmentation, Profile
 from edgevit.errors import InputError
+from edgevit.limits import MAX_RUN_IMAGES
 from edgevit.models.options import bound_option
 from edgevit.options import check, option
 
@@ -25,6 +26,7 @@ class QuantizeOptions:
     The last `snapped_share` of the steps runs with every scale frozen at an fp16 value.
     Learning rates are the peaks of a cosine schedule; `scale_lr` acts on the logarithm of the
     scales. `holdout` is the share of the training images that only selects the best checkpoint.
+    `eval_images` of the images that may be reported on are, or all of them.
     `activation` takes the place of every GELU of the fused net. `bound` is that of the proof of
     fusing, a share of the largest logit. `max_drop` is in percentage points of top-1. A float net
     near chance is refused without `allow_poor_float`: a program that is as wrong would pass the
@@ -121,6 +123,14 @@ class QuantizeOptions:
         maximum=10_000,
         metavar="N",
     )
+    eval_images: int | None = option(
+        None,
+        "Images to report on, drawn from those that may be by the seed.",
+        minimum=1,
+        maximum=MAX_RUN_IMAGES,
+        metavar="N",
+        default_text="all",
+    )
     bound: float = bound_option()
     max_drop: float = option(
         0.5,
@@ -181,6 +191,26 @@ class MachineOptions:
         "Folder for TensorBoard's curves of the fine-tuning; needs edgevit[tensorboard].",
         metavar="DIR",
         default_text="none",
+    )
+
+    def __post_init__(self) -> None:
+        check(self)
+
+
+@dataclass(frozen=True)
+class ProcessOptions:
+    """Which processes work for a quantization. Raises InputError when a value is out of range."""
+
+    workers: int | None = option(
+        None,
+        "Processes that decode images, for each that trains; 0 decodes in that one.",
+        minimum=0,
+        maximum=MAX_CPU_THREADS,
+        metavar="N",
+        default_text="the cores, where the set is large",
+    )
+    resume_with_processes: bool = option(
+        False, "Go on with the state of a run of another number of processes."
     )
 
     def __post_init__(self) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from edgevit.data.batches import split
+from edgevit.data.batches import draw, split
 from edgevit.data.overlap import check_overlap
 from edgevit.data.source import ImageFolder, ImageSource
 from edgevit.errors import InputError
@@ -18,13 +18,23 @@ REPORT_SHARE = 0.1
 
 @dataclass(frozen=True)
 class Parts:
-    """The images of a run: training and selection draw on one source, the report on its own."""
+    """The images of a run: training and selection draw on one source, the report on its own.
+
+    drawn_from   how many could be reported on, where only some of them are; 0: all are
+    """
 
     images: ImageSource
     report: ImageSource
     train: list[int]
     holdout: list[int]
     reported: list[int]
+    drawn_from: int = 0
+
+    @property
+    def report_text(self) -> str:
+        """How many images are reported on, and of how many they were drawn."""
+        drawn = f" drawn from {self.drawn_from}" if self.drawn_from else ""
+        return f"{len(self.reported)}{drawn}"
 
     @property
     def report_labels(self) -> np.ndarray:
@@ -62,6 +72,10 @@ def divide(images: ImageSource, report: ImageSource, options: QuantizeOptions) -
         raise InputError(
             f"{report.title} is pre-processed otherwise than {images.title}; open it with like="
         )
+    drawn_from = 0
+    if options.eval_images is not None and options.eval_images < len(reported):
+        drawn_from = len(reported)
+        reported = sorted(draw(reported, options.eval_images, options.seed))
     train, chosen = split(len(rest), options.holdout, options.seed)
     parts = Parts(
         images,
@@ -69,14 +83,20 @@ def divide(images: ImageSource, report: ImageSource, options: QuantizeOptions) -
         _next_ones([rest[i] for i in train], _holes(images)),
         _less([rest[i] for i in chosen], _holes(images)),
         _less(reported, _holes(report)),
+        drawn_from,
     )
     if not parts.train and not parts.holdout:
         raise _too_few(parts, options)
     return parts
 
 
-def check_enough(parts: Parts, options: QuantizeOptions) -> None:
-    """Raises InputError where a part of the run has no image."""
+def check_enough(parts: Parts, options: QuantizeOptions, processes: int) -> None:
+    """Raises InputError where a part of the run has no image, or a process none of a step."""
+    if options.batch_size < processes:
+        raise InputError(
+            f"--batch-size {options.batch_size} is below the {processes} processes, which divide "
+            "each batch among them; use a larger batch or fewer processes"
+        )
     if not parts.train or not parts.reported or (options.holdout and not parts.holdout):
         raise _too_few(parts, options)
 

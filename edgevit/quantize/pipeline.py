@@ -46,7 +46,7 @@ from edgevit.quantize.distill import (
 )
 from edgevit.quantize.finetune import FineTuner, History
 from edgevit.quantize.net import QuantizedNet
-from edgevit.quantize.options import MachineOptions, QuantizeOptions, run_key
+from edgevit.quantize.options import MachineOptions, ProcessOptions, QuantizeOptions, run_key
 from edgevit.quantize.parts import Parts, check_enough, divide
 from edgevit.quantize.place import place
 from edgevit.quantize.ptq import correct_biases
@@ -119,6 +119,8 @@ def quantize(
     snapshot_interval_s: float = MachineOptions.snapshot_interval_s,
     tensorboard: str | os.PathLike[str] | None = None,
     recipe: str | None = None,
+    workers: int | None = ProcessOptions.workers,
+    resume_with_processes: bool = ProcessOptions.resume_with_processes,
     skip_broken: bool = False,
     broken_list: str | os.PathLike[str] | None = None,
     **changed: Any,
@@ -146,6 +148,11 @@ def quantize(
     tensorboard
                 a folder for TensorBoard's events of the fine-tuning
     recipe      the call as a text, which `run_dir` keeps as recipe.toml
+    workers     processes that decode images, for each that trains; 0: that one itself; default:
+                the cores, where the set is large. The images are the same for any number
+    resume_with_processes
+                go on with the state in `run_dir` of a run of another number of processes, whose
+                sums are added in another order
     skip_broken, broken_list
                 of an ImageFolder: leave out the damaged images, which are named; else they end
                 the call at once. `broken_list` is a text file to write the names of all to
@@ -157,7 +164,7 @@ def quantize(
     options = _options(options, changed)
     if tensorboard is not None:
         check_tensorboard()
-    group = Group(device)
+    group = Group(device, workers)
     chosen_task = load_task(task)
     state = None if run_dir is None else Path(run_dir)
     rules = DamageRules(skip_broken, None if broken_list is None else Path(broken_list))
@@ -174,14 +181,15 @@ def quantize(
         subject = _subject(module, parts, options, name, group)
         shapes = [subject.graph.shape(output) for output in subject.graph.outputs]
         chosen_task.check(shapes, len(images.classes))
-        check_enough(parts, options)
+        check_enough(parts, options, group.size)
         taught = load_teacher(teacher, copy.deepcopy(subject.net), group.device)
         if teacher is not None:
             image = subject.graph.input_shape[1:]
             check_teacher(taught, image, shapes, chosen_task.kept, group.device)
         key = _key(subject, parts, options, teacher_key(teacher, taught), task, group)
         # Last: what is refused before leaves no folder behind.
-        with run_folder(state, key, fresh, group) as folder, damage.met(folder):
+        claimed = run_folder(state, key, fresh, group, resume_with_processes)
+        with claimed as folder, damage.met(folder):
             if group.is_main:
                 damage.write(folder)
                 if recipe is not None:
@@ -209,7 +217,7 @@ def _run(
     run.say(
         f"{run.subject.name}, {len(parts.images.classes)} classes, "
         f"{parts.images.preprocessing.size_text}; fine-tuning on {len(parts.train)} images, "
-        f"selecting on {len(parts.holdout)}, reporting on {len(parts.reported)}"
+        f"selecting on {len(parts.holdout)}, reporting on {parts.report_text}"
     )
     float_outputs = run.outputs(run.subject.net, "float", run.group)
     _believe(run, float_outputs)
@@ -264,7 +272,6 @@ def _key(
         labels=list(parts.images.classes),
         teacher=teacher,
         threads=torch.get_num_threads(),
-        processes=group.size,
         device=group.device.type,
         version=edgevit.__version__,
     )
@@ -309,7 +316,7 @@ def _make_post_training(run: Run, path: Path) -> None:
     batch = batch_of(parts.images, chosen)
     pieces = [channels_last(piece) for piece in batch.split(CALIBRATION_BATCH)]
     activations, scales, completed = place(run.graph, pieces, o.profile)
-    alone = Group.alone()
+    alone = Group.alone(workers=run.group.workers)
     labels = torch.from_numpy(parts.report_labels)
 
     def score(net: Callable[[Tensor], Any], title: str) -> float:
@@ -431,6 +438,7 @@ def _program_info(run: Run, history: History, teacher_name: str) -> ProgramInfo:
                     "file": parts.report.title,
                     "sha256": parts.report.sha256,
                     "images": len(parts.reported),
+                    **({"drawn_from": parts.drawn_from} if parts.drawn_from else {}),
                 },
                 "images": {"fine_tuned": len(parts.train), "selected": len(parts.holdout)},
                 "teacher": teacher_name,

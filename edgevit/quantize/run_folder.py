@@ -5,10 +5,12 @@ from __future__ import annotations
 import errno
 import fcntl
 import json
+import logging
 import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from edgevit.data.distributed import Group
@@ -26,15 +28,30 @@ CURVES, RECIPE = "metrics.csv", "recipe.toml"
 FILES = (MARKER, UNFINISHED_MARKER, POST_TRAINING, METRICS, STATE, DAMAGE, CURVES, RECIPE)
 """All that a run writes into its folder."""
 _MAX_MARKER_BYTES = 2**16
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Marker:
+    """Whose state is in a folder: the run's key, and how many processes train."""
+
+    key: str
+    processes: int
+
+
 _NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.EBADF, errno.EINVAL)
 
 
 @contextmanager
-def run_folder(folder: Path | None, key: str, fresh: bool, group: Group) -> Iterator[Path]:
+def run_folder(
+    folder: Path | None, key: str, fresh: bool, group: Group, other_processes: bool = False
+) -> Iterator[Path]:
     """Yield the folder, made or found by the run of that key; None: a temporary one.
 
-    `fresh` discards what an earlier run left there. A run that ends before any state
-    was kept leaves no folder. Raises InputError when another run works in the
+    `fresh` discards what an earlier run left there; with `other_processes` the state of a run of
+    another number of processes is gone on with. A run that ends before any state was kept leaves no
+    folder. Raises InputError when another run works in the
     folder, when it holds another run's state or other files, and for several processes without a
     folder that they share.
     """
@@ -53,7 +70,7 @@ def run_folder(folder: Path | None, key: str, fresh: bool, group: Group) -> Iter
         lock = _locked(folder)
     try:
         with writing(folder):
-            _claim(folder, key, fresh)
+            _claim(folder, Marker(key, group.size), fresh, other_processes)
         group.wait()
         try:
             yield folder
@@ -73,7 +90,7 @@ def remove_run(folder: Path) -> bool:
 
 def written_run(folder: Path) -> tuple[str, ...]:
     """The files in a run's folder that edgevit wrote; none in a folder without its marker."""
-    return FILES if _stored_key(folder) is not None else (UNFINISHED_MARKER,)
+    return FILES if _stored(folder) is not None else (UNFINISHED_MARKER,)
 
 
 def _locked(folder: Path) -> int:
@@ -93,32 +110,60 @@ def _locked(folder: Path) -> int:
     return descriptor
 
 
-def _claim(folder: Path, key: str, fresh: bool) -> None:
-    marker = folder / MARKER
+def _claim(folder: Path, own: Marker, fresh: bool, other_processes: bool) -> None:
+    path = folder / MARKER
     ours = written_run(folder)
-    if fresh or not os.path.lexists(marker):
+    if fresh or not os.path.lexists(path):
         check_written(folder, ours)
     if fresh:
         for name in ours:
             (folder / name).unlink(missing_ok=True)
-    if not os.path.lexists(marker):
+    if os.path.lexists(path):
+        _check_same(folder, own, other_processes)
+    if _stored(folder) != own:
         temporary = folder / UNFINISHED_MARKER
-        temporary.write_text(json.dumps({"schema_version": 1, "key": key}))
-        temporary.replace(marker)
-    elif _stored_key(folder) != key:
-        raise InputError(
-            f"{folder} holds the state of a run with another model, options, data or thread "
-            "count; repeat those to go on with it, or use --fresh to discard it"
-        )
+        temporary.write_text(json.dumps({"schema_version": 1, **asdict(own)}))
+        temporary.replace(path)
     for name in FILES:
         tidy(folder / name)
 
 
-def _stored_key(folder: Path) -> str | None:
+def _check_same(folder: Path, own: Marker, other_processes: bool) -> None:
+    """Raises InputError where the folder's run is another one."""
+    found = _stored(folder)
+    if found is None or found.key != own.key:
+        raise InputError(
+            f"{folder} holds the state of a run with another model, options, data or thread "
+            "count; repeat those to go on with it, or use --fresh to discard it"
+        )
+    if found.processes == own.processes:
+        return
+    differ = (
+        f"{folder} holds the state of a run of {_counted(found.processes)}, and here "
+        f"{'is' if own.processes == 1 else 'are'} {_counted(own.processes)}: every step still "
+        "sees the same images, but its gradients are added in another order, so that the weights "
+        "differ by rounding"
+    )
+    if not other_processes:
+        raise InputError(
+            f"{differ}; use --resume-with-processes to go on all the same, as many processes as "
+            "before, or --fresh to discard the state"
+        )
+    log.warning("%s", differ)
+
+
+def _counted(processes: int) -> str:
+    return f"{processes} process{'es' if processes > 1 else ''}"
+
+
+def _stored(folder: Path) -> Marker | None:
     path = folder / MARKER
     try:
         marker = parse_json(read_file(path, _MAX_MARKER_BYTES, "a run's marker"), str(path))
     except InputError:
         return None  # of no run that could go on
     key = marker.get("key") if isinstance(marker, dict) else None
-    return key if isinstance(key, str) else None
+    processes = marker.get("processes") if isinstance(marker, dict) else None
+    if not isinstance(key, str):
+        return None
+    return Marker(key, processes if isinstance(processes, int) else 1)

@@ -76,7 +76,7 @@ def test_a_truncated_tar_names_the_image(tmp_path: Path, embedded_val: Path) -> 
     cut = tmp_path / "cut.tar"
     shutil.copy(embedded_val, cut)
     with open(cut, "r+b") as file:
-        file.truncate(whole._where[10] + 100)
+        file.truncate(whole.place_of(10).offset + 100)
     with pytest.raises(InputError, match=r"tar|cut"):
         images = ImageSet.open(cut)
         images.pixels(range(len(images)), Preprocessing(64))
@@ -86,7 +86,9 @@ def test_a_damaged_header_does_not_shorten_the_set(tmp_path: Path, embedded_val:
     damaged = tmp_path / "damaged.tar"
     shutil.copy(embedded_val, damaged)
     with open(damaged, "r+b") as file:
-        file.seek(ImageSet.open(embedded_val)._where[500] - 512 + 148)  # its header's checksum
+        file.seek(
+            ImageSet.open(embedded_val).place_of(500).offset - 512 + 148
+        )  # its header's checksum
         file.write(b"9999999")
     with pytest.raises(InputError, match="damaged or cut short at byte"):
         ImageSet.open(damaged)

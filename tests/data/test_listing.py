@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from edgevit.data import listing
+from edgevit.data import found, listing
 from edgevit.data.class_order import timm_order, torchvision_order
 from edgevit.data.image_set import DamagedImages, ImageSet
 from edgevit.data.soundness import sound, write_list
@@ -46,7 +46,7 @@ def test_a_bomb_of_links_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         for name in ("x", "y"):
             (root / f"d{i}" / name).symlink_to(f"../d{i + 1}")
     (root / "d12").mkdir()
-    monkeypatch.setattr(listing, "MAX_SET_FILES", 5000)
+    monkeypatch.setattr(found, "MAX_SET_FILES", 5000)
     with pytest.raises(InputError, match="links may lead in circles"):
         ImageSet.open(root)
 

@@ -8,9 +8,15 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
+from edgevit.data.distributed import Group
+from edgevit.errors import InputError
 from edgevit.program import Program
+from edgevit.quantize.run_folder import run_folder
 from tests.image_sets import subset
+
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
 
 OPTIONS = [
     "--image-size", "32", "--epochs", "2", "--batch-size", "8", "--calibration-images", "16",
@@ -27,8 +33,7 @@ def test_two_processes_train_the_same_net_as_one(
     base = ["quantize", str(embedded_checkpoint), "--data", str(train), "--eval-data", str(val)]
     launch = {
         "one": [sys.executable, "-m", "edgevit"],
-        "two": [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2",
-                "--standalone", "-m", "edgevit"],
+        "two": [*TORCHRUN, "2", "-m", "edgevit"],
     }  # fmt: skip
     programs = {}
     for name, command in launch.items():
@@ -48,3 +53,77 @@ def test_two_processes_train_the_same_net_as_one(
         changed += int((difference > 0).sum())
         total += difference.size
     assert changed < 0.02 * total
+
+
+def run_processes(count: int, work: str, folder: Path) -> None:
+    command = [*TORCHRUN, str(count), "-m", "tests.quantize.processes", work, str(folder)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_two_processes_evaluate_bit_for_bit_as_one(tmp_path: Path, embedded_val: Path) -> None:
+    subset(embedded_val, tmp_path / "set.tar", 3)
+    for count in (1, 2):
+        run_processes(count, "evaluate", tmp_path)
+    for name, rows in (("many", 300), ("few", 3)):
+        one = torch.load(tmp_path / f"{name}-0-1.pt")
+        assert one.shape == (rows, 3) and len(one.unique(dim=0)) > rows // 2
+        for rank in range(2):
+            assert torch.equal(torch.load(tmp_path / f"{name}-{rank}-2.pt"), one)
+
+
+def test_processes_that_differ_end_together(tmp_path: Path) -> None:
+    run_processes(3, "disagree", tmp_path)
+    for rank in range(3):
+        said = json.loads((tmp_path / f"error-{rank}.json").read_text())
+        assert said.startswith("the weights of process 1, 2 differ from those of process 0")
+        assert "goes on from the last saved state" in said
+
+
+def test_a_checksum_sees_one_value(monkeypatch: pytest.MonkeyPatch) -> None:
+    from edgevit.quantize.finetune import checksum
+
+    tensors = {"a": torch.zeros(3, 4), "b": torch.ones(2)}
+    changed = {"a": tensors["a"].clone(), "b": tensors["b"]}
+    assert checksum(tensors) == checksum(changed)
+    changed["a"][2, 1] = 1e-30
+    assert checksum(tensors) != checksum(changed)
+
+
+def of_processes(count: int) -> Group:
+    group = Group.alone()
+    group.size = count
+    group.wait = lambda: None  # the others
+    return group
+
+
+def test_another_number_of_processes_is_gone_on_with_when_asked(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = tmp_path / "run"
+    with run_folder(folder, "key", False, of_processes(2)):
+        (folder / "state.safetensors").write_text("state")
+    with run_folder(folder, "key", False, of_processes(2)):
+        pass
+    with (
+        pytest.raises(InputError, match=r"2 processes, and here is 1 process: .*--resume-with-p"),
+        run_folder(folder, "key", False, of_processes(1)),
+    ):
+        pytest.fail("the body must not run")
+    assert not caplog.messages
+    with run_folder(folder, "key", False, of_processes(1), True):
+        assert (folder / "state.safetensors").read_text() == "state"
+    assert "differ by rounding" in caplog.text
+    # It is the run of one process now.
+    with run_folder(folder, "key", False, of_processes(1)):
+        pass
+    with (
+        pytest.raises(InputError, match="here are 2 processes"),
+        run_folder(folder, "key", False, of_processes(2)),
+    ):
+        pytest.fail("the body must not run")
+    with (
+        pytest.raises(InputError, match="another model, options, data"),
+        run_folder(folder, "other", False, of_processes(1), True),
+    ):
+        pytest.fail("the body must not run")

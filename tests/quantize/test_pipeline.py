@@ -15,9 +15,12 @@ from torch import nn
 
 import edgevit
 from edgevit.data.distributed import Group
+from edgevit.data.workers import WorkerLost
 from edgevit.errors import GateFailed, InputError
+from edgevit.quantize import finetune
 from edgevit.quantize.net import QuantizedNet
 from edgevit.quantize.options import QuantizeOptions
+from edgevit.quantize.parts import Parts, check_enough
 from edgevit.quantize.pipeline import Result, quantize
 from edgevit.quantize.run_folder import remove_run, run_folder
 from edgevit.quantize.subject import key_of
@@ -385,3 +388,59 @@ def test_a_float_net_near_chance_is_refused_at_once(model: Tiny, tmp_path: Path)
     with pytest.raises(InputError, match="not written by edgevit"):
         edgevit.quantize(model, TRAIN, VAL, run_dir=run, epochs=0, seed=1)
     assert [each.name for each in run.iterdir()] == ["mine.txt"]
+
+
+@pytest.mark.parametrize("batch_size,workers", [(16, 0), (16, 1)])
+def test_a_lost_worker_leaves_the_state_behind(
+    model: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, batch_size: int, workers: int
+) -> None:
+    asked = {"max_drop": 100, "batch_size": batch_size, "epochs": 3, "allow_poor_float": True}
+    wanted = edgevit.quantize(model, TRAIN, VAL, **asked).program.to_bytes()
+    asked |= {"run_dir": tmp_path / "run", "workers": workers}
+    whole = finetune.training_batches
+
+    def broken(*given):
+        for step, batch in enumerate(whole(*given)):
+            if step == 4:
+                raise WorkerLost("a process that decodes images was ended")
+            yield batch
+
+    monkeypatch.setattr(finetune, "training_batches", broken)
+    with pytest.raises(WorkerLost, match=r"ended; the same command goes on after step 4 of 8"):
+        edgevit.quantize(model, TRAIN, VAL, **asked)
+    seen = []
+    monkeypatch.setattr(
+        finetune, "training_batches", lambda *given: seen.append(given[2]) or whole(*given)
+    )
+    assert edgevit.quantize(model, TRAIN, VAL, **asked).program.to_bytes() == wanted
+    assert seen == [range(4, 8)]
+
+
+def test_a_subset_is_reported_on_and_said_to_be(
+    model: Tiny, caplog: pytest.LogCaptureFixture
+) -> None:
+    asked = {"max_drop": 100, "epochs": 0, "allow_poor_float": True}
+    with caplog.at_level(logging.INFO, "edgevit"):
+        found = edgevit.quantize(model, TRAIN, VAL, eval_images=7, **asked)
+    assert "reporting on 7 drawn from 24" in caplog.text
+    data = found.program.info.provenance["report_data"]
+    assert (data["images"], data["drawn_from"]) == (7, 24)
+    assert found.program.reference is not None
+    names = found.program.reference.paths
+    places = [int(name.partition("/")[2].removesuffix(".png")) for name in names]
+    assert len(set(places)) == 7 and places == sorted(places)
+    assert {metric.count for metric in found.program.info.metrics} == {7}
+    again = edgevit.quantize(model, TRAIN, VAL, eval_images=7, **asked)
+    assert again.program.reference is not None and again.program.reference.paths == names
+    other = edgevit.quantize(model, TRAIN, VAL, eval_images=7, seed=1, **asked)
+    assert other.program.reference is not None and other.program.reference.paths != names
+    every = edgevit.quantize(model, TRAIN, VAL, eval_images=24, **asked)
+    assert "drawn_from" not in every.program.info.provenance["report_data"]
+
+
+def test_each_process_needs_an_image_of_a_batch(model: Tiny) -> None:
+    parts = Parts(None, None, [1, 2], [3], [4])  # type: ignore[arg-type]
+    options = QuantizeOptions(batch_size=2)
+    check_enough(parts, options, 2)
+    with pytest.raises(InputError, match="--batch-size 2 is below the 3 processes"):
+        check_enough(parts, options, 3)
