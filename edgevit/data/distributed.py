@@ -11,7 +11,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from edgevit.errors import InputError
+from edgevit.device import chosen_device
 
 T = TypeVar("T")
 
@@ -23,11 +23,9 @@ class Group:
         """Join the group that torchrun describes (RANK, WORLD_SIZE), if any."""
         self.size = int(os.environ.get("WORLD_SIZE", "1"))
         self.rank = int(os.environ.get("RANK", "0"))
-        self.device = torch.device(device)
-        if device == "cuda":
-            if not torch.cuda.is_available():
-                raise InputError("--device cuda: torch sees no CUDA device here; use --device cpu")
-            self.device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+        self.device = chosen_device(device)
+        if self.device.type == "cuda":
+            torch.cuda.set_device(self.device)
         if self.size > 1 and not dist.is_initialized():
             # One process calibrates and evaluates while the others wait, for hours on big sets.
             dist.init_process_group(
@@ -35,10 +33,10 @@ class Group:
             )
 
     @classmethod
-    def alone(cls) -> Group:
+    def alone(cls, device: torch.device | str = "cpu") -> Group:
         """A group of this process only, for what one process does while the others wait."""
         group = cls.__new__(cls)
-        group.size, group.rank, group.device = 1, 0, torch.device("cpu")
+        group.size, group.rank, group.device = 1, 0, torch.device(device)
         return group
 
     @property

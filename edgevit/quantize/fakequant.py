@@ -12,17 +12,16 @@ extension loader); without a compiler, and on other devices, the torch version b
 from __future__ import annotations
 
 import functools
-import hashlib
 import logging
 import os
-import sys
-import tempfile
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from edgevit.quantize.native import load_library
 
 log = logging.getLogger(__name__)
 
@@ -76,12 +75,8 @@ def compiled_kernel() -> bool:
     """
     if os.environ.get("EDGEVIT_NO_KERNEL") == "1":
         return False
-    library = _library_path()
     try:
-        if library.exists():
-            torch.ops.load_library(str(library))
-        else:
-            _build_and_load(library)
+        load_library("fake_quantize", SOURCE, FLAGS)
     except (OSError, RuntimeError) as error:
         log.warning(
             "the fast fake-quantize kernel could not be built, training goes on several times "
@@ -90,45 +85,6 @@ def compiled_kernel() -> bool:
         )
         return False
     return True
-
-
-def _build_and_load(library: Path) -> None:
-    """Compile in a folder of this process's own: torch's build lock would outlive a killed run."""
-    from torch.utils import cpp_extension
-
-    log.info("building the fake-quantize kernel (once, half a minute) ...")
-    library.parent.mkdir(parents=True, exist_ok=True)
-    # The loader calls `ninja`, which pip put beside this interpreter.
-    path = os.environ.get("PATH", "")
-    os.environ["PATH"] = os.pathsep.join((str(Path(sys.executable).parent), path))
-    try:
-        with tempfile.TemporaryDirectory(dir=library.parent, prefix=".build-") as folder:
-            cpp_extension.load(
-                "edgevit_fake_quantize",
-                [str(SOURCE)],
-                extra_cflags=list(FLAGS),
-                build_directory=folder,
-                is_python_module=False,
-            )
-            os.replace(Path(folder) / "edgevit_fake_quantize.so", library)
-    finally:
-        os.environ["PATH"] = path
-
-
-def _library_path() -> Path:
-    # -march=native: a home folder shared between machines must not share the binary.
-    cpu = _cpu_flags() + torch.__version__ + SOURCE.read_text() + " ".join(FLAGS)
-    key = hashlib.sha256(cpu.encode()).hexdigest()[:16]
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return cache / "edgevit" / f"fake_quantize-{key}.so"
-
-
-def _cpu_flags() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return ""
-    return next((line for line in lines if line.startswith(("flags", "Features"))), "")
 
 
 class _TorchFakeQuantize(torch.autograd.Function):

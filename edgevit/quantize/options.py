@@ -165,7 +165,9 @@ class MachineOptions:
         metavar="N",
         default_text="all cores",
     )
-    device: Literal["cpu", "cuda"] = option("cpu", "Device that trains and evaluates.")
+    device: Literal["auto", "cpu", "cuda"] = option(
+        "auto", "Device that trains and evaluates; auto is CUDA where torch sees it, else the CPU."
+    )
     snapshot_interval_s: float = option(
         60.0,
         "Seconds between saved states, the most work that an interrupted run loses.",

@@ -27,6 +27,7 @@ from edgevit.data.batches import (
 from edgevit.data.distributed import Group
 from edgevit.data.sequence import Images, as_source
 from edgevit.data.source import ImageFolder, ImageSource
+from edgevit.device import device_text
 from edgevit.errors import GateFailed, InputError
 from edgevit.graph import Graph
 from edgevit.graph.float_run import GraphNet
@@ -138,7 +139,7 @@ def quantize(
                 for the program and the artifacts' metadata; the default name is the net's
     run_dir     a folder that keeps the state: the same call goes on from there after a kill, to
                 the same weights, and `fresh` discards it; default: a temporary folder
-    device      "cpu" or "cuda"
+    device      "cpu", "cuda", or "auto": CUDA where torch sees it, else the CPU
     skip_broken, broken_list
                 of an ImageFolder: leave out the damaged images, which are named; else they end
                 the call at once. `broken_list` is a text file to write the names of all to
@@ -149,6 +150,8 @@ def quantize(
     """
     options = _options(options, changed)
     group = Group(device)
+    if group.is_main:
+        log.info("on %s", device_text(group.device))
     chosen_task = load_task(task)
     state = None if run_dir is None else Path(run_dir)
     rules = DamageRules(skip_broken, None if broken_list is None else Path(broken_list))
@@ -291,10 +294,10 @@ def _make_post_training(run: Run, path: Path) -> None:
     score_name, score_title = run.task.score_name, run.task.score_title
     chosen = draw(parts.train, o.calibration_images, o.seed)
     run.say(f"calibrating with NNCF on {len(chosen)} images ...")
-    batch = batch_of(parts.images, chosen)
+    batch = batch_of(parts.images, chosen).to(run.group.device)
     pieces = [channels_last(piece) for piece in batch.split(CALIBRATION_BATCH)]
     activations, scales, completed = place(run.graph, pieces, o.profile)
-    alone = Group.alone()
+    alone = Group.alone(run.group.device)
     labels = torch.from_numpy(parts.report_labels)
 
     def score(net: nn.Module, title: str) -> float:
@@ -302,13 +305,13 @@ def _make_post_training(run: Run, path: Path) -> None:
 
     metrics = {}
     if o.activation != "gelu":
-        swapped = score(GraphNet(run.graph).eval(), o.activation)
+        swapped = score(GraphNet(run.graph).eval().to(alone.device), o.activation)
         metrics[f"swapped_float_{score_name}"] = swapped
         run.say(
             f"{o.activation} in place of GELU: float {score_title} {100 * swapped:.2f} % before it "
             "is healed"
         )
-    net = QuantizedNet(run.graph, activations, scales).eval()
+    net = QuantizedNet(run.graph, activations, scales).eval().to(alone.device)
     before = metrics[f"ptq_uncorrected_{score_name}"] = score(net, "PTQ")
     shift = correct_biases(net, batch[:BIAS_IMAGES])
     after = metrics[f"ptq_{score_name}"] = score(net, "PTQ, biases corrected")
