@@ -14,6 +14,7 @@
 #include <torch/library.h>
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <cstdint>
 #include <tuple>
@@ -147,14 +148,19 @@ std::tuple<Tensor, Tensor> forward_cpu(const Tensor& x, const Tensor& scale,
     return {in_place ? x : output, code};
 }
 
+// The gradient with the memory layout of what the forward kept.
+Tensor laid_out(const Tensor& grad, const Tensor& code) {
+    if (grad.strides() == code.strides()) {
+        return grad;
+    }
+    Tensor result = at::empty_like(code, code.options().dtype(at::kFloat));
+    return result.copy_(grad);
+}
+
 std::tuple<Tensor, Tensor, Tensor> backward_cpu(const Tensor& grad_output, const Tensor& code,
                                                 const Tensor& scale, const Tensor& zero_point,
                                                 int64_t quant_min, int64_t quant_max) {
-    Tensor grad = grad_output;
-    if (grad.strides() != code.strides()) {
-        grad = at::empty_like(code, code.options().dtype(at::kFloat));
-        grad.copy_(grad_output);
-    }
+    const Tensor grad = laid_out(grad_output, code);
     Tensor grad_x = at::empty_like(grad);
     Tensor grad_scale = at::zeros_like(scale, at::MemoryFormat::Contiguous);
     Tensor grad_zero = at::zeros_like(zero_point, at::MemoryFormat::Contiguous);
@@ -189,32 +195,6 @@ std::tuple<Tensor, Tensor, Tensor> backward_cpu(const Tensor& grad_output, const
     return {grad_x, grad_scale, grad_zero};
 }
 
-// The int8 values behind a fake-quantized tensor, and back; both exact.
-Tensor to_int8(const Tensor& given, const Grid& g) {
-    const Tensor quantized = given.is_non_overlapping_and_dense() ? given : given.contiguous();
-    Tensor values = at::empty_like(quantized, quantized.options().dtype(at::kChar));
-    const float* from = quantized.const_data_ptr<float>();
-    auto* to = values.mutable_data_ptr<int8_t>();
-    at::parallel_for(0, quantized.numel(), kBlock, [&](int64_t begin, int64_t end) {
-        for (int64_t i = begin; i < end; ++i) {
-            to[i] = static_cast<int8_t>(round_half_even(from[i] * g.inverse) + g.zero_point);
-        }
-    });
-    return values;
-}
-
-Tensor from_int8(const Tensor& values, const Grid& g) {
-    Tensor quantized = at::empty_like(values, values.options().dtype(at::kFloat));
-    const auto* from = values.const_data_ptr<int8_t>();
-    auto* to = quantized.mutable_data_ptr<float>();
-    at::parallel_for(0, values.numel(), kBlock, [&](int64_t begin, int64_t end) {
-        for (int64_t i = begin; i < end; ++i) {
-            to[i] = (static_cast<float>(from[i]) - g.zero_point) * g.scale;
-        }
-    });
-    return quantized;
-}
-
 Grid grid_of(const Tensor& scale, const Tensor& zero_point, int64_t quant_min, int64_t quant_max) {
     TORCH_CHECK(scale.numel() == 1 && zero_point.numel() == 1, "one scale for the tensor expected");
     return grid_of(*scale.const_data_ptr<float>(), *zero_point.const_data_ptr<float>(), quant_min,
@@ -247,49 +227,198 @@ class FakeQuantize : public torch::autograd::Function<FakeQuantize> {
     }
 };
 
-// x becomes gelu(fake_quantize(x)). GELU's backward wants its input, of which the int8 values say
-// all: 1 byte an element in place of 4. Results and gradients are those of the two calls, bit for
-// bit. In place, so that no float tensor is freed in a forward pass: the holes that such tensors
-// leave between those that are kept cost more memory than the tensors themselves.
+// GELU between two quantizers, by tables: its input has 256 values, so its quantized output, and
+// every factor of the gradients, has no more. Exactly what the three calls in turn give, at the
+// cost of one pass and of two bytes an element kept: the first quantizer's code and the int8 value.
+constexpr int kValues = 256;
+constexpr int kOffset = 128;
+
+struct GeluTables {
+    Grid in;
+    Grid out;
+    std::array<float, kValues> value;    // the quantized output
+    std::array<float, kValues> factor;   // of the gradient: GELU's slope, 0 where the output clips
+    std::array<float, kValues> slope;    // of the output's scale
+    std::array<float, kValues> clipped;  // 1 where the output clips
+
+    GeluTables(const Tensor& scale, const Tensor& zero_point, const Tensor& out_scale,
+               const Tensor& out_zero_point, int64_t quant_min, int64_t quant_max)
+        : in(grid_of(scale, zero_point, quant_min, quant_max)),
+          out(grid_of(out_scale, out_zero_point, quant_min, quant_max)) {
+        // Channels-last as the nets' tensors are: torch takes another GELU for contiguous ones,
+        // whose last bit is another.
+        Tensor reals =
+            at::empty({1, 2, 8, kValues / 16},
+                      at::TensorOptions(at::kFloat).memory_format(at::MemoryFormat::ChannelsLast));
+        auto* real = reals.mutable_data_ptr<float>();
+        for (int i = 0; i < kValues; ++i) {
+            real[i] = (static_cast<float>(i - kOffset) - in.zero_point) * in.scale;
+        }
+        const Tensor outputs = at::gelu(reals);
+        const Tensor slopes = at::gelu_backward(at::ones_like(reals), reals);
+        std::array<int8_t, kValues> code{};
+        forward_block(outputs.const_data_ptr<float>(), value.data(), code.data(), kValues, out);
+        const auto* d = slopes.const_data_ptr<float>();
+        for (int i = 0; i < kValues; ++i) {
+            const bool below = code[i] == kClippedLow;
+            const bool above = code[i] == kClippedHigh;
+            clipped[i] = below || above ? 1.0F : 0.0F;
+            factor[i] = below || above ? 0.0F : d[i];
+            slope[i] = below   ? out.low
+                       : above ? out.high
+                               : static_cast<float>(code[i]) * (1.0F / kResidualSteps);
+        }
+    }
+};
+
+// `y` may be `x`.
+void forward_gelu_block(const float* x, float* y, int8_t* __restrict code,
+                        uint8_t* __restrict place, int64_t count, const GeluTables& t) {
+    const Grid g = t.in;
+    const float* __restrict value = t.value.data();
+#pragma GCC ivdep
+    for (int64_t i = 0; i < count; ++i) {
+        const float v = x[i] * g.inverse;
+        const float bounded = std::min(std::max(v, g.low - 1.0F), g.high + 1.0F);
+        const float rounded = round_half_even(bounded);
+        const float residual = round_half_even((rounded - bounded) * kResidualSteps);
+        const bool below = rounded < g.low;
+        const bool above = rounded > g.high;
+        const float kept = below ? g.low : above ? g.high : rounded;
+        // The mask keeps a NaN, which is no place at all, inside of the table.
+        const int at = (static_cast<int>(kept + g.zero_point) + kOffset) & (kValues - 1);
+        place[i] = static_cast<uint8_t>(at);
+        code[i] = below ? kClippedLow : above ? kClippedHigh : static_cast<int8_t>(residual);
+        y[i] = v == v ? value[at] : v;
+    }
+}
+
+struct GeluSums {
+    Sums in;
+    Sums out;
+};
+
+GeluSums backward_gelu_block(const float* __restrict grad, const int8_t* __restrict code,
+                             const uint8_t* __restrict place, float* __restrict grad_x,
+                             int64_t count, const GeluTables& t) {
+    const float* __restrict factor = t.factor.data();
+    const float* __restrict slope_out = t.slope.data();
+    const float* __restrict clipped_out = t.clipped.data();
+    const float low = t.in.low;
+    const float high = t.in.high;
+    float scale_in = 0;
+    float clipped_in = 0;
+    float scale_out = 0;
+    float zero_out = 0;
+#pragma omp simd reduction(+ : scale_in, clipped_in, scale_out, zero_out)
+    for (int64_t i = 0; i < count; ++i) {
+        const int at = place[i];
+        const float v = grad[i];
+        const float inner = v * factor[at];
+        scale_out += v * slope_out[at];
+        zero_out += v * clipped_out[at];
+        const bool below = code[i] == kClippedLow;
+        const bool above = code[i] == kClippedHigh;
+        const float inside = static_cast<float>(code[i]) * (1.0F / kResidualSteps);
+        const float slope = below ? low : (above ? high : inside);
+        const float clipped = (below | above) ? inner : 0.0F;
+        // Not `inner - clipped`: contracted with the product above, that leaves its rounding error.
+        grad_x[i] = (below | above) ? 0.0F : inner;
+        scale_in += inner * slope;
+        clipped_in += clipped;
+    }
+    return {{scale_in, -static_cast<double>(clipped_in) * t.in.scale},
+            {scale_out, -static_cast<double>(zero_out) * t.out.scale}};
+}
+
+// x becomes the result; it returns the codes and the int8 values, the latter from 0 to 255.
+std::tuple<Tensor, Tensor> forward_gelu_cpu(Tensor& x, const GeluTables& tables) {
+    TORCH_CHECK(x.scalar_type() == at::kFloat, "float32 expected");
+    Tensor y = x.is_non_overlapping_and_dense() ? x : x.contiguous();
+    Tensor code = at::empty_like(y, y.options().dtype(at::kChar));
+    Tensor place = at::empty_like(y, y.options().dtype(at::kByte));
+    auto* data = y.mutable_data_ptr<float>();
+    auto* codes = code.mutable_data_ptr<int8_t>();
+    auto* places = place.mutable_data_ptr<uint8_t>();
+    at::parallel_for(0, y.numel(), kBlock, [&](int64_t begin, int64_t end) {
+        forward_gelu_block(data + begin, data + begin, codes + begin, places + begin, end - begin,
+                           tables);
+    });
+    if (!y.is_same(x)) {
+        x.copy_(y);
+    }
+    return {code, place};
+}
+
 class FakeQuantizeGelu : public torch::autograd::Function<FakeQuantizeGelu> {
   public:
-    static Tensor forward(torch::autograd::AutogradContext* context, const Tensor& x,
-                          const Tensor& scale, const Tensor& zero_point, int64_t quant_min,
-                          int64_t quant_max) {
+    static Tensor forward(torch::autograd::AutogradContext* context, Tensor& x, const Tensor& scale,
+                          const Tensor& zero_point, const Tensor& out_scale,
+                          const Tensor& out_zero_point, int64_t quant_min, int64_t quant_max) {
         at::AutoDispatchBelowADInplaceOrView guard;
-        auto [quantized, code] = forward_cpu(x, scale, zero_point, quant_min, quant_max, true);
-        const Tensor values = to_int8(quantized, grid_of(scale, zero_point, quant_min, quant_max));
+        const GeluTables tables(scale, zero_point, out_scale, out_zero_point, quant_min, quant_max);
+        auto [code, place] = forward_gelu_cpu(x, tables);
         context->mark_dirty({x});
-        context->save_for_backward({code, values, scale, zero_point});
+        context->save_for_backward({code, place, scale, zero_point, out_scale, out_zero_point});
         context->saved_data["quant_min"] = quant_min;
         context->saved_data["quant_max"] = quant_max;
-        return at::gelu_(quantized);
+        return x;
     }
 
     static torch::autograd::variable_list backward(torch::autograd::AutogradContext* context,
                                                    const torch::autograd::variable_list& grads) {
         const auto saved = context->get_saved_variables();
-        const int64_t quant_min = context->saved_data["quant_min"].toInt();
-        const int64_t quant_max = context->saved_data["quant_max"].toInt();
-        const Tensor quantized =
-            from_int8(saved[1], grid_of(saved[2], saved[3], quant_min, quant_max));
-        const Tensor inner = at::gelu_backward(grads[0], quantized);
-        auto [grad_x, grad_scale, grad_zero] =
-            backward_cpu(inner, saved[0], saved[2], saved[3], quant_min, quant_max);
-        return {grad_x, grad_scale, grad_zero, Tensor(), Tensor()};
+        const Tensor& code = saved[0];
+        const GeluTables tables(saved[2], saved[3], saved[4], saved[5],
+                                context->saved_data["quant_min"].toInt(),
+                                context->saved_data["quant_max"].toInt());
+        const Tensor grad = laid_out(grads[0], code);
+        Tensor grad_x = at::empty_like(grad);
+        const auto* from = grad.const_data_ptr<float>();
+        const auto* codes = code.const_data_ptr<int8_t>();
+        const auto* places = saved[1].const_data_ptr<uint8_t>();
+        auto* to = grad_x.mutable_data_ptr<float>();
+        const int64_t count = code.numel();
+        std::vector<GeluSums> partial(static_cast<size_t>((count + kBlock - 1) / kBlock));
+        at::parallel_for(
+            0, static_cast<int64_t>(partial.size()), 1, [&](int64_t begin, int64_t end) {
+                for (int64_t b = begin; b < end; ++b) {
+                    const int64_t at = b * kBlock;
+                    partial[static_cast<size_t>(b)] =
+                        backward_gelu_block(from + at, codes + at, places + at, to + at,
+                                            std::min(kBlock, count - at), tables);
+                }
+            });
+        GeluSums sum;
+        for (const GeluSums& part : partial) {
+            sum.in.scale += part.in.scale;
+            sum.in.zero_point += part.in.zero_point;
+            sum.out.scale += part.out.scale;
+            sum.out.zero_point += part.out.zero_point;
+        }
+        return {grad_x,
+                at::full_like(saved[2], sum.in.scale),
+                at::full_like(saved[3], sum.in.zero_point),
+                at::full_like(saved[4], sum.out.scale),
+                at::full_like(saved[5], sum.out.zero_point),
+                Tensor(),
+                Tensor()};
     }
 };
 
 Tensor& fake_quantize_gelu_autograd(Tensor& x, const Tensor& scale, const Tensor& zero_point,
+                                    const Tensor& out_scale, const Tensor& out_zero_point,
                                     int64_t quant_min, int64_t quant_max) {
-    FakeQuantizeGelu::apply(x, scale, zero_point, quant_min, quant_max);
+    FakeQuantizeGelu::apply(x, scale, zero_point, out_scale, out_zero_point, quant_min, quant_max);
     return x;
 }
 
 Tensor& fake_quantize_gelu_cpu(Tensor& x, const Tensor& scale, const Tensor& zero_point,
+                               const Tensor& out_scale, const Tensor& out_zero_point,
                                int64_t quant_min, int64_t quant_max) {
-    forward_cpu(x, scale, zero_point, quant_min, quant_max, true);
-    return at::gelu_(x);
+    forward_gelu_cpu(
+        x, GeluTables(scale, zero_point, out_scale, out_zero_point, quant_min, quant_max));
+    return x;
 }
 
 Tensor fake_quantize_autograd(const Tensor& x, const Tensor& scale, const Tensor& zero_point,
@@ -322,7 +451,7 @@ TORCH_LIBRARY(edgevit, library) {
     library.def(
         "fake_quantize_(Tensor(a!) x, Tensor scale, Tensor zero_point, int quant_min, int quant_max) -> Tensor(a!)");
     library.def(
-        "fake_quantize_gelu_(Tensor(a!) x, Tensor scale, Tensor zero_point, int quant_min, int quant_max) -> Tensor(a!)");
+        "fake_quantize_gelu_(Tensor(a!) x, Tensor scale, Tensor zero_point, Tensor out_scale, Tensor out_zero_point, int quant_min, int quant_max) -> Tensor(a!)");
 }
 
 TORCH_LIBRARY_IMPL(edgevit, CPU, library) {

@@ -58,13 +58,23 @@ def fake_quantize(
 
 
 def fake_quantize_gelu(
-    x: Tensor, scale: Tensor, zero_point: Tensor, quant_min: int, quant_max: int
+    x: Tensor,
+    scale: Tensor,
+    zero_point: Tensor,
+    out_scale: Tensor,
+    out_zero_point: Tensor,
+    quant_min: int,
+    quant_max: int,
 ) -> Tensor:
-    """GELU of the fake-quantized `x`, one scale for the tensor; it may take the place of `x`."""
+    """GELU between two quantizers of one scale each, x's and the result's.
+
+    The result may take the place of `x`.
+    """
     if x.device.type == "cpu" and compiled_kernel():
         kernel = torch.ops.edgevit.fake_quantize_gelu_
-        return kernel(x, scale, zero_point, quant_min, quant_max)
-    return F.gelu(fake_quantize(x, scale, zero_point, quant_min, quant_max))
+        return kernel(x, scale, zero_point, out_scale, out_zero_point, quant_min, quant_max)
+    inner = F.gelu(fake_quantize(x, scale, zero_point, quant_min, quant_max))
+    return fake_quantize(inner, out_scale, out_zero_point, quant_min, quant_max, in_place=True)
 
 
 @functools.cache

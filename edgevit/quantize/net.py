@@ -118,13 +118,14 @@ class QuantizedNet(nn.Module):
                 weight, bias = weights
                 weights = quantized_weight(node, weight, weight_scales[node.module]), bias
             if node.inputs[0] in later:
-                value = fake_quantize_gelu(values[node.inputs[0]], *grid(node.inputs[0]))
+                before, after = grid(node.inputs[0]), grid(node.name)
+                value = fake_quantize_gelu(values[node.inputs[0]], *before[:2], *after)
             elif adjust is not None and isinstance(node, Weighted):
                 sums = node.sum_products(values[node.inputs[0]], *weights)
                 value = node.activated(adjust(node, sums))
             else:
                 value = node.compute([values[name] for name in node.inputs], weights)
-            if node.requantizes and node.name not in later:
+            if node.requantizes and not later & {node.name, node.inputs[0]}:
                 in_place = not _backward_reads_output(node)
                 value = fake_quantize(value, *grid(node.name), in_place)
             values[node.name] = value
@@ -190,7 +191,10 @@ def _backward_reads_output(node: Node) -> bool:
 
 
 def _only_for_gelu(graph: Graph) -> frozenset[str]:
-    """The tensors that one GELU reads and nothing else, and that have their own quantizer."""
+    """The tensors that one GELU reads and nothing else, and that have their own quantizer.
+
+    Not a GELU's own output: it is quantized where that GELU is computed.
+    """
     return frozenset(
         name
         for name in graph.tensors()
@@ -198,6 +202,7 @@ def _only_for_gelu(graph: Graph) -> frozenset[str]:
         and name not in graph.outputs
         and name != graph.input_name
         and graph.node(name).requantizes
+        and not isinstance(graph.node(name), Gelu)
     )
 
 
