@@ -261,10 +261,9 @@ constexpr int kOffset = 128;
 struct GeluTables {
     Grid in;
     Grid out;
-    std::array<float, kValues> value;    // the quantized output
-    std::array<float, kValues> factor;   // of the gradient: GELU's slope, 0 where the output clips
-    std::array<float, kValues> slope;    // of the output's scale
-    std::array<float, kValues> clipped;  // 1 where the output clips
+    std::array<float, kValues> value;  // the quantized output
+    std::array<float, kValues> slope;  // GELU's
+    std::array<float, kValues> code;   // the output quantizer's, as floats
 
     GeluTables(const Tensor& scale, const Tensor& zero_point, const Tensor& out_scale,
                const Tensor& out_zero_point, int64_t quant_min, int64_t quant_max)
@@ -272,27 +271,19 @@ struct GeluTables {
           out(grid_of(out_scale, out_zero_point, quant_min, quant_max)) {
         // Channels-last as the nets' tensors are: torch takes another GELU for contiguous ones,
         // whose last bit is another.
-        Tensor reals =
-            at::empty({1, 2, 8, kValues / 16},
-                      at::TensorOptions(at::kFloat).memory_format(at::MemoryFormat::ChannelsLast));
+        const auto options = at::TensorOptions(at::kFloat);
+        Tensor reals = at::empty({1, 2, 8, kValues / 16},
+                                 options.memory_format(at::MemoryFormat::ChannelsLast));
         auto* real = reals.mutable_data_ptr<float>();
         for (int i = 0; i < kValues; ++i) {
             real[i] = (static_cast<float>(i - kOffset) - in.zero_point) * in.scale;
         }
         const Tensor outputs = at::gelu(reals);
         const Tensor slopes = at::gelu_backward(at::ones_like(reals), reals);
-        std::array<int8_t, kValues> code{};
-        forward_block(outputs.const_data_ptr<float>(), value.data(), code.data(), kValues, out);
-        const auto* d = slopes.const_data_ptr<float>();
-        for (int i = 0; i < kValues; ++i) {
-            const bool below = code[i] == kClippedLow;
-            const bool above = code[i] == kClippedHigh;
-            clipped[i] = below || above ? 1.0F : 0.0F;
-            factor[i] = below || above ? 0.0F : d[i];
-            slope[i] = below   ? out.low
-                       : above ? out.high
-                               : static_cast<float>(code[i]) * (1.0F / kResidualSteps);
-        }
+        std::array<int8_t, kValues> codes{};
+        forward_block(outputs.const_data_ptr<float>(), value.data(), codes.data(), kValues, out);
+        std::copy_n(slopes.const_data_ptr<float>(), kValues, slope.begin());
+        std::copy_n(codes.begin(), kValues, code.begin());
     }
 };
 
@@ -370,24 +361,19 @@ struct GeluSums {
 GeluSums backward_gelu_piece(const float* grad, const int8_t* __restrict code,
                              const uint8_t* __restrict place, float* grad_x, int64_t count,
                              const GeluTables& t) {
-    std::array<float, kPiece> factor;
-    std::array<float, kPiece> slope_out;
-    std::array<float, kPiece> clipped_out;
-    look_up(t.factor, place, factor.data(), count);
-    look_up(t.slope, place, slope_out.data(), count);
-    look_up(t.clipped, place, clipped_out.data(), count);
     std::array<float, kPiece> inner;
-    float scale_out = 0;
-    float clipped = 0;
-#pragma omp simd reduction(+ : scale_out, clipped)
+    std::array<float, kPiece> found;
+    std::array<int8_t, kPiece> out_code;
+    look_up(t.code, place, found.data(), count);
     for (int64_t i = 0; i < count; ++i) {
-        const float v = grad[i];
-        inner[i] = v * factor[i];
-        scale_out += v * slope_out[i];
-        clipped += v * clipped_out[i];
+        out_code[i] = static_cast<int8_t>(found[i]);
     }
-    return {backward_piece(inner.data(), code, grad_x, count, t.in),
-            {scale_out, -static_cast<double>(clipped) * t.out.scale}};
+    const Sums out = backward_piece(grad, out_code.data(), inner.data(), count, t.out);
+    look_up(t.slope, place, found.data(), count);
+    for (int64_t i = 0; i < count; ++i) {
+        inner[i] *= found[i];
+    }
+    return {backward_piece(inner.data(), code, grad_x, count, t.in), out};
 }
 
 GeluSums backward_gelu_block(const float* grad, const int8_t* code, const uint8_t* place,
