@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 
+from edgevit.choices import Precision
 from edgevit.errors import InputError
 
 
@@ -39,3 +42,24 @@ def device_text(device: torch.device) -> str:
     if device.type != "cuda":
         return device.type
     return f"{device} ({torch.cuda.get_device_name(device)})"
+
+
+@contextmanager
+def at_precision(asked: Precision, device: torch.device) -> Iterator[None]:
+    """Matrix products and convolutions on CUDA at this precision, for the length of a block.
+
+    torch's own default is float32 for the one and TF32 for the other. Afterwards it is set as it
+    was before.
+    """
+    if device.type != "cuda":
+        yield
+        return
+    convolution = getattr(torch.backends.cudnn, "conv")  # noqa: B009  (torch's stubs lack it)
+    before = torch.get_float32_matmul_precision(), convolution.fp32_precision
+    torch.set_float32_matmul_precision("high" if asked == "tf32" else "highest")
+    convolution.fp32_precision = "tf32" if asked == "tf32" else "ieee"
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before[0])
+        convolution.fp32_precision = before[1]

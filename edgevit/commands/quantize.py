@@ -100,6 +100,7 @@ def quantize_command(**given: Any) -> None:
         fresh=machine.fresh,
         device=machine.device,
         snapshot_interval_s=machine.snapshot_interval_s,
+        precision=machine.precision,
     )
     if os.environ.get("RANK", "0") == "0":
         _print(result, given["output"], given["as_json"])

@@ -48,6 +48,10 @@ class Group:
         """This process's part: every size-th item, so that parts differ by one at most."""
         return items[self.rank :: self.size]
 
+    def share_size(self, count: int) -> int:
+        """How many of `count` items are this process's."""
+        return len(range(self.rank, count, self.size))
+
     def sum_(self, tensors: Iterable[Tensor]) -> None:
         """Replace each tensor by its sum over the processes."""
         tensors = list(tensors)

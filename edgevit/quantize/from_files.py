@@ -6,6 +6,7 @@ import logging
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from edgevit.choices import Precision
 from edgevit.data.distributed import Group
 from edgevit.data.images import Preprocessing
 from edgevit.data.options import ImageSetOptions
@@ -56,6 +57,7 @@ def quantize_files(
     fresh: bool = False,
     device: str = MachineOptions.device,
     snapshot_interval_s: float = MachineOptions.snapshot_interval_s,
+    precision: Precision = MachineOptions.precision,
 ) -> Result:
     """Quantize a checkpoint and write the program (.evq) to `out`.
 
@@ -91,6 +93,7 @@ def quantize_files(
         fresh=fresh,
         device=device,
         snapshot_interval_s=snapshot_interval_s,
+        precision=precision,
         skip_broken=source.images.skip_broken,
         broken_list=source.images.broken_list,
     )

@@ -69,16 +69,22 @@ class QuantizedNet(nn.Module):
         self.zero_point_trained = any(zeros[i] for i, f in enumerate(fixed) if not f)
         # Once snapped, the exact values are used and exp(log) must not touch them again.
         self.register_buffer("snapped", torch.tensor(False))
+        # The same for the host: reading the buffer would wait for the device in every step.
+        self._is_snapped = False
+        self.register_load_state_dict_post_hook(QuantizedNet._read_snapped)
         self.last_uses = graph.last_uses()
         self.gelu_inputs = _only_for_gelu(graph)
 
     def scales(self) -> tuple[Tensor, Tensor, Tensor]:
         """Activation scales (A,), zero-points (A,), weight scales (W,) as the forward uses them."""
-        if bool(self.snapped):
+        if self._is_snapped:
             return self.exact_scale, self.zero_point.detach().round(), self.exact_weight_scale
         scale = torch.where(self.fixed, self.exact_scale, self.log_scale.exp())
         zero = torch.where(self.fixed, self.zero_point.detach(), self.zero_point)
         return scale, zero, self.weight_log_scale.exp()
+
+    def _read_snapped(self, _: object) -> None:
+        self._is_snapped = bool(self.snapped)
 
     def forward(self, x: Tensor) -> Tensor | tuple[Tensor, ...]:
         """float32 images (N, C, H, W) to the output, or a tuple of several."""
@@ -158,7 +164,7 @@ class QuantizedNet(nn.Module):
     @torch.no_grad()
     def snap(self) -> None:
         """Move every scale to a value of fp16 without ties; freeze scales and zero-points."""
-        if bool(self.snapped):
+        if self._is_snapped:
             return
         scale, _, weight_scale = self.scales()
         by_name = dict(zip(self.names, scale.tolist(), strict=True))
@@ -168,6 +174,7 @@ class QuantizedNet(nn.Module):
         self.bound_zero_points()
         self.zero_point.round_()
         self.snapped.fill_(True)
+        self._is_snapped = True
 
     @torch.no_grad()
     def bound_zero_points(self) -> None:

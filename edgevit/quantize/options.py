@@ -5,12 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any
 
-from edgevit.choices import Activation, Augmentation, Profile
+from edgevit.choices import Activation, Augmentation, Device, Precision, Profile
 from edgevit.errors import InputError
 from edgevit.models.options import bound_option
-from edgevit.options import check, option
+from edgevit.options import check, device_option, option
 
 MAX_CALIBRATION_IMAGES = 100_000
 MAX_CPU_THREADS = 1024
@@ -165,8 +165,11 @@ class MachineOptions:
         metavar="N",
         default_text="all cores",
     )
-    device: Literal["auto", "cpu", "cuda"] = option(
-        "auto", "Device that trains and evaluates; auto is CUDA where torch sees it, else the CPU."
+    device: Device = device_option("Device that calibrates, trains and evaluates")
+    precision: Precision = option(
+        "tf32",
+        "Of the fine-tuning's products on CUDA: tf32 is faster, float32 exact. What is measured is "
+        "measured in float32.",
     )
     snapshot_interval_s: float = option(
         60.0,

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 import edgevit
+from edgevit.choices import Precision
 from edgevit.console import storable
 from edgevit.data.batches import (
     batch_of,
@@ -27,7 +28,7 @@ from edgevit.data.batches import (
 from edgevit.data.distributed import Group
 from edgevit.data.sequence import Images, as_source
 from edgevit.data.source import ImageFolder, ImageSource
-from edgevit.device import device_text
+from edgevit.device import at_precision, device_text
 from edgevit.errors import GateFailed, InputError
 from edgevit.graph import Graph
 from edgevit.graph.float_run import GraphNet
@@ -88,6 +89,7 @@ class Run:
     group: Group
     folder: Path
     graph: Graph
+    precision: Precision
     about: dict[str, Any]
 
     def say(self, text: str) -> None:
@@ -116,6 +118,7 @@ def quantize(
     fresh: bool = False,
     device: str = MachineOptions.device,
     snapshot_interval_s: float = MachineOptions.snapshot_interval_s,
+    precision: Precision = MachineOptions.precision,
     skip_broken: bool = False,
     broken_list: str | os.PathLike[str] | None = None,
     **changed: Any,
@@ -140,6 +143,8 @@ def quantize(
     run_dir     a folder that keeps the state: the same call goes on from there after a kill, to
                 the same weights, and `fresh` discards it; default: a temporary folder
     device      "cpu", "cuda", or "auto": CUDA where torch sees it, else the CPU
+    precision   of the fine-tuning's products on CUDA, "tf32" or "float32"; what is
+                measured is measured in float32
     skip_broken, broken_list
                 of an ImageFolder: leave out the damaged images, which are named; else they end
                 the call at once. `broken_list` is a text file to write the names of all to
@@ -161,7 +166,7 @@ def quantize(
     images = damage.settle(images, "train")
     report = images if report is None else damage.settle(report, "report")
     module = module_of(model, images.preprocessing.image_size)
-    with deterministic():
+    with deterministic(group.device), at_precision("float32", group.device):
         parts = divide(images, report, options)
         paths = (report.names[i] for i in parts.reported)
         check_size(len(parts.reported), len(images.classes), sum(map(len, map(os.fsencode, paths))))
@@ -173,7 +178,7 @@ def quantize(
         if teacher is not None:
             image = subject.graph.input_shape[1:]
             check_teacher(taught, image, shapes, chosen_task.kept, group.device)
-        key = _key(subject, parts, options, teacher_key(teacher, taught), task, group)
+        key = _key(subject, parts, options, teacher_key(teacher, taught), task, group, precision)
         # Last: what is refused before leaves no folder behind.
         with run_folder(state, key, fresh, group) as folder, damage.met(folder):
             if group.is_main:
@@ -187,6 +192,7 @@ def quantize(
                 group=group,
                 folder=folder,
                 graph=swap_gelus(subject.graph, options.activation),
+                precision=precision,
                 about={k: v for k, v in (("author", author), ("license", license)) if v},
             )
             return _run(run, snapshot_interval_s, teacher_name(teacher))
@@ -241,7 +247,10 @@ def _key(
     teacher: str,
     task: str,
     group: Group,
+    precision: Precision,
 ) -> str:
+    # On the CPU it changes nothing.
+    chosen = {} if group.device.type == "cpu" else {"precision": precision}
     return run_key(
         options,
         model=subject.key,
@@ -255,6 +264,7 @@ def _key(
         processes=group.size,
         device=group.device.type,
         version=edgevit.__version__,
+        **chosen,
     )
 
 
@@ -340,6 +350,7 @@ def _fine_tune(run: Run, net: QuantizedNet, snapshot_interval_s: float) -> Histo
         run.group,
         run.folder / STATE,
         snapshot_interval_s,
+        run.precision,
     )
     history = tuner.run()
     best = next(e for e in history.evaluations if e["step"] == history.best_step)

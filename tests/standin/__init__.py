@@ -7,8 +7,10 @@ it together with a tensor of the CPU. It says nothing of CUDA's kernels, speed o
 from __future__ import annotations
 
 import types
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -34,6 +36,23 @@ def standin() -> torch.device:
     torch.utils.generate_methods_for_privateuse1_backend(for_storage=True)
     load_library(NAME, SOURCE, ["-std=c++20", "-O1"])
     return torch.device(NAME, 0)
+
+
+class StandInGraph:
+    """What `edgevit.quantize.step.CudaGraph` is for CUDA."""
+
+    def record(self, function: Callable[[], Any]) -> Any:
+        torch.ops.standin.begin_recording()
+        try:
+            result = function()
+        except BaseException:
+            torch.ops.standin.abandon_recording()
+            raise
+        self._tape = torch.ops.standin.end_recording()
+        return result
+
+    def replay(self) -> None:
+        torch.ops.standin.replay(self._tape)
 
 
 def copies(direction: str) -> int:

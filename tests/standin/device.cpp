@@ -4,7 +4,9 @@
 // Tensors of device "standin" lie in ordinary memory; every operation runs the CPU's kernel on the
 // same bytes. An operation that is given tensors of both devices is refused, as CUDA refuses it; a
 // tensor of the CPU without dimensions may take part, as there. Copies between the devices are
-// counted: on a GPU each waits for the device, or is refused while a step is captured.
+// counted: on a GPU each waits for the device. A captured step runs again on the memory it was
+// captured with, with the Python numbers of then, as a CUDA graph does; what waits is refused
+// there.
 
 #include <ATen/ATen.h>
 #include <ATen/core/dispatch/Dispatcher.h>
@@ -14,7 +16,11 @@
 #include <c10/core/impl/DeviceGuardImplInterface.h>
 #include <torch/library.h>
 
+#include <algorithm>
 #include <atomic>
+#include <functional>
+#include <map>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -71,6 +77,37 @@ struct Hooks : at::PrivateUse1HooksInterface {
     bool isAvailable() const override { return true; }
     bool hasPrimaryContext(c10::DeviceIndex) const override { return true; }
 };
+
+// What was run since a capture began, to be run again on the same memory.
+using Tape = std::vector<std::function<void()>>;
+std::unique_ptr<Tape> recording;
+std::vector<std::unique_ptr<Tape>> tapes;
+
+// Capturing changes nothing on a GPU. Here the operations run, so what they write into is put back.
+struct Before {
+    c10::Storage storage;
+    std::vector<char> bytes;
+};
+std::map<const void*, Before> written;
+
+void keep(const Tensor& t) {
+    if (!t.defined() || written.contains(t.storage().data())) {
+        return;
+    }
+    const auto* bytes = static_cast<const char*>(t.storage().data());
+    written.emplace(bytes, Before{t.storage(), {bytes, bytes + t.storage().nbytes()}});
+}
+
+void put_back() {
+    for (auto& [place, before] : written) {
+        std::ranges::copy(before.bytes, static_cast<char*>(before.storage.mutable_data()));
+    }
+    written.clear();
+}
+
+void not_while_recording(const char* what) {
+    TORCH_CHECK(recording == nullptr, what, " is not permitted while a step is captured");
+}
 
 bool is_stand_in(const Tensor& t) { return t.defined() && t.device().type() == kStandIn; }
 
@@ -198,6 +235,25 @@ class Call {
     bool foreign_ = false;
 };
 
+// Puts what an operation gives now where it was put when it was captured.
+void write_again(const Tensor& kept, const Tensor& now) {
+    if (kept.defined() && kept.storage().data() != now.storage().data()) {
+        kept.copy_(now);
+    }
+}
+
+void write_again(const IValue& kept, const IValue& now) {
+    if (kept.isTensor()) {
+        write_again(kept.toTensor(), now.toTensor());
+    } else if (kept.isTensorList()) {
+        const auto before = kept.toTensorVector();
+        const auto after = now.toTensorVector();
+        for (size_t i = 0; i < before.size(); ++i) {
+            write_again(before[i], after[i]);
+        }
+    }
+}
+
 void run_on_the_cpu(const c10::OperatorHandle& op, c10::DispatchKeySet, torch::jit::Stack* stack) {
     Call call(op);
     const size_t count = op.schema().arguments().size();
@@ -206,9 +262,31 @@ void run_on_the_cpu(const c10::OperatorHandle& op, c10::DispatchKeySet, torch::j
         (*stack)[first + i] = call.given((*stack)[first + i]);
     }
     call.check();
+    const torch::jit::Stack arguments(stack->begin() + static_cast<int64_t>(first), stack->end());
+    for (size_t i = 0; recording != nullptr && i < count; ++i) {
+        const auto* alias = op.schema().arguments()[i].alias_info();
+        if (alias == nullptr || !alias->isWrite()) {
+            continue;
+        }
+        if (arguments[i].isTensor()) {
+            keep(arguments[i].toTensor());
+        } else if (arguments[i].isTensorList()) {
+            std::ranges::for_each(arguments[i].toTensorVector(), keep);
+        }
+    }
     {
         at::AutoDispatchBelowADInplaceOrView guard;
         op.callBoxed(stack);
+    }
+    if (recording != nullptr) {
+        const torch::jit::Stack results(stack->begin() + static_cast<int64_t>(first), stack->end());
+        recording->push_back([op, arguments, results] {
+            torch::jit::Stack again(arguments);
+            op.callBoxed(&again);
+            for (size_t i = 0; i < results.size(); ++i) {
+                write_again(results[i], again[i]);
+            }
+        });
     }
     for (size_t i = first; i < stack->size(); ++i) {
         (*stack)[i] = call.made((*stack)[i]);
@@ -219,8 +297,15 @@ Tensor copy_from(const Tensor& source, const Tensor& target, bool) {
     at::AutoDispatchBelowADInplaceOrView guard;
     to_host_count += is_stand_in(source) && !is_stand_in(target);
     to_device_count += !is_stand_in(source) && is_stand_in(target);
-    Tensor to = is_stand_in(target) ? as_cpu(target) : target;
-    to.copy_(is_stand_in(source) ? as_cpu(source) : source);
+    const Tensor to = is_stand_in(target) ? as_cpu(target) : target;
+    const Tensor from = is_stand_in(source) ? as_cpu(source) : source;
+    if (is_stand_in(source) != is_stand_in(target)) {
+        not_while_recording("a copy between host and device");
+    } else if (recording != nullptr) {
+        keep(to);
+        recording->push_back([to, from] { to.copy_(from); });
+    }
+    to.copy_(from);
     return target;
 }
 
@@ -240,6 +325,7 @@ Tensor& set_whole_storage(Tensor& result, at::Storage storage) {
 
 at::Scalar local_scalar(const Tensor& t) {
     ++to_host_count;
+    not_while_recording("a tensor's value on the host");
     return at::_local_scalar_dense(as_cpu(t));
 }
 
@@ -252,8 +338,16 @@ Tensor convolution(const Tensor& input, const Tensor& weight, const std::optiona
     const Tensor w = call.given(weight);
     const auto b = bias ? std::optional<Tensor>(call.given(*bias)) : std::nullopt;
     call.check();
-    return call.made(
-        at::convolution(x, w, b, stride, padding, dilation, transposed, output_padding, groups));
+    const auto run = [=, stride = stride.vec(), padding = padding.vec(), dilation = dilation.vec(),
+                      output_padding = output_padding.vec()] {
+        return at::convolution(x, w, b, stride, padding, dilation, transposed, output_padding,
+                               groups);
+    };
+    const Tensor result = run();
+    if (recording != nullptr) {
+        recording->push_back([run, result] { write_again(result, run()); });
+    }
+    return call.made(result);
 }
 
 std::tuple<Tensor, Tensor, Tensor> convolution_backward(
@@ -267,13 +361,45 @@ std::tuple<Tensor, Tensor, Tensor> convolution_backward(
     const Tensor w = call.given(weight);
     call.check();
     const std::vector<int64_t> bias = {grad.size(1)};
-    auto [a, b, c] = at::convolution_backward(g, x, w, bias, stride, padding, dilation, transposed,
-                                              output_padding, groups, mask);
+    const auto run = [=, stride = stride.vec(), padding = padding.vec(), dilation = dilation.vec(),
+                      output_padding = output_padding.vec()] {
+        return at::convolution_backward(g, x, w, bias, stride, padding, dilation, transposed,
+                                        output_padding, groups, mask);
+    };
+    const auto [a, b, c] = run();
+    if (recording != nullptr) {
+        recording->push_back([run, a = a, b = b, c = c] {
+            const auto [x, y, z] = run();
+            write_again(a, x);
+            write_again(b, y);
+            write_again(c, z);
+        });
+    }
     return {call.made(a), call.made(b), call.made(c)};
 }
 
 int64_t copies(const std::string& direction) {
     return direction == "host" ? to_host_count.load() : to_device_count.load();
+}
+
+void begin_recording() { recording = std::make_unique<Tape>(); }
+
+void abandon_recording() {
+    recording.reset();
+    put_back();
+}
+
+int64_t end_recording() {
+    tapes.push_back(std::move(recording));
+    put_back();
+    return static_cast<int64_t>(tapes.size()) - 1;
+}
+
+void replay(int64_t tape) {
+    at::AutoDispatchBelowADInplaceOrView guard;
+    for (const auto& run : *tapes.at(static_cast<size_t>(tape))) {
+        run();
+    }
 }
 
 Hooks hooks;
@@ -294,4 +420,10 @@ TORCH_LIBRARY_IMPL(aten, PrivateUse1, library) {
     library.impl("convolution_backward_overrideable", convolution_backward);
 }
 
-TORCH_LIBRARY(standin, library) { library.def("copies(str direction) -> int", copies); }
+TORCH_LIBRARY(standin, library) {
+    library.def("copies(str direction) -> int", copies);
+    library.def("begin_recording() -> ()", begin_recording);
+    library.def("abandon_recording() -> ()", abandon_recording);
+    library.def("end_recording() -> int", end_recording);
+    library.def("replay(int tape) -> ()", replay);
+}
