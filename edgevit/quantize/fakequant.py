@@ -6,21 +6,25 @@ straight-through inside the range, none outside; the scale's gradient is LSQ's (
 the zero-point's LSQ+'s (arXiv 2004.09576).
 
 On the CPU a compiled kernel runs it (fake_quantize.cpp beside this file, built once by torch's
-extension loader); without a compiler, and on other devices, the torch version below does the same.
+extension loader), on CUDA Triton's (triton_kernels.py); without a compiler, without Triton, and on
+other devices, the torch version below does the same.
 """
 
 from __future__ import annotations
 
 import functools
+import importlib
 import logging
 import os
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from edgevit.ops import INT8_MAX, INT8_MIN
 from edgevit.quantize.native import load_library
 
 log = logging.getLogger(__name__)
@@ -75,6 +79,46 @@ def fake_quantize_gelu(
         return kernel(x, scale, zero_point, out_scale, out_zero_point, quant_min, quant_max)
     inner = F.gelu(fake_quantize(x, scale, zero_point, quant_min, quant_max))
     return fake_quantize(inner, out_scale, out_zero_point, quant_min, quant_max, in_place=True)
+
+
+class Activations:
+    """The activation quantizers of one forward pass, by their places in the vectors of scales."""
+
+    def __init__(self, scale: Tensor, zero_point: Tensor) -> None:
+        """float32 (A,) each; the gradients of these are all that a training needs."""
+        self.scales, self.zero_points = scale.split(1), zero_point.split(1)
+
+    def quantize(self, x: Tensor, index: int, in_place: bool = False) -> Tensor:
+        """See `fake_quantize`; int8's whole range."""
+        grid = self.scales[index], self.zero_points[index]
+        return fake_quantize(x, *grid, INT8_MIN, INT8_MAX, in_place)
+
+    def quantize_gelu(self, x: Tensor, before: int, after: int) -> Tensor:
+        """See `fake_quantize_gelu`; int8's whole range."""
+        grids = self.scales[before], self.zero_points[before]
+        grids += self.scales[after], self.zero_points[after]
+        return fake_quantize_gelu(x, *grids, INT8_MIN, INT8_MAX)
+
+
+def triton_kernels(device: torch.device) -> ModuleType | None:
+    """The kernels for a device; None where another version runs."""
+    return _triton_kernels() if device.type == "cuda" else None
+
+
+@functools.cache
+def _triton_kernels() -> ModuleType | None:
+    """None, with a warning, without Triton; EDGEVIT_NO_KERNEL=1 forces the torch version."""
+    if os.environ.get("EDGEVIT_NO_KERNEL") == "1":
+        return None
+    try:
+        return importlib.import_module("edgevit.quantize.triton_kernels")
+    except ImportError as error:
+        log.warning(
+            "Triton, which comes with torch for CUDA, is not here (%s): training goes on several "
+            "times slower with torch operations",
+            error,
+        )
+        return None
 
 
 @functools.cache

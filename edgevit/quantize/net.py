@@ -7,7 +7,8 @@ with its quantizer.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from types import ModuleType
 
 import numpy as np
 import torch
@@ -15,10 +16,11 @@ from torch import Tensor, nn
 
 from edgevit.errors import InputError
 from edgevit.graph import Graph
-from edgevit.graph.float_run import Adjust, GraphNet, only_or_all
+from edgevit.graph.float_run import Adjust, GraphNet, Layer, only_or_all
 from edgevit.graph.ties import tie_free, to_fp16_grid
 from edgevit.ops import INT8_MAX, INT8_MIN, WEIGHT_MAX, Gelu, Node, Quantizer, Weighted
-from edgevit.quantize.fakequant import fake_quantize, fake_quantize_gelu
+from edgevit.quantize import fakequant
+from edgevit.quantize.fakequant import fake_quantize, triton_kernels
 
 
 class QuantizedNet(nn.Module):
@@ -74,6 +76,8 @@ class QuantizedNet(nn.Module):
         self.register_load_state_dict_post_hook(QuantizedNet._read_snapped)
         self.last_uses = graph.last_uses()
         self.gelu_inputs = _only_for_gelu(graph)
+        self._places = {name: place for place, name in enumerate(self.names)}
+        self._row_starts: Tensor | None = None
 
     def scales(self) -> tuple[Tensor, Tensor, Tensor]:
         """Activation scales (A,), zero-points (A,), weight scales (W,) as the forward uses them."""
@@ -104,28 +108,21 @@ class QuantizedNet(nn.Module):
         is yielded as it is before it is quantized.
         """
         scale, zero, weight_scale = self.scales()
-        scales = dict(zip(self.names, scale.split(1), strict=True))
-        zeros = dict(zip(self.names, zero.split(1), strict=True))
-        widths = self._widths()
-        weight_scales = dict(zip(self.layers, weight_scale.split(widths), strict=True))
-
-        def grid(name: str) -> tuple[Tensor, Tensor, int, int]:
-            owner = self.graph.owner(name)
-            return scales[owner], zeros[owner], INT8_MIN, INT8_MAX
-
+        kernels = triton_kernels(scale.device)
+        grids = (kernels or fakequant).Activations(scale, zero)
+        weights_of = self._quantized_weights(weight_scale, kernels)
         source = self.graph.input_name
         later = self.gelu_inputs if fuse_gelu else frozenset()
-        values = {source: fake_quantize(x, *grid(source))}
+        values = {source: grids.quantize(x, self._place(source))}
         yield source, values[source]
         for layer in self.net.nodes():
             node = layer.node
             weights = layer.weights
             if isinstance(node, Weighted):
-                weight, bias = weights
-                weights = quantized_weight(node, weight, weight_scales[node.module]), bias
+                weights = weights_of(node, weights[0]), weights[1]
             if node.inputs[0] in later:
-                before, after = grid(node.inputs[0]), grid(node.name)
-                value = fake_quantize_gelu(values[node.inputs[0]], *before[:2], *after)
+                before = self._place(node.inputs[0])
+                value = grids.quantize_gelu(values[node.inputs[0]], before, self._place(node.name))
             elif adjust is not None and isinstance(node, Weighted):
                 sums = node.sum_products(values[node.inputs[0]], *weights)
                 value = node.activated(adjust(node, sums))
@@ -133,11 +130,38 @@ class QuantizedNet(nn.Module):
                 value = node.compute([values[name] for name in node.inputs], weights)
             if node.requantizes and not later & {node.name, node.inputs[0]}:
                 in_place = not _backward_reads_output(node)
-                value = fake_quantize(value, *grid(node.name), in_place)
+                value = grids.quantize(value, self._place(node.name), in_place)
             values[node.name] = value
             for name in self.last_uses.get(node.name, ()):
                 del values[name]
             yield node.name, values.get(node.name, value)
+
+    def _place(self, name: str) -> int:
+        """Where the scale of a tensor stands among the activations'."""
+        return self._places[self.graph.owner(name)]
+
+    def _quantized_weights(
+        self, scale: Tensor, kernels: ModuleType | None
+    ) -> Callable[[Weighted, Tensor], Tensor]:
+        """What gives a layer's fake-quantized weight: each by itself, or all in one launch."""
+        pieces = scale.split(self._widths())
+        scales = dict(zip(self.layers, pieces, strict=True))
+        found: dict[str, Tensor] = {}
+        together = [n for n, layer in self.layers.items() if _rows_lie_apart(layer)]
+        if kernels is not None and together:
+            weights = [self.layers[name].weights[0] for name in together]
+            if self._row_starts is None or self._row_starts.device != scale.device:
+                self._row_starts = kernels.row_starts(weights)
+            flat = torch.cat([scales[name] for name in together])
+            made = kernels.quantize_weights(flat, self._row_starts, weights)
+            found = dict(zip(together, made, strict=True))
+
+        def quantized(node: Weighted, weight: Tensor) -> Tensor:
+            if node.module in found:
+                return found[node.module]
+            return quantized_weight(node, weight, scales[node.module])
+
+        return quantized
 
     def _widths(self) -> list[int]:
         return [len(layer.weights[1]) for layer in self.layers.values()]
@@ -190,6 +214,16 @@ def quantized_weight(node: Weighted, weight: Tensor, scale: Tensor) -> Tensor:
     moved = weight.transpose(0, node.channel_axis).contiguous()
     moved = fake_quantize(moved, scale, zero, -WEIGHT_MAX, WEIGHT_MAX)
     return moved.transpose(0, node.channel_axis)
+
+
+def _rows_lie_apart(layer: Layer) -> bool:
+    """Whether the weights of each output channel are one piece of memory, channel by channel."""
+    node = layer.node
+    if not isinstance(node, Weighted) or node.channel_axis != 0:
+        return False
+    weight = layer.weights[0]
+    channels_last = weight.dim() == 4 and weight.is_contiguous(memory_format=torch.channels_last)
+    return weight.is_contiguous() or channels_last
 
 
 def _backward_reads_output(node: Node) -> bool:
