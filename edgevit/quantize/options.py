@@ -168,8 +168,7 @@ class MachineOptions:
     device: Device = device_option("Device that calibrates, trains and evaluates")
     precision: Precision = option(
         "tf32",
-        "Of the fine-tuning's products on CUDA: tf32 is faster, float32 exact. What is measured is "
-        "measured in float32.",
+        "Precision of the training's products on CUDA: tf32 is faster, float32 exact.",
     )
     snapshot_interval_s: float = option(
         60.0,
