@@ -28,9 +28,6 @@ ROW_BLOCK = 512
 PROGRAMS = 1024
 """The most programs of one launch, which is the width of the table of sums."""
 
-OPTIONS: dict[str, Any] = {"enable_fp_fusion": False}
-"""A product and a sum contracted to one rounding would be another result than torch's."""
-
 
 @triton.jit
 def _rounded(value):
@@ -243,9 +240,10 @@ class _Quantize(torch.autograd.Function):
         keep = ctx.needs_input_grad[0] or ctx.needs_input_grad[1]
         code = torch.empty_like(dense, dtype=torch.int8) if keep else dense
         count = dense.numel()
-        _forward[(triton.cdiv(count, BLOCK),)](
+        _launch(
+            _forward, triton.cdiv(count, BLOCK),
             dense, y, code, grids.scale, grids.zero_point, index, count, INT8_MIN, INT8_MAX,
-            KEEP=keep, BLOCK=BLOCK, **OPTIONS,
+            KEEP=keep, BLOCK=BLOCK,
         )  # fmt: skip
         if in_place:
             ctx.mark_dirty(x)
@@ -259,9 +257,10 @@ class _Quantize(torch.autograd.Function):
         (code,) = ctx.saved_tensors
         grad = _laid_out(grad_outputs[0], code)
         grad_x, count = torch.empty_like(grad), grad.numel()
-        _backward[(_programs(count),)](
+        _launch(
+            _backward, _programs(count),
             grad, code, grad_x, ctx.grids.sums, ctx.grids.zero_point, ctx.index, count,
-            INT8_MIN, INT8_MAX, PROGRAMS=PROGRAMS, BLOCK=BLOCK, **OPTIONS,
+            INT8_MIN, INT8_MAX, PROGRAMS=PROGRAMS, BLOCK=BLOCK,
         )  # fmt: skip
         return grad_x, None, None, None, None
 
@@ -277,9 +276,10 @@ class _QuantizeGelu(torch.autograd.Function):
             torch.empty_like(dense, dtype=torch.int8) if keep else dense for _ in range(2)
         )
         count = dense.numel()
-        _forward_gelu[(triton.cdiv(count, BLOCK),)](
+        _launch(
+            _forward_gelu, triton.cdiv(count, BLOCK),
             dense, dense, code, values, grids.scale, grids.zero_point, before, after, count,
-            INT8_MIN, INT8_MAX, KEEP=keep, BLOCK=BLOCK, **OPTIONS,
+            INT8_MIN, INT8_MAX, KEEP=keep, BLOCK=BLOCK,
         )  # fmt: skip
         if dense is x:
             ctx.mark_dirty(x)
@@ -294,9 +294,10 @@ class _QuantizeGelu(torch.autograd.Function):
         grids = ctx.grids
         grad = _laid_out(grad_outputs[0], code)
         grad_x, count = torch.empty_like(grad), grad.numel()
-        _backward_gelu[(_programs(count),)](
+        _launch(
+            _backward_gelu, _programs(count),
             grad, code, values, grad_x, grids.sums, grids.scale, grids.zero_point, ctx.before,
-            ctx.after, count, INT8_MIN, INT8_MAX, PROGRAMS=PROGRAMS, BLOCK=BLOCK, **OPTIONS,
+            ctx.after, count, INT8_MIN, INT8_MAX, PROGRAMS=PROGRAMS, BLOCK=BLOCK,
         )  # fmt: skip
         return grad_x, None, None, None, None
 
@@ -325,8 +326,16 @@ class _QuantizeWeights(torch.autograd.Function):
     def forward(ctx: Any, scale: Tensor, starts: Tensor, *weights: Tensor) -> tuple[Tensor, ...]:
         flat = torch.cat([_flat(w) for w in weights])
         y, code = torch.empty_like(flat), torch.empty_like(flat, dtype=torch.int8)
-        _forward_rows[(len(scale),)](
-            flat, y, code, scale, starts, float(WEIGHT_MAX), BLOCK=ROW_BLOCK, **OPTIONS
+        _launch(
+            _forward_rows,
+            len(scale),
+            flat,
+            y,
+            code,
+            scale,
+            starts,
+            float(WEIGHT_MAX),
+            BLOCK=ROW_BLOCK,
         )
         ctx.save_for_backward(scale, starts, code)
         ctx.like = [(w.shape, w.stride()) for w in weights]
@@ -339,10 +348,23 @@ class _QuantizeWeights(torch.autograd.Function):
             [_flat(_strided(g, *like)) for g, like in zip(grad_outputs, ctx.like, strict=True)]
         )
         grad_x, grad_scale = torch.empty_like(flat), torch.empty_like(scale)
-        _backward_rows[(len(scale),)](
-            flat, code, grad_x, grad_scale, starts, float(WEIGHT_MAX), BLOCK=ROW_BLOCK, **OPTIONS
+        _launch(
+            _backward_rows,
+            len(scale),
+            flat,
+            code,
+            grad_x,
+            grad_scale,
+            starts,
+            float(WEIGHT_MAX),
+            BLOCK=ROW_BLOCK,
         )
         return grad_scale, None, *_shaped(grad_x, ctx.like)
+
+
+def _launch(kernel: Any, programs: int, *given: Any, **constants: Any) -> None:
+    # A product and a sum contracted to one rounding would be another result than torch's.
+    kernel[(programs,)](*given, enable_fp_fusion=False, **constants)
 
 
 def _programs(count: int) -> int:
