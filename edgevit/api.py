@@ -170,6 +170,7 @@ class Artifact:
         program: Program | PathLike | None = None,
         layer_images: int = ParityOptions.layer_images,
         limit: int | None = ParityOptions.images,
+        device: str = ParityOptions.device,
         **options: str,
     ) -> Parity:
         """Compare the artifact with its program, layer by layer and by predictions.
@@ -178,6 +179,7 @@ class Artifact:
         program         default: the one it was compiled from here, or the .evq beside the folder
         layer_images    images compared layer by layer
         limit           images predicted, evenly spread; default: all
+        device          that runs the program: "cpu", "cuda" or "auto"
         options         of the target's runner, as those of `edgevit parity --help`
         Raises InputError for another program, images pre-processed otherwise, unknown options.
         """
@@ -189,6 +191,7 @@ class Artifact:
             self.source(images),
             layer_images=layer_images,
             images=limit,
+            device=device,
             **options,
         )
 

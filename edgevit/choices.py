@@ -31,3 +31,9 @@ PAD_POSITIONS: tuple[PadPosition, ...] = get_args(PadPosition)
 ClassOrder = Literal["default", "natural"]
 CLASS_ORDERS: tuple[ClassOrder, ...] = get_args(ClassOrder)
 """Of class folders: default is torchvision's, by code point; natural is timm's."""
+
+Device = Literal["auto", "cpu", "cuda"]
+"""auto: CUDA where torch sees it, else the CPU."""
+
+Precision = Literal["tf32", "float32"]
+"""Of matrix products and convolutions on CUDA; tf32 has float32's range and 10 bits of mantissa."""

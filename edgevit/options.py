@@ -212,6 +212,11 @@ def option(
     return field(default=default, metadata=metadata)
 
 
+def device_option(what: str) -> Any:
+    """The option of where nets run, for every class of options that has it."""
+    return option("auto", f"{what}; auto is CUDA where torch sees it, else the CPU.")
+
+
 @dataclass(frozen=True)
 class NoOptions:
     """The options of something that has none."""

@@ -67,6 +67,7 @@ def fuse_command(
     options, asked = collect(FuseOptions, given), collect(CheckpointOptions, given)
     preprocessing, damage = chosen_preprocessing(given, checkpoint), collect(DamageOptions, given)
 
+    from edgevit.device import at_precision, chosen_device
     from edgevit.files import check_target
     from edgevit.models.checkpoint import load
     from edgevit.models.fuse import NOISE_SOURCE, fuse, noise_images, save_fused
@@ -75,15 +76,21 @@ def fuse_command(
     size = preprocessing.image_size
     loaded = load(checkpoint, variant=asked.variant, weights=asked.weights, image_size=size)
     if data is None:
-        images, source = noise_images(size, loaded.model.config.in_channels), NOISE_SOURCE
+        images, source = [noise_images(size, loaded.model.config.in_channels)], NOISE_SOURCE
     else:
         image_set = _sound_set(data, damage)
         count = min(options.images, len(image_set))
         images = _batches(image_set, count, preprocessing)
         source = f"{count} of {len(image_set)} images of the set with sha256 {image_set.sha256}"
-    result = fuse(
-        loaded.model, images, options.bound, images_source=source, original=loaded.info.proof
-    )
+    device = chosen_device(options.device)
+    with at_precision("float32", device):
+        result = fuse(
+            loaded.model.to(device),
+            (batch.to(device) for batch in images),
+            options.bound,
+            images_source=source,
+            original=loaded.info.proof,
+        )
     save_fused(result, output, force)
     if as_json:
         click.echo(json.dumps(result.proof.to_json(), indent=2, allow_nan=False))

@@ -74,6 +74,7 @@ def parity_command(
             program=program,
             layer_images=options.layer_images,
             images=options.images,
+            device=options.device,
             force=force,
             **chosen,
         )

@@ -120,6 +120,7 @@ def quantize_command(**given: Any) -> None:
         curves=given["output"].with_name(given["output"].name + CURVES_SUFFIX),
         workers=processes.workers,
         resume_with_processes=processes.resume_with_processes,
+        precision=machine.precision,
     )
     if os.environ.get("RANK", "0") == "0":
         _print(result, given["output"], given["as_json"])

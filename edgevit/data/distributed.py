@@ -12,7 +12,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from edgevit.errors import EdgevitError, InputError
+from edgevit.device import chosen_device
+from edgevit.errors import EdgevitError
 
 T = TypeVar("T")
 
@@ -28,11 +29,9 @@ class Group:
         self.workers = workers
         self.size = int(os.environ.get("WORLD_SIZE", "1"))
         self.rank = int(os.environ.get("RANK", "0"))
-        self.device = torch.device(device)
-        if device == "cuda":
-            if not torch.cuda.is_available():
-                raise InputError("--device cuda: torch sees no CUDA device here; use --device cpu")
-            self.device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+        self.device = chosen_device(device)
+        if self.device.type == "cuda":
+            torch.cuda.set_device(self.device)
         if self.size > 1 and not dist.is_initialized():
             # One process calibrates and evaluates while the others wait, for hours on big sets.
             # What is gathered lies on the CPU, whatever the device.
@@ -43,10 +42,10 @@ class Group:
             atexit.register(_leave)  # or the group's threads may abort the process at its end
 
     @classmethod
-    def alone(cls, *, workers: int | None = None) -> Group:
+    def alone(cls, device: torch.device | str = "cpu", *, workers: int | None = None) -> Group:
         """A group of this process only, for what one process does while the others wait."""
         group = cls.__new__(cls)
-        group.size, group.rank, group.device = 1, 0, torch.device("cpu")
+        group.size, group.rank, group.device = 1, 0, torch.device(device)
         group.workers = workers
         return group
 
@@ -58,6 +57,10 @@ class Group:
     def share(self, items: list[T]) -> list[T]:
         """This process's part: every size-th item, so that parts differ by one at most."""
         return items[self.rank :: self.size]
+
+    def share_size(self, count: int) -> int:
+        """How many of `count` items are this process's."""
+        return len(range(self.rank, count, self.size))
 
     def sum_(self, tensors: Iterable[Tensor]) -> None:
         """Replace each tensor by its sum over the processes."""

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from edgevit.choices import Device
 from edgevit.limits import MAX_CLASSES, MAX_RUN_IMAGES
-from edgevit.options import check, option
+from edgevit.options import check, device_option, option
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,7 @@ class ParityOptions:
         metavar="PERCENT",
         default_text="no gate",
     )
+    device: Device = device_option("Device that runs the program")
 
     def __post_init__(self) -> None:
         check(self)

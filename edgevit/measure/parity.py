@@ -90,6 +90,7 @@ def compare(
     program: Path | None = None,
     layer_images: int = ParityOptions.layer_images,
     images: int | None = ParityOptions.images,
+    device: str = ParityOptions.device,
     out: Path | None = None,
     force: bool = False,
     **options: str,
@@ -99,6 +100,7 @@ def compare(
     data          labelled images; `images` of them, spread evenly (default all), are predicted, and
                   `layer_images` of them compared layer by layer
     program       the .evq; default: the file of that name near the folder
+    device        that runs the program: "cpu", "cuda" or "auto"
     out           default: FOLDER/parity.json
     options       of the target's runner (its `RunOptions`)
     Raises InputError for an artifact that is not its manifest's or not this program's, and for
@@ -112,7 +114,13 @@ def compare(
         data, classes=artifact.manifest.labels, like=artifact.manifest.preprocessing
     )
     result = parity_of(
-        artifact, loaded, source, layer_images=layer_images, images=images, **options
+        artifact,
+        loaded,
+        source,
+        layer_images=layer_images,
+        images=images,
+        device=device,
+        **options,
     )
     with atomic_path(out, force) as temporary:
         temporary.write_text(json.dumps(result.to_json(), indent=1, allow_nan=False) + "\n")
@@ -126,6 +134,7 @@ def parity_of(
     *,
     layer_images: int = ParityOptions.layer_images,
     images: int | None = ParityOptions.images,
+    device: str = ParityOptions.device,
     **options: str,
 ) -> Parity:
     """Compare an artifact with the program it was compiled from; see `compare`.
@@ -135,13 +144,16 @@ def parity_of(
     """
     import torch
 
+    from edgevit.device import chosen_device
+
     chosen = ParityOptions(layer_images=layer_images, images=images)
     check_same_input(source, program.info.preprocessing, program.info.labels)
+    place = chosen_device(device)
     runner = open_artifact(artifact, **options)
-    layers = _layers(runner, program, source, _spread(len(source), chosen.layer_images))
+    layers = _layers(runner, program, place, source, _spread(len(source), chosen.layer_images))
     order = _spread(len(source), chosen.images)
     task, labels = load_task(artifact.manifest.task), torch.from_numpy(source.labels[order])
-    expected, found = _kept(runner, program, task, source, order, artifact.folder.name)
+    expected, found = _kept(runner, program, place, task, source, order, artifact.folder.name)
     return Parity(
         target=artifact.manifest.target,
         engine=runner.engine,
@@ -214,12 +226,15 @@ def program_beside(folder: Path, manifest: Manifest) -> Path | None:
     return None
 
 
-def _layers(runner: Runner, program: Program, source: ImageSource, order: list[int]) -> list[Layer]:
+def _layers(
+    runner: Runner, program: Program, device: torch.device, source: ImageSource, order: list[int]
+) -> list[Layer]:
     totals: dict[str, _Difference] = {}
     with Progress(f"layers of {runner.engine}", len(order), "images") as progress:
         for chunk in _chunks(order):
             pixels = source.pixels(chunk)
-            expected = dict(program.tensors(source.preprocessing.normalise(pixels)))
+            images = source.preprocessing.normalise(pixels).to(device)
+            expected = {name: values.cpu() for name, values in program.tensors(images)}
             for name, values in runner.tensors(pixels, program):
                 total = totals.setdefault(name, _Difference(program.graph().quantizer(name)))
                 check_finite(values, f"{runner.engine}: {name}")
@@ -265,6 +280,7 @@ class _Difference:
 def _kept(
     runner: Runner,
     program: Program,
+    device: torch.device,
     task: Task,
     source: ImageSource,
     order: list[int],
@@ -277,7 +293,8 @@ def _kept(
     with Progress(title, len(order), "images") as progress:
         for chunk in _chunks(order):
             pixels = source.pixels(chunk)
-            expected.append(task.kept(program(source.preprocessing.normalise(pixels))))
+            images = source.preprocessing.normalise(pixels).to(device)
+            expected.append(task.kept(program(images)).cpu())
             outputs = runner.outputs(pixels)
             for name, values in outputs.items():
                 check_finite(values, f"{runner.engine}: {name}")

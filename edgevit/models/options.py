@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from edgevit.options import check, option
+from edgevit.choices import Device
+from edgevit.options import check, device_option, option
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,7 @@ class FuseOptions:
         64, "Images of --data to compare, spread evenly over the set.", minimum=1, metavar="N"
     )
     bound: float = bound_option()
+    device: Device = device_option("Device that the nets are compared on")
 
     def __post_init__(self) -> None:
         check(self)

@@ -13,7 +13,12 @@
 #include <torch/csrc/autograd/custom_function.h>
 #include <torch/library.h>
 
+#ifdef __AVX512F__
+#include <immintrin.h>
+#endif
+
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <cstdint>
 #include <tuple>
@@ -24,6 +29,7 @@ namespace {
 using at::Tensor;
 
 constexpr int64_t kBlock = 16384;
+constexpr int64_t kPiece = 1024;  // stays in the first cache between two loops over it
 constexpr float kResidualSteps = 252.0F;
 constexpr int8_t kClippedLow = -128;
 constexpr int8_t kClippedHigh = 127;
@@ -68,10 +74,16 @@ void forward_block(const float* x, float* y, int8_t* __restrict code, int64_t co
 struct Sums {
     double scale = 0;
     double zero_point = 0;
+
+    void operator+=(const Sums& other) {
+        scale += other.scale;
+        zero_point += other.zero_point;
+    }
 };
 
-Sums backward_block(const float* __restrict grad, const int8_t* __restrict code,
-                    float* __restrict grad_x, int64_t count, Grid g) {
+// `grad_x` may be `grad`.
+Sums backward_piece(const float* grad, const int8_t* __restrict code, float* grad_x, int64_t count,
+                    Grid g) {
     float scale_sum = 0;
     float clipped_sum = 0;
 #pragma omp simd reduction(+ : scale_sum, clipped_sum)
@@ -87,6 +99,14 @@ Sums backward_block(const float* __restrict grad, const int8_t* __restrict code,
         clipped_sum += clipped;
     }
     return {scale_sum, -static_cast<double>(clipped_sum) * g.scale};
+}
+
+Sums backward_block(const float* grad, const int8_t* code, float* grad_x, int64_t count, Grid g) {
+    Sums sums;
+    for (int64_t at = 0; at < count; at += kPiece) {
+        sums += backward_piece(grad + at, code + at, grad_x + at, std::min(kPiece, count - at), g);
+    }
+    return sums;
 }
 
 // Channels are the leading dimension (weights), or one channel for the whole tensor (activations).
@@ -147,15 +167,29 @@ std::tuple<Tensor, Tensor> forward_cpu(const Tensor& x, const Tensor& scale,
     return {in_place ? x : output, code};
 }
 
+// The output's gradient with the memory layout of what the forward kept, and where the input's
+// goes: to the same place if nothing else holds it, which saves the system from finding fresh pages
+// for every large tensor. The engine moves its only reference into the call, and another tensor of
+// the same memory would be another count.
+struct Gradients {
+    Tensor output;
+    Tensor input;
+
+    Gradients(const Tensor& given, const Tensor& code) {
+        const bool alone = given.use_count() == 1 && given.storage().use_count() == 1;
+        output = input = given;
+        if (given.strides() != code.strides()) {
+            output = input = at::empty_like(code, code.options().dtype(at::kFloat)).copy_(given);
+        } else if (!alone) {
+            input = at::empty_like(given);
+        }
+    }
+};
+
 std::tuple<Tensor, Tensor, Tensor> backward_cpu(const Tensor& grad_output, const Tensor& code,
                                                 const Tensor& scale, const Tensor& zero_point,
                                                 int64_t quant_min, int64_t quant_max) {
-    Tensor grad = grad_output;
-    if (grad.strides() != code.strides()) {
-        grad = at::empty_like(code, code.options().dtype(at::kFloat));
-        grad.copy_(grad_output);
-    }
-    Tensor grad_x = at::empty_like(grad);
+    Gradients grad(grad_output, code);
     Tensor grad_scale = at::zeros_like(scale, at::MemoryFormat::Contiguous);
     Tensor grad_zero = at::zeros_like(zero_point, at::MemoryFormat::Contiguous);
     const Blocks blocks(code, scale);
@@ -164,9 +198,9 @@ std::tuple<Tensor, Tensor, Tensor> backward_cpu(const Tensor& grad_output, const
     const Tensor z = zero_point.contiguous();
     const float* scales = s.const_data_ptr<float>();
     const float* zeros = z.const_data_ptr<float>();
-    const float* from = grad.const_data_ptr<float>();
+    const float* from = grad.output.const_data_ptr<float>();
     const auto* codes = code.const_data_ptr<int8_t>();
-    auto* to = grad_x.mutable_data_ptr<float>();
+    auto* to = grad.input.mutable_data_ptr<float>();
     blocks.each([&](int64_t block, int64_t channel, int64_t at, int64_t count) {
         const Grid g =
             grid_of(scales[channel], zeros[z.numel() == 1 ? 0 : channel], quant_min, quant_max);
@@ -178,41 +212,12 @@ std::tuple<Tensor, Tensor, Tensor> backward_cpu(const Tensor& grad_output, const
     for (int64_t channel = 0; channel < blocks.channels; ++channel) {
         Sums sum;
         for (int64_t b = 0; b < blocks.blocks_per_channel; ++b) {
-            const Sums& part =
-                partial[static_cast<size_t>(channel * blocks.blocks_per_channel + b)];
-            sum.scale += part.scale;
-            sum.zero_point += part.zero_point;
+            sum += partial[static_cast<size_t>(channel * blocks.blocks_per_channel + b)];
         }
         scale_out[channel] = static_cast<float>(sum.scale);
         zero_out[z.numel() == 1 ? 0 : channel] += static_cast<float>(sum.zero_point);
     }
-    return {grad_x, grad_scale, grad_zero};
-}
-
-// The int8 values behind a fake-quantized tensor, and back; both exact.
-Tensor to_int8(const Tensor& given, const Grid& g) {
-    const Tensor quantized = given.is_non_overlapping_and_dense() ? given : given.contiguous();
-    Tensor values = at::empty_like(quantized, quantized.options().dtype(at::kChar));
-    const float* from = quantized.const_data_ptr<float>();
-    auto* to = values.mutable_data_ptr<int8_t>();
-    at::parallel_for(0, quantized.numel(), kBlock, [&](int64_t begin, int64_t end) {
-        for (int64_t i = begin; i < end; ++i) {
-            to[i] = static_cast<int8_t>(round_half_even(from[i] * g.inverse) + g.zero_point);
-        }
-    });
-    return values;
-}
-
-Tensor from_int8(const Tensor& values, const Grid& g) {
-    Tensor quantized = at::empty_like(values, values.options().dtype(at::kFloat));
-    const auto* from = values.const_data_ptr<int8_t>();
-    auto* to = quantized.mutable_data_ptr<float>();
-    at::parallel_for(0, values.numel(), kBlock, [&](int64_t begin, int64_t end) {
-        for (int64_t i = begin; i < end; ++i) {
-            to[i] = (static_cast<float>(from[i]) - g.zero_point) * g.scale;
-        }
-    });
-    return quantized;
+    return {grad.input, grad_scale, grad_zero};
 }
 
 Grid grid_of(const Tensor& scale, const Tensor& zero_point, int64_t quant_min, int64_t quant_max) {
@@ -247,49 +252,226 @@ class FakeQuantize : public torch::autograd::Function<FakeQuantize> {
     }
 };
 
-// x becomes gelu(fake_quantize(x)). GELU's backward wants its input, of which the int8 values say
-// all: 1 byte an element in place of 4. Results and gradients are those of the two calls, bit for
-// bit. In place, so that no float tensor is freed in a forward pass: the holes that such tensors
-// leave between those that are kept cost more memory than the tensors themselves.
+// GELU between two quantizers, by tables: its input has 256 values, so its quantized output, and
+// every factor of the gradients, has no more. Exactly what the three calls in turn give, at the
+// cost of one pass and of two bytes an element kept: the first quantizer's code and the int8 value.
+constexpr int kValues = 256;
+constexpr int kOffset = 128;
+
+struct GeluTables {
+    Grid in;
+    Grid out;
+    std::array<float, kValues> value;  // the quantized output
+    std::array<float, kValues> slope;  // GELU's
+    std::array<float, kValues> code;   // the output quantizer's, as floats
+
+    GeluTables(const Tensor& scale, const Tensor& zero_point, const Tensor& out_scale,
+               const Tensor& out_zero_point, int64_t quant_min, int64_t quant_max)
+        : in(grid_of(scale, zero_point, quant_min, quant_max)),
+          out(grid_of(out_scale, out_zero_point, quant_min, quant_max)) {
+        // Channels-last as the nets' tensors are: torch takes another GELU for contiguous ones,
+        // whose last bit is another.
+        const auto options = at::TensorOptions(at::kFloat);
+        Tensor reals = at::empty({1, 2, 8, kValues / 16},
+                                 options.memory_format(at::MemoryFormat::ChannelsLast));
+        auto* real = reals.mutable_data_ptr<float>();
+        for (int i = 0; i < kValues; ++i) {
+            real[i] = (static_cast<float>(i - kOffset) - in.zero_point) * in.scale;
+        }
+        const Tensor outputs = at::gelu(reals);
+        const Tensor slopes = at::gelu_backward(at::ones_like(reals), reals);
+        std::array<int8_t, kValues> codes{};
+        forward_block(outputs.const_data_ptr<float>(), value.data(), codes.data(), kValues, out);
+        std::copy_n(slopes.const_data_ptr<float>(), kValues, slope.begin());
+        std::copy_n(codes.begin(), kValues, code.begin());
+    }
+};
+
+// to[i] = table[places[i]].
+void look_up(const std::array<float, kValues>& table, const uint8_t* __restrict places,
+             float* __restrict to, int64_t count) {
+    int64_t i = 0;
+#ifdef __AVX512F__
+    // The table lies in registers, 32 values in a pair of them: a gather takes three times as long.
+    std::array<__m512, kValues / 16> row;
+    for (size_t r = 0; r < row.size(); ++r) {
+        row[r] = _mm512_loadu_ps(table.data() + 16 * r);
+    }
+    for (; i + 16 <= count; i += 16) {
+        const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(places + i));
+        const __m512i at = _mm512_cvtepu8_epi32(bytes);
+        const __mmask16 bit5 = _mm512_test_epi32_mask(at, _mm512_set1_epi32(32));
+        const __mmask16 bit6 = _mm512_test_epi32_mask(at, _mm512_set1_epi32(64));
+        const __mmask16 bit7 = _mm512_test_epi32_mask(at, _mm512_set1_epi32(128));
+        std::array<__m512, 4> part;
+        for (size_t k = 0; k < 4; ++k) {
+            part[k] =
+                _mm512_mask_blend_ps(bit5, _mm512_permutex2var_ps(row[4 * k], at, row[4 * k + 1]),
+                                     _mm512_permutex2var_ps(row[4 * k + 2], at, row[4 * k + 3]));
+        }
+        const __m512 low = _mm512_mask_blend_ps(bit6, part[0], part[1]);
+        const __m512 high = _mm512_mask_blend_ps(bit6, part[2], part[3]);
+        _mm512_storeu_ps(to + i, _mm512_mask_blend_ps(bit7, low, high));
+    }
+#endif
+    for (; i < count; ++i) {
+        to[i] = table[places[i]];
+    }
+}
+
+// `y` may be `x`.
+void forward_gelu_piece(const float* x, float* y, int8_t* __restrict code,
+                        uint8_t* __restrict place, int64_t count, const GeluTables& t) {
+    const Grid g = t.in;
+    int nans = 0;
+#pragma omp simd reduction(+ : nans)
+    for (int64_t i = 0; i < count; ++i) {
+        const float v = x[i] * g.inverse;
+        const float bounded = std::min(std::max(v, g.low - 1.0F), g.high + 1.0F);
+        const float rounded = round_half_even(bounded);
+        const float residual = round_half_even((rounded - bounded) * kResidualSteps);
+        const bool below = rounded < g.low;
+        const bool above = rounded > g.high;
+        const float kept = below ? g.low : above ? g.high : rounded;
+        // The narrowing keeps a NaN, which is no place at all, inside of the table.
+        place[i] = static_cast<uint8_t>(static_cast<int>(kept + g.zero_point) + kOffset);
+        code[i] = below ? kClippedLow : above ? kClippedHigh : static_cast<int8_t>(residual);
+        nans += v == v ? 0 : 1;
+    }
+    if (nans == 0) {
+        look_up(t.value, place, y, count);
+        return;
+    }
+    for (int64_t i = 0; i < count; ++i) {
+        y[i] = x[i] == x[i] ? t.value[place[i]] : x[i];
+    }
+}
+
+struct GeluSums {
+    Sums in;
+    Sums out;
+
+    void operator+=(const GeluSums& other) {
+        in += other.in;
+        out += other.out;
+    }
+};
+
+// `grad_x` may be `grad`; at most kPiece elements.
+GeluSums backward_gelu_piece(const float* grad, const int8_t* __restrict code,
+                             const uint8_t* __restrict place, float* grad_x, int64_t count,
+                             const GeluTables& t) {
+    std::array<float, kPiece> inner;
+    std::array<float, kPiece> found;
+    std::array<int8_t, kPiece> out_code;
+    look_up(t.code, place, found.data(), count);
+    for (int64_t i = 0; i < count; ++i) {
+        out_code[i] = static_cast<int8_t>(found[i]);
+    }
+    const Sums out = backward_piece(grad, out_code.data(), inner.data(), count, t.out);
+    look_up(t.slope, place, found.data(), count);
+    for (int64_t i = 0; i < count; ++i) {
+        inner[i] *= found[i];
+    }
+    return {backward_piece(inner.data(), code, grad_x, count, t.in), out};
+}
+
+GeluSums backward_gelu_block(const float* grad, const int8_t* code, const uint8_t* place,
+                             float* grad_x, int64_t count, const GeluTables& t) {
+    GeluSums sums;
+    for (int64_t at = 0; at < count; at += kPiece) {
+        sums += backward_gelu_piece(grad + at, code + at, place + at, grad_x + at,
+                                    std::min(kPiece, count - at), t);
+    }
+    return sums;
+}
+
+// x becomes the result; it returns the codes and the int8 values, the latter from 0 to 255.
+std::tuple<Tensor, Tensor> forward_gelu_cpu(Tensor& x, const GeluTables& tables) {
+    TORCH_CHECK(x.scalar_type() == at::kFloat, "float32 expected");
+    Tensor y = x.is_non_overlapping_and_dense() ? x : x.contiguous();
+    Tensor code = at::empty_like(y, y.options().dtype(at::kChar));
+    Tensor place = at::empty_like(y, y.options().dtype(at::kByte));
+    auto* data = y.mutable_data_ptr<float>();
+    auto* codes = code.mutable_data_ptr<int8_t>();
+    auto* places = place.mutable_data_ptr<uint8_t>();
+    at::parallel_for(0, y.numel(), kBlock, [&](int64_t begin, int64_t end) {
+        for (int64_t at = begin; at < end; at += kPiece) {
+            forward_gelu_piece(data + at, data + at, codes + at, places + at,
+                               std::min(kPiece, end - at), tables);
+        }
+    });
+    if (!y.is_same(x)) {
+        x.copy_(y);
+    }
+    return {code, place};
+}
+
 class FakeQuantizeGelu : public torch::autograd::Function<FakeQuantizeGelu> {
   public:
-    static Tensor forward(torch::autograd::AutogradContext* context, const Tensor& x,
-                          const Tensor& scale, const Tensor& zero_point, int64_t quant_min,
-                          int64_t quant_max) {
+    static Tensor forward(torch::autograd::AutogradContext* context, Tensor& x, const Tensor& scale,
+                          const Tensor& zero_point, const Tensor& out_scale,
+                          const Tensor& out_zero_point, int64_t quant_min, int64_t quant_max) {
         at::AutoDispatchBelowADInplaceOrView guard;
-        auto [quantized, code] = forward_cpu(x, scale, zero_point, quant_min, quant_max, true);
-        const Tensor values = to_int8(quantized, grid_of(scale, zero_point, quant_min, quant_max));
+        const GeluTables tables(scale, zero_point, out_scale, out_zero_point, quant_min, quant_max);
+        auto [code, place] = forward_gelu_cpu(x, tables);
         context->mark_dirty({x});
-        context->save_for_backward({code, values, scale, zero_point});
+        context->save_for_backward({code, place, scale, zero_point, out_scale, out_zero_point});
         context->saved_data["quant_min"] = quant_min;
         context->saved_data["quant_max"] = quant_max;
-        return at::gelu_(quantized);
+        return x;
     }
 
     static torch::autograd::variable_list backward(torch::autograd::AutogradContext* context,
                                                    const torch::autograd::variable_list& grads) {
         const auto saved = context->get_saved_variables();
-        const int64_t quant_min = context->saved_data["quant_min"].toInt();
-        const int64_t quant_max = context->saved_data["quant_max"].toInt();
-        const Tensor quantized =
-            from_int8(saved[1], grid_of(saved[2], saved[3], quant_min, quant_max));
-        const Tensor inner = at::gelu_backward(grads[0], quantized);
-        auto [grad_x, grad_scale, grad_zero] =
-            backward_cpu(inner, saved[0], saved[2], saved[3], quant_min, quant_max);
-        return {grad_x, grad_scale, grad_zero, Tensor(), Tensor()};
+        const Tensor& code = saved[0];
+        const GeluTables tables(saved[2], saved[3], saved[4], saved[5],
+                                context->saved_data["quant_min"].toInt(),
+                                context->saved_data["quant_max"].toInt());
+        Gradients grad(grads[0], code);
+        const auto* from = grad.output.const_data_ptr<float>();
+        const auto* codes = code.const_data_ptr<int8_t>();
+        const auto* places = saved[1].const_data_ptr<uint8_t>();
+        auto* to = grad.input.mutable_data_ptr<float>();
+        const int64_t count = code.numel();
+        std::vector<GeluSums> partial(static_cast<size_t>((count + kBlock - 1) / kBlock));
+        at::parallel_for(
+            0, static_cast<int64_t>(partial.size()), 1, [&](int64_t begin, int64_t end) {
+                for (int64_t b = begin; b < end; ++b) {
+                    const int64_t at = b * kBlock;
+                    partial[static_cast<size_t>(b)] =
+                        backward_gelu_block(from + at, codes + at, places + at, to + at,
+                                            std::min(kBlock, count - at), tables);
+                }
+            });
+        GeluSums sum;
+        for (const GeluSums& part : partial) {
+            sum += part;
+        }
+        return {grad.input,
+                at::full_like(saved[2], sum.in.scale),
+                at::full_like(saved[3], sum.in.zero_point),
+                at::full_like(saved[4], sum.out.scale),
+                at::full_like(saved[5], sum.out.zero_point),
+                Tensor(),
+                Tensor()};
     }
 };
 
 Tensor& fake_quantize_gelu_autograd(Tensor& x, const Tensor& scale, const Tensor& zero_point,
+                                    const Tensor& out_scale, const Tensor& out_zero_point,
                                     int64_t quant_min, int64_t quant_max) {
-    FakeQuantizeGelu::apply(x, scale, zero_point, quant_min, quant_max);
+    FakeQuantizeGelu::apply(x, scale, zero_point, out_scale, out_zero_point, quant_min, quant_max);
     return x;
 }
 
 Tensor& fake_quantize_gelu_cpu(Tensor& x, const Tensor& scale, const Tensor& zero_point,
+                               const Tensor& out_scale, const Tensor& out_zero_point,
                                int64_t quant_min, int64_t quant_max) {
-    forward_cpu(x, scale, zero_point, quant_min, quant_max, true);
-    return at::gelu_(x);
+    forward_gelu_cpu(
+        x, GeluTables(scale, zero_point, out_scale, out_zero_point, quant_min, quant_max));
+    return x;
 }
 
 Tensor fake_quantize_autograd(const Tensor& x, const Tensor& scale, const Tensor& zero_point,
@@ -322,7 +504,7 @@ TORCH_LIBRARY(edgevit, library) {
     library.def(
         "fake_quantize_(Tensor(a!) x, Tensor scale, Tensor zero_point, int quant_min, int quant_max) -> Tensor(a!)");
     library.def(
-        "fake_quantize_gelu_(Tensor(a!) x, Tensor scale, Tensor zero_point, int quant_min, int quant_max) -> Tensor(a!)");
+        "fake_quantize_gelu_(Tensor(a!) x, Tensor scale, Tensor zero_point, Tensor out_scale, Tensor out_zero_point, int quant_min, int quant_max) -> Tensor(a!)");
 }
 
 TORCH_LIBRARY_IMPL(edgevit, CPU, library) {

@@ -6,23 +6,26 @@ straight-through inside the range, none outside; the scale's gradient is LSQ's (
 the zero-point's LSQ+'s (arXiv 2004.09576).
 
 On the CPU a compiled kernel runs it (fake_quantize.cpp beside this file, built once by torch's
-extension loader); without a compiler, and on other devices, the torch version below does the same.
+extension loader), on CUDA Triton's (triton_kernels.py); without a compiler, without Triton, and on
+other devices, the torch version below does the same.
 """
 
 from __future__ import annotations
 
 import functools
-import hashlib
+import importlib
 import logging
 import os
-import sys
-import tempfile
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from edgevit.ops import INT8_MAX, INT8_MIN
+from edgevit.quantize.native import load_library
 
 log = logging.getLogger(__name__)
 
@@ -59,13 +62,63 @@ def fake_quantize(
 
 
 def fake_quantize_gelu(
-    x: Tensor, scale: Tensor, zero_point: Tensor, quant_min: int, quant_max: int
+    x: Tensor,
+    scale: Tensor,
+    zero_point: Tensor,
+    out_scale: Tensor,
+    out_zero_point: Tensor,
+    quant_min: int,
+    quant_max: int,
 ) -> Tensor:
-    """GELU of the fake-quantized `x`, one scale for the tensor; it may take the place of `x`."""
+    """GELU between two quantizers of one scale each, x's and the result's.
+
+    The result may take the place of `x`.
+    """
     if x.device.type == "cpu" and compiled_kernel():
         kernel = torch.ops.edgevit.fake_quantize_gelu_
-        return kernel(x, scale, zero_point, quant_min, quant_max)
-    return F.gelu(fake_quantize(x, scale, zero_point, quant_min, quant_max))
+        return kernel(x, scale, zero_point, out_scale, out_zero_point, quant_min, quant_max)
+    inner = F.gelu(fake_quantize(x, scale, zero_point, quant_min, quant_max))
+    return fake_quantize(inner, out_scale, out_zero_point, quant_min, quant_max, in_place=True)
+
+
+class Activations:
+    """The activation quantizers of one forward pass, by their places in the vectors of scales."""
+
+    def __init__(self, scale: Tensor, zero_point: Tensor) -> None:
+        """float32 (A,) each; the gradients of these are all that a training needs."""
+        self.scales, self.zero_points = scale.split(1), zero_point.split(1)
+
+    def quantize(self, x: Tensor, index: int, in_place: bool = False) -> Tensor:
+        """See `fake_quantize`; int8's whole range."""
+        grid = self.scales[index], self.zero_points[index]
+        return fake_quantize(x, *grid, INT8_MIN, INT8_MAX, in_place)
+
+    def quantize_gelu(self, x: Tensor, before: int, after: int) -> Tensor:
+        """See `fake_quantize_gelu`; int8's whole range."""
+        grids = self.scales[before], self.zero_points[before]
+        grids += self.scales[after], self.zero_points[after]
+        return fake_quantize_gelu(x, *grids, INT8_MIN, INT8_MAX)
+
+
+def triton_kernels(device: torch.device) -> ModuleType | None:
+    """The kernels for a device; None where another version runs."""
+    return _triton_kernels() if device.type == "cuda" else None
+
+
+@functools.cache
+def _triton_kernels() -> ModuleType | None:
+    """None, with a warning, without Triton; EDGEVIT_NO_KERNEL=1 forces the torch version."""
+    if os.environ.get("EDGEVIT_NO_KERNEL") == "1":
+        return None
+    try:
+        return importlib.import_module("edgevit.quantize.triton_kernels")
+    except ImportError as error:
+        log.warning(
+            "Triton, which comes with torch for CUDA, is not here (%s): training goes on several "
+            "times slower with torch operations",
+            error,
+        )
+        return None
 
 
 @functools.cache
@@ -76,12 +129,8 @@ def compiled_kernel() -> bool:
     """
     if os.environ.get("EDGEVIT_NO_KERNEL") == "1":
         return False
-    library = _library_path()
     try:
-        if library.exists():
-            torch.ops.load_library(str(library))
-        else:
-            _build_and_load(library)
+        load_library("fake_quantize", SOURCE, FLAGS)
     except (OSError, RuntimeError) as error:
         log.warning(
             "the fast fake-quantize kernel could not be built, training goes on several times "
@@ -90,45 +139,6 @@ def compiled_kernel() -> bool:
         )
         return False
     return True
-
-
-def _build_and_load(library: Path) -> None:
-    """Compile in a folder of this process's own: torch's build lock would outlive a killed run."""
-    from torch.utils import cpp_extension
-
-    log.info("building the fake-quantize kernel (once, half a minute) ...")
-    library.parent.mkdir(parents=True, exist_ok=True)
-    # The loader calls `ninja`, which pip put beside this interpreter.
-    path = os.environ.get("PATH", "")
-    os.environ["PATH"] = os.pathsep.join((str(Path(sys.executable).parent), path))
-    try:
-        with tempfile.TemporaryDirectory(dir=library.parent, prefix=".build-") as folder:
-            cpp_extension.load(
-                "edgevit_fake_quantize",
-                [str(SOURCE)],
-                extra_cflags=list(FLAGS),
-                build_directory=folder,
-                is_python_module=False,
-            )
-            os.replace(Path(folder) / "edgevit_fake_quantize.so", library)
-    finally:
-        os.environ["PATH"] = path
-
-
-def _library_path() -> Path:
-    # -march=native: a home folder shared between machines must not share the binary.
-    cpu = _cpu_flags() + torch.__version__ + SOURCE.read_text() + " ".join(FLAGS)
-    key = hashlib.sha256(cpu.encode()).hexdigest()[:16]
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return cache / "edgevit" / f"fake_quantize-{key}.so"
-
-
-def _cpu_flags() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return ""
-    return next((line for line in lines if line.startswith(("flags", "Features"))), "")
 
 
 class _TorchFakeQuantize(torch.autograd.Function):

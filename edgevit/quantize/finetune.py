@@ -27,6 +27,7 @@ from edgevit.quantize.parts import Parts
 from edgevit.quantize.recording import Recorder
 from edgevit.quantize.run_folder import CURVES
 from edgevit.quantize.snapshot import read_snapshot, write_snapshot
+from edgevit.quantize.step import Precision, TrainingStep
 from edgevit.tasks import LossWeights, Task
 
 T = TypeVar("T")
@@ -59,6 +60,7 @@ class FineTuner:
         snapshot: Path,
         snapshot_interval_s: float = 60.0,
         tensorboard: Path | None = None,
+        precision: Precision = "tf32",
     ) -> None:
         self.net, self.teacher, self.task, self.parts = net, teacher, task, parts
         self.source = parts.images
@@ -77,6 +79,11 @@ class FineTuner:
         self.ema: dict[str, Tensor] = {}
         self.best: dict[str, Tensor] = {}
         self.optimizer = self._optimizer()
+        self.step = TrainingStep(
+            self._gradients, self._reduce, self._update, self._forget, group.device, precision
+        )
+        # Reading a loss waits for the device; what is NaN once stays it.
+        self.look_every = 1 if group.device.type == "cpu" else 10
         self._holdout_teacher: Tensor | None = None
 
     def run(self) -> History:
@@ -106,19 +113,24 @@ class FineTuner:
             Progress(title, self.steps * seen, "images", first * seen) as progress,
             closing(self._batches(range(first, self.steps))) as batches,
         ):
-            for step, batch in zip(range(first, self.steps), self._kept(batches)):
+            for step, batch in zip(range(first, self.steps), self._guarded(batches)):
                 if step == self.snap_step:
                     self._snap()
-                loss = self._step(step, *batch)
+                self._set_rate(step)
+                loss = self.step(*batch)
                 self.history.step = step + 1
+                note = ""
+                if step % self.look_every == 0 or step + 1 in evaluate_at:
+                    note = f"loss {self._finite(loss):.4f}"
+                progress.update((step + 1) * seen, note if step % 10 == 0 else "")
                 if self.recorder is not None:
                     self.recorder.step(step + 1, loss, self._rates(step), seen)
-                progress.update((step + 1) * seen, f"loss {loss:.4f}" if step % 10 == 0 else "")
                 if step + 1 in evaluate_at:
                     self._evaluate()
                 due = time.monotonic() - saved_s > self.snapshot_interval_s
                 asked = _STOP if stop.asked else int(due or step + 1 in evaluate_at)
                 if (asked := self.group.same(asked)) != 0:
+                    self._finite(loss)
                     self._save()
                     saved_s = time.monotonic()
                 if asked == _STOP:
@@ -148,24 +160,31 @@ class FineTuner:
     def _optimizer(self) -> torch.optim.AdamW:
         scales = ("log_scale", "weight_log_scale", "zero_point")
         weights = [p for n, p in self.parameters.items() if n not in scales]
+        on_cpu = self.group.device.type == "cpu"
+
+        def rate() -> Tensor | float:
+            return 0.0 if on_cpu else torch.zeros((), device=self.group.device)
+
         return torch.optim.AdamW(
             [
-                {"params": weights, "peak": self.options.lr},
+                {"params": weights, "lr": rate(), "peak": self.options.lr},
                 {
                     "params": [self.parameters["log_scale"], self.parameters["weight_log_scale"]],
+                    "lr": rate(),
                     "peak": self.options.scale_lr,
                     "weight_decay": 0.0,
                 },
                 # In steps of the grid: a few hundred steps of training may move it by a few.
                 {
                     "params": [self.parameters["zero_point"]],
+                    "lr": rate(),
                     "peak": 20 * self.options.scale_lr,
                     "weight_decay": 0.0,
                 },
             ],
-            lr=self.options.lr,
             weight_decay=self.options.weight_decay,
             fused=True,
+            capturable=not on_cpu,
         )
 
     def _batches(self, steps: range) -> Generator[tuple[Tensor, Tensor]]:
@@ -174,7 +193,7 @@ class FineTuner:
             self.source, self.parts.train, steps, o.batch_size, o.seed, o.augment, self.group
         )
 
-    def _kept(self, batches: Iterator[T]) -> Iterator[T]:
+    def _guarded(self, batches: Iterator[T]) -> Iterator[T]:
         """The same; where a worker is lost, the state is saved first."""
         try:
             yield from batches
@@ -197,25 +216,42 @@ class FineTuner:
         rate = self._rate(step)
         return {"lr": self.options.lr * rate, "scale_lr": self.options.scale_lr * rate}
 
-    def _step(self, step: int, images: Tensor, labels: Tensor) -> float:
-        o = self.options
-        images, labels = images.to(self.group.device), labels.to(self.group.device)
+    def _set_rate(self, step: int) -> None:
+        for group in self.optimizer.param_groups:
+            rate = group["peak"] * self._rate(step)
+            if isinstance(group["lr"], Tensor):  # a captured step reads it where it lies
+                group["lr"].fill_(rate)
+            else:
+                group["lr"] = rate
+
+    def _gradients(self, images: Tensor, labels: Tensor, share: float) -> Tensor:
+        """Add the gradients of the images' mean loss, which counts for `share` of this process's.
+
+        Each process's mean counts by its share of the batch. Nothing here may wait for the device.
+        """
         self.net.train()
         with torch.no_grad():
             wanted = self.teacher(images)
         loss = self.task.loss(self.net(images), wanted, labels, self.weights)
-        # Each process's mean counts by its share of the batch.
-        (loss * (len(images) / o.batch_size)).backward()
-        self.group.sum_(p.grad for p in self.parameters.values() if p.grad is not None)
-        for group in self.optimizer.param_groups:
-            group["lr"] = group["peak"] * self._rate(step)
+        mine = self.group.share_size(self.options.batch_size) / self.options.batch_size
+        (loss * (mine * share)).backward()
         if not self.net.zero_point_trained:
             self.parameters["zero_point"].grad = None
+        return loss.detach()
+
+    def _reduce(self) -> None:
+        self.group.sum_(p.grad for p in self.parameters.values() if p.grad is not None)
+
+    def _update(self) -> None:
         self.optimizer.step()
         self.net.bound_zero_points()
-        self.optimizer.zero_grad(set_to_none=True)
         self._update_ema()
-        found = float(loss.detach())
+
+    def _forget(self) -> None:
+        self.optimizer.zero_grad(set_to_none=True)
+
+    def _finite(self, loss: Tensor) -> float:
+        found = float(loss)
         self._require_finite(found)
         return found
 
@@ -239,6 +275,7 @@ class FineTuner:
         self.net.snap()
         # The average belongs to other scales now.
         self.ema = {}
+        self.step.changed()
 
     def _update_ema(self) -> None:
         if not self.options.ema:

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from edgevit.choices import Precision
 from edgevit.data.distributed import Group
 from edgevit.data.images import Preprocessing
 from edgevit.data.options import ImageSetOptions
@@ -66,6 +67,7 @@ def quantize_files(
     curves: Path | None = None,
     workers: int | None = ProcessOptions.workers,
     resume_with_processes: bool = ProcessOptions.resume_with_processes,
+    precision: Precision = MachineOptions.precision,
 ) -> Result:
     """Quantize a checkpoint and write the program (.evq) to `out`.
 
@@ -105,6 +107,7 @@ def quantize_files(
             fresh=fresh,
             device=device,
             snapshot_interval_s=snapshot_interval_s,
+            precision=precision,
             tensorboard=tensorboard,
             recipe=recipe,
             workers=workers,

@@ -7,7 +7,8 @@ with its quantizer.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from types import ModuleType
 
 import numpy as np
 import torch
@@ -15,10 +16,11 @@ from torch import Tensor, nn
 
 from edgevit.errors import InputError
 from edgevit.graph import Graph
-from edgevit.graph.float_run import Adjust, GraphNet, only_or_all
+from edgevit.graph.float_run import Adjust, GraphNet, Layer, only_or_all
 from edgevit.graph.ties import tie_free, to_fp16_grid
 from edgevit.ops import INT8_MAX, INT8_MIN, WEIGHT_MAX, Gelu, Node, Quantizer, Weighted
-from edgevit.quantize.fakequant import fake_quantize, fake_quantize_gelu
+from edgevit.quantize import fakequant
+from edgevit.quantize.fakequant import fake_quantize, triton_kernels
 
 
 class QuantizedNet(nn.Module):
@@ -69,16 +71,24 @@ class QuantizedNet(nn.Module):
         self.zero_point_trained = any(zeros[i] for i, f in enumerate(fixed) if not f)
         # Once snapped, the exact values are used and exp(log) must not touch them again.
         self.register_buffer("snapped", torch.tensor(False))
+        # The same for the host: reading the buffer would wait for the device in every step.
+        self._is_snapped = False
+        self.register_load_state_dict_post_hook(QuantizedNet._read_snapped)
         self.last_uses = graph.last_uses()
         self.gelu_inputs = _only_for_gelu(graph)
+        self._places = {name: place for place, name in enumerate(self.names)}
+        self._row_starts: Tensor | None = None
 
     def scales(self) -> tuple[Tensor, Tensor, Tensor]:
         """Activation scales (A,), zero-points (A,), weight scales (W,) as the forward uses them."""
-        if bool(self.snapped):
+        if self._is_snapped:
             return self.exact_scale, self.zero_point.detach().round(), self.exact_weight_scale
         scale = torch.where(self.fixed, self.exact_scale, self.log_scale.exp())
         zero = torch.where(self.fixed, self.zero_point.detach(), self.zero_point)
         return scale, zero, self.weight_log_scale.exp()
+
+    def _read_snapped(self, _: object) -> None:
+        self._is_snapped = bool(self.snapped)
 
     def forward(self, x: Tensor) -> Tensor | tuple[Tensor, ...]:
         """float32 images (N, C, H, W) to the output, or a tuple of several."""
@@ -98,39 +108,60 @@ class QuantizedNet(nn.Module):
         is yielded as it is before it is quantized.
         """
         scale, zero, weight_scale = self.scales()
-        scales = dict(zip(self.names, scale.split(1), strict=True))
-        zeros = dict(zip(self.names, zero.split(1), strict=True))
-        widths = self._widths()
-        weight_scales = dict(zip(self.layers, weight_scale.split(widths), strict=True))
-
-        def grid(name: str) -> tuple[Tensor, Tensor, int, int]:
-            owner = self.graph.owner(name)
-            return scales[owner], zeros[owner], INT8_MIN, INT8_MAX
-
+        kernels = triton_kernels(scale.device)
+        grids = (kernels or fakequant).Activations(scale, zero)
+        weights_of = self._quantized_weights(weight_scale, kernels)
         source = self.graph.input_name
         later = self.gelu_inputs if fuse_gelu else frozenset()
-        values = {source: fake_quantize(x, *grid(source))}
+        values = {source: grids.quantize(x, self._place(source))}
         yield source, values[source]
         for layer in self.net.nodes():
             node = layer.node
             weights = layer.weights
             if isinstance(node, Weighted):
-                weight, bias = weights
-                weights = quantized_weight(node, weight, weight_scales[node.module]), bias
+                weights = weights_of(node, weights[0]), weights[1]
             if node.inputs[0] in later:
-                value = fake_quantize_gelu(values[node.inputs[0]], *grid(node.inputs[0]))
+                before = self._place(node.inputs[0])
+                value = grids.quantize_gelu(values[node.inputs[0]], before, self._place(node.name))
             elif adjust is not None and isinstance(node, Weighted):
                 sums = node.sum_products(values[node.inputs[0]], *weights)
                 value = node.activated(adjust(node, sums))
             else:
                 value = node.compute([values[name] for name in node.inputs], weights)
-            if node.requantizes and node.name not in later:
+            if node.requantizes and not later & {node.name, node.inputs[0]}:
                 in_place = not _backward_reads_output(node)
-                value = fake_quantize(value, *grid(node.name), in_place)
+                value = grids.quantize(value, self._place(node.name), in_place)
             values[node.name] = value
             for name in self.last_uses.get(node.name, ()):
                 del values[name]
             yield node.name, values.get(node.name, value)
+
+    def _place(self, name: str) -> int:
+        """Where the scale of a tensor stands among the activations'."""
+        return self._places[self.graph.owner(name)]
+
+    def _quantized_weights(
+        self, scale: Tensor, kernels: ModuleType | None
+    ) -> Callable[[Weighted, Tensor], Tensor]:
+        """What gives a layer's fake-quantized weight: each by itself, or all in one launch."""
+        pieces = scale.split(self._widths())
+        scales = dict(zip(self.layers, pieces, strict=True))
+        found: dict[str, Tensor] = {}
+        together = [n for n, layer in self.layers.items() if _rows_lie_apart(layer)]
+        if kernels is not None and together:
+            weights = [self.layers[name].weights[0] for name in together]
+            if self._row_starts is None or self._row_starts.device != scale.device:
+                self._row_starts = kernels.row_starts(weights)
+            flat = torch.cat([scales[name] for name in together])
+            made = kernels.quantize_weights(flat, self._row_starts, weights)
+            found = dict(zip(together, made, strict=True))
+
+        def quantized(node: Weighted, weight: Tensor) -> Tensor:
+            if node.module in found:
+                return found[node.module]
+            return quantized_weight(node, weight, scales[node.module])
+
+        return quantized
 
     def _widths(self) -> list[int]:
         return [len(layer.weights[1]) for layer in self.layers.values()]
@@ -157,7 +188,7 @@ class QuantizedNet(nn.Module):
     @torch.no_grad()
     def snap(self) -> None:
         """Move every scale to a value of fp16 without ties; freeze scales and zero-points."""
-        if bool(self.snapped):
+        if self._is_snapped:
             return
         scale, _, weight_scale = self.scales()
         by_name = dict(zip(self.names, scale.tolist(), strict=True))
@@ -167,6 +198,7 @@ class QuantizedNet(nn.Module):
         self.bound_zero_points()
         self.zero_point.round_()
         self.snapped.fill_(True)
+        self._is_snapped = True
 
     @torch.no_grad()
     def bound_zero_points(self) -> None:
@@ -184,13 +216,26 @@ def quantized_weight(node: Weighted, weight: Tensor, scale: Tensor) -> Tensor:
     return moved.transpose(0, node.channel_axis)
 
 
+def _rows_lie_apart(layer: Layer) -> bool:
+    """Whether the weights of each output channel are one piece of memory, channel by channel."""
+    node = layer.node
+    if not isinstance(node, Weighted) or node.channel_axis != 0:
+        return False
+    weight = layer.weights[0]
+    channels_last = weight.dim() == 4 and weight.is_contiguous(memory_format=torch.channels_last)
+    return weight.is_contiguous() or channels_last
+
+
 def _backward_reads_output(node: Node) -> bool:
     activation = node.activation if isinstance(node, Weighted) else None
     return (activation or type(node)).backward_reads_output
 
 
 def _only_for_gelu(graph: Graph) -> frozenset[str]:
-    """The tensors that one GELU reads and nothing else, and that have their own quantizer."""
+    """The tensors that one GELU reads and nothing else, and that have their own quantizer.
+
+    Not a GELU's own output: it is quantized where that GELU is computed.
+    """
     return frozenset(
         name
         for name in graph.tensors()
@@ -198,6 +243,7 @@ def _only_for_gelu(graph: Graph) -> frozenset[str]:
         and name not in graph.outputs
         and name != graph.input_name
         and graph.node(name).requantizes
+        and not isinstance(graph.node(name), Gelu)
     )
 
 

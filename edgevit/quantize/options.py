@@ -6,13 +6,13 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from edgevit.choices import Activation, Augmentation, Profile
+from edgevit.choices import Activation, Augmentation, Device, Precision, Profile
 from edgevit.errors import InputError
 from edgevit.limits import MAX_RUN_IMAGES
 from edgevit.models.options import bound_option
-from edgevit.options import check, option
+from edgevit.options import check, device_option, option
 
 MAX_CALIBRATION_IMAGES = 100_000
 MAX_CPU_THREADS = 1024
@@ -176,7 +176,11 @@ class MachineOptions:
         metavar="N",
         default_text="all cores",
     )
-    device: Literal["cpu", "cuda"] = option("cpu", "Device that trains and evaluates.")
+    device: Device = device_option("Device that calibrates, trains and evaluates")
+    precision: Precision = option(
+        "tf32",
+        "Precision of the training's products on CUDA: tf32 is faster, float32 exact.",
+    )
     snapshot_interval_s: float = option(
         60.0,
         "Seconds between saved states, the most work that an interrupted run loses.",

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 import edgevit
+from edgevit.choices import Precision
 from edgevit.console import storable
 from edgevit.data.batches import (
     batch_of,
@@ -27,6 +28,7 @@ from edgevit.data.batches import (
 from edgevit.data.distributed import Group
 from edgevit.data.sequence import Images, as_source
 from edgevit.data.source import ImageFolder, ImageSource
+from edgevit.device import at_precision, device_text
 from edgevit.errors import GateFailed, InputError
 from edgevit.files import writing
 from edgevit.graph import Graph
@@ -89,6 +91,7 @@ class Run:
     group: Group
     folder: Path
     graph: Graph
+    precision: Precision
     about: dict[str, Any]
 
     def say(self, text: str) -> None:
@@ -121,6 +124,7 @@ def quantize(
     recipe: str | None = None,
     workers: int | None = ProcessOptions.workers,
     resume_with_processes: bool = ProcessOptions.resume_with_processes,
+    precision: Precision = MachineOptions.precision,
     skip_broken: bool = False,
     broken_list: str | os.PathLike[str] | None = None,
     **changed: Any,
@@ -144,7 +148,9 @@ def quantize(
                 for the program and the artifacts' metadata; the default name is the net's
     run_dir     a folder that keeps the state: the same call goes on from there after a kill, to
                 the same weights, and `fresh` discards it; default: a temporary folder
-    device      "cpu" or "cuda"
+    device      "cpu", "cuda", or "auto": CUDA where torch sees it, else the CPU
+    precision   of the fine-tuning's products on CUDA, "tf32" or "float32"; what is
+                measured is measured in float32
     tensorboard
                 a folder for TensorBoard's events of the fine-tuning
     recipe      the call as a text, which `run_dir` keeps as recipe.toml
@@ -165,6 +171,8 @@ def quantize(
     if tensorboard is not None:
         check_tensorboard()
     group = Group(device, workers)
+    if group.is_main:
+        log.info("on %s", device_text(group.device))
     chosen_task = load_task(task)
     state = None if run_dir is None else Path(run_dir)
     rules = DamageRules(skip_broken, None if broken_list is None else Path(broken_list))
@@ -174,7 +182,7 @@ def quantize(
     images = damage.settle(images, "train")
     report = images if report is None else damage.settle(report, "report")
     module = module_of(model, images.preprocessing.image_size)
-    with deterministic():
+    with deterministic(group.device), at_precision("float32", group.device):
         parts = divide(images, report, options)
         paths = (report.names[i] for i in parts.reported)
         check_size(len(parts.reported), len(images.classes), sum(map(len, map(os.fsencode, paths))))
@@ -186,7 +194,7 @@ def quantize(
         if teacher is not None:
             image = subject.graph.input_shape[1:]
             check_teacher(taught, image, shapes, chosen_task.kept, group.device)
-        key = _key(subject, parts, options, teacher_key(teacher, taught), task, group)
+        key = _key(subject, parts, options, teacher_key(teacher, taught), task, group, precision)
         # Last: what is refused before leaves no folder behind.
         claimed = run_folder(state, key, fresh, group, resume_with_processes)
         with claimed as folder, damage.met(folder):
@@ -204,6 +212,7 @@ def quantize(
                 group=group,
                 folder=folder,
                 graph=swap_gelus(subject.graph, options.activation),
+                precision=precision,
                 about={k: v for k, v in (("author", author), ("license", license)) if v},
             )
             events = None if tensorboard is None else Path(tensorboard)
@@ -261,7 +270,10 @@ def _key(
     teacher: str,
     task: str,
     group: Group,
+    precision: Precision,
 ) -> str:
+    # On the CPU it changes nothing.
+    chosen = {} if group.device.type == "cpu" else {"precision": precision}
     return run_key(
         options,
         model=subject.key,
@@ -274,6 +286,7 @@ def _key(
         threads=torch.get_num_threads(),
         device=group.device.type,
         version=edgevit.__version__,
+        **chosen,
     )
 
 
@@ -313,10 +326,10 @@ def _make_post_training(run: Run, path: Path) -> None:
     score_name, score_title = run.task.score_name, run.task.score_title
     chosen = draw(parts.train, o.calibration_images, o.seed)
     run.say(f"calibrating with NNCF on {len(chosen)} images ...")
-    batch = batch_of(parts.images, chosen)
+    batch = batch_of(parts.images, chosen).to(run.group.device)
     pieces = [channels_last(piece) for piece in batch.split(CALIBRATION_BATCH)]
     activations, scales, completed = place(run.graph, pieces, o.profile)
-    alone = Group.alone(workers=run.group.workers)
+    alone = Group.alone(run.group.device, workers=run.group.workers)
     labels = torch.from_numpy(parts.report_labels)
 
     def score(net: Callable[[Tensor], Any], title: str) -> float:
@@ -324,13 +337,13 @@ def _make_post_training(run: Run, path: Path) -> None:
 
     metrics = {}
     if o.activation != "gelu":
-        swapped = score(GraphNet(run.graph).eval(), o.activation)
+        swapped = score(GraphNet(run.graph).eval().to(alone.device), o.activation)
         metrics[f"swapped_float_{score_name}"] = swapped
         run.say(
             f"{o.activation} in place of GELU: float {score_title} {100 * swapped:.2f} % before it "
             "is healed"
         )
-    net = QuantizedNet(run.graph, activations, scales).eval()
+    net = QuantizedNet(run.graph, activations, scales).eval().to(alone.device)
     before = metrics[f"ptq_uncorrected_{score_name}"] = score(_program_now(run, net), "PTQ")
     shift = correct_biases(net, batch[:BIAS_IMAGES])
     after = score(_program_now(run, net), "PTQ, biases corrected")
@@ -375,6 +388,7 @@ def _fine_tune(
         run.folder / STATE,
         snapshot_interval_s,
         tensorboard,
+        run.precision,
     )
     history = tuner.run()
     best = next(e for e in history.evaluations if e["step"] == history.best_step)

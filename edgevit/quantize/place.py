@@ -90,7 +90,7 @@ def weight_scale(node: Weighted) -> np.ndarray:
 @torch.no_grad()
 def observe(graph: Graph, images: Sequence[Tensor]) -> Ranges:
     """The smallest and largest value of every tensor over the images, by canonical name."""
-    net = GraphNet(graph)
+    net = GraphNet(graph).to(images[0].device)
     ranges: Ranges = {}
 
     def see(name: str, value: Tensor) -> None:
@@ -139,7 +139,7 @@ def nncf_quantizers(
             ),
         )
         quantized = nncf.quantize(
-            GraphNet(graph).eval(),
+            GraphNet(graph).eval().to(images[0].device),
             nncf.Dataset(images),
             subset_size=len(images),
             preset=nncf.QuantizationPreset.MIXED,
@@ -153,7 +153,7 @@ def nncf_quantizers(
             if not isinstance(quantizer, AsymmetricQuantizer | SymmetricQuantizer):
                 kind = type(quantizer).__name__
                 raise EdgevitError(f"NNCF placed a {kind} where a quantizer belongs: {hook_name}")
-            low, high = (t.detach().flatten() for t in quantizer.get_input_low_input_high())
+            low, high = (t.detach().flatten().cpu() for t in quantizer.get_input_low_input_high())
             if kind == "pre_hooks" and port == 1 and isinstance(node, Weighted):
                 if high.numel() == node.channels:
                     largest = high.numpy() / np.float32(WEIGHT_MAX)

@@ -18,6 +18,7 @@ from edgevit.data.batches import split, weights_channels_last
 from edgevit.data.distributed import Group
 from edgevit.data.overlap import check_overlap
 from edgevit.data.source import ImageFolder
+from edgevit.device import at_precision, device_text
 from edgevit.errors import InputError
 from edgevit.files import check_target
 from edgevit.models.repvit import RepViT, RepViTConfig, variant_config
@@ -82,7 +83,9 @@ def train(
             f"{images.title} has {len(parts[0])} images to learn from, fewer than --batch-size "
             f"{options.batch_size}; use a smaller batch"
         )
-    with deterministic():
+    if group.is_main:
+        log.info("on %s", device_text(group.device))
+    with deterministic(group.device), at_precision(machine.precision, group.device):
         config = _config(options, len(images.classes), teacher is not None)
         net = _made(config, options.seed, group)
         taught = teacher_of(teacher, images.preprocessing, len(images.classes), group.device)
@@ -95,6 +98,7 @@ def train(
             "labels": list(images.classes),
             "processes": group.size,
             "device": group.device.type,
+            "precision": machine.precision,
             "threads": torch.get_num_threads(),
             "versions": {
                 "edgevit": edgevit.__version__,

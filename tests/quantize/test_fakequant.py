@@ -104,14 +104,22 @@ def test_in_place_and_fused_gelu_change_no_bit() -> None:
     assert fakequant.compiled_kernel()
 
     def run(gelu) -> list[torch.Tensor]:
-        w, s = weight.clone().requires_grad_(), torch.tensor([0.05]).requires_grad_()
-        z = torch.tensor([7.0]).requires_grad_()
-        y = gelu(F.conv2d(image, w), s, z)
+        w, *grids = (
+            t.clone().requires_grad_()
+            for t in (weight, *(torch.tensor([v]) for v in (0.05, 7.0, 0.03, -11.0)))
+        )
+        y = gelu(F.conv2d(image, w), *grids)
         y.square().sum().backward()
-        return [y.detach(), w.grad, s.grad, z.grad]
+        return [y.detach(), w.grad, *(grid.grad for grid in grids)]
 
-    plain = run(lambda x, s, z: F.gelu(fakequant.fake_quantize(x, s, z, -128, 127)))
-    in_place = run(lambda x, s, z: F.gelu(fakequant.fake_quantize(x, s, z, -128, 127, True)))
-    fused = run(lambda x, s, z: fakequant.fake_quantize_gelu(x, s, z, -128, 127))
+    def in_turn(in_place: bool):
+        def run(x, s, z, s2, z2) -> torch.Tensor:
+            inner = F.gelu(fakequant.fake_quantize(x, s, z, -128, 127, in_place))
+            return fakequant.fake_quantize(inner, s2, z2, -128, 127, in_place)
+
+        return run
+
+    plain, in_place = run(in_turn(False)), run(in_turn(True))
+    fused = run(lambda *given: fakequant.fake_quantize_gelu(*given, -128, 127))
     for wanted, a, b in zip(plain, in_place, fused, strict=True):
         assert torch.equal(wanted, a) and torch.equal(wanted, b)

@@ -1,0 +1,68 @@
+"""C++ extensions of torch: built once a machine and user, then loaded from the cache."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+log = logging.getLogger(__name__)
+
+
+def load_library(name: str, source: Path, flags: Sequence[str]) -> None:
+    """Load the operators of a C++ source, built where this machine's cache has no build of it.
+
+    Raises OSError or RuntimeError when that fails.
+    """
+    import torch
+
+    library = _library_path(name, source, flags)
+    if library.exists():
+        torch.ops.load_library(str(library))
+    else:
+        _build_and_load(name, source, flags, library)
+
+
+def _build_and_load(name: str, source: Path, flags: Sequence[str], library: Path) -> None:
+    """Compile in a folder of this process's own: torch's build lock would outlive a killed run."""
+    from torch.utils import cpp_extension
+
+    log.info("building the %s kernel (once, half a minute) ...", name.replace("_", "-"))
+    library.parent.mkdir(parents=True, exist_ok=True)
+    # The loader calls `ninja`, which pip put beside this interpreter.
+    path = os.environ.get("PATH", "")
+    os.environ["PATH"] = os.pathsep.join((str(Path(sys.executable).parent), path))
+    try:
+        with tempfile.TemporaryDirectory(dir=library.parent, prefix=".build-") as folder:
+            cpp_extension.load(
+                f"edgevit_{name}",
+                [str(source)],
+                extra_cflags=list(flags),
+                build_directory=folder,
+                is_python_module=False,
+            )
+            os.replace(Path(folder) / f"edgevit_{name}.so", library)
+    finally:
+        os.environ["PATH"] = path
+
+
+def _library_path(name: str, source: Path, flags: Sequence[str]) -> Path:
+    import torch
+
+    # -march=native: a home folder shared between machines must not share the binary.
+    cpu = _cpu_flags() + torch.__version__ + source.read_text() + " ".join(flags)
+    key = hashlib.sha256(cpu.encode()).hexdigest()[:16]
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return cache / "edgevit" / f"{name}-{key}.so"
+
+
+def _cpu_flags() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return ""
+    return next((line for line in lines if line.startswith(("flags", "Features"))), "")
