@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -21,6 +22,7 @@ from edgevit.ops.base import (
     Signature,
     UnsupportedError,
     activations,
+    every_channel,
 )
 from edgevit.ops.quantizer import INT8_MAX, INT8_MIN
 
@@ -73,6 +75,11 @@ class Binary(Node):
                 return tuple(int(size) for size in np.broadcast_shapes(*inputs))
         raise InputError(f"{self.name}: {self.kind} of {inputs[0]} and {inputs[1]}")
 
+    def _channels(self, inputs: Sequence[Shape]) -> list[np.ndarray]:
+        """Per input, the channel that each output channel reads."""
+        every = every_channel(self.output_shape(inputs))
+        return [every if shape[1] > 1 else np.zeros_like(every) for shape in inputs]
+
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Add(Binary):
@@ -109,6 +116,9 @@ class Add(Binary):
             return _affine(name, args, -1.0, constant)
         return _affine(name, args, 1.0, -constant if subtracts else constant)
 
+    def carried(self, inputs: Sequence[Shape]) -> Sequence[np.ndarray] | None:
+        return self._channels(inputs)
+
     def compute(self, inputs: Sequence[Tensor], weights: Sequence[Tensor] = ()) -> Tensor:
         return inputs[0] + inputs[1]
 
@@ -135,6 +145,16 @@ class Mul(Binary):
         if divides:
             raise UnsupportedError("a quotient with a tensor below the line")
         return [cls(name=name, inputs=activations(args))]
+
+    def carried(self, inputs: Sequence[Shape]) -> Sequence[np.ndarray] | None:
+        if self.inputs[0] == self.inputs[1]:  # a square
+            return None
+        # One of the two carries, the larger one: the other is its gate.
+        found = self._channels(inputs)
+        sizes = [math.prod(shape) for shape in inputs]
+        gate = 1 if sizes[0] >= sizes[1] else 0
+        found[gate] = np.full_like(found[gate], -1)
+        return found
 
     def compute(self, inputs: Sequence[Tensor], weights: Sequence[Tensor] = ()) -> Tensor:
         return inputs[0] * inputs[1]

@@ -7,7 +7,7 @@ import json
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from edgevit.choices import Activation, Augmentation, Profile
+from edgevit.choices import Activation, Augmentation, Profile, RangeRule
 from edgevit.errors import InputError
 from edgevit.models.options import bound_option
 from edgevit.options import check, option
@@ -24,8 +24,9 @@ class QuantizeOptions:
     The last `snapped_share` of the steps runs with every scale frozen at an fp16 value.
     Learning rates are the peaks of a cosine schedule; `scale_lr` acts on the logarithm of the
     scales. `holdout` is the share of the training images that only selects the best checkpoint.
-    `activation` takes the place of every GELU of the fused net. `bound` is that of the proof of
-    fusing, a share of the largest logit. `max_drop` is in percentage points of top-1. A float net
+    `activation` takes the place of every GELU of the fused net. `equalize` and `ranges` decide
+    what the fine-tuning starts from, and what a run without it ends with. `bound` is that of the
+    proof of fusing, a share of the largest logit. `max_drop` is in percentage points of top-1. A float net
     near chance is refused without `allow_poor_float`: a program that is as wrong would pass the
     gate.
     """
@@ -47,6 +48,16 @@ class QuantizeOptions:
         minimum=1,
         maximum=MAX_CALIBRATION_IMAGES,
         metavar="N",
+    )
+    equalize: bool = option(
+        True,
+        "Before calibration, bring the channels of each tensor to one size where the net's "
+        "function allows it.",
+    )
+    ranges: RangeRule = option(
+        "mse",
+        "How far the activations' first ranges reach. minmax: to what calibration saw, as NNCF "
+        "takes it; mse: to where the square error of quantization is least.",
     )
     epochs: float = option(
         4.0,

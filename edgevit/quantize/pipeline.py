@@ -43,6 +43,7 @@ from edgevit.quantize.distill import (
     teacher_key,
     teacher_name,
 )
+from edgevit.quantize.equalize import equalize
 from edgevit.quantize.finetune import FineTuner, History
 from edgevit.quantize.net import QuantizedNet
 from edgevit.quantize.options import MachineOptions, QuantizeOptions, run_key
@@ -293,7 +294,10 @@ def _make_post_training(run: Run, path: Path) -> None:
     run.say(f"calibrating with NNCF on {len(chosen)} images ...")
     batch = batch_of(parts.images, chosen)
     pieces = [channels_last(piece) for piece in batch.split(CALIBRATION_BATCH)]
-    activations, scales, completed = place(run.graph, pieces, o.profile)
+    graph, equalized = equalize(run.graph, pieces) if o.equalize else (run.graph, None)
+    if equalized is not None:
+        run.say(str(equalized))
+    activations, scales, completed = place(graph, pieces, o.profile, o.ranges)
     alone = Group.alone()
     labels = torch.from_numpy(parts.report_labels)
 
@@ -308,7 +312,7 @@ def _make_post_training(run: Run, path: Path) -> None:
             f"{o.activation} in place of GELU: float {score_title} {100 * swapped:.2f} % before it "
             "is healed"
         )
-    net = QuantizedNet(run.graph, activations, scales).eval()
+    net = QuantizedNet(graph, activations, scales).eval()
     before = metrics[f"ptq_uncorrected_{score_name}"] = score(net, "PTQ")
     shift = correct_biases(net, batch[:BIAS_IMAGES])
     after = metrics[f"ptq_{score_name}"] = score(net, "PTQ, biases corrected")
