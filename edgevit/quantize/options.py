@@ -26,9 +26,9 @@ class QuantizeOptions:
     scales. `holdout` is the share of the training images that only selects the best checkpoint.
     `activation` takes the place of every GELU of the fused net. `equalize` and `ranges` decide
     what the fine-tuning starts from, and what a run without it ends with. `bound` is that of the
-    proof of fusing, a share of the largest logit. `max_drop` is in percentage points of top-1. A float net
-    near chance is refused without `allow_poor_float`: a program that is as wrong would pass the
-    gate.
+    proof of fusing, a share of the largest logit. `max_drop` is in percentage points of top-1. A
+    float net near chance is refused without `allow_poor_float`: a program that is as wrong would
+    pass the gate.
     """
 
     profile: Profile = option(
@@ -139,6 +139,14 @@ class QuantizeOptions:
         maximum=100,
         metavar="POINTS",
     )
+    min_agreement: float = option(
+        0.0,
+        "Gate: percentage of the reported images on which the program must predict what float "
+        "does; 0 asks for none.",
+        minimum=0,
+        maximum=100,
+        metavar="PERCENT",
+    )
     allow_poor_float: bool = option(
         False, "Go on although the float net itself is near chance on the reported images."
     )
@@ -194,7 +202,7 @@ class MachineOptions:
 def run_key(options: QuantizeOptions, **facts: Any) -> str:
     """sha256 of everything that decides the result: a run resumes only what has the same key."""
     # These judge the result and do not change it.
-    judging = ("max_drop", "bound", "allow_poor_float")
+    judging = ("max_drop", "min_agreement", "bound", "allow_poor_float")
     deciding = {k: v for k, v in options.to_json().items() if k not in judging}
     text = json.dumps({"options": deciding, **facts}, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()

@@ -53,7 +53,7 @@ from edgevit.quantize.ptq import correct_biases
 from edgevit.quantize.run_folder import METRICS, POST_TRAINING, STATE, run_folder
 from edgevit.quantize.snapshot import read_snapshot, write_snapshot
 from edgevit.quantize.subject import Subject, module_of, subject_of
-from edgevit.tasks import Gate, Task, load_task
+from edgevit.tasks import Gate, Limits, Task, load_task
 
 CALIBRATION_BATCH = 16
 BIAS_IMAGES = 256
@@ -146,7 +146,7 @@ def quantize(
 
     torch's settings and random state are left as they are. Raises InputError for bad input;
     GateFailed, whose `result` is the Result all the same, when the drop against float on the
-    reported images is over `max_drop`.
+    reported images is over `max_drop`, or the agreement with it below `min_agreement`.
     """
     options = _options(options, changed)
     group = Group(device)
@@ -366,7 +366,8 @@ def _finish(
     )
     outputs = run.outputs(program, "program", run.group)
     labels = run.parts.report_labels
-    found = run.task.gate(float_outputs.numpy(), outputs.numpy(), labels, run.options.max_drop)
+    limits = Limits(run.options.max_drop, run.options.min_agreement)
+    found = run.task.gate(float_outputs.numpy(), outputs.numpy(), labels, limits)
     metrics = run.task.metrics(found, metrics)
     run.say(str(found))
     report = run.parts.report

@@ -1,4 +1,4 @@
-"""Factors for channels: which must be one, and that no choice of them changes what a net computes."""
+"""Factors for channels: which must be one, and that none of them changes what a net computes."""
 
 from __future__ import annotations
 
