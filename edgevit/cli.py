@@ -20,8 +20,8 @@ from edgevit.errors import EdgevitError, InputError
 from edgevit.progress import to_standard_error
 
 COMMANDS = (
-    "inspect", "fuse", "quantize", "compile", "run", "parity", "validate", "report", "package",
-    "lint", "doctor", "demo",
+    "train", "inspect", "fuse", "quantize", "compile", "run", "parity", "validate", "report",
+    "package", "lint", "doctor", "demo",
 )  # fmt: skip
 
 
@@ -44,7 +44,7 @@ def cli() -> None:
     """Turn a trained RepViT into INT8 artifacts, each with a proof of its accuracy.
 
     \b
-    inspect → fuse → quantize → compile → parity, validate → report → package
+    train → inspect → fuse → quantize → compile → parity, validate → report → package
     `edgevit demo` runs these steps on an embedded example.
     """
 

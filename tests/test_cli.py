@@ -34,6 +34,7 @@ LAYERS = [
     ["models"],
     ["program", "repvit"],
     ["quantize"],
+    ["train"],
     ["targets"],
     ["measure"],
     ["api", "apps", "doctor"],

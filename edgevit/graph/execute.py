@@ -1,11 +1,12 @@
 """Running a quantized graph exactly: the same result on any batch size, thread count and CPU.
 
 The program's definition is the arithmetic of integer kernels (`Node.exact` of each operation): a
-convolution's sum is exact, multiplied once by float32(s_in * s_w / s_out) and rounded half to even;
-every other operation is computed exactly on the real values, rounded once to float32 and quantized
-as torch's quantize_per_tensor does. torch itself, run on the q/dq graph in float32, sums a
-convolution in an order that depends on batch size, threads and CPU; a value on a rounding edge then
-moves by a step, the next layers carry it on, and one EuroSAT image in ten ends with another logit.
+convolution's sum is exact, multiplied once by float32(s_in * s_w / s_out) and rounded half to even,
+and so is a product by float32(s_a * s_b / s_out); every other operation is computed exactly on the
+real values, rounded once to float32 and quantized as torch's quantize_per_tensor does. torch
+itself, run on the q/dq graph in float32, sums a convolution in an order that depends on batch size,
+threads and CPU; a value on a rounding edge then moves by a step, the next layers carry it on, and
+one EuroSAT image in ten ends with another logit.
 
 Tensors between operations are held as q - zero_point in float32: (N, C, H, W) or (N, C).
 """

@@ -6,10 +6,10 @@ its last bit decides. One such value changes what is computed behind it, so that
 on 99.5 % of the images rather than on all. (In a trained quick-GELU net 57 sums in 3.7 million
 differed between program and LiteRT: ties, all of them.) Scales are chosen so that there are few.
 
-An operation's class says when it has ties: `has_ties`, or `scales_on_one_grid` where one power of
-two under all of its scales, and an odd multiple of it in the output, excludes them. Every other
-scale gets an odd significand too, which makes ties of convolutions rare. What is left: a product or
-mean that a sum reads keeps the sum's grid, and may have ties.
+An operation's class counts its ties: `ties`, or `scales_on_one_grid` where one power of two under
+all of its scales, and an odd multiple of it in the output, excludes them. Every other scale gets an
+odd significand too, which makes ties of convolutions rare. What is left: a product or mean that a
+sum reads keeps the sum's grid, and may have ties.
 """
 
 from __future__ import annotations
@@ -99,9 +99,16 @@ def _near(scale: float, unit: float | None) -> Iterator[float]:
 
 
 def _without_ties(node: Node, outputs: list[float], inputs: list[float]) -> float:
-    """The first of the output scales that leaves the operation no tie, or the very first."""
+    """The first of the output scales that leaves the operation no tie, or the fewest."""
     exact = [Fraction(value) for value in inputs]
-    return next((s for s in outputs if not node.has_ties(exact, Fraction(s))), outputs[0])
+    fewest, best = node.ties(exact, Fraction(outputs[0])), outputs[0]
+    for scale in outputs[1:]:
+        if not any(fewest):
+            break
+        found = node.ties(exact, Fraction(scale))
+        if found < fewest:
+            fewest, best = found, scale
+    return best
 
 
 def _unit(scale: float) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,11 +21,13 @@ from edgevit.ops.base import (
     Ref,
     Shape,
     Signature,
+    Step,
     UnsupportedError,
     activations,
     every_channel,
+    requantize,
 )
-from edgevit.ops.quantizer import INT8_MAX, INT8_MIN
+from edgevit.ops.quantizer import INT8_MAX, INT8_MIN, Quantizer
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -127,7 +130,8 @@ class Add(Binary):
 class Mul(Binary):
     """The product of two tensors.
 
-    A tie is p·s_a·s_b = (n + 1/2)·s_o with p a product of two int8.
+    A tie is p·s_a·s_b = (n + 1/2)·s_o with p a product of two int8. Runtimes multiply the three
+    scales in different orders, so what lies within float32's rounding of a tie counts as one.
     """
 
     kind = "mul"
@@ -159,7 +163,29 @@ class Mul(Binary):
     def compute(self, inputs: Sequence[Tensor], weights: Sequence[Tensor] = ()) -> Tensor:
         return inputs[0] * inputs[1]
 
-    def has_ties(self, inputs: Sequence[Fraction], output: Fraction) -> bool:
+    def exact(self, inputs: Sequence[Quantizer], output: Quantizer) -> Step:
+        """round(product * float32(s_a * s_b / s_o)): float32 holds every product of two int8."""
+        scale = inputs[0].scale * inputs[1].scale / output.scale
+        return lambda a, b: requantize(a * b, scale, output)
+
+    def ties(self, inputs: Sequence[Fraction], output: Fraction) -> tuple[int, int]:
         ratio = output / (2 * inputs[0] * inputs[1])  # p / (2 n + 1)
-        twos = ratio.denominator & -ratio.denominator
-        return twos == 1 and ratio.numerator <= INT8_RANGE**2
+        exact = 0
+        if ratio.denominator % 2:
+            largest = INT8_RANGE**2 // ratio.numerator, (2 * INT8_RANGE + 1) // ratio.denominator
+            exact = (min(largest) + 1) // 2
+        steps = _products() * float(inputs[0] * inputs[1] / output)
+        steps = steps[steps <= INT8_RANGE + 1]
+        away = np.abs(steps - np.floor(steps) - 0.5)
+        return exact, int((away <= steps * _ROUNDINGS).sum())
+
+
+_ROUNDINGS = 3 * 2.0**-24
+"""Of three float32 operations, relative: of the scales, of the product, of the quotient."""
+
+
+@functools.cache
+def _products() -> np.ndarray:
+    """float64, every magnitude that a product of two int8 less their zero-points has."""
+    values = np.arange(INT8_RANGE + 1, dtype=np.float64)
+    return np.unique(np.outer(values, values))

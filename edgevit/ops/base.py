@@ -120,9 +120,11 @@ class Node:
 
         return step
 
-    def has_ties(self, inputs: Sequence[Fraction], output: Fraction) -> bool:
-        """Whether a requantized value can fall exactly between two steps, for these scales."""
-        return False
+    def ties(self, inputs: Sequence[Fraction], output: Fraction) -> tuple[int, int]:
+        """How many values fall between two steps of the output: exactly, and within float32's
+        rounding. A measure to compare scales by; without them, no runtime's rounding matters.
+        """
+        return 0, 0
 
     def carried(self, inputs: Sequence[Shape]) -> Sequence[np.ndarray] | None:
         """How a positive factor on each channel passes from the inputs to the output.
@@ -183,6 +185,16 @@ def quantize(values: Tensor, quantizer: Quantizer) -> Tensor:
     zero_point = quantizer.zero_point
     values.mul_(1.0 / quantizer.scale).round_()
     return values.clamp_(INT8_MIN - zero_point, INT8_MAX - zero_point)
+
+
+def requantize(integers: Tensor, scale: float, quantizer: Quantizer) -> Tensor:
+    """q - zero_point as float32, of integers that float32 holds; they are overwritten.
+
+    clamp(round(integer * float32(scale))), half to even, as integer kernels compute it: `scale`
+    is how many steps of the quantizer an integer's unit is.
+    """
+    integers.mul_(float(np.float32(scale))).round_()
+    return integers.clamp_(INT8_MIN - quantizer.zero_point, INT8_MAX - quantizer.zero_point)
 
 
 class Unary(Node):

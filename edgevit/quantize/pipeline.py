@@ -53,7 +53,7 @@ from edgevit.quantize.ptq import correct_biases
 from edgevit.quantize.run_folder import METRICS, POST_TRAINING, STATE, run_folder
 from edgevit.quantize.snapshot import read_snapshot, write_snapshot
 from edgevit.quantize.subject import Subject, module_of, subject_of
-from edgevit.tasks import Gate, Limits, Task, load_task
+from edgevit.tasks import Gate, Limits, LossWeights, Task, load_task
 
 CALIBRATION_BATCH = 16
 BIAS_IMAGES = 256
@@ -204,6 +204,7 @@ def _run(run: Run, snapshot_interval_s: float, teacher_name: str) -> Result:
     history = History()
     if run.options.steps(len(parts.train)):
         history = _fine_tune(run, net, snapshot_interval_s)
+        net = _better(run, net, history)
     else:
         net.snap()
     return _finish(run, net, float_outputs, metrics, history, teacher_name)
@@ -349,6 +350,31 @@ def _fine_tune(run: Run, net: QuantizedNet, snapshot_interval_s: float) -> Histo
         f"{best['holdout_agreement']:.2f} % agreement with the teacher on the selection images"
     )
     return history
+
+
+def _better(run: Run, tuned: QuantizedNet, history: History) -> QuantizedNet:
+    """The fine-tuned net, or that of before where the selection images say so; noted as step 0."""
+    net = _post_training(run)
+    net.snap()
+    o, parts = run.options, run.parts
+    outputs = [
+        outputs_of(each, run.task.kept, parts.images, parts.holdout, run.group, title)
+        for each, title in ((net, "PTQ on hold-out"), (run.teacher, "teacher on hold-out"))
+    ]
+    labels = torch.from_numpy(parts.images.labels[parts.holdout])
+    weights = LossWeights(o.temperature, o.teacher_weight, o.label_weight)
+    figures = run.task.selection(*outputs, labels, weights)
+    history.evaluations.insert(0, {"step": 0, **figures})
+    loss = figures["holdout_loss"]
+    if history.best_loss is None or loss >= history.best_loss:
+        return tuned
+    run.say(
+        f"fine-tuning did not help: on the selection images its loss is {history.best_loss:.4g}, "
+        f"that of PTQ with corrected biases {loss:.4g}; the program is the latter. More images or "
+        "epochs may help"
+    )
+    history.best_step, history.best_loss = 0, loss
+    return net
 
 
 def _finish(

@@ -32,7 +32,8 @@ _NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.EBADF, errno.EINVAL)
 def run_folder(folder: Path | None, key: str, fresh: bool, group: Group) -> Iterator[Path]:
     """Yield the folder, made or found by the run of that key; None: a temporary one.
 
-    `fresh` discards what an earlier run left there. Raises InputError when another run works in the
+    `fresh` discards what an earlier run left there. A run that ends before any state
+    was kept leaves no folder. Raises InputError when another run works in the
     folder, when it holds another run's state or other files, and for several processes without a
     folder that they share.
     """
@@ -53,7 +54,13 @@ def run_folder(folder: Path | None, key: str, fresh: bool, group: Group) -> Iter
         with writing(folder):
             _claim(folder, key, fresh)
         group.wait()
-        yield folder
+        try:
+            yield folder
+        except BaseException:
+            # Refused or stopped before there was anything to go on with.
+            if not any(os.path.lexists(folder / name) for name in (POST_TRAINING, STATE)):
+                remove_run(folder)
+            raise
     finally:
         os.close(lock)
 

@@ -313,8 +313,8 @@ class Manifest:
         path = Path(folder) / MANIFEST_FILE
         if not os.path.lexists(path):
             raise InputError(
-                f"{folder} is not an artifact folder: it has no {MANIFEST_FILE} (edgevit compile "
-                "writes one for each target)"
+                f"{folder} is not an artifact folder: it has no {MANIFEST_FILE} "
+                f"({_where_artifacts_are(path.parent)})"
             )
         return cls.parse(read_file(path, MAX_MANIFEST_BYTES, "a manifest"), str(path))
 
@@ -339,6 +339,14 @@ class Manifest:
     def table(self) -> np.ndarray:
         """float32 (C, 256): what the input holds for a pixel of 0..255, by channel."""
         return np.array(self.input.table, np.float32)
+
+
+def _where_artifacts_are(folder: Path) -> str:
+    """For who names the folder above: compile's output folder holds one folder a target."""
+    inside = sorted(folder.glob(f"*/{MANIFEST_FILE}"))[:4]
+    if not inside:
+        return "edgevit compile writes one for each target"
+    return f"{' and '.join(str(found.parent) for found in inside)} below it has one"
 
 
 def _upgraded(value: Any, what: str) -> Any:

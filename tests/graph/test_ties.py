@@ -69,6 +69,21 @@ def mul_ties(a: float, b: float, out: float) -> int:
     return linear_ties(Fraction(a) * Fraction(b), out, 255 * 255)
 
 
+def almost_mul_ties(a: float, b: float, out: float) -> int:
+    """How many products of two int8 values float32 may put on either side of a tie.
+
+    The scales' product, its quotient by the output's and the multiplication round: three times.
+    """
+    first, third = _integers(Fraction(a) * Fraction(b), Fraction(out))
+    products = {x * y for x in range(256) for y in range(x + 1)}
+    found = 0
+    for product in products:
+        distance = abs((2 * product * first) % (2 * third) - third)  # in halves of steps / third
+        within_range = product * first <= 256 * third
+        found += within_range and distance << 24 <= 3 * 2 * product * first
+    return found
+
+
 def mean_ties(a: float, out: float, values: int) -> int:
     return linear_ties(Fraction(a) / values, out, 255 * values)
 
@@ -78,6 +93,7 @@ def test_plain_fp16_scales_have_ties() -> None:
     assert add_ties(0.75, 0.5, 1.0) > 0
     assert mul_ties(0.125, SIGMOID, 0.125) > 0
     assert mean_ties(0.1005859375, 0.05029296875, 4) == 1020
+    assert almost_mul_ties(0.09967041015625, SIGMOID, 0.0501708984375) > 0
 
 
 @pytest.mark.parametrize("seed", range(40))
@@ -122,6 +138,7 @@ def test_a_gate_has_no_tie(x: float, ratio: float) -> None:
     found = snapped(scales, gate(), Mul(name="out", inputs=("x", "gate")))
     assert found["gate"] == SIGMOID
     assert mul_ties(found["x"], SIGMOID, found["out"]) == 0
+    assert almost_mul_ties(found["x"], SIGMOID, found["out"]) == 0
     for name in ("x", "out"):
         assert float(np.float16(found[name])) == found[name]
         assert abs(found[name] / scales[name] - 1) <= 2.0**-8

@@ -3,7 +3,8 @@
 No code of the product is called: a node here is its name, attributes and weights. Sums are int64;
 real values are float64, exact but for GELU, sigmoid, tanh and softmax; each is rounded to float32
 once, multiplied by float32(1 / scale) and rounded half to even. A convolution's sum is multiplied
-by float32(s_in * s_w / s_out) instead. Averages and bilinear resizes are fractions of integers.
+by float32(s_in * s_w / s_out) instead, a product by float32(s_a * s_b / s_out). Averages and
+bilinear resizes are fractions of integers.
 """
 
 from __future__ import annotations
@@ -35,6 +36,11 @@ def int8(node: Any, inputs: Sequence[Array], quantizers: Sequence[Any], output: 
         return _weighted(node, centred[0], quantizers[0], output)
     if node.kind in MOVED:
         return (MOVED[node.kind](node, *centred) + output.zero_point).astype(np.int8)
+    if node.kind == "mul":
+        scales = [Fraction(q.scale) for q in (*quantizers, output)]
+        factor = np.float32(float(scales[0] * scales[1] / scales[2]))
+        steps = np.rint((centred[0] * centred[1]).astype(np.float32) * factor)
+        return np.clip(steps + output.zero_point, -128, 127).astype(np.int8)
     real = [x * q.scale for x, q in zip(centred, quantizers)]
     return requantized(REAL[node.kind](*real), output)
 
@@ -115,7 +121,6 @@ def _softmax(x: Array) -> Array:
 
 REAL: dict[str, Callable[..., Array]] = {
     "add": lambda a, b: a + b,
-    "mul": lambda a, b: a * b,
     "gelu": lambda x: x * 0.5 * (1 + _erf(x / math.sqrt(2))),
     "hard_swish": lambda x: x * np.clip(x + 3, 0, 6) / 6,
     "relu": lambda x: np.maximum(x, 0),

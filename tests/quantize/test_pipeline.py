@@ -352,4 +352,10 @@ def test_a_float_net_near_chance_is_refused_at_once(model: Tiny, tmp_path: Path)
     run = tmp_path / "run"
     with pytest.raises(InputError, match=r"near the 33.33 % of guessing .*--allow-poor-float"):
         edgevit.quantize(model, TRAIN, VAL, run_dir=run, epochs=0)
-    assert not (run / "ptq.safetensors").exists()
+    # There is nothing to go on with: the next run, with other options, begins as the first.
+    assert not run.exists()
+    run.mkdir()
+    (run / "mine.txt").write_text("mine")
+    with pytest.raises(InputError, match="not written by edgevit"):
+        edgevit.quantize(model, TRAIN, VAL, run_dir=run, epochs=0, seed=1)
+    assert [each.name for each in run.iterdir()] == ["mine.txt"]

@@ -1,0 +1,179 @@
+"""`edgevit train`, end to end: open the images, train, measure, write."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+import edgevit
+from edgevit.data.batches import split, weights_channels_last
+from edgevit.data.distributed import Group
+from edgevit.data.overlap import check_overlap
+from edgevit.data.source import ImageFolder
+from edgevit.errors import InputError
+from edgevit.files import check_target
+from edgevit.models.repvit import RepViT, RepViTConfig, variant_config
+from edgevit.quantize.deterministic import deterministic
+from edgevit.quantize.options import MachineOptions
+from edgevit.quantize.run_folder import RUN_SUFFIX, STATE, remove_run, run_folder
+from edgevit.quantize.subject import key_of
+from edgevit.train.options import TrainOptions
+from edgevit.train.output import FILES, write_output
+from edgevit.train.teacher import teacher_of
+from edgevit.train.timm_parts import timm_module
+from edgevit.train.trainer import History, Trainer, Where
+
+log = logging.getLogger(__name__)
+
+INTERPOLATIONS = ("bicubic", "bilinear")
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """The averaged net, in eval mode with its branches, and what was measured.
+
+    top1      of the reported images, a fraction of 1; None where none were given
+    """
+
+    net: nn.Module
+    top1: float | None
+    history: History
+
+
+def train(
+    images: ImageFolder,
+    report: ImageFolder | None,
+    out: Path,
+    options: TrainOptions,
+    machine: MachineOptions,
+    *,
+    teacher: str | None = None,
+    amp: str = "none",
+    workers: int = 0,
+    force: bool = False,
+) -> TrainResult:
+    """Train a RepViT from scratch and write it to the folder `out`.
+
+    images  to learn from; their pre-processing is that of the finished net
+    report  images that top-1 is measured on once, at the end, opened with like=images
+    teacher as `teacher_of`: it makes the net learn with two heads
+    amp     "none", "float16" or "bfloat16" for the forward and the loss
+    workers processes that decode and change images; 0: this one
+
+    State is kept in `out`.run while it works; the same call goes on from there. Raises InputError
+    for bad input, GateFailed when the loss is no number any more, ToolMissing without timm.
+    """
+    timm = timm_module()
+    folder = out.with_name(out.name + RUN_SUFFIX)
+    check_target(out, force, listing=lambda _: FILES)
+    _check(images, report)
+    group = Group(machine.device)
+    parts = split(len(images), options.holdout, options.seed)
+    if len(parts[0]) < options.batch_size // group.size:
+        raise InputError(
+            f"{images.title} has {len(parts[0])} images to learn from, fewer than --batch-size "
+            f"{options.batch_size}; use a smaller batch"
+        )
+    with deterministic():
+        config = _config(options, len(images.classes), teacher is not None)
+        net = _made(config, options.seed, group)
+        taught = teacher_of(teacher, images.preprocessing, len(images.classes), group.device)
+        about = {
+            "options": options.to_json(),
+            "teacher": teacher,
+            "amp": amp,
+            "data": {"file": images.title, "sha256": images.sha256},
+            "preprocessing": images.preprocessing.to_json(),
+            "labels": list(images.classes),
+            "processes": group.size,
+            "device": group.device.type,
+            "threads": torch.get_num_threads(),
+            "versions": {
+                "edgevit": edgevit.__version__,
+                "torch": torch.__version__,
+                "timm": timm.__version__,
+            },
+        }
+        key = json.dumps(about | {"teacher_weights": _teacher_key(taught)}, sort_keys=True)
+        with run_folder(
+            folder, hashlib.sha256(key.encode()).hexdigest(), machine.fresh, group
+        ) as state:
+            where = Where(group, workers, amp, state / STATE, machine.snapshot_interval_s)
+            trainer = Trainer(net, images, parts, options, taught, where)
+            if group.is_main:
+                log.info(
+                    "%s from scratch, %d classes, %s; %d images, %d steps of %d",
+                    config.variant, len(images.classes), images.preprocessing.size_text,
+                    len(parts[0]), trainer.steps, options.batch_size,
+                )  # fmt: skip
+            history = trainer.run()
+            top1 = None
+            if report is not None:
+                top1 = trainer.top1(report, list(range(len(report))), "report")
+            average = trainer.average.eval()
+            found: dict[str, Any] = {"top1": top1, "evaluations": history.evaluations}
+            if report is not None:
+                found["report_data"] = {
+                    "file": report.title, "sha256": report.sha256, "images": len(report)
+                }  # fmt: skip
+            if group.is_main:
+                write_output(
+                    out, average, config, images.preprocessing, list(images.classes),
+                    {"schema_version": 1, **about, **found}, force,
+                )  # fmt: skip
+                remove_run(folder)
+            group.wait()
+    return TrainResult(average, top1, history)
+
+
+def _teacher_key(teacher: Callable[..., Any] | None) -> str | None:
+    return key_of(teacher) if isinstance(teacher, nn.Module) else None
+
+
+def _config(options: TrainOptions, classes: int, distillation: bool) -> RepViTConfig:
+    return variant_config(
+        options.variant,
+        num_classes=classes,
+        distillation=distillation,
+        se=options.se,
+        reparameterization=options.reparameterization,
+    )
+
+
+def _made(config: RepViTConfig, seed: int, group: Group) -> RepViT:
+    """The net with weights drawn by the seed; torch's random state is left as it is."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        net = RepViT(config)
+    weights_channels_last(net).to(group.device)
+    return net
+
+
+def _check(images: ImageFolder, report: ImageFolder | None) -> None:
+    """Raises InputError for pre-processing that the random crops do not have, and for overlaps."""
+    rules = images.preprocessing
+    if rules.channels != "RGB" or rules.resize != "shorter":
+        raise InputError(
+            "edgevit train knows --channels RGB and --resize-mode shorter alone: the random crops "
+            "are timm's"
+        )
+    if rules.interpolation not in INTERPOLATIONS or not rules.antialias:
+        raise InputError(
+            f"edgevit train resizes by {' or '.join(INTERPOLATIONS)}, with antialias, as timm does"
+        )
+    if report is None:
+        return
+    if report.sha256 == images.sha256:
+        raise InputError(
+            f"{report.title} holds the training images: top-1 must be measured on others "
+            "(--eval-data)"
+        )
+    check_overlap(images.images, report.images)
