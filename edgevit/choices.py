@@ -11,6 +11,10 @@ PROFILES: tuple[Profile, ...] = get_args(Profile)
 Activation = Literal["gelu", "hard-swish", "quick-gelu"]
 ACTIVATIONS: tuple[Activation, ...] = get_args(Activation)
 
+RangeRule = Literal["minmax", "mse"]
+RANGE_RULES: tuple[RangeRule, ...] = get_args(RangeRule)
+"""How far an activation's range reaches: to what was seen, or to where the error is least."""
+
 Augmentation = Literal["none", "flip", "dihedral"]
 AUGMENTATIONS: tuple[Augmentation, ...] = get_args(Augmentation)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -23,6 +24,7 @@ from edgevit.ops.base import (
     Step,
     UnsupportedError,
     activations,
+    every_channel,
     requantize,
 )
 from edgevit.ops.quantizer import INT8_MAX, INT8_MIN, Quantizer
@@ -78,6 +80,11 @@ class Binary(Node):
                 return tuple(int(size) for size in np.broadcast_shapes(*inputs))
         raise InputError(f"{self.name}: {self.kind} of {inputs[0]} and {inputs[1]}")
 
+    def _channels(self, inputs: Sequence[Shape]) -> list[np.ndarray]:
+        """Per input, the channel that each output channel reads."""
+        every = every_channel(self.output_shape(inputs))
+        return [every if shape[1] > 1 else np.zeros_like(every) for shape in inputs]
+
     def _by(self, kernel: PairStep | None, inputs: Sequence[Quantizer], output: Quantizer) -> Step:
         """The kernel's result; the default's for shapes that it does not know, and without it."""
         otherwise = self.by_definition(inputs, output)
@@ -126,6 +133,9 @@ class Add(Binary):
             return _affine(name, args, -1.0, constant)
         return _affine(name, args, 1.0, -constant if subtracts else constant)
 
+    def carried(self, inputs: Sequence[Shape]) -> Sequence[np.ndarray] | None:
+        return self._channels(inputs)
+
     def compute(self, inputs: Sequence[Tensor], weights: Sequence[Tensor] = ()) -> Tensor:
         return inputs[0] + inputs[1]
 
@@ -160,6 +170,16 @@ class Mul(Binary):
         if divides:
             raise UnsupportedError("a quotient with a tensor below the line")
         return [cls(name=name, inputs=activations(args))]
+
+    def carried(self, inputs: Sequence[Shape]) -> Sequence[np.ndarray] | None:
+        if self.inputs[0] == self.inputs[1]:  # a square
+            return None
+        # One of the two carries, the larger one: the other is its gate.
+        found = self._channels(inputs)
+        sizes = [math.prod(shape) for shape in inputs]
+        gate = 1 if sizes[0] >= sizes[1] else 0
+        found[gate] = np.full_like(found[gate], -1)
+        return found
 
     def compute(self, inputs: Sequence[Tensor], weights: Sequence[Tensor] = ()) -> Tensor:
         return inputs[0] * inputs[1]

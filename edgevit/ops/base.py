@@ -149,6 +149,16 @@ class Node:
         """
         return 0, 0
 
+    def carried(self, inputs: Sequence[Shape]) -> Sequence[np.ndarray] | None:
+        """How a positive factor on each channel passes from the inputs to the output.
+
+        For every input an int array, a value an output channel: the channel of that input whose
+        factor the output channel has, -1 where that input gives it none. An input that gives
+        factors to no output channel must come without any (a gate). None, the default, where no
+        factor passes: f(k x) is not k f(x), so that inputs and output must do without.
+        """
+        return None
+
     def to_json(self) -> dict[str, Any]:
         """The node as it stands in graph.json: op, name, inputs and the attributes."""
         own = {f.name: getattr(self, f.name) for f in self.attribute_fields()}
@@ -174,6 +184,11 @@ class Node:
         from dataclasses import replace
 
         return replace(self, inputs=tuple(inputs.get(name, name) for name in self.inputs))
+
+
+def every_channel(shape: Shape) -> np.ndarray:
+    """Each output channel has the factor of the same channel of the input; see `Node.carried`."""
+    return np.arange(shape[1])
 
 
 def activations(args: Mapping[str, Any]) -> tuple[str, ...]:

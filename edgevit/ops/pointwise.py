@@ -17,10 +17,12 @@ from edgevit.ops.base import (
     Unary,
     UnsupportedError,
     activations,
+    every_channel,
 )
 from edgevit.ops.quantizer import SYMMETRIC_UNIT_INTERVAL, UNIT_INTERVAL
 
 if TYPE_CHECKING:
+    import numpy as np
     from torch import Tensor
 
 
@@ -114,6 +116,14 @@ class Clamp(Unary):
     def clamped(cls, value: Tensor) -> Tensor:
         """`value` between the bounds."""
         raise NotImplementedError
+
+    @classmethod
+    def passes_factors(cls) -> bool:
+        """Whether f(k x) is k f(x) for every k above 0."""
+        return cls.low in (0, -math.inf) and math.isinf(cls.high)
+
+    def carried(self, inputs: Sequence[Shape]) -> Sequence[np.ndarray] | None:
+        return [every_channel(inputs[0])] if self.passes_factors() else None
 
     def compute(self, inputs: Sequence[Tensor], weights: Sequence[Tensor] = ()) -> Tensor:
         return self.clamped(inputs[0])

@@ -20,6 +20,7 @@ from edgevit.ops.base import (
     UnsupportedError,
     activations,
     divided,
+    every_channel,
     pair,
     quantize,
     require_maps,
@@ -28,6 +29,7 @@ from edgevit.ops.quantizer import UNIT_INTERVAL, Quantizer, SameAs
 from edgevit.ops.shape import Flatten
 
 if TYPE_CHECKING:
+    import numpy as np
     from torch import Tensor
 
     from edgevit.kernels.exact import TorchKernels
@@ -71,6 +73,9 @@ class Mean(Node):
         if len(shape) != 4:
             raise InputError(f"{self.name}: mean over H and W needs (N, C, H, W), not {shape}")
         return shape[0], shape[1], 1, 1
+
+    def carried(self, inputs: Sequence[Shape]) -> Sequence[np.ndarray] | None:
+        return [every_channel(inputs[0])]
 
     def compute(self, inputs: Sequence[Tensor], weights: Sequence[Tensor] = ()) -> Tensor:
         import torch
@@ -165,6 +170,9 @@ class Pool2d(Node):
         if min(spatial) < 1:
             raise InputError(f"{self.name}: {self.kernel} window does not fit an input of {shape}")
         return shape[0], shape[1], *spatial
+
+    def carried(self, inputs: Sequence[Shape]) -> Sequence[np.ndarray] | None:
+        return [every_channel(inputs[0])]
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

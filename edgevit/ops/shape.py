@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import numpy as np
+
 from edgevit.errors import InputError
 from edgevit.ops.base import (
     REQUIRED,
@@ -20,6 +22,7 @@ from edgevit.ops.base import (
     Unchanged,
     UnsupportedError,
     divided,
+    every_channel,
     require_maps,
 )
 from edgevit.ops.quantizer import Quantizer, SameAs
@@ -68,6 +71,10 @@ class Flatten(Unchanged):
         (shape,) = inputs
         return shape[0], math.prod(shape[1:])
 
+    def carried(self, inputs: Sequence[Shape]) -> Sequence[np.ndarray] | None:
+        shape = inputs[0]
+        return [np.repeat(np.arange(shape[1]), math.prod(shape[2:]))]
+
     def compute(self, inputs: Sequence[Tensor], weights: Sequence[Tensor] = ()) -> Tensor:
         import torch
 
@@ -99,6 +106,15 @@ class Concat(Unchanged):
         if len(rest) != 1 or any(len(shape) != len(first) for shape in inputs):
             raise InputError(f"{self.name}: concat of {', '.join(map(str, inputs))}")
         return first[0], sum(shape[1] for shape in inputs), *first[2:]
+
+    def carried(self, inputs: Sequence[Shape]) -> Sequence[np.ndarray] | None:
+        channels = np.arange(sum(shape[1] for shape in inputs))
+        found, start = [], 0
+        for shape in inputs:
+            inside = (channels >= start) & (channels < start + shape[1])
+            found.append(np.where(inside, channels - start, -1))
+            start += shape[1]
+        return found
 
     def compute(self, inputs: Sequence[Tensor], weights: Sequence[Tensor] = ()) -> Tensor:
         import torch
@@ -153,6 +169,9 @@ class Resize(Node):
                 "because runtimes place the samples of others differently"
             )
         return shape[0], shape[1], *self.size
+
+    def carried(self, inputs: Sequence[Shape]) -> Sequence[np.ndarray] | None:
+        return [every_channel(inputs[0])]
 
     def compute(self, inputs: Sequence[Tensor], weights: Sequence[Tensor] = ()) -> Tensor:
         from torch.nn import functional
@@ -234,6 +253,10 @@ class Slice(Unchanged):
         shape[self.axis] = len(range(self.start, self.stop, self.step))
         return tuple(shape)
 
+    def carried(self, inputs: Sequence[Shape]) -> Sequence[np.ndarray] | None:
+        channels = every_channel(inputs[0])
+        return [channels[self.start : self.stop : self.step] if self.axis == 1 else channels]
+
     def compute(self, inputs: Sequence[Tensor], weights: Sequence[Tensor] = ()) -> Tensor:
         index = [slice(None)] * self.axis + [slice(self.start, self.stop, self.step)]
         return inputs[0][tuple(index)]
@@ -282,6 +305,9 @@ class Pad(Unchanged):
             raise InputError(f"{self.name}: padding {self.before}, {self.after} is negative")
         sides = zip(shape[2:], self.before, self.after, strict=True)
         return shape[0], shape[1], *(size + a + b for size, a, b in sides)
+
+    def carried(self, inputs: Sequence[Shape]) -> Sequence[np.ndarray] | None:
+        return [every_channel(inputs[0])]
 
     def compute(self, inputs: Sequence[Tensor], weights: Sequence[Tensor] = ()) -> Tensor:
         from torch.nn import functional

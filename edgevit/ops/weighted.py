@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 
@@ -132,6 +132,24 @@ class Weighted(Node):
         if isinstance(self.weights, FloatWeights):
             return self.weights.weight
         return self.weight * self.per_channel(self.weight_scale)
+
+    def rescaled(self, read: np.ndarray, made: np.ndarray) -> Self:
+        """The float operation whose input comes divided by `read` and whose output is so by `made`.
+
+        read    float64 (input channels,): the factors by which the weights make up for the input
+        made    float64 (output channels,), 1 where an activation passes no factor
+        """
+        weight = self.weight.astype(np.float64) * self._by_input_channel(read)
+        weight /= self.per_channel(made)
+        bias = self.bias.astype(np.float64) / made
+        weights = FloatWeights(weight.astype(np.float32), bias.astype(np.float32))
+        return replace(self, weights=weights)
+
+    def _by_input_channel(self, values: np.ndarray) -> np.ndarray:
+        """(input channels,) values in a shape that broadcasts over the weight."""
+        shape = [1] * self.rank
+        shape[1 - self.channel_axis] = -1
+        return values.reshape(shape)
 
     def sum_products(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """The operation itself, without its activation."""
@@ -329,6 +347,11 @@ class Conv2d(Weighted):
             "dilation": dilation,
             "groups": args["groups"],
         }
+
+    def _by_input_channel(self, values: np.ndarray) -> np.ndarray:
+        # Row o of the weight reads the channels of o's group alone.
+        rows = values.reshape(self.groups, -1).repeat(self.channels // self.groups, 0)
+        return rows[:, :, None, None]
 
     def output_shape(self, inputs: Sequence[Shape]) -> Shape:
         (shape,) = inputs

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from edgevit.choices import Activation, Augmentation, Device, Precision, Profile
+from edgevit.choices import Activation, Augmentation, Device, Precision, Profile, RangeRule
 from edgevit.errors import InputError
 from edgevit.limits import MAX_RUN_IMAGES
 from edgevit.models.options import bound_option
@@ -27,10 +27,11 @@ class QuantizeOptions:
     Learning rates are the peaks of a cosine schedule; `scale_lr` acts on the logarithm of the
     scales. `holdout` is the share of the training images that only selects the best checkpoint.
     `eval_images` of the images that may be reported on are, or all of them.
-    `activation` takes the place of every GELU of the fused net. `bound` is that of the proof of
-    fusing, a share of the largest logit. `max_drop` is in percentage points of top-1. A float net
-    near chance is refused without `allow_poor_float`: a program that is as wrong would pass the
-    gate.
+    `activation` takes the place of every GELU of the fused net. `equalize` and `ranges` decide
+    what the fine-tuning starts from, and what a run without it ends with. `bound` is that of the
+    proof of fusing, a share of the largest logit. `max_drop` is in percentage points of top-1. A
+    float net near chance is refused without `allow_poor_float`: a program that is as wrong would
+    pass the gate.
     """
 
     profile: Profile = option(
@@ -50,6 +51,16 @@ class QuantizeOptions:
         minimum=1,
         maximum=MAX_CALIBRATION_IMAGES,
         metavar="N",
+    )
+    equalize: bool = option(
+        True,
+        "Before calibration, bring the channels of each tensor to one size where the net's "
+        "function allows it.",
+    )
+    ranges: RangeRule = option(
+        "mse",
+        "How far the activations' first ranges reach. minmax: to what calibration saw, as NNCF "
+        "takes it; mse: to where the square error of quantization is least.",
     )
     epochs: float = option(
         4.0,
@@ -139,6 +150,14 @@ class QuantizeOptions:
         maximum=100,
         metavar="POINTS",
     )
+    min_agreement: float = option(
+        0.0,
+        "Gate: percentage of the reported images on which the program must predict what float "
+        "does; 0 asks for none.",
+        minimum=0,
+        maximum=100,
+        metavar="PERCENT",
+    )
     allow_poor_float: bool = option(
         False, "Go on although the float net itself is near chance on the reported images."
     )
@@ -224,7 +243,7 @@ class ProcessOptions:
 def run_key(options: QuantizeOptions, **facts: Any) -> str:
     """sha256 of everything that decides the result: a run resumes only what has the same key."""
     # These judge the result and do not change it.
-    judging = ("max_drop", "bound", "allow_poor_float")
+    judging = ("max_drop", "min_agreement", "bound", "allow_poor_float")
     deciding = {k: v for k, v in options.to_json().items() if k not in judging}
     text = json.dumps({"options": deciding, **facts}, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()

@@ -46,6 +46,7 @@ from edgevit.quantize.distill import (
     teacher_key,
     teacher_name,
 )
+from edgevit.quantize.equalize import equalize
 from edgevit.quantize.finetune import FineTuner, History
 from edgevit.quantize.net import QuantizedNet
 from edgevit.quantize.options import MachineOptions, ProcessOptions, QuantizeOptions, run_key
@@ -56,7 +57,7 @@ from edgevit.quantize.recording import check_tensorboard
 from edgevit.quantize.run_folder import METRICS, POST_TRAINING, RECIPE, STATE, run_folder
 from edgevit.quantize.snapshot import read_snapshot, write_snapshot
 from edgevit.quantize.subject import Subject, module_of, subject_of
-from edgevit.tasks import Gate, Task, load_task
+from edgevit.tasks import Gate, Limits, LossWeights, Task, load_task
 
 CALIBRATION_BATCH = 16
 BIAS_IMAGES = 256
@@ -165,7 +166,7 @@ def quantize(
 
     torch's settings and random state are left as they are. Raises InputError for bad input;
     GateFailed, whose `result` is the Result all the same, when the drop against float on the
-    reported images is over `max_drop`.
+    reported images is over `max_drop`, or the agreement with it below `min_agreement`.
     """
     options = _options(options, changed)
     if tensorboard is not None:
@@ -235,6 +236,7 @@ def _run(
     history = History()
     if run.options.steps(len(parts.train)):
         history = _fine_tune(run, net, snapshot_interval_s, tensorboard)
+        net = _better(run, net, history)
     else:
         net.snap()
     return _finish(run, net, float_outputs, metrics, history, teacher_name)
@@ -328,7 +330,10 @@ def _make_post_training(run: Run, path: Path) -> None:
     run.say(f"calibrating with NNCF on {len(chosen)} images ...")
     batch = batch_of(parts.images, chosen).to(run.group.device)
     pieces = [channels_last(piece) for piece in batch.split(CALIBRATION_BATCH)]
-    activations, scales, completed = place(run.graph, pieces, o.profile)
+    graph, equalized = equalize(run.graph, pieces) if o.equalize else (run.graph, None)
+    if equalized is not None:
+        run.say(str(equalized))
+    activations, scales, completed = place(graph, pieces, o.profile, o.ranges)
     alone = Group.alone(run.group.device, workers=run.group.workers)
     labels = torch.from_numpy(parts.report_labels)
 
@@ -343,7 +348,7 @@ def _make_post_training(run: Run, path: Path) -> None:
             f"{o.activation} in place of GELU: float {score_title} {100 * swapped:.2f} % before it "
             "is healed"
         )
-    net = QuantizedNet(run.graph, activations, scales).eval().to(alone.device)
+    net = QuantizedNet(graph, activations, scales).eval().to(alone.device)
     before = metrics[f"ptq_uncorrected_{score_name}"] = score(_program_now(run, net), "PTQ")
     shift = correct_biases(net, batch[:BIAS_IMAGES])
     after = score(_program_now(run, net), "PTQ, biases corrected")
@@ -399,6 +404,31 @@ def _fine_tune(
     return history
 
 
+def _better(run: Run, tuned: QuantizedNet, history: History) -> QuantizedNet:
+    """The fine-tuned net, or that of before where the selection images say so; noted as step 0."""
+    net = _post_training(run)
+    net.snap()
+    o, parts = run.options, run.parts
+    outputs = [
+        outputs_of(each, run.task.kept, parts.images, parts.holdout, run.group, title)
+        for each, title in ((net, "PTQ on hold-out"), (run.teacher, "teacher on hold-out"))
+    ]
+    labels = torch.from_numpy(parts.images.labels[parts.holdout])
+    weights = LossWeights(o.temperature, o.teacher_weight, o.label_weight)
+    figures = run.task.selection(*outputs, labels, weights)
+    history.evaluations.insert(0, {"step": 0, **figures})
+    loss = figures["holdout_loss"]
+    if history.best_loss is None or loss >= history.best_loss:
+        return tuned
+    run.say(
+        f"fine-tuning did not help: on the selection images its loss is {history.best_loss:.4g}, "
+        f"that of PTQ with corrected biases {loss:.4g}; the program is the latter. More images or "
+        "epochs may help"
+    )
+    history.best_step, history.best_loss = 0, loss
+    return net
+
+
 def _finish(
     run: Run,
     net: QuantizedNet,
@@ -412,7 +442,8 @@ def _finish(
     program = _program_now(run, net, info)
     outputs = run.outputs(program, "program", run.group)
     labels = run.parts.report_labels
-    found = run.task.gate(float_outputs.numpy(), outputs.numpy(), labels, run.options.max_drop)
+    limits = Limits(run.options.max_drop, run.options.min_agreement)
+    found = run.task.gate(float_outputs.numpy(), outputs.numpy(), labels, limits)
     metrics = run.task.metrics(found, metrics)
     run.say(str(found))
     report = run.parts.report

@@ -19,30 +19,36 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from edgevit.choices import Profile
+from edgevit.choices import Profile, RangeRule
 from edgevit.errors import EdgevitError
 from edgevit.graph import Graph
 from edgevit.graph.float_run import GraphNet
 from edgevit.ops import INT8_MAX, INT8_MIN, WEIGHT_MAX, Clamp, Node, Quantizer, Weighted
+from edgevit.quantize.clip import Ranges, least_error_ranges
 
 # Dead channels: a smaller weight scale would overflow the int32 bias.
 MIN_WEIGHT_SCALE = 2.0**-14
 MIN_ACTIVATION_SCALE = 2.0**-14
-Ranges = dict[str, tuple[float, float]]
 
 
 def place(
-    graph: Graph, images: Sequence[Tensor], profile: Profile
+    graph: Graph, images: Sequence[Tensor], profile: Profile, ranges: RangeRule = "minmax"
 ) -> tuple[dict[str, Quantizer], dict[str, np.ndarray], list[str]]:
     """Activation quantizers by owner, weight scales [O] by module, and the completed names.
 
-    `graph` is the float graph; `images` are float32 (1, C, H, W) or larger batches. Raises
+    `graph` is the float graph; `images` are float32 (1, C, H, W) or larger batches; `ranges` says
+    how the activations' are found: "minmax", as NNCF's are, or "mse" (see `quantize.clip`). Raises
     EdgevitError when NNCF placed a quantizer that INT8 runtimes cannot run (per-channel
     activations).
     """
     placed, weight_scales = nncf_quantizers(graph, images, profile)
     observed = observe(graph, images)
-    activations = quantizers_from_ranges(graph, observed | placed, profile)
+    if ranges == "mse":
+        activations = quantizers_from_ranges(
+            graph, least_error_ranges(graph, images, observed, profile), profile
+        )
+    else:
+        activations = quantizers_from_ranges(graph, observed | placed, profile)
     completed = [name for name in graph.owners() if name not in placed and not graph.fixed(name)]
     for node in graph.weighted():
         if node.module not in weight_scales:

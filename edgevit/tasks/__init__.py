@@ -34,6 +34,18 @@ class LossWeights:
     label_weight: float
 
 
+@dataclass(frozen=True)
+class Limits:
+    """What a quantized net must reach against float, on the same images.
+
+    max_drop        points of the score that it may lose
+    min_agreement   percent of the images on which both must agree; 0 asks for none
+    """
+
+    max_drop: float
+    min_agreement: float = 0.0
+
+
 class Gate(Protocol):
     """What a comparison with float came to; `str` of it is one line for people."""
 
@@ -100,7 +112,7 @@ class Task(Protocol):
         ...
 
     def gate(
-        self, reference: np.ndarray, found: np.ndarray, labels: np.ndarray, max_drop: float
+        self, reference: np.ndarray, found: np.ndarray, labels: np.ndarray, limits: Limits
     ) -> Gate:
         """The comparison of a quantized net with float, both (N, K), on the same images."""
         ...

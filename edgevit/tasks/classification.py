@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from edgevit.errors import InputError
-from edgevit.tasks import LossWeights
+from edgevit.tasks import Limits, LossWeights
 from edgevit.tasks.doubt import doubt
 from edgevit.tasks.gate import GateResult, gate
 
@@ -95,10 +95,11 @@ class Classification:
         return reference.argmax(1) == found.argmax(1)
 
     def gate(
-        self, reference: np.ndarray, found: np.ndarray, labels: np.ndarray, max_drop: float
+        self, reference: np.ndarray, found: np.ndarray, labels: np.ndarray, limits: Limits
     ) -> GateResult:
-        """Top-1 of `found` may be `max_drop` points below that of `reference`."""
-        return gate(reference.argmax(1), found.argmax(1), labels, max_drop)
+        """Top-1 of `found` against that of `reference`, and how many classes are the same."""
+        predictions = reference.argmax(1), found.argmax(1)
+        return gate(*predictions, labels, limits.max_drop, limits.min_agreement)
 
     def metrics(self, found: GateResult, earlier: Mapping[str, float]) -> dict[str, float]:
         """Top-1 of every stage in their order, and the program's agreement with float."""

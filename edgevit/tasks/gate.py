@@ -1,4 +1,4 @@
-"""The accuracy gate: how much a quantized net may lose against float, and how sure that is."""
+"""The accuracy gate: how much a quantized net may lose against float, how much it may differ."""
 
 from __future__ import annotations
 
@@ -25,10 +25,11 @@ class GateResult:
     drop_high: float
     agreement: float  # percent of the images on which both predict the same class
     max_drop: float
+    min_agreement: float = 0.0  # percent; 0 asks for none
 
     @property
     def passed(self) -> bool:
-        return self.drop <= self.max_drop
+        return self.drop <= self.max_drop and self.agreement >= self.min_agreement
 
     def to_json(self) -> dict[str, Any]:
         return {**asdict(self), "passed": self.passed}
@@ -39,16 +40,21 @@ class GateResult:
             f"drop {self.drop:+.2f} points (95 % interval {self.drop_low:+.2f} to "
             f"{self.drop_high:+.2f}), allowed {self.max_drop:.2f}; "
             f"{self.agreement:.2f} % of the predictions agree"
+            + (f", at least {self.min_agreement:.2f} % must" if self.min_agreement else "")
         )
 
     def require(self) -> None:
-        """Raises GateFailed, with the figures, when the drop is more than allowed."""
+        """Raises GateFailed, with the figures, when drop or agreement is not as asked."""
         if not self.passed:
             raise GateFailed(f"the accuracy gate failed: {self}")
 
 
 def gate(
-    reference: np.ndarray, predictions: np.ndarray, labels: np.ndarray, max_drop: float
+    reference: np.ndarray,
+    predictions: np.ndarray,
+    labels: np.ndarray,
+    max_drop: float,
+    min_agreement: float = 0.0,
 ) -> GateResult:
     """Compare two nets' predicted classes, int (N,), on the same labelled images.
 
@@ -78,4 +84,5 @@ def gate(
         drop_high=100.0 * (centre + half_width),
         agreement=100.0 * float(np.mean(reference == predictions)),
         max_drop=max_drop,
+        min_agreement=min_agreement,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import os
 import subprocess
@@ -24,6 +25,7 @@ from edgevit.quantize.parts import Parts, check_enough
 from edgevit.quantize.pipeline import Result, quantize
 from edgevit.quantize.run_folder import remove_run, run_folder
 from edgevit.quantize.subject import key_of
+from tests.goldens import graph_sha256
 from tests.random_nets import random_net
 
 SIZE, CLASSES = 16, 3
@@ -219,6 +221,12 @@ def test_the_images_form_does_not_matter(model: Tiny, result: Result) -> None:
     assert found.program.graph().quantizers == result.program.graph().quantizers
 
 
+def normalised(picture: np.ndarray) -> torch.Tensor:
+    """As the library does by default."""
+    rules = edgevit.from_sequence([(picture, 0)], classes=["0", "1", "2"]).preprocessing
+    return rules.normalise(picture[None])[0]
+
+
 def constant(images: torch.Tensor) -> torch.Tensor:
     return images.new_zeros(len(images), CLASSES)
 
@@ -320,9 +328,84 @@ def test_a_run_ends_with_a_state_whatever_its_length(
     asked = {"max_drop": 100, "batch_size": 16, "allow_poor_float": True}
     asked |= {"run_dir": tmp_path / "run", **few}
     found = edgevit.quantize(model, TRAIN, VAL, **asked)
-    assert found.history.best_step == found.history.step > 0 or found.history.best_step > 0
+    steps = [each["step"] for each in found.history.evaluations]
+    # Before the training, and once behind it at least; either may be the better one.
+    assert steps[0] == 0 and steps[-1] == found.history.step > 0
+    assert found.history.best_step in steps
     again = edgevit.quantize(model, TRAIN, VAL, **asked)
     assert again.program.to_bytes() == found.program.to_bytes()
+
+
+def test_a_training_that_does_not_help_is_said_to_and_left(
+    model: Tiny, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Of a rate that only does harm: the program is that of a run without fine-tuning."""
+    asked = {"max_drop": 100, "batch_size": 16, "allow_poor_float": True}
+    with caplog.at_level(logging.INFO, "edgevit"):
+        found = edgevit.quantize(model, TRAIN, VAL, epochs=1, lr=0.5, ema=0.0, **asked)
+    assert "fine-tuning did not help: on the selection images its loss is" in caplog.text
+    first, *others = found.history.evaluations
+    assert found.history.best_step == first["step"] == 0
+    assert found.history.best_loss == first["holdout_loss"]
+    assert all(each["holdout_loss"] > first["holdout_loss"] for each in others)
+    assert found.program.info.provenance["selection"]["best_step"] == 0
+    without = edgevit.quantize(model, TRAIN, VAL, epochs=0, **asked)
+    assert graph_sha256(found.program.graph()) == graph_sha256(without.program.graph())
+
+
+def test_a_training_that_helps_is_kept(model: Tiny, caplog: pytest.LogCaptureFixture) -> None:
+    """From a teacher that gives other logits than the float net."""
+    teacher = copy.deepcopy(model)
+    with torch.no_grad():
+        teacher.head.bias.add_(torch.tensor([2.0, 0.0, -2.0]))
+    asked = {"max_drop": 100, "batch_size": 8, "allow_poor_float": True, "lr": 1e-2}
+    with caplog.at_level(logging.INFO, "edgevit"):
+        found = edgevit.quantize(model, TRAIN, VAL, epochs=5, teacher=teacher, **asked)
+    assert found.history.best_step > 0 and "did not help" not in caplog.text
+    first = found.history.evaluations[0]
+    assert found.history.best_loss is not None
+    assert first["step"] == 0 and first["holdout_loss"] > found.history.best_loss
+
+
+def test_equalized_channels_and_ranges_are_options(
+    model: Tiny, caplog: pytest.LogCaptureFixture
+) -> None:
+    asked = {"epochs": 0, "max_drop": 100, "allow_poor_float": True}
+    with caplog.at_level(logging.INFO, "edgevit"):
+        found = edgevit.quantize(model, TRAIN, VAL, **asked)
+    assert "equalized" in caplog.text and "allowed" in caplog.text
+    caplog.clear()
+    with caplog.at_level(logging.INFO, "edgevit"):
+        plain = edgevit.quantize(model, TRAIN, VAL, equalize=False, **asked)
+        wide = edgevit.quantize(model, TRAIN, VAL, equalize=False, ranges="minmax", **asked)
+    assert "equalized" not in caplog.text
+    graphs = [each.program.graph() for each in (found, plain, wide)]
+    assert len({graph_sha256(graph) for graph in graphs}) == 3
+    assert all(graph.tensors() == graphs[0].tensors() for graph in graphs)
+    scales = [sum(q.scale for q in graph.activations().values()) for graph in graphs[1:]]
+    assert scales[0] < scales[1], "ranges of least error are narrower"
+
+
+def test_agreement_with_float_can_be_asked_for(tmp_path: Path) -> None:
+    """In a run's folder: asking for less afterwards costs no training."""
+    net = tiny()
+    with torch.no_grad():  # two logits that differ by less than a step of int8, and one far below
+        net.head.weight[1] = net.head.weight[0] + 1e-3 * torch.randn(8)
+        net.head.bias.copy_(torch.tensor([0.0, 0.0, -9.0]))
+        median = (
+            net(torch.stack([normalised(p) for p, _ in VAL])) @ torch.tensor([-1.0, 1, 0])
+        ).median()
+        net.head.bias[0] += median
+    asked = {"epochs": 0, "max_drop": 100, "allow_poor_float": True, "run_dir": tmp_path / "run"}
+    with pytest.raises(GateFailed, match=r"of the predictions agree, at least 99.00 % must") as met:
+        edgevit.quantize(net, TRAIN, VAL, min_agreement=99, **asked)
+    failed = met.value.result
+    assert isinstance(failed, Result)
+    agreement = failed.gate.to_json()["agreement"]
+    assert agreement < 99
+    found = edgevit.quantize(net, TRAIN, VAL, min_agreement=agreement, **asked)
+    assert found.gate.passed
+    assert found.program.info.provenance["options"]["min_agreement"] == agreement
 
 
 def test_a_training_that_diverges_is_said_to(model: Tiny) -> None:

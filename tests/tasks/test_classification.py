@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from edgevit.errors import InputError
-from edgevit.tasks import LossWeights, load_task, task_names
+from edgevit.tasks import Limits, LossWeights, load_task, task_names
 from edgevit.tasks.classification import TASK, distillation_loss
 
 STUDENT = torch.tensor([[2.0, 1.0], [0.0, 1.0], [3.0, 0.0], [0.0, 2.0]])
@@ -42,6 +42,9 @@ def test_selection_counts_loss_score_and_agreement() -> None:
 
 
 def test_the_gate_compares_predicted_classes() -> None:
-    found = TASK.gate(TEACHER.numpy(), STUDENT.numpy(), LABELS.numpy(), 0.0)
+    outputs = TEACHER.numpy(), STUDENT.numpy(), LABELS.numpy()
+    found = TASK.gate(*outputs, Limits(0.0))
     assert (found.reference_top1, found.top1, found.agreement) == (50.0, 75.0, 75.0)
     assert found.passed
+    assert TASK.gate(*outputs, Limits(0.0, 75.0)).passed
+    assert not TASK.gate(*outputs, Limits(0.0, 75.1)).passed

@@ -36,6 +36,18 @@ def test_the_gate_fails_with_its_figures() -> None:
     assert GateFailed.exit_code == 3
 
 
+def test_agreement_may_be_asked_for_too() -> None:
+    """A net that loses as much as it wins drops nothing, and agrees less."""
+    labels = np.zeros(100, int)
+    both = predictions(100, set(range(50))), predictions(100, set(range(2, 52)))
+    assert gate(*both, labels, 0.0).passed and "must" not in str(gate(*both, labels, 0.0))
+    assert gate(*both, labels, 0.0, 96.0).passed
+    failed = gate(*both, labels, 0.0, 96.5)
+    assert not failed.passed and failed.to_json()["min_agreement"] == 96.5
+    with pytest.raises(GateFailed, match=r"96.00 % of the predictions agree, at least 96.50 % mus"):
+        failed.require()
+
+
 def test_a_better_net_has_a_negative_drop_and_passes() -> None:
     labels = np.zeros(10, int)
     result = gate(predictions(10, {1}), predictions(10, {1, 2}), labels, 0.0)
