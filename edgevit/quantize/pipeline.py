@@ -409,13 +409,13 @@ def _better(run: Run, tuned: QuantizedNet, history: History) -> QuantizedNet:
     net = _post_training(run)
     net.snap()
     o, parts = run.options, run.parts
-    outputs = [
+    found, taught = (
         outputs_of(each, run.task.kept, parts.images, parts.holdout, run.group, title)
         for each, title in ((net, "PTQ on hold-out"), (run.teacher, "teacher on hold-out"))
-    ]
+    )
     labels = torch.from_numpy(parts.images.labels[parts.holdout])
     weights = LossWeights(o.temperature, o.teacher_weight, o.label_weight)
-    figures = run.task.selection(*outputs, labels, weights)
+    figures = run.task.selection(found, taught, labels, weights)
     history.evaluations.insert(0, {"step": 0, **figures})
     loss = figures["holdout_loss"]
     if history.best_loss is None or loss >= history.best_loss:
