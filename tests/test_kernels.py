@@ -13,7 +13,7 @@ import torch
 
 from edgevit.graph.execute import Executor
 from edgevit.kernels import build
-from edgevit.kernels.exact import SOURCE, TorchKernels, kernels_for
+from edgevit.kernels.exact import SOURCE, CompiledKernels, TorchKernels, kernels_for
 from tests.programs import make_program, seeded_images
 
 
@@ -37,13 +37,15 @@ def test_a_library_is_built_once(anew: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert list(anew.iterdir()) == [made]
 
 
+@pytest.mark.parametrize("has_int8", [True, False])
 def test_without_a_compiler_programs_run_all_the_same(
-    anew: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    has_int8: bool, anew: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setenv("CXX", "no-such-compiler")
+    monkeypatch.setattr("edgevit.kernels.exact.multiplies_int8", lambda device: has_int8)
     with caplog.at_level(logging.WARNING, "edgevit"):
         kernels = kernels_for(torch.device("cpu"))
-    assert not kernels.compiled
+    assert (kernels is not None) == has_int8 and not isinstance(kernels, CompiledKernels)
     assert "no-such-compiler" in caplog.text and "apt-get install g++" in caplog.text
     assert not list(anew.iterdir())
     program, images = make_program(), seeded_images(3, 64)
@@ -61,9 +63,31 @@ def test_a_source_that_does_not_compile_leaves_nothing(
     assert not list(anew.iterdir())
 
 
+def test_a_compiler_without_openmp_will_do(
+    anew: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compiler = tmp_path / "compiler"
+    compiler.write_text(
+        "#!/bin/sh\n"
+        'case " $* " in *" -fopenmp "*) echo unsupported >&2; exit 1;; esac\n'
+        'exec g++ "$@"\n'
+    )
+    compiler.chmod(0o755)
+    monkeypatch.setenv("CXX", str(compiler))
+    assert isinstance(kernels_for(torch.device("cpu")), CompiledKernels)
+    (made,) = anew.iterdir()
+    build.library.cache_clear()
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    assert build.library(SOURCE) is not None and list(anew.iterdir()) == [made]
+    program, images = make_program(), seeded_images(3, 64)
+    expected = Executor(program.graph(), by_definition=True)(images)["head"]
+    assert torch.equal(Executor(program.graph())(images)["head"], expected)
+
+
 def test_the_environment_keeps_them_out(anew: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(build.NO_KERNEL, "1")
-    assert not kernels_for(torch.device("cpu")).compiled and not anew.exists()
+    assert not isinstance(kernels_for(torch.device("cpu")), CompiledKernels)
+    assert not anew.exists()
 
 
 @pytest.mark.parametrize("activation", ["gelu", "quick-gelu", "hard-swish"])

@@ -62,10 +62,11 @@ class Executor:
         if node.name not in steps:
             inputs = [self.graph.quantizer(name) for name in node.inputs]
             output = self.graph.quantizer(node.name)
+            kernels = None if self._by_definition else self._kernels or kernels_for(device)
             steps[node.name] = (
                 node.by_definition(inputs, output)
-                if self._by_definition
-                else node.integer(inputs, output, self._kernels or kernels_for(device))
+                if kernels is None
+                else node.integer(inputs, output, kernels)
             )
         return steps[node.name]
 

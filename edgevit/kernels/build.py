@@ -22,12 +22,12 @@ NO_KERNEL = "EDGEVIT_NO_KERNEL"
 FLAGS = (
     "-std=c++20",
     "-O3",
-    "-fopenmp",
     "-fPIC",
     "-ffp-contract=off",
     "-fno-math-errno",
     "-fno-trapping-math",
 )
+THREADS = ("-fopenmp",)
 _LEVELS = {"AVX2": "x86-64-v3", "AVX512": "x86-64-v4"}
 """What torch says of the CPU -> what the compiler calls it."""
 _COMPILE_SECONDS = 300
@@ -42,19 +42,24 @@ def library(source: Path) -> ctypes.CDLL | None:
         return None
     level = _LEVELS.get(torch.backends.cpu.get_cpu_capability())
     flags = (*FLAGS, f"-march={level}") if level else FLAGS
-    try:
-        path = _path(source, flags)
-        if not path.exists():
-            _compile(source, flags, path)
-        return ctypes.CDLL(str(path))
-    except (OSError, subprocess.SubprocessError) as error:
-        detail = getattr(error, "stderr", None) or str(error)
-        log.warning(
-            "the integer kernels could not be built, programs run several times slower with torch "
-            "operations; a C++20 compiler is needed (apt-get install g++): %s",
-            (detail.strip().splitlines() or ["no reason given"])[0],
-        )
-        return None
+    # Apple's compiler has no OpenMP. What has been built goes first.
+    choices = sorted(((*flags, *THREADS), flags), key=lambda each: not _path(source, each).exists())
+    why = ""
+    for tried in choices:
+        try:
+            path = _path(source, tried)
+            if not path.exists():
+                _compile(source, tried, path)
+            return ctypes.CDLL(str(path))
+        except (OSError, subprocess.SubprocessError) as error:
+            detail = getattr(error, "stderr", None) or str(error)
+            why = (detail.strip().splitlines() or ["no reason given"])[0]
+    log.warning(
+        "the integer kernels could not be built, programs run several times slower with torch "
+        "operations; a C++20 compiler is needed (apt-get install g++): %s",
+        why,
+    )
+    return None
 
 
 def _path(source: Path, flags: tuple[str, ...]) -> Path:

@@ -91,8 +91,6 @@ def maps_of(rows: Tensor, images: int, height: int, width: int) -> Tensor:
 class TorchKernels:
     """Integer steps by torch operations, on one device."""
 
-    compiled = False
-
     def __init__(self, device: torch.device | str) -> None:
         self.device = torch.device(device)
         self._multiple, self._least_rows = _GPU_SIDES if self.device.type == "cuda" else (1, 0)
@@ -119,7 +117,7 @@ class TorchKernels:
             sums = _int_mm(padded, w)
             return sums if sums.shape == (count, channels) else sums[:count, :channels].contiguous()
 
-        if self._multiplies_int8() and _integers_are_exact(by_integers, weight, self.device):
+        if multiplies_int8(self.device) and _integers_are_exact(by_integers, weight, self.device):
             return by_integers
         bound = int(np.abs(weight.astype(np.int64)).sum(1).max()) * -INT8_MIN
         # On a GPU float32 may be TF32, by a setting that is the user's.
@@ -127,13 +125,6 @@ class TorchKernels:
         kind = torch.float32 if is_small else torch.float64
         real = self.tensor(weight).t().to(kind)
         return lambda x: torch.mm(x.to(kind), real).to(torch.int32)
-
-    def _multiplies_int8(self) -> bool:
-        """Whether int8 products are summed in int32; older x86 instructions saturate at int16."""
-        if self.device.type != "cpu":
-            return self.device.type == "cuda"
-        known = torch.cpu.get_capabilities()
-        return bool(known.get("avx512_vnni") or known.get("avx_vnni"))
 
     def requantized(self, to: Requantizer) -> Step:
         """int32 sums (…, O) to int8 of the same shape."""
@@ -200,8 +191,6 @@ class TorchKernels:
 
 class CompiledKernels(TorchKernels):
     """Integer steps for the CPU, each one pass in C++ (exact.cpp)."""
-
-    compiled = True
 
     def __init__(self, code: ctypes.CDLL) -> None:
         super().__init__("cpu")
@@ -316,10 +305,22 @@ class CompiledKernels(TorchKernels):
 
 
 @functools.cache
-def kernels_for(device: torch.device) -> TorchKernels:
-    """The fastest kernels for a device."""
-    code = library(SOURCE) if device.type == "cpu" else None
-    return TorchKernels(device) if code is None else CompiledKernels(code)
+def kernels_for(device: torch.device) -> TorchKernels | None:
+    """The fastest kernels for a device; None for a CPU where `Node.exact` is faster than all."""
+    if device.type != "cpu":
+        return TorchKernels(device)
+    code = library(SOURCE)
+    if code is not None:
+        return CompiledKernels(code)
+    return TorchKernels(device) if multiplies_int8(device) else None
+
+
+def multiplies_int8(device: torch.device) -> bool:
+    """Whether int8 products are summed in int32; older x86 instructions saturate at int16."""
+    if device.type != "cpu":
+        return device.type == "cuda"
+    known = torch.cpu.get_capabilities()
+    return bool(known.get("avx512_vnni") or known.get("avx_vnni"))
 
 
 def _integers_are_exact(multiply: Step, weight: np.ndarray, device: torch.device) -> bool:

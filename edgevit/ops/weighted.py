@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Self
@@ -10,7 +9,6 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 import numpy as np
 
 from edgevit.errors import InputError
-from edgevit.ops.arithmetic import INT8_RANGE
 from edgevit.ops.base import (
     REQUIRED,
     TENSOR,
@@ -29,13 +27,10 @@ from edgevit.ops.quantizer import INT8_MAX, INT8_MIN, WEIGHT_MAX, How, Quantizer
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from edgevit.kernels.exact import Requantizer, TorchKernels
+    from edgevit.kernels.exact import TorchKernels
 
 EXACT_FLOAT32 = 2**24
 """Every integer below this is a float32, and so is every partial sum of a bounded total."""
-EXACT_INT32 = 2**31
-_MOST_COLUMNS = 16
-"""Bytes that the rows of a convolution's windows may take for each byte of its input."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -177,12 +172,12 @@ class Weighted(Node):
 
         (source,) = inputs
         weight, bias = torch.tensor(self.weight), torch.tensor(self.bias_q)
-        scale = torch.from_numpy(self._factor(source, output))
+        scale = torch.from_numpy(self.factor(source, output))
         scale = scale.view(1, -1, *(1,) * (self.rank - 2))
         largest_input = max(INT8_MAX - source.zero_point, source.zero_point - INT8_MIN)
         sums = np.abs(self.by_channel(self.weight).astype(np.int64)).sum(1)
         bound = (sums * largest_input + np.abs(self.bias_q.astype(np.int64))).max()
-        low, high = self._bounds(output)
+        low, high = self.bounds(output)
 
         def step(x: Tensor) -> Tensor:
             is_small = bound < EXACT_FLOAT32 and x.device.type == "cpu"
@@ -205,39 +200,12 @@ class Weighted(Node):
         """By int32 sums; None where they could overflow, or there is no such form."""
         return None
 
-    def _rows_step(
-        self, source: Quantizer, output: Quantizer, kernels: TorchKernels
-    ) -> Step | None:
-        """int8 rows (M, K) to int8 (M, O): the matrix of the weight, K in its channels-last order.
-
-        The input's zero-point times the weights goes into the bias.
-        """
-        matrix = np.moveaxis(self.weight, 1, -1).reshape(self.channels, -1)
-        moved = source.zero_point * matrix.astype(np.int64).sum(1)
-        to = self._requantizer(source, output, self.bias_q - moved)
-        if to is None:
-            return None
-        sums, finish = kernels.products(matrix), kernels.requantized(to)
-        return lambda x: finish(sums(x))
-
-    def _requantizer(
-        self, source: Quantizer, output: Quantizer, bias: np.ndarray
-    ) -> Requantizer | None:
-        """None where int32 may not hold the sum with this bias, int64 [O]."""
-        from edgevit.kernels.exact import Requantizer
-
-        largest = np.abs(self.by_channel(self.weight).astype(np.int64)).sum(1) * INT8_RANGE
-        if int((largest + np.abs(bias)).max()) >= EXACT_INT32:
-            return None
-        low, high = self._bounds(output)
-        return Requantizer(bias, self._factor(source, output), low, high, output.zero_point)
-
-    def _factor(self, source: Quantizer, output: Quantizer) -> np.ndarray:
+    def factor(self, source: Quantizer, output: Quantizer) -> np.ndarray:
         """Steps of the output that one of the sum is, float32 [O]."""
         factor = self.weight_scale * np.float32(source.scale) / np.float32(output.scale)
         return factor.astype(np.float32)
 
-    def _bounds(self, output: Quantizer) -> tuple[int, int]:
+    def bounds(self, output: Quantizer) -> tuple[int, int]:
         """Least and largest q - zero_point of the output, its activation's bounds included."""
         low, high = INT8_MIN - output.zero_point, INT8_MAX - output.zero_point
         if self.activation is None:
@@ -373,27 +341,9 @@ class Conv2d(Weighted):
         return shape[0], out_channels, *spatial
 
     def _integer(self, source: Quantizer, output: Quantizer, kernels: TorchKernels) -> Step | None:
-        from edgevit.kernels.exact import Window, maps_of, rows_of
+        from edgevit.ops.integer import convolution_step
 
-        kernel: tuple[int, int] = self.weight.shape[2:]
-        window = Window(kernel, self.stride, self.padding, self.dilation)
-        if self.depthwise:
-            to = self._requantizer(source, output, self.bias_q.astype(np.int64))
-            if to is None:
-                return None
-            return kernels.depthwise(self.weight[:, 0], window, source.zero_point, to)
-        if self.groups != 1 or math.prod(kernel) > _MOST_COLUMNS * math.prod(self.stride):
-            return None
-        by_rows = self._rows_step(source, output, kernels)
-        if by_rows is None:
-            return None
-        columns = kernels.columns(window, source.zero_point)
-
-        def step(x: Tensor) -> Tensor:
-            rows = rows_of(x).flatten(0, 2) if window.is_point else columns(x)
-            return maps_of(by_rows(rows), len(x), *window.output(*x.shape[2:]))
-
-        return step
+        return convolution_step(self, source, output, kernels)
 
     def sum_products(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         from torch.nn import functional
@@ -487,8 +437,9 @@ class Linear(Weighted):
         return shape[0], self.weight.shape[0]
 
     def _integer(self, source: Quantizer, output: Quantizer, kernels: TorchKernels) -> Step | None:
-        by_rows = self._rows_step(source, output, kernels)
-        return None if by_rows is None else lambda x: by_rows(x.contiguous())
+        from edgevit.ops.integer import linear_step
+
+        return linear_step(self, source, output, kernels)
 
     def sum_products(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         from torch.nn import functional

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from edgevit.kernels.exact import _GPU_SIDES, TorchKernels, kernels_for
+from edgevit.kernels.exact import _GPU_SIDES, CompiledKernels, TorchKernels, kernels_for
 from edgevit.ops import (
     BY_KIND,
     Add,
@@ -163,13 +163,6 @@ def values(shapes: Sequence[Shape], seed: int) -> list[np.ndarray]:
     return found
 
 
-class FloatProducts(TorchKernels):
-    """As on a CPU whose instructions for int8 products saturate, or that has none."""
-
-    def _multiplies_int8(self) -> bool:
-        return False
-
-
 class PaddedProducts(TorchKernels):
     """With matrices of the sides that a GPU's library takes."""
 
@@ -182,14 +175,22 @@ KERNELS = {
     "padded": lambda: PaddedProducts("cpu"),
     "compiled": lambda: kernels_for(torch.device("cpu")),
     "torch": lambda: TorchKernels("cpu"),
-    "float": lambda: FloatProducts("cpu"),
+    "float": lambda: TorchKernels("cpu"),
 }
 
 
+@pytest.fixture
+def without_int8(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
+    """As on a CPU whose instructions for int8 products saturate, or that has none."""
+    if request.node.callspec.params["kernels"] == "float":
+        monkeypatch.setattr("edgevit.kernels.exact.multiplies_int8", lambda device: False)
+
+
 def test_the_compiled_kernels_are_among_those_tested() -> None:
-    assert kernels_for(torch.device("cpu")).compiled
+    assert isinstance(kernels_for(torch.device("cpu")), CompiledKernels)
 
 
+@pytest.mark.usefixtures("without_int8")
 @pytest.mark.parametrize("kernels", KERNELS)
 @pytest.mark.parametrize("grid", GRIDS)
 @pytest.mark.parametrize("each", CASES, ids=str)
@@ -243,7 +244,7 @@ def test_a_product_of_matrices_that_saturates_is_found(
         return (pairs.sum(1) - 128 * b.int().sum(0)).to(torch.int32)
 
     monkeypatch.setattr("edgevit.kernels.exact._int_mm", saturating)
-    monkeypatch.setattr(TorchKernels, "_multiplies_int8", lambda self: True)
+    monkeypatch.setattr("edgevit.kernels.exact.multiplies_int8", lambda device: True)
     random = np.random.default_rng(0)
     weight = random.integers(-largest, largest + 1, (5, 6), np.int8)
     x = np.full((3, 6), 127, np.int8)
