@@ -35,3 +35,31 @@ def test_the_records_are_those_of_the_edgevit_logger(caplog: pytest.LogCaptureFi
         progress.update(1, "a note")
     assert [r.name for r in caplog.records] == ["edgevit.progress"]
     assert caplog.messages[0].startswith("count: 1/1 sheep") and "a note" in caplog.messages[0]
+
+
+def test_work_of_unknown_length_is_counted(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edgevit.progress.FIRST_LINE_S", 0.0)
+    with caplog.at_level(logging.INFO, "edgevit"), Progress("index", None, "files") as progress:
+        progress.update(7)
+        progress.update(9)  # the next line is due in ten seconds
+    (line,) = caplog.messages
+    assert line.startswith("index: 7 files, ") and line.endswith(" files/s")
+
+
+def test_short_work_says_nothing_where_it_is_quiet(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now_s = [100.0]
+    monkeypatch.setattr("edgevit.progress.time.monotonic", lambda: now_s[0])
+    with (
+        caplog.at_level(logging.INFO, "edgevit"),
+        Progress("index", 4, "files", quiet=True) as progress,
+    ):
+        progress.update(3)
+        progress.update(4)
+        assert not caplog.messages
+        now_s[0] += 1.9  # what takes longer is seen within two seconds
+        progress.update(4)
+    assert caplog.messages == ["index: 4/4 files, 2 files/s, 0:00 left"]

@@ -19,6 +19,7 @@ import sys
 import threading
 import types
 import warnings
+import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -90,7 +91,14 @@ def workers_for(source: ImageSource, wanted: int | None) -> int:
     if len(source) * height * width < AUTO_PIXELS:
         return 0
     processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    return max(1, len(os.sched_getaffinity(0)) // processes)
+    return max(1, _cores() // processes)
+
+
+def _cores() -> int:
+    """That this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def reader_of(source: ImageSource) -> Reader | None:
@@ -98,10 +106,17 @@ def reader_of(source: ImageSource) -> Reader | None:
     if type(source) is ImageFolder:
         return FileReader(source.images.files, source.preprocessing)
     reader = SourceReader(source)
-    why = _cannot_be_sent(reader)
-    if why:
-        log.info("%s is read in this process: %s", source.title, why)
-    return None if why else reader
+    known = _REASONS.get(id(source))
+    if known is None or known[0]() is not source:
+        known = weakref.ref(source), _cannot_be_sent(reader)
+        _REASONS[id(source)] = known
+        if known[1]:
+            log.info("%s is read in this process: %s", source.title, known[1])
+    return None if known[1] else reader
+
+
+_REASONS: dict[int, tuple[weakref.ref[Any], str]] = {}
+"""By the id of a source: why it cannot be sent; asked, and said, once."""
 
 
 def items_of(source: ImageSource, indices: Sequence[int]) -> list[Any]:
@@ -262,7 +277,7 @@ class _CleanProcess(ForkServerProcess):
     @staticmethod
     def _Popen(process_obj: Any) -> Any:
         # The server is started by the first process, with what all of them need.
-        forkserver.set_forkserver_preload([__name__])
+        forkserver.set_forkserver_preload([__name__, "PIL.Image"])
         with _no_main(), _no_interrupts():
             return ForkServerProcess._Popen(process_obj)
 

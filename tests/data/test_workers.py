@@ -99,6 +99,16 @@ def test_any_number_of_workers_gives_the_same_batches(
         assert batches(make(folder, tar), group_with(workers), kind) == here
 
 
+def test_a_small_shared_memory_is_left_alone(tar: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(source_module, "CACHE_BYTES", 1)
+    here = batches(of_tar(tar, tar), group_with(0), "flip")
+    asked: list[int] = []
+    monkeypatch.setattr("edgevit.data.workers._fits_shared_memory", asked.append)
+    assert batches(of_tar(tar, tar), group_with(2), "flip") == here
+    # Two of each worker and those in use, float32.
+    assert asked == [(2 * 2 + 2) * 7 * 48 * 48 * 3 * 4]
+
+
 def test_processes_divide_the_batches_of_one(tar: Path) -> None:
     source = of_tar(tar, tar)
     one = list(training_batches(source, range(40), range(3), 9, 0, "flip", group_with(0)))
@@ -158,9 +168,11 @@ def test_what_cannot_be_sent_is_read_here(caplog: pytest.LogCaptureFixture) -> N
         """Of a function: no other process can import it."""
 
     source = edgevit.from_sequence(Local(), size=48, resize=64)
+    caplog.clear()
     with caplog.at_level("INFO", "edgevit"):
-        assert reader_of(source) is None
-    assert "is read in this process: it cannot be sent to another" in caplog.text
+        assert reader_of(source) is None and reader_of(source) is None
+    (line,) = caplog.messages  # said once
+    assert "is read in this process: it cannot be sent to another" in line
     wanted = edgevit.from_sequence(Numbers(), size=48, resize=64)
     assert batches(source, group_with(2), "flip") == batches(wanted, group_with(0), "flip")
 

@@ -176,3 +176,23 @@ def test_sets_too_small_are_named(model, tmp_path) -> None:
     one = edgevit.ImageFolder(root, size=SIZE, classes=["c0", "c1", "c2"])
     with pytest.raises(InputError, match=r"set has 1 image, too few"):
         edgevit.quantize(model, one, **ASKED)
+
+
+def test_a_worker_that_meets_one_says_the_same(model, sets, tmp_path, monkeypatch) -> None:
+    train, val = opened(sets)
+    spoil(sets[0] / "c1/019.jpg")
+    monkeypatch.setattr("edgevit.quantize.pipeline.PROOF_IMAGES", 1)
+    said = []
+    for workers in (0, 1):
+        run = {"run_dir": tmp_path / f"run{workers}", "workers": workers, **ASKED}
+        fresh = edgevit.ImageFolder(sets[0], like=train)
+        with pytest.raises(DamagedImages, match=r"such as c1/019.jpg: .*goes on") as error:
+            edgevit.quantize(model, fresh, val, **run)
+        said.append(str(error.value))
+    assert said[0] == said[1]
+    found = edgevit.quantize(model, train, val, skip_broken=True, **run)
+    alone = {**run, "run_dir": tmp_path / "run0", "workers": 0}
+    assert (
+        edgevit.quantize(model, train, val, skip_broken=True, **alone).program.to_bytes()
+        == found.program.to_bytes()
+    )

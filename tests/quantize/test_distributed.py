@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -53,6 +57,62 @@ def test_two_processes_train_the_same_net_as_one(
         changed += int((difference > 0).sum())
         total += difference.size
     assert changed < 0.02 * total
+
+
+def killed_at_first_state(command: list[str], folder: Path, log: Path) -> None:
+    """Start a job in a session of its own, and kill all of it once it has kept a state."""
+    with log.open("w") as file:
+        job = subprocess.Popen(command, stdout=file, stderr=file, start_new_session=True)
+    while not (folder / "state.safetensors").exists():
+        assert job.poll() is None, log.read_text()
+        time.sleep(0.02)
+    for pid in family(job.pid):
+        os.kill(pid, signal.SIGKILL)
+    job.wait()
+    assert not (folder.with_suffix("")).exists(), "it was done before it was killed"
+
+
+def family(number: int) -> list[int]:
+    """A process and all below it: torchrun's children have sessions of their own."""
+    parents = {}
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            parents[int(path.parent.name)] = int(path.read_text().rpartition(")")[2].split()[1])
+    found = [number]
+    for pid in found:
+        found += [child for child, parent in parents.items() if parent == pid]
+    return found
+
+
+@pytest.mark.full
+def test_a_killed_job_goes_on(
+    tmp_path: Path, embedded_checkpoint: Path, embedded_train: Path, embedded_val: Path
+) -> None:
+    train = subset(embedded_train, tmp_path / "train.tar", 16)
+    val = subset(embedded_val, tmp_path / "val.tar", 20)
+    base = ["-m", "edgevit", "quantize", str(embedded_checkpoint), "--data", str(train),
+            "--eval-data", str(val), *OPTIONS, "--snapshot-interval", "0"]  # fmt: skip
+    two = [*TORCHRUN, "2", *base]
+    whole, broken, fewer = (tmp_path / f"{name}.evq" for name in ("whole", "broken", "fewer"))
+    done = subprocess.run([*two, "-o", str(whole)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    for out in (broken, fewer):
+        folder = out.with_name(f"{out.name}.run")
+        killed_at_first_state([*two, "-o", str(out)], folder, tmp_path / "log")
+    done = subprocess.run([*two, "-o", str(broken)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "calibrating" not in done.stderr
+    ours, theirs = Program.load(broken), Program.load(whole)
+    for one, other in zip(ours.graph().weighted(), theirs.graph().weighted(), strict=True):
+        assert (one.weight == other.weight).all()
+    assert ours.reference is not None and theirs.reference is not None
+    assert (ours.reference.logits == theirs.reference.logits).all()
+    alone = [sys.executable, *base, "-o", str(fewer)]
+    done = subprocess.run(alone, capture_output=True, text=True)
+    assert done.returncode == 2 and "use --resume-with-processes" in done.stderr
+    done = subprocess.run([*alone, "--resume-with-processes"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "calibrating" not in done.stderr and "differ by rounding" in done.stderr
 
 
 def run_processes(count: int, work: str, folder: Path) -> None:
