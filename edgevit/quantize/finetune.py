@@ -256,6 +256,10 @@ class FineTuner:
         return outputs_of(net, self.task.kept, self.source, self.parts.holdout, self.group, title)
 
     def _save(self) -> None:
+        # The last step's loss says nothing yet of what that step made of the weights.
+        self._require_finite(
+            float(torch.stack([p.detach().sum() for p in self.parameters.values()]).sum())
+        )
         if self.group.is_main:
             tensors = {f"net.{n}": t for n, t in self.net.state_dict().items()}
             tensors |= {f"ema.{n}": t for n, t in self.ema.items()}
