@@ -162,6 +162,9 @@ class TrainingStep:
         except torch.OutOfMemoryError:
             raise
         except RuntimeError as error:
+            # What ends the capture may complain in its turn.
+            if isinstance(error.__context__, torch.OutOfMemoryError):
+                raise error.__context__ from None
             self.why_not_captured = str(error).strip().partition("\n")[0]
         log.warning(
             "each step runs operation by operation, which takes longer: it cannot be captured (%s)",

@@ -9,5 +9,5 @@ import torch
 @pytest.fixture(autouse=True)
 def card() -> str:
     if not torch.cuda.is_available():
-        pytest.skip("torch sees no CUDA device here")
+        pytest.skip("torch sees no CUDA device here; with one, these run by `make test-cuda`")
     return torch.cuda.get_device_name()
