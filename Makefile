@@ -11,7 +11,7 @@ JOBS := $(shell nproc)
 comma := ,
 LITERT := $(VENV)/lib/python3.11/site-packages/ai_edge_litert/libLiteRt.so
 
-.PHONY: demo test test-python test-cpp test-arm64 test-full test-rtx test-nnapi test-zig env harness clean
+.PHONY: demo test test-python test-cpp test-arm64 test-full test-cuda check-cuda test-rtx test-nnapi test-zig env harness clean
 .PHONY: lint lint-rules lint-layout lint-types lint-cpp-layout lint-cpp
 
 demo: env harness
@@ -49,6 +49,19 @@ endef
 
 test-full: env harness
 	$(BIN)/python -m pytest -q -m full
+
+# What only a GPU shows. CUDA_PYTHON is an interpreter whose torch is built for CUDA; without a GPU
+# every test is skipped and says so.
+CUDA_PYTHON ?= $(BIN)/python
+
+test-cuda:
+	PYTHONPATH=$(CURDIR) $(CUDA_PYTHON) -m pytest -q -m cuda tests/cuda
+
+# The same and the speed of training on that GPU, in less than five minutes.
+check-cuda:
+	@PYTHONPATH=$(CURDIR) $(CUDA_PYTHON) -c "import torch; print(torch.__version__, torch.cuda.get_device_name())"
+	-$(MAKE) test-cuda CUDA_PYTHON=$(CUDA_PYTHON)
+	PYTHONPATH=$(CURDIR) $(CUDA_PYTHON) benchmarks/training.py --device cuda --rounds 1
 
 # Whether TensorRT-RTX, which is not TensorRT, builds our ONNX on a CPU; 97 MB, NVIDIA-licensed.
 test-rtx: env

@@ -6,9 +6,11 @@ once as a CUDA graph and replayed. A batch that the memory does not hold is halv
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import gc
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
 import torch
@@ -40,11 +42,30 @@ class CudaGraph:
 
     def record(self, function: Callable[[], Any]) -> Any:
         # Only this thread's calls are recorded: another one may pin memory meanwhile.
-        with torch.cuda.graph(self._graph, capture_error_mode="thread_local"):
+        stream = _side_stream()
+        with torch.cuda.graph(self._graph, stream=stream, capture_error_mode="thread_local"):
             return function()
 
     def replay(self) -> None:
         self._graph.replay()
+
+
+@functools.cache
+def _side_stream() -> torch.cuda.Stream:
+    return torch.cuda.Stream()
+
+
+@contextlib.contextmanager
+def _aside(device: torch.device) -> Iterator[None]:
+    """On the stream that a step is captured on: what a backward leaves there belongs to it."""
+    if device.type != "cuda":
+        yield
+        return
+    stream = _side_stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        yield
+    torch.cuda.current_stream().wait_stream(stream)
 
 
 GRAPHS: dict[str, Callable[[], Graph]] = {"cuda": CudaGraph}
@@ -116,10 +137,12 @@ class TrainingStep:
             return self._captured.step(images, labels, self._reduce)
         images = images.to(self.device, non_blocking=True)
         labels = labels.to(self.device, non_blocking=True)
-        loss = self._in_pieces(images, labels)
-        self._reduce()
-        self._update_or_say()
-        self._forget()
+        warming_up = self.device.type in GRAPHS and self.why_not_captured is None
+        with _aside(self.device) if warming_up else contextlib.nullcontext():
+            loss = self._in_pieces(images, labels)
+            self._reduce()
+            self._update_or_say()
+            self._forget()
         self._warm += 1
         return loss
 
@@ -139,6 +162,9 @@ class TrainingStep:
         except torch.OutOfMemoryError:
             raise
         except RuntimeError as error:
+            # What ends the capture may complain in its turn.
+            if isinstance(error.__context__, torch.OutOfMemoryError):
+                raise error.__context__ from None
             self.why_not_captured = str(error).strip().partition("\n")[0]
         log.warning(
             "each step runs operation by operation, which takes longer: it cannot be captured (%s)",

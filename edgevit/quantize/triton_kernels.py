@@ -202,7 +202,8 @@ class Activations:
         self.scale, self.zero_point = scale.detach(), zero_point.detach()
         self.token = scale
         self.sums: Tensor | None = None
-        if torch.is_grad_enabled() and (scale.requires_grad or zero_point.requires_grad):
+        if torch.is_grad_enabled():
+            # The kernels write it for frozen scales as well: nothing reads it then.
             self.sums = torch.zeros(len(scale), PROGRAMS, 2, device=scale.device)
             self.token = _Sums.apply(scale, zero_point, self.sums)
 

@@ -10,11 +10,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from edgevit.graph import trace
 from edgevit.quantize import fakequant, net, triton_kernels
 from edgevit.quantize.net import QuantizedNet, quantized_weight
-from tests.programs import seeded_graph, seeded_images
+from tests.programs import seeded_images
 from tests.quantize.test_fakequant import GRIDS
 from tests.quantize.test_net import quantizers
+from tests.quantize.test_pipeline import tiny
 from tests.random_graphs import random_graph
 
 DEFINITION = fakequant._TorchFakeQuantize.apply
@@ -121,20 +123,27 @@ def test_weights_in_one_launch_are_each_layers_own() -> None:
         assert ((a - b.grad).abs() < limit).all()
 
 
-def test_a_net_computes_the_same_and_learns_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    graph, images = seeded_graph(), seeded_images(2, 32)
+@pytest.mark.parametrize("snapped", [False, True])
+def test_a_net_computes_the_same_and_learns_the_same(
+    snapped: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    graph, images = trace(tiny(), (3, 16, 16)), seeded_images(4, 16)
     asked: list[object] = []
 
     def run(kernels: object) -> tuple[Tensor, dict[str, Tensor]]:
         monkeypatch.setattr(net, "triton_kernels", lambda device: asked.append(device) or kernels)
         quantized = QuantizedNet(graph, *quantizers(graph, images, "asymmetric")).train()
+        if snapped:
+            quantized.snap()
         logits = quantized(images)
-        F.cross_entropy(logits, torch.arange(2)).backward()
-        return logits.detach(), {n: p.grad for n, p in quantized.named_parameters()}
+        F.cross_entropy(logits, torch.arange(4) % 3).backward()
+        grads = {n: p.grad for n, p in quantized.named_parameters() if p.grad is not None}
+        return logits.detach(), grads
 
     (found, ours), (wanted, theirs) = run(triton_kernels), run(None)
-    assert len(asked) == 2
+    assert len(asked) == 2 and ("log_scale" in theirs) != snapped
     assert torch.allclose(found, wanted, atol=1e-5)
+    assert set(ours) == set(theirs)
     for name, grad in theirs.items():
         assert float((ours[name] - grad).norm()) <= 0.02 * float(grad.norm()) + 1e-6, name
 

@@ -23,6 +23,8 @@ from edgevit.models.repvit import RepViT
 from edgevit.quantize import step as steps
 from edgevit.quantize.finetune import FineTuner
 from edgevit.quantize.pipeline import Result
+from edgevit.quantize.run_folder import STATE
+from edgevit.quantize.snapshot import read_snapshot
 from edgevit.quantize.step import TrainingStep
 from tests.programs import SMALL, seeded_images
 from tests.quantize.test_pipeline import CLASSES, TRAIN, VAL, tiny
@@ -253,3 +255,21 @@ def test_a_device_that_holds_no_image_at_all_is_named() -> None:
     )  # fmt: skip
     with pytest.raises(InputError, match="single image: CUDA out of memory"):
         step(torch.zeros(6, 3, 16, 16), torch.zeros(6))
+
+
+@pytest.mark.parametrize("place", ["cpu", NAME])
+def test_the_state_that_is_left_of_a_diverged_run_is_sound(place: str, tmp_path: Path) -> None:
+    class Spoilt(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net, self.calls = tiny(), 0
+
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            self.calls += len(images) == ASKED["batch_size"]
+            return self.net(images) * (float("nan") if self.calls > 7 else 1.0)
+
+    with pytest.raises(GateFailed, match="diverged"):
+        quantized(place, teacher=Spoilt(), run_dir=tmp_path / "run", snapshot_interval_s=0)
+    tensors, state = read_snapshot(tmp_path / "run" / STATE)
+    assert state["step"] == 7
+    assert all(bool(torch.isfinite(t).all()) for t in tensors.values())
