@@ -199,7 +199,7 @@ def _run(run: Run, snapshot_interval_s: float, teacher_name: str) -> Result:
     )
     float_outputs = run.outputs(run.subject.net, "float", run.group)
     _believe(run, float_outputs)
-    net = _post_training(run)
+    net, equalization = _post_training(run)
     metrics = json.loads((run.folder / METRICS).read_text())
     history = History()
     if run.options.steps(len(parts.train)):
@@ -207,6 +207,7 @@ def _run(run: Run, snapshot_interval_s: float, teacher_name: str) -> Result:
         net = _better(run, net, history)
     else:
         net.snap()
+    run = replace(run, about={**run.about, "equalization": equalization})
     return _finish(run, net, float_outputs, metrics, history, teacher_name)
 
 
@@ -273,8 +274,11 @@ def _subject(
     return subject
 
 
-def _post_training(run: Run) -> QuantizedNet:
-    """Place, calibrate, correct biases; measured, and kept for a resumed run."""
+def _post_training(run: Run) -> tuple[QuantizedNet, dict[str, Any] | None]:
+    """Equalize, place, calibrate, correct biases; measured, and kept for a resumed run.
+
+    The second of the two is the proof of the equalizing, None where nothing was equalized.
+    """
     path = run.folder / POST_TRAINING
     if run.group.is_main and not path.exists():
         _make_post_training(run, path)
@@ -285,7 +289,7 @@ def _post_training(run: Run) -> QuantizedNet:
     ordered = {name: scales[name].numpy() for name in state["layers"]}
     net = QuantizedNet(run.graph, activations, ordered)
     net.load_state_dict({n[4:]: t for n, t in tensors.items() if n.startswith("net.")})
-    return net.to(run.group.device)
+    return net.to(run.group.device), state["equalization"]
 
 
 def _make_post_training(run: Run, path: Path) -> None:
@@ -328,6 +332,7 @@ def _make_post_training(run: Run, path: Path) -> None:
     state = {
         "activations": {name: vars(q) for name, q in activations.items()},
         "layers": list(net.layers),
+        "equalization": equalized and equalized.to_json(),
     }
     write_snapshot(path, tensors, state)
 
@@ -354,16 +359,18 @@ def _fine_tune(run: Run, net: QuantizedNet, snapshot_interval_s: float) -> Histo
 
 def _better(run: Run, tuned: QuantizedNet, history: History) -> QuantizedNet:
     """The fine-tuned net, or that of before where the selection images say so; noted as step 0."""
-    net = _post_training(run)
+    net, _ = _post_training(run)
     net.snap()
     o, parts = run.options, run.parts
-    outputs = [
-        outputs_of(each, run.task.kept, parts.images, parts.holdout, run.group, title)
-        for each, title in ((net, "PTQ on hold-out"), (run.teacher, "teacher on hold-out"))
-    ]
+
+    def outputs(which: Callable[[Tensor], Any], title: str) -> Tensor:
+        kept = run.task.kept
+        return outputs_of(which, kept, parts.images, parts.holdout, run.group, title)
+
+    found, wanted = outputs(net, "PTQ on hold-out"), outputs(run.teacher, "teacher on hold-out")
     labels = torch.from_numpy(parts.images.labels[parts.holdout])
     weights = LossWeights(o.temperature, o.teacher_weight, o.label_weight)
-    figures = run.task.selection(*outputs, labels, weights)
+    figures = run.task.selection(found, wanted, labels, weights)
     history.evaluations.insert(0, {"step": 0, **figures})
     loss = figures["holdout_loss"]
     if history.best_loss is None or loss >= history.best_loss:
