@@ -9,20 +9,22 @@ A set is: its name, training images, images to report on, checkpoint, input size
 chosen by the `selection` figures: a tenth of the training images, on which nothing calibrates. The
 `report` figures are for the table; nothing is chosen by them. A seed draws the calibration images.
 Nets are fake-quantized with snapped scales, which the integer program follows but for rare
-roundings. CANDIDATES lists what was tried, the unhelpful included.
+roundings. CANDIDATES lists what was tried, the unhelpful included. Figures are written after each
+candidate; those of an earlier run of the same --name are kept where they are not measured again.
 """
 
 from __future__ import annotations
 
 import argparse
 import itertools
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import machine, write_result
+from common import RESULTS, machine, write_result
 
 CALIBRATION_IMAGES, BATCH = 256, 16
 MARGINS = (0.0, 0.25, 0.5, 1.0, float("inf"))
@@ -197,8 +199,13 @@ def compared(found: np.ndarray, images: Images) -> dict[str, Any]:
     }
 
 
-def one_set(given: list[str], options: argparse.Namespace) -> dict[str, Any]:
-    """Every candidate on one set."""
+def one_set(
+    given: list[str],
+    options: argparse.Namespace,
+    figures: dict[str, Any],
+    write: Callable[[], object],
+) -> None:
+    """Every candidate on one set, added to the set's figures and written."""
     from edgevit.data.batches import batch_of, channels_last, draw, split
     from edgevit.data.source import ImageFolder
     from edgevit.graph.float_run import GraphNet
@@ -222,19 +229,21 @@ def one_set(given: list[str], options: argparse.Namespace) -> dict[str, Any]:
     if options.report:
         report = ImageFolder(report_path, like=train)
         parts["report"] = images_of(report, draw(list(range(len(report))), options.report, 1))
-    figures: dict[str, Any] = {}
+    figures |= {"checkpoint": Path(checkpoint).name, "image_size": size}
+    measured = figures.setdefault("candidates", {})
     for title, candidate in CANDIDATES.items():
         if options.only and title not in options.only:
             continue
+        measured[title] = []
         for seed in options.seeds:
             batch = batch_of(train, draw(fit, CALIBRATION_IMAGES, seed))
             calibration = [channels_last(piece) for piece in batch.split(BATCH)]
             made = quantized(graph, candidate, calibration)
             found = {k: compared(logits_of(made, part.pixels), part) for k, part in parts.items()}
-            figures.setdefault(title, []).append({"seed": seed, **found})
+            measured[title].append({"seed": seed, **found})
             line = {k: (f["logit_rmse"], f["agreement"], f["drop"]) for k, f in found.items()}
             print(name, title, seed, line, flush=True)
-    return {"checkpoint": Path(checkpoint).name, "image_size": size, "candidates": figures}
+            write()
 
 
 def main() -> None:
@@ -254,8 +263,15 @@ def main() -> None:
 
     torch.set_num_threads(options.threads)
     before = machine()
-    sets = {given[0]: one_set(given, options) for given in options.sets}
-    write_result(options.name, {"threads": options.threads, "sets": sets}, before)
+    earlier = RESULTS / f"{options.name}.json"
+    sets: dict[str, Any] = json.loads(earlier.read_text())["sets"] if earlier.exists() else {}
+    for given in options.sets:
+        one_set(
+            given,
+            options,
+            sets.setdefault(given[0], {}),
+            lambda: write_result(options.name, {"threads": options.threads, "sets": sets}, before),
+        )
 
 
 if __name__ == "__main__":

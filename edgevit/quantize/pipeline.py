@@ -231,7 +231,7 @@ def _run(
     )
     float_outputs = run.outputs(run.subject.net, "float", run.group)
     _believe(run, float_outputs)
-    net = _post_training(run)
+    net, equalization = _post_training(run)
     metrics = json.loads((run.folder / METRICS).read_text())
     history = History()
     if run.options.steps(len(parts.train)):
@@ -239,6 +239,7 @@ def _run(
         net = _better(run, net, history)
     else:
         net.snap()
+    run = replace(run, about={**run.about, "equalization": equalization})
     return _finish(run, net, float_outputs, metrics, history, teacher_name)
 
 
@@ -308,8 +309,11 @@ def _subject(
     return subject
 
 
-def _post_training(run: Run) -> QuantizedNet:
-    """Place, calibrate, correct biases; measured, and kept for a resumed run."""
+def _post_training(run: Run) -> tuple[QuantizedNet, dict[str, Any] | None]:
+    """Equalize, place, calibrate, correct biases; measured, and kept for a resumed run.
+
+    The second of the two is the proof of the equalizing, None where nothing was equalized.
+    """
     path = run.folder / POST_TRAINING
     if run.group.is_main and not path.exists():
         _make_post_training(run, path)
@@ -320,7 +324,7 @@ def _post_training(run: Run) -> QuantizedNet:
     ordered = {name: scales[name].numpy() for name in state["layers"]}
     net = QuantizedNet(run.graph, activations, ordered)
     net.load_state_dict({n[4:]: t for n, t in tensors.items() if n.startswith("net.")})
-    return net.to(run.group.device)
+    return net.to(run.group.device), state["equalization"]
 
 
 def _make_post_training(run: Run, path: Path) -> None:
@@ -364,6 +368,7 @@ def _make_post_training(run: Run, path: Path) -> None:
     state = {
         "activations": {name: vars(q) for name, q in activations.items()},
         "layers": list(net.layers),
+        "equalization": equalized and equalized.to_json(),
     }
     write_snapshot(path, tensors, state)
 
@@ -406,7 +411,7 @@ def _fine_tune(
 
 def _better(run: Run, tuned: QuantizedNet, history: History) -> QuantizedNet:
     """The fine-tuned net, or that of before where the selection images say so; noted as step 0."""
-    net = _post_training(run)
+    net, _ = _post_training(run)
     net.snap()
     o, parts = run.options, run.parts
     found, taught = (

@@ -379,6 +379,9 @@ def test_equalized_channels_and_ranges_are_options(
         plain = edgevit.quantize(model, TRAIN, VAL, equalize=False, **asked)
         wide = edgevit.quantize(model, TRAIN, VAL, equalize=False, ranges="minmax", **asked)
     assert "equalized" not in caplog.text
+    proof = found.program.info.provenance["equalization"]
+    assert proof["kept"] and proof["max_abs_delta"] <= proof["bound"] and proof["channels"] > 0
+    assert plain.program.info.provenance["equalization"] is None
     graphs = [each.program.graph() for each in (found, plain, wide)]
     assert len({graph_sha256(graph) for graph in graphs}) == 3
     assert all(graph.tensors() == graphs[0].tensors() for graph in graphs)
