@@ -52,13 +52,6 @@ from edgevit.train.options import MAX_WORKERS, TrainOptions
     "weights are downloaded, a RepViT checkpoint, or a Python function.  [default: none]",
 )
 @click.option(
-    "--amp",
-    type=click.Choice(("none", "float16", "bfloat16")),
-    default="none",
-    show_default=True,
-    help="Mixed precision of the forward and the loss.",
-)
-@click.option(
     "--workers",
     type=click.IntRange(0, MAX_WORKERS),
     metavar="N",
@@ -112,7 +105,6 @@ def train_command(**given: Any) -> None:
         options,
         machine,
         teacher=given["teacher"],
-        amp=given["amp"],
         workers=(os.cpu_count() or 1) if workers is None else workers,
         force=given["force"],
     )

@@ -123,6 +123,9 @@ class TrainOptions:
     temperature: float = option(
         1.0, "Temperature of soft distillation.", minimum=0.01, maximum=1000, metavar="T"
     )
+    amp: Literal["none", "float16", "bfloat16"] = option(
+        "none", "Mixed precision of the forward and the loss."
+    )
     holdout: float = option(
         0.0,
         "Fraction of the training images that is only measured, each epoch; it selects nothing.",

@@ -57,7 +57,6 @@ def train(
     machine: MachineOptions,
     *,
     teacher: str | None = None,
-    amp: str = "none",
     workers: int = 0,
     force: bool = False,
 ) -> TrainResult:
@@ -66,7 +65,6 @@ def train(
     images  to learn from; their pre-processing is that of the finished net
     report  images that top-1 is measured on once, at the end, opened with like=images
     teacher as `teacher_of`: it makes the net learn with two heads
-    amp     "none", "float16" or "bfloat16" for the forward and the loss
     workers processes that decode and change images; 0: this one
 
     State is kept in `out`.run while it works; the same call goes on from there. Raises InputError
@@ -92,7 +90,6 @@ def train(
         about = {
             "options": options.to_json(),
             "teacher": teacher,
-            "amp": amp,
             "data": {"file": images.title, "sha256": images.sha256},
             "preprocessing": images.preprocessing.to_json(),
             "labels": list(images.classes),
@@ -110,7 +107,7 @@ def train(
         with run_folder(
             folder, hashlib.sha256(key.encode()).hexdigest(), machine.fresh, group
         ) as state:
-            where = Where(group, workers, amp, state / STATE, machine.snapshot_interval_s)
+            where = Where(group, workers, state / STATE, machine.snapshot_interval_s)
             trainer = Trainer(net, images, parts, options, taught, where)
             if group.is_main:
                 log.info(

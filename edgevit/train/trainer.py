@@ -40,15 +40,13 @@ class History:
 
 @dataclass(frozen=True)
 class Where:
-    """Where and how a training runs; nothing here decides its result but `amp`.
+    """Where and how a training runs; nothing here decides its result.
 
-    amp         a key of AMP_TYPES
     snapshot    the file that keeps the state
     """
 
     group: Group
     workers: int
-    amp: str
     snapshot: Path
     snapshot_interval_s: float
 
@@ -81,7 +79,7 @@ class Trainer:
         )
         self.ema = timm_parts.moving_average(net, options.ema) if options.ema else None
         self.mix = timm_parts.mixing(options, self.classes)
-        self.amp = AMP_TYPES[where.amp]
+        self.amp = AMP_TYPES[options.amp]
         self.scaler = torch.amp.GradScaler(enabled=self.amp is torch.float16)
         self.history = History()
 

@@ -13,9 +13,8 @@ import torch
 
 from edgevit.program import Metric, Program
 from edgevit.program.v1.pt2_reader import read_pt2
-from tests.goldens import FILE, graph_sha256
 from tests.program.test_file import SHA256, reference, same_graph
-from tests.program.version1 import REAL, SNAPPED_THEN, program_then, real, unpack, written
+from tests.program.version1 import REAL, program_then, real, unpack, written
 from tests.programs import make_program, seeded_images
 
 CASES = [(p, a) for p in ("portable", "asymmetric") for a in ("gelu", "quick-gelu", "hard-swish")]
@@ -38,9 +37,6 @@ def test_a_file_of_before_is_the_program_of_now(found: tuple[Path, str, str]) ->
     assert torch.equal(loaded.run(images), program.run(images))
     assert {q.how for q in loaded.graph().quantizers.values()} == {"calibrated", "fixed"}
     assert {node.int8.how for node in loaded.graph().weighted()} == {"calibrated"}
-    if (profile, activation) not in SNAPPED_THEN:
-        golden = json.loads(FILE.read_text())[f"tiny-{profile}-{activation}"]["graph"]
-        assert graph_sha256(loaded.graph()) == golden
 
 
 def test_it_is_known_by_the_sha256_of_its_file_and_saved_as_version_2(

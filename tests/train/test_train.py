@@ -181,9 +181,9 @@ def test_the_ablations_are_other_nets(images: ImageFolder, tmp_path: Path) -> No
 def test_mixed_precision_and_both_distillations(
     images: ImageFolder, tmp_path: Path, distillation: str
 ) -> None:
-    options = dataclasses.replace(FULL, epochs=0.7, distillation=distillation)
+    options = dataclasses.replace(FULL, epochs=0.7, distillation=distillation, amp="bfloat16")
     teacher = "tests.train.test_train:a_teacher"
-    result = run(images, tmp_path / "net", options, teacher=teacher, amp="bfloat16")
+    result = run(images, tmp_path / "net", options, teacher=teacher)
     assert all(np.isfinite(e["loss"]) for e in result.history.evaluations)
 
 
