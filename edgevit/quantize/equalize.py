@@ -13,8 +13,8 @@ number a tensor. Its minimum is at or below the error of any factor that looks a
 
 from __future__ import annotations
 
-import logging
 import math
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -36,8 +36,6 @@ GRADIENT_VALUES = 2**27
 LARGEST_FACTOR = 32.0
 """Of a channel against the mean of its tensor: a channel that was silent may still speak."""
 STEPS, RATE = 150, 0.05
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -265,15 +263,15 @@ def _prove(
     chosen = _first(images, INFLUENCE_IMAGES)
     for batch in chosen:
         for found, expected in zip(_all(after(batch)), _all(before(batch)), strict=True):
-            # NaN, where one of them is not finite, is no proof: no comparison with it holds.
-            delta = max(float((found - expected).abs().max()), delta)
-            largest = max(float(expected.abs().max()), largest)
+            moved = (found - expected).abs().nan_to_num(nan=math.inf)  # NaN is no proof
+            delta = max(delta, min(float(moved.max()), sys.float_info.max))
+            largest = max(largest, float(expected.nan_to_num(0.0, 0.0, 0.0).abs().max()))
     bound = RELATIVE_BOUND * max(1.0, largest)
     every = np.concatenate(list(factors.values()))
     free = sum(int((factor != 1).sum()) for factor in factors.values())
     return Equalization(
         channels=free,
-        spread=float(every.max() / every.min()),
+        spread=float(np.nan_to_num(every.max() / every.min())),
         images=sum(map(len, chosen)),
         max_abs_delta=delta,
         max_abs_output=largest,

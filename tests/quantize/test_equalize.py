@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -160,5 +161,8 @@ def test_outputs_that_are_no_numbers_prove_nothing() -> None:
         for node in graph.nodes
     ]
     broken = graph.with_nodes(nodes)
-    found, proof = equalize(broken, [seeded_images(2, IMAGE_SIZE)])
+    # In one batch of two: a number behind it does not hide it.
+    clean, whole = seeded_images(2, IMAGE_SIZE), seeded_images(2, IMAGE_SIZE)
+    found, proof = equalize(broken, [whole, torch.zeros_like(clean)])
     assert found is broken and proof is not None and not proof.kept
+    assert json.dumps(proof.to_json(), allow_nan=False)
