@@ -148,7 +148,7 @@ def test_a_captured_run_goes_on_to_the_same_weights(
 
 
 def test_a_step_never_waits_for_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
-    """But for the two copies of images and labels to it, and no copy of a number either."""
+    """Images and labels are there when it begins; no number is copied either way."""
     waits: list[int] = []
     run = TrainingStep.__call__
 
@@ -156,7 +156,7 @@ def test_a_step_never_waits_for_the_device(monkeypatch: pytest.MonkeyPatch) -> N
         before = copies("host"), copies("device")
         loss = run(self, *batch)
         waits.append(copies("host") - before[0])
-        assert copies("device") - before[1] == 2
+        assert copies("device") == before[1]
         return loss
 
     monkeypatch.setattr(TrainingStep, "__call__", counted)
