@@ -11,6 +11,7 @@ from edgevit.data.distributed import Group
 from edgevit.data.images import Preprocessing
 from edgevit.data.options import ImageSetOptions
 from edgevit.data.source import ImageFolder
+from edgevit.device import chosen_device
 from edgevit.files import check_target
 from edgevit.models.checkpoint import load
 from edgevit.quantize.options import MachineOptions, QuantizeOptions
@@ -67,6 +68,7 @@ def quantize_files(
     Raises as `quantize` does; the program is not written then.
     """
     folder = out.with_name(out.name + RUN_SUFFIX)
+    chosen_device(device)  # a device that is not here is said before a million images are listed
     check_target(out, force)
     if not folder.exists():  # asked now, as it is for a name that is too long
         check_target(folder)
