@@ -13,6 +13,7 @@ from edgevit.data.distributed import Group
 from edgevit.data.images import Preprocessing
 from edgevit.data.options import ImageSetOptions
 from edgevit.data.source import ImageFolder
+from edgevit.device import chosen_device
 from edgevit.errors import InputError, Interrupted
 from edgevit.files import atomic_path, check_target, read_file
 from edgevit.models.checkpoint import load
@@ -78,6 +79,7 @@ def quantize_files(
     Raises as `quantize` does; the program is not written then.
     """
     folder = out.with_name(out.name + RUN_SUFFIX)
+    chosen_device(device)  # a device that is not here is said before a million images are listed
     check_target(out, force)
     if curves is not None and options.epochs:
         check_target(curves, force)
