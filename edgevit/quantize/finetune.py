@@ -9,7 +9,7 @@ from collections.abc import Generator, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -26,7 +26,14 @@ from edgevit.quantize.options import QuantizeOptions
 from edgevit.quantize.parts import Parts
 from edgevit.quantize.recording import Recorder
 from edgevit.quantize.run_folder import CURVES
-from edgevit.quantize.snapshot import read_snapshot, write_snapshot
+from edgevit.quantize.snapshot import (
+    laid_out,
+    optimizer_tensors,
+    part,
+    read_snapshot,
+    restore_optimizer,
+    write_snapshot,
+)
 from edgevit.quantize.step import Precision, TrainingStep
 from edgevit.tasks import LossWeights, Task
 
@@ -338,8 +345,7 @@ class FineTuner:
         tensors = {f"net.{n}": t for n, t in self.net.state_dict().items()}
         tensors |= {f"ema.{n}": t for n, t in self.ema.items()}
         tensors |= {f"best.{n}": t for n, t in self.best.items()}
-        for index, slot in self.optimizer.state_dict()["state"].items():
-            tensors |= {f"adam.{index}.{k}": v for k, v in slot.items()}
+        tensors |= optimizer_tensors(self.optimizer, "adam.")
         write_snapshot(self.snapshot, tensors, vars(self.history))
 
     def _resume(self) -> None:
@@ -349,22 +355,11 @@ class FineTuner:
         self.history = History(**state)
         self.saved_step = self.history.step
 
-        def part(prefix: str) -> dict[str, Tensor]:
-            return {n[len(prefix) :]: t for n, t in tensors.items() if n.startswith(prefix)}
-
-        self.net.load_state_dict(part("net."))
-        ema, self.best = part("ema."), part("best.")
+        self.net.load_state_dict(part(tensors, "net."))
+        ema, self.best = part(tensors, "ema."), part(tensors, "best.")
         # In the parameters' order, which the averaging relies on; a file keeps none.
-        # And in their memory layout: other strides take other loops, which round differently.
-        self.ema = {n: _laid_out(ema[n], p) for n, p in self.parameters.items() if n in ema}
-        in_order = [p for group in self.optimizer.param_groups for p in group["params"]]
-        slots: dict[int, dict[str, Any]] = {}
-        for name, value in part("adam.").items():
-            index, key = name.split(".", 1)
-            like = in_order[int(index)]
-            slots.setdefault(int(index), {})[key] = _laid_out(value, like)
-        layout = self.optimizer.state_dict()
-        self.optimizer.load_state_dict({**layout, "state": slots})
+        self.ema = {n: laid_out(ema[n], p) for n, p in self.parameters.items() if n in ema}
+        restore_optimizer(self.optimizer, part(tensors, "adam."))
 
 
 def checksum(tensors: Mapping[str, Tensor]) -> str:
@@ -374,8 +369,3 @@ def checksum(tensors: Mapping[str, Tensor]) -> str:
         digest.update(name.encode() + b"\0")
         digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()
-
-
-def _laid_out(value: Tensor, like: Tensor) -> Tensor:
-    """The value with the strides of a parameter; a scalar (Adam's step count) as it is."""
-    return torch.empty_like(like).copy_(value) if value.shape == like.shape else value

@@ -6,8 +6,6 @@ import copy
 import json
 import logging
 import os
-import platform
-from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -17,10 +15,8 @@ from torch import Tensor, nn
 
 import edgevit
 from edgevit.choices import Precision
-from edgevit.console import storable
 from edgevit.data.batches import (
     batch_of,
-    channels_last,
     draw,
     outputs_of,
     weights_channels_last,
@@ -31,11 +27,8 @@ from edgevit.data.source import ImageFolder, ImageSource
 from edgevit.device import at_precision, device_text
 from edgevit.errors import GateFailed, InputError
 from edgevit.files import writing
-from edgevit.graph import Graph
-from edgevit.graph.float_run import GraphNet
 from edgevit.graph.passes import swap_gelus
-from edgevit.ops import Quantizer
-from edgevit.program import Metric, ModelInfo, Program, ProgramInfo, Reference, build_program
+from edgevit.program import Metric, Program, Reference
 from edgevit.program.compact import check_size
 from edgevit.quantize.damage import Damage, DamageRules
 from edgevit.quantize.deterministic import deterministic
@@ -46,21 +39,17 @@ from edgevit.quantize.distill import (
     teacher_key,
     teacher_name,
 )
-from edgevit.quantize.equalize import equalize
 from edgevit.quantize.finetune import FineTuner, History
 from edgevit.quantize.net import QuantizedNet
 from edgevit.quantize.options import MachineOptions, ProcessOptions, QuantizeOptions, run_key
 from edgevit.quantize.parts import Parts, check_enough, divide
-from edgevit.quantize.place import place
-from edgevit.quantize.ptq import correct_biases
+from edgevit.quantize.post_training import post_training
 from edgevit.quantize.recording import check_tensorboard
-from edgevit.quantize.run_folder import METRICS, POST_TRAINING, RECIPE, STATE, run_folder
-from edgevit.quantize.snapshot import read_snapshot, write_snapshot
+from edgevit.quantize.run import Run, program_info, program_now
+from edgevit.quantize.run_folder import METRICS, RECIPE, STATE, run_folder
 from edgevit.quantize.subject import Subject, module_of, subject_of
-from edgevit.tasks import Gate, Limits, LossWeights, Task, load_task
+from edgevit.tasks import Gate, Limits, LossWeights, load_task
 
-CALIBRATION_BATCH = 16
-BIAS_IMAGES = 256
 PROOF_IMAGES = 64
 
 log = logging.getLogger(__name__)
@@ -78,32 +67,6 @@ class Result:
     gate: Gate
     metrics: dict[str, float]
     history: History
-
-
-@dataclass(frozen=True)
-class Run:
-    """The open parts of a run; `about` is what the caller adds to the program's provenance."""
-
-    subject: Subject
-    task: Task
-    parts: Parts
-    options: QuantizeOptions
-    teacher: Teacher
-    group: Group
-    folder: Path
-    graph: Graph
-    precision: Precision
-    about: dict[str, Any]
-
-    def say(self, text: str) -> None:
-        """Log a line, once for all processes."""
-        if self.group.is_main:
-            log.info(text)
-
-    def outputs(self, net: Callable[[Tensor], Any], title: str, group: Group) -> Tensor:
-        """What the task keeps of a net's outputs on the reported images, float32 (N, K)."""
-        parts, title = self.parts, f"{title} on report images"
-        return outputs_of(net, self.task.kept, parts.report, parts.reported, group, title)
 
 
 def quantize(
@@ -231,7 +194,7 @@ def _run(
     )
     float_outputs = run.outputs(run.subject.net, "float", run.group)
     _believe(run, float_outputs)
-    net, equalization = _post_training(run)
+    net, equalization = post_training(run)
     metrics = json.loads((run.folder / METRICS).read_text())
     history = History()
     if run.options.steps(len(parts.train)):
@@ -309,82 +272,6 @@ def _subject(
     return subject
 
 
-def _post_training(run: Run) -> tuple[QuantizedNet, dict[str, Any] | None]:
-    """Equalize, place, calibrate, correct biases; measured, and kept for a resumed run.
-
-    The second of the two is the proof of the equalizing, None where nothing was equalized.
-    """
-    path = run.folder / POST_TRAINING
-    if run.group.is_main and not path.exists():
-        _make_post_training(run, path)
-    run.group.wait()
-    tensors, state = read_snapshot(path)
-    activations = {name: Quantizer(**q) for name, q in state["activations"].items()}
-    scales = {n.removeprefix("scale."): t for n, t in tensors.items() if n.startswith("scale.")}
-    ordered = {name: scales[name].numpy() for name in state["layers"]}
-    net = QuantizedNet(run.graph, activations, ordered)
-    net.load_state_dict({n[4:]: t for n, t in tensors.items() if n.startswith("net.")})
-    return net.to(run.group.device), state["equalization"]
-
-
-def _make_post_training(run: Run, path: Path) -> None:
-    o, parts = run.options, run.parts
-    score_name, score_title = run.task.score_name, run.task.score_title
-    chosen = draw(parts.train, o.calibration_images, o.seed)
-    run.say(f"calibrating with NNCF on {len(chosen)} images ...")
-    batch = batch_of(parts.images, chosen).to(run.group.device)
-    pieces = [channels_last(piece) for piece in batch.split(CALIBRATION_BATCH)]
-    graph, equalized = equalize(run.graph, pieces) if o.equalize else (run.graph, None)
-    if equalized is not None:
-        run.say(str(equalized))
-    activations, scales, completed = place(graph, pieces, o.profile, o.ranges)
-    alone = Group.alone(run.group.device, workers=run.group.workers)
-    labels = torch.from_numpy(parts.report_labels)
-
-    def score(net: Callable[[Tensor], Any], title: str) -> float:
-        return run.task.score(run.outputs(net, title, alone), labels)
-
-    metrics = {}
-    if o.activation != "gelu":
-        swapped = score(GraphNet(run.graph).eval().to(alone.device), o.activation)
-        metrics[f"swapped_float_{score_name}"] = swapped
-        run.say(
-            f"{o.activation} in place of GELU: float {score_title} {100 * swapped:.2f} % before it "
-            "is healed"
-        )
-    net = QuantizedNet(graph, activations, scales).eval().to(alone.device)
-    before = metrics[f"ptq_uncorrected_{score_name}"] = score(_program_now(run, net), "PTQ")
-    shift = correct_biases(net, batch[:BIAS_IMAGES])
-    after = score(_program_now(run, net), "PTQ, biases corrected")
-    metrics[f"ptq_{score_name}"] = after
-    run.say(
-        f"NNCF and the completion pass: {len(activations)} activation quantizers, {len(completed)} "
-        f"of all quantizers added; {score_title} {100 * before:.2f} %, with bias correction "
-        f"{100 * after:.2f} % (largest shift {shift:.3g})"
-    )
-    (run.folder / METRICS).write_text(json.dumps(metrics))
-    tensors = {f"net.{n}": t for n, t in net.state_dict().items()}
-    tensors |= {f"scale.{n}": torch.from_numpy(s) for n, s in scales.items()}
-    state = {
-        "activations": {name: vars(q) for name, q in activations.items()},
-        "layers": list(net.layers),
-        "equalization": equalized and equalized.to_json(),
-    }
-    write_snapshot(path, tensors, state)
-
-
-def _program_now(run: Run, net: QuantizedNet, info: ProgramInfo | None = None) -> Program:
-    """The program that the net would be, snapped, which is what runs in integers."""
-    snapped = copy.deepcopy(net)
-    snapped.snap()
-    return build_program(
-        snapped.float_graph(),
-        snapped.activation_quantizers(),
-        snapped.weight_scales(),
-        info or _program_info(run, History(), ""),
-    )
-
-
 def _fine_tune(
     run: Run, net: QuantizedNet, snapshot_interval_s: float, tensorboard: Path | None
 ) -> History:
@@ -411,7 +298,7 @@ def _fine_tune(
 
 def _better(run: Run, tuned: QuantizedNet, history: History) -> QuantizedNet:
     """The fine-tuned net, or that of before where the selection images say so; noted as step 0."""
-    net, _ = _post_training(run)
+    net, _ = post_training(run)
     net.snap()
     o, parts = run.options, run.parts
     found, taught = (
@@ -443,8 +330,8 @@ def _finish(
     teacher_name: str,
 ) -> Result:
     """Build the program, measure it (not the training net) on the report images, gate."""
-    info = _program_info(run, history, teacher_name)
-    program = _program_now(run, net, info)
+    info = program_info(run, history, teacher_name)
+    program = program_now(run, net, info)
     outputs = run.outputs(program, "program", run.group)
     labels = run.parts.report_labels
     limits = Limits(run.options.max_drop, run.options.min_agreement)
@@ -469,46 +356,3 @@ def _finish(
         error.result = result
         raise
     return result
-
-
-def _program_info(run: Run, history: History, teacher_name: str) -> ProgramInfo:
-    parts, options = run.parts, run.options
-    classes = tuple(parts.images.classes)
-    rules = parts.images.preprocessing
-    return ProgramInfo(
-        model=ModelInfo(run.subject.name, len(classes), rules.image_size),
-        profile=options.profile,
-        preprocessing=rules,
-        labels=classes,
-        provenance=storable(
-            {
-                **run.subject.origin,
-                "data": {"file": parts.images.title, "sha256": parts.images.sha256},
-                "report_data": {
-                    "file": parts.report.title,
-                    "sha256": parts.report.sha256,
-                    "images": len(parts.reported),
-                    **({"drawn_from": parts.drawn_from} if parts.drawn_from else {}),
-                },
-                "images": {"fine_tuned": len(parts.train), "selected": len(parts.holdout)},
-                "teacher": teacher_name,
-                **run.about,
-                "options": options.to_json(),
-                "seed": options.seed,
-                "threads": torch.get_num_threads(),
-                "selection": {"best_step": history.best_step, "evaluations": history.evaluations},
-                "versions": _versions(),
-            }
-        ),
-    )
-
-
-def _versions() -> dict[str, Any]:
-    from importlib.metadata import version
-
-    packages = ("torch", "nncf", "numpy", "pillow")
-    return {
-        "edgevit": edgevit.__version__,
-        "python": platform.python_version(),
-        **{name: version(name) for name in packages},
-    }

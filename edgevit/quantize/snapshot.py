@@ -7,9 +7,11 @@ in it); what is not a tensor is JSON in its metadata.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from edgevit.errors import InputError
@@ -47,3 +49,32 @@ def read_snapshot(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         raise InputError(
             f"{path}: not a readable snapshot ({error}); remove it, or use --fresh, to start again"
         ) from error
+
+
+def part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """The tensors whose names begin so, by the rest of their names."""
+    return {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
+
+
+def optimizer_tensors(optimizer: torch.optim.Optimizer, prefix: str) -> dict[str, Tensor]:
+    """An optimizer's state, by the parameter's place and the name of the value."""
+    slots = optimizer.state_dict()["state"]
+    return {f"{prefix}{i}.{key}": value for i, slot in slots.items() for key, value in slot.items()}
+
+
+def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
+    """The inverse of `optimizer_tensors`, without the prefix."""
+    in_order = [p for group in optimizer.param_groups for p in group["params"]]
+    slots: dict[int, dict[str, Tensor]] = {}
+    for name, value in tensors.items():
+        index, key = name.split(".", 1)
+        slots.setdefault(int(index), {})[key] = laid_out(value, in_order[int(index)])
+    optimizer.load_state_dict({**optimizer.state_dict(), "state": slots})
+
+
+def laid_out(value: Tensor, like: Tensor) -> Tensor:
+    """The value with the strides of a parameter: others take other loops, which round differently.
+
+    A scalar (Adam's step count) as it is.
+    """
+    return torch.empty_like(like).copy_(value) if value.shape == like.shape else value

@@ -20,7 +20,13 @@ from edgevit.data.source import ImageFolder
 from edgevit.errors import GateFailed
 from edgevit.progress import Progress
 from edgevit.quantize.distill import Teacher
-from edgevit.quantize.snapshot import read_snapshot, write_snapshot
+from edgevit.quantize.snapshot import (
+    optimizer_tensors,
+    part,
+    read_snapshot,
+    restore_optimizer,
+    write_snapshot,
+)
 from edgevit.tasks.classification import TASK
 from edgevit.train import timm_parts
 from edgevit.train.images import Batches, TrainingImages, loader, seeded
@@ -197,8 +203,7 @@ class Trainer:
             tensors = {f"net.{n}": t for n, t in self.net.state_dict().items()}
             if self.ema is not None:
                 tensors |= {f"ema.{n}": t for n, t in self.ema.module.state_dict().items()}
-            for index, slot in self.optimizer.state_dict()["state"].items():
-                tensors |= {f"adam.{index}.{k}": v for k, v in slot.items()}
+            tensors |= optimizer_tensors(self.optimizer, "adam.")
             state = {"history": vars(self.history), "scaler": self.scaler.state_dict()}
             write_snapshot(self.where.snapshot, tensors, state)
         self.group.wait()
@@ -210,18 +215,7 @@ class Trainer:
         self.history = History(**state["history"])
         self.scaler.load_state_dict(state["scaler"])
 
-        def part(prefix: str) -> dict[str, Tensor]:
-            return {n[len(prefix) :]: t for n, t in tensors.items() if n.startswith(prefix)}
-
-        self.net.load_state_dict(part("net."))
+        self.net.load_state_dict(part(tensors, "net."))
         if self.ema is not None:
-            self.ema.module.load_state_dict(part("ema."))
-        in_order = [p for group in self.optimizer.param_groups for p in group["params"]]
-        slots: dict[int, dict[str, Tensor]] = {}
-        for name, value in part("adam.").items():
-            index, key = name.split(".", 1)
-            like = in_order[int(index)]
-            # In the parameter's layout: other strides take other loops, which round differently.
-            laid = torch.empty_like(like).copy_(value) if value.shape == like.shape else value
-            slots.setdefault(int(index), {})[key] = laid
-        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": slots})
+            self.ema.module.load_state_dict(part(tensors, "ema."))
+        restore_optimizer(self.optimizer, part(tensors, "adam."))
