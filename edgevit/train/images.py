@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -90,4 +91,9 @@ def loader(images: TrainingImages, batches: Batches, workers: int) -> DataLoader
         pin_memory=batches.group.device.type == "cuda",
         prefetch_factor=2 if workers else None,
         generator=torch.Generator(),  # it would draw from torch's own for nothing
+        worker_init_fn=_leave_interrupts_to_the_parent,
     )
+
+
+def _leave_interrupts_to_the_parent(_: int) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -13,9 +13,10 @@ from torch import nn
 from edgevit.data.images import Preprocessing
 from edgevit.files import atomic_path, write_tree
 from edgevit.models.repvit import RepViTConfig
+from edgevit.quantize.run_folder import CURVES
 
 WEIGHTS, CONFIG, REPORT = "model.safetensors", "config.json", "training.json"
-FILES = (WEIGHTS, CONFIG, REPORT)
+FILES = (WEIGHTS, CONFIG, REPORT, CURVES)
 
 
 def write_output(
@@ -25,9 +26,10 @@ def write_output(
     rules: Preprocessing,
     labels: list[str],
     report: dict[str, Any],
+    curves: bytes,
     force: bool,
 ) -> None:
-    """Write the weights, what timm's config.json says of them, and the training's report.
+    """Write the weights, timm's config.json of them, and the training's report and curves.
 
     The folder appears whole or not at all. Raises InputError when it may not be written.
     """
@@ -36,6 +38,7 @@ def write_output(
         WEIGHTS: save(state),
         CONFIG: _text(_timm_config(config, rules, labels)),
         REPORT: _text(report),
+        CURVES: curves,
     }
     with atomic_path(Path(folder), force, listing=lambda _: FILES) as temporary:
         write_tree(temporary, files)

@@ -24,7 +24,8 @@ from edgevit.files import check_target
 from edgevit.models.repvit import RepViT, RepViTConfig, variant_config
 from edgevit.quantize.deterministic import deterministic
 from edgevit.quantize.options import MachineOptions
-from edgevit.quantize.run_folder import RUN_SUFFIX, STATE, remove_run, run_folder
+from edgevit.quantize.recording import check_tensorboard
+from edgevit.quantize.run_folder import CURVES, RUN_SUFFIX, STATE, remove_run, run_folder
 from edgevit.quantize.subject import key_of
 from edgevit.train.options import TrainOptions
 from edgevit.train.output import FILES, write_output
@@ -68,9 +69,12 @@ def train(
     workers processes that decode and change images; 0: this one
 
     State is kept in `out`.run while it works; the same call goes on from there. Raises InputError
-    for bad input, GateFailed when the loss is no number any more, ToolMissing without timm.
+    for bad input, GateFailed when the loss is no number any more, Interrupted behind a Ctrl-C,
+    ToolMissing without timm.
     """
     timm = timm_module()
+    if machine.tensorboard is not None:
+        check_tensorboard()
     folder = out.with_name(out.name + RUN_SUFFIX)
     check_target(out, force, listing=lambda _: FILES)
     _check(images, report)
@@ -107,7 +111,9 @@ def train(
         with run_folder(
             folder, hashlib.sha256(key.encode()).hexdigest(), machine.fresh, group
         ) as state:
-            where = Where(group, workers, state / STATE, machine.snapshot_interval_s)
+            where = Where(
+                group, workers, state / STATE, machine.snapshot_interval_s, machine.tensorboard
+            )
             trainer = Trainer(net, images, parts, options, taught, where)
             if group.is_main:
                 log.info(
@@ -128,7 +134,7 @@ def train(
             if group.is_main:
                 write_output(
                     out, average, config, images.preprocessing, list(images.classes),
-                    {"schema_version": 1, **about, **found}, force,
+                    {"schema_version": 1, **about, **found}, (state / CURVES).read_bytes(), force,
                 )  # fmt: skip
                 remove_run(folder)
             group.wait()

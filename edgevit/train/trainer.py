@@ -17,9 +17,12 @@ from torch.nn.parallel import DistributedDataParallel
 from edgevit.data.batches import channels_last, outputs_of
 from edgevit.data.distributed import Group
 from edgevit.data.source import ImageFolder
-from edgevit.errors import GateFailed
+from edgevit.errors import GateFailed, Interrupted
 from edgevit.progress import Progress
 from edgevit.quantize.distill import Teacher
+from edgevit.quantize.interruption import Stop
+from edgevit.quantize.recording import Recorder
+from edgevit.quantize.run_folder import CURVES
 from edgevit.quantize.snapshot import (
     optimizer_tensors,
     part,
@@ -34,6 +37,8 @@ from edgevit.train.options import TrainOptions
 
 AMP_TYPES = {"none": None, "float16": torch.float16, "bfloat16": torch.bfloat16}
 _LOSS_SHOWN_EVERY = 20
+_STOP = 2
+"""What processes tell each other at the end of a step: 0 go on, 1 save, 2 save and stop."""
 
 
 @dataclass
@@ -48,13 +53,15 @@ class History:
 class Where:
     """Where and how a training runs; nothing here decides its result.
 
-    snapshot    the file that keeps the state
+    snapshot    the file that keeps the state; metrics.csv lies beside it
+    tensorboard a folder for TensorBoard's events; None: there are none
     """
 
     group: Group
     workers: int
     snapshot: Path
     snapshot_interval_s: float
+    tensorboard: Path | None = None
 
 
 class Trainer:
@@ -88,6 +95,7 @@ class Trainer:
         self.amp = AMP_TYPES[options.amp]
         self.scaler = torch.amp.GradScaler(enabled=self.amp is torch.float16)
         self.history = History()
+        self.recorder: Recorder | None = None
 
     @property
     def average(self) -> nn.Module:
@@ -97,9 +105,22 @@ class Trainer:
     def run(self) -> History:
         """Train to the end, from the snapshot where there is one.
 
-        Raises GateFailed when the loss is no number any more.
+        Raises GateFailed when the loss is no number any more, InputError where the state cannot be
+        saved, Interrupted behind a Ctrl-C; the last good state is kept then.
         """
         self._resume()
+        if self.group.is_main:
+            curves = self.where.snapshot.with_name(CURVES)
+            self.recorder = Recorder(curves, self.where.tensorboard, self.history.step)
+        try:
+            with Stop() as stop:
+                self._run(stop)
+        finally:
+            if self.recorder is not None:
+                self.recorder.close()
+        return self.history
+
+    def _run(self, stop: Stop) -> None:
         first, size = self.history.step, self.options.batch_size
         steps = range(first, self.steps)
         change = timm_parts.transform(self.options, self.images.preprocessing)
@@ -111,17 +132,25 @@ class Trainer:
             for step, (pixels, labels) in zip(steps, loader(images, batches, self.where.workers)):
                 loss = self._step(net, step, pixels, labels)
                 self.history.step = step + 1
-                if step % _LOSS_SHOWN_EVERY == 0 or self._ends_an_epoch(step):
-                    self._require_finite(float(loss))
-                    progress.update((step + 1) * size, f"loss {float(loss):.4f}")
-                if self._ends_an_epoch(step):
-                    self._evaluate(float(loss))
+                ends = self._ends_an_epoch(step)
+                looked = ends or step % _LOSS_SHOWN_EVERY == 0
+                note = f"loss {self._finite(loss):.4f}" if looked else ""
+                progress.update((step + 1) * size, note)
+                if self.recorder is not None:
+                    rate = self.optimizer.param_groups[0]["lr"]
+                    self.recorder.step(step + 1, loss, {"lr": rate}, size)
+                if ends:
+                    self._evaluate(self._finite(loss))
                 due = time.monotonic() - saved_s > self.where.snapshot_interval_s
-                if self.group.same(int(due or step + 1 == self.steps)):
-                    self._save()
+                asked = _STOP if stop.asked else int(due or step + 1 == self.steps)
+                if (asked := self.group.same(asked)) != 0:
+                    self._save(loss)
                     saved_s = time.monotonic()
-            progress.update(self.steps * size)
-        return self.history
+                if asked == _STOP and step + 1 < self.steps:
+                    raise Interrupted(
+                        f"interrupted after {step + 1} of {self.steps} steps, and saved: the same "
+                        "command goes on from there"
+                    )
 
     def _ends_an_epoch(self, step: int) -> bool:
         done, before = ((step + at) / self.steps_an_epoch for at in (1, 0))
@@ -176,18 +205,25 @@ class Trainer:
         found, taught = F.log_softmax(found / t, 1), F.log_softmax(taught / t, 1)
         return F.kl_div(found, taught, reduction="batchmean", log_target=True) * t**2
 
-    def _require_finite(self, loss: float) -> None:
-        if not math.isfinite(loss):
+    def _finite(self, value: Tensor) -> float:
+        """A loss, or a sum of weights. Raises GateFailed for NaN and infinity."""
+        found = float(value)
+        if not math.isfinite(found):
             raise GateFailed(
-                f"the training diverged: after {self.history.step} steps its loss is {loss}; use a "
-                f"smaller --lr (the last saved state is in {self.where.snapshot.parent})"
+                f"the training diverged: after {self.history.step} steps its loss or a weight is "
+                f"{found}; use a smaller --lr (a state that was saved before is in "
+                f"{self.where.snapshot.parent})"
             )
+        return found
 
     def _evaluate(self, loss: float) -> None:
         figures = {"step": float(self.history.step), "loss": loss}
         if self.measured:
             figures["holdout_top1"] = self.top1(self.images, self.measured, "hold-out")
         self.history.evaluations.append(figures)
+        if self.recorder is not None:
+            rest = {name: value for name, value in figures.items() if name != "step"}
+            self.recorder.evaluation(self.history.step, rest)
 
     def top1(self, images: ImageFolder, indices: list[int], title: str) -> float:
         """Top-1 of the averaged net, a fraction of 1."""
@@ -198,7 +234,9 @@ class Trainer:
         net.train(was_training)
         return TASK.score(found, torch.from_numpy(images.labels[indices]))
 
-    def _save(self) -> None:
+    def _save(self, loss: Tensor) -> None:
+        self._finite(loss)
+        self._finite(torch.stack([p.detach().sum() for p in self.net.parameters()]).sum())
         if self.group.is_main:
             tensors = {f"net.{n}": t for n, t in self.net.state_dict().items()}
             if self.ema is not None:
@@ -206,6 +244,8 @@ class Trainer:
             tensors |= optimizer_tensors(self.optimizer, "adam.")
             state = {"history": vars(self.history), "scaler": self.scaler.state_dict()}
             write_snapshot(self.where.snapshot, tensors, state)
+            if self.recorder is not None:
+                self.recorder.save()
         self.group.wait()
 
     def _resume(self) -> None:

@@ -42,8 +42,12 @@ def test_two_processes_train_the_same_net_as_one(
     programs = {}
     for name, command in launch.items():
         out = tmp_path / f"{name}.evq"
+        # Two steps: each further one multiplies what rounding began (25 steps: 2 to 7 % of the
+        # weights, by seed), and AdamW moves a weight by as much for a gradient of 1e-12 as of 1.
         done = subprocess.run(
-            [*command, *base, *OPTIONS, "-o", str(out)], capture_output=True, text=True
+            [*command, *base, *OPTIONS, "--epochs", "0.2", "-o", str(out)],
+            capture_output=True,
+            text=True,
         )
         assert done.returncode == 0, done.stderr
         # Only the main process prints.
@@ -53,10 +57,10 @@ def test_two_processes_train_the_same_net_as_one(
     changed = total = 0
     for one, two in zip(programs["one"].weighted(), programs["two"].weighted(), strict=True):
         difference = abs(one.weight.astype(int) - two.weight.astype(int))
-        assert difference.max() <= 2
+        assert difference.max() <= 1
         changed += int((difference > 0).sum())
         total += difference.size
-    assert changed < 0.02 * total
+    assert changed < 1e-4 * total
 
 
 def killed_at_first_state(command: list[str], folder: Path, log: Path) -> None:

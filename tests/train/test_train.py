@@ -22,6 +22,7 @@ from edgevit.data.distributed import Group
 from edgevit.data.source import ImageFolder
 from edgevit.errors import GateFailed, InputError, ToolMissing
 from edgevit.quantize.options import MachineOptions
+from edgevit.quantize.snapshot import read_snapshot
 from edgevit.train.images import Batches, TrainingImages, loader
 from edgevit.train.options import TrainOptions
 from edgevit.train.run import TrainResult, train
@@ -90,6 +91,8 @@ def test_it_learns_and_what_it_writes_is_read(
     report = json.loads((tmp_path / "net" / "training.json").read_text())
     assert report["top1"] == result.top1 and report["report_data"]["images"] == 48
     assert not (tmp_path / "net.run").exists()
+    curves = (tmp_path / "net" / "metrics.csv").read_text().splitlines()
+    assert "holdout_top1" in curves[0] and len(curves) > 30
 
     loaded = edgevit.load(tmp_path / "net").eval()
     x = torch.from_numpy(np.random.default_rng(1).normal(size=(4, 3, SIZE, SIZE))).float()
@@ -272,6 +275,24 @@ def test_the_command_killed_and_resumed(folder: Path, tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert same(tmp_path / "whole", tmp_path / "killed")
+
+
+def test_ctrl_c_saves_and_the_same_command_goes_on(folder: Path, tmp_path: Path) -> None:
+    asked = (
+        "--data", folder / "train", "--image-size", SIZE, "--variant", "repvit_m0_6", "--epochs",
+        200, "--batch-size", 16, "--threads", 1, "--workers", 1, "--snapshot-interval", 0,
+        "-o", tmp_path / "net",
+    )  # fmt: skip
+    process = subprocess.Popen(command(*asked), stderr=subprocess.PIPE, text=True)
+    state = tmp_path / "net.run" / "state.safetensors"
+    while not state.exists() and process.poll() is None:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate()
+    assert process.returncode == 130
+    assert "and saved: the same command goes on" in said and "Traceback" not in said
+    saved, _ = read_snapshot(state)
+    assert saved and (tmp_path / "net.run" / "metrics.csv").read_text().startswith("step,loss,lr")
 
 
 @pytest.mark.full
