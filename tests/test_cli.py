@@ -26,7 +26,7 @@ TOOLKITS = {
 # Strictly downwards: a module may import only from layers above its own line.
 LAYERS = [
     ["choices", "console", "errors", "leftovers", "limits", "system"],
-    ["files", "options", "progress", "schema"],
+    ["device", "files", "options", "progress", "schema"],
     ["data"],
     ["kernels"],
     ["ops"],
