@@ -223,11 +223,22 @@ def worked(
         generator=torch.Generator(),  # the caller's random state stays
     )
     try:
-        for found in iterator:
-            if isinstance(found, _Refused):
-                raise found.error
-            is_array = isinstance(found, np.ndarray)
-            yield notes.popleft(), torch.from_numpy(found) if is_array else found
+        with losses_named(workers):
+            for found in iterator:
+                if isinstance(found, _Refused):
+                    raise found.error
+                is_array = isinstance(found, np.ndarray)
+                yield notes.popleft(), torch.from_numpy(found) if is_array else found
+    finally:
+        # Its workers end with it, now and not when memory is tidied.
+        iterator._shutdown_workers()
+
+
+@contextlib.contextmanager
+def losses_named(workers: int) -> Iterator[None]:
+    """Turn what torch raises for a worker that ended into WorkerLost."""
+    try:
+        yield
     except (RuntimeError, EOFError, ConnectionError) as error:
         if isinstance(error, RuntimeError) and "DataLoader worker" not in str(error):
             raise
@@ -235,9 +246,6 @@ def worked(
             "a process that decodes images was ended from outside, most often for lack of memory "
             f"({error}); use fewer of them: --workers {max(0, workers // 2)}"
         ) from error
-    finally:
-        # Its workers end with it, now and not when memory is tidied.
-        iterator._shutdown_workers()
 
 
 def _iterator(make: Callable[..., Iterable[Any]], **given: Any) -> Any:

@@ -205,6 +205,7 @@ class FineTuner:
         try:
             yield from batches
         except WorkerLost as error:
+            self._require_finite_weights()
             if self.group.is_main:
                 self._write_state()
             step = self.history.step
@@ -270,6 +271,10 @@ class FineTuner:
                 f"use a smaller --lr or --scale-lr, or a larger --temperature; {self._kept()}"
             )
 
+    def _require_finite_weights(self) -> None:
+        sums = [tensor.detach().sum() for tensor in self.parameters.values()]
+        self._require_finite(float(torch.stack(sums).sum()))
+
     def _kept(self) -> str:
         """What is on disk of the run, for a message that ends it."""
         if self.saved_step is None:
@@ -326,8 +331,7 @@ class FineTuner:
 
     def _save(self) -> None:
         """Raises GateFailed, and keeps what is on disk, where a weight is no number any more."""
-        sums = [tensor.detach().sum() for tensor in self.parameters.values()]
-        self._require_finite(float(torch.stack(sums).sum()))
+        self._require_finite_weights()
         if self.group.is_main:
             try:
                 self._write_state()

@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, default_collate
 
 from edgevit.data.batches import training_batch
 from edgevit.data.distributed import Group
 from edgevit.data.source import ImageFolder
+from edgevit.errors import EdgevitError
 
 _ATTEMPTS = 16
 
@@ -36,15 +37,21 @@ def seeded(*numbers: int) -> Iterator[None]:
         torch.set_rng_state(before[2])
 
 
-class TrainingImages(Dataset[tuple[Tensor, int]]):
-    """By (index, step, place in the batch): float32 (3, H, W) as the transform makes it, class."""
+class TrainingImages(Dataset[Any]):
+    """By (index, step, place in the batch): float32 (3, H, W) as the transform makes it, class.
+
+    Or the EdgevitError that the image met: torch would lose its class on the way from a worker.
+    """
 
     def __init__(self, source: ImageFolder, change: Callable[[Any], Tensor], seed: int) -> None:
         self.source, self.change, self.seed = source, change, seed
 
-    def __getitem__(self, key: tuple[int, int, int]) -> tuple[Tensor, int]:
+    def __getitem__(self, key: tuple[int, int, int]) -> tuple[Tensor, int] | EdgevitError:
         index, step, place = key
-        picture = self.source.images.load_rgb(index)
+        try:
+            picture = self.source.images.load_rgb(index)
+        except EdgevitError as error:
+            return error
         return self._changed(picture, step, place), int(self.source.labels[index])
 
     def _changed(self, picture: Any, step: int, place: int) -> Tensor:
@@ -79,20 +86,33 @@ class Batches:
             yield [(chosen[place], step, place) for place in places]
 
 
-def loader(images: TrainingImages, batches: Batches, workers: int) -> DataLoader[Any]:
+def loaded(
+    images: TrainingImages, batches: Batches, workers: int
+) -> Iterator[tuple[Tensor, Tensor]]:
     """float32 (n, 3, H, W) and int64 (n,) of every step, decoded in `workers` processes (0: here).
 
-    An error of a worker is raised here as it was there.
+    Raises InputError naming an unusable image.
     """
-    return DataLoader(
+    loader = DataLoader(
         images,
         batch_sampler=batches,  # pyright: ignore[reportArgumentType]  # keys are tuples
         num_workers=workers,
+        collate_fn=_stacked,
         pin_memory=batches.group.device.type == "cuda",
         prefetch_factor=2 if workers else None,
         generator=torch.Generator(),  # it would draw from torch's own for nothing
         worker_init_fn=_leave_interrupts_to_the_parent,
     )
+    for found in loader:
+        if isinstance(found, EdgevitError):
+            raise found
+        yield found
+
+
+def _stacked(items: list[Any]) -> Any:
+    """The batch, or the first error among its images."""
+    error = next((each for each in items if isinstance(each, EdgevitError)), None)
+    return default_collate(items) if error is None else error
 
 
 def _leave_interrupts_to_the_parent(_: int) -> None:

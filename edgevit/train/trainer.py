@@ -17,6 +17,7 @@ from torch.nn.parallel import DistributedDataParallel
 from edgevit.data.batches import channels_last, outputs_of
 from edgevit.data.distributed import Group
 from edgevit.data.source import ImageFolder
+from edgevit.data.workers import losses_named
 from edgevit.errors import GateFailed, Interrupted
 from edgevit.progress import Progress
 from edgevit.quantize.distill import Teacher
@@ -32,7 +33,7 @@ from edgevit.quantize.snapshot import (
 )
 from edgevit.tasks.classification import TASK
 from edgevit.train import timm_parts
-from edgevit.train.images import Batches, TrainingImages, loader, seeded
+from edgevit.train.images import Batches, TrainingImages, loaded, seeded
 from edgevit.train.options import TrainOptions
 
 AMP_TYPES = {"none": None, "float16": torch.float16, "bfloat16": torch.bfloat16}
@@ -106,14 +107,16 @@ class Trainer:
         """Train to the end, from the snapshot where there is one.
 
         Raises GateFailed when the loss is no number any more, InputError where the state cannot be
-        saved, Interrupted behind a Ctrl-C; the last good state is kept then.
+        saved, WorkerLost where a process that decodes ended, Interrupted behind a Ctrl-C; the last
+        good state is kept then.
         """
         self._resume()
         if self.group.is_main:
             curves = self.where.snapshot.with_name(CURVES)
             self.recorder = Recorder(curves, self.where.tensorboard, self.history.step)
         try:
-            with Stop() as stop:
+            # torch says that a worker ended wherever this process is, in the middle of a step too.
+            with Stop() as stop, losses_named(self.where.workers):
                 self._run(stop)
         finally:
             if self.recorder is not None:
@@ -129,7 +132,7 @@ class Trainer:
         net = self._parallel()
         saved_s = time.monotonic()
         with Progress("train", self.steps * size, "images", first * size) as progress:
-            for step, (pixels, labels) in zip(steps, loader(images, batches, self.where.workers)):
+            for step, (pixels, labels) in zip(steps, loaded(images, batches, self.where.workers)):
                 loss = self._step(net, step, pixels, labels)
                 self.history.step = step + 1
                 ends = self._ends_an_epoch(step)

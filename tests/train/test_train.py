@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -23,7 +25,7 @@ from edgevit.data.source import ImageFolder
 from edgevit.errors import GateFailed, InputError, ToolMissing
 from edgevit.quantize.options import MachineOptions
 from edgevit.quantize.snapshot import read_snapshot
-from edgevit.train.images import Batches, TrainingImages, loader
+from edgevit.train.images import Batches, TrainingImages, loaded
 from edgevit.train.options import TrainOptions
 from edgevit.train.run import TrainResult, train
 from edgevit.train.timm_parts import transform
@@ -117,7 +119,7 @@ def test_workers_do_not_matter(images: ImageFolder) -> None:
     change = transform(FULL, images.preprocessing)
     batches = Batches(range(len(images)), range(2, 5), 8, 7, Group.alone())
     made = [
-        list(loader(TrainingImages(images, change, 7), batches, workers)) for workers in (0, 1, 3)
+        list(loaded(TrainingImages(images, change, 7), batches, workers)) for workers in (0, 1, 3)
     ]
     for other in made[1:]:
         for (x, labels), (y, others) in zip(made[0], other, strict=True):
@@ -134,7 +136,7 @@ def test_processes_share_a_batch(images: ImageFolder) -> None:
         group = Group.alone()
         group.rank, group.size = rank, size
         batches = Batches(range(len(images)), range(2), 8, 0, group)
-        return list(loader(TrainingImages(images, change, 0), batches, 0))
+        return list(loaded(TrainingImages(images, change, 0), batches, 0))
 
     whole, first, second = taken(0, 1), taken(0, 2), taken(1, 2)
     for (x, labels), (a, one), (b, two) in zip(whole, first, second, strict=True):
@@ -293,6 +295,39 @@ def test_ctrl_c_saves_and_the_same_command_goes_on(folder: Path, tmp_path: Path)
     assert "and saved: the same command goes on" in said and "Traceback" not in said
     saved, _ = read_snapshot(state)
     assert saved and (tmp_path / "net.run" / "metrics.csv").read_text().startswith("step,loss,lr")
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_damaged_image_is_named(folder: Path, tmp_path: Path, workers: int) -> None:
+    shutil.copytree(folder / "train", tmp_path / "train")
+    damaged = tmp_path / "train" / "red" / "3.png"
+    damaged.write_bytes(damaged.read_bytes()[:200])
+    images = ImageFolder(tmp_path / "train", SIZE)
+    with pytest.raises(InputError, match=r"red/3.png cannot be decoded: damaged PNG"):
+        run(images, tmp_path / "net", PLAIN, workers=workers)
+    assert not (tmp_path / "net").exists() and not (tmp_path / "net.run").exists()
+    sound = ImageFolder(tmp_path / "train", SIZE, skip_broken=True)
+    run(sound, tmp_path / "net", dataclasses.replace(PLAIN, epochs=0.5), workers=workers)
+
+
+def test_a_killed_worker_ends_the_run_and_the_state_is_kept(folder: Path, tmp_path: Path) -> None:
+    asked = (
+        "--data", folder / "train", "--image-size", SIZE, "--variant", "repvit_m0_6", "--epochs",
+        200, "--batch-size", 16, "--threads", 1, "--workers", 1, "--snapshot-interval", 0,
+        "-o", tmp_path / "net",
+    )  # fmt: skip
+    process = subprocess.Popen(command(*asked), stderr=subprocess.PIPE, text=True)
+    state = tmp_path / "net.run" / "state.safetensors"
+    while not state.exists() and process.poll() is None:
+        time.sleep(0.05)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    assert children
+    for child in children:
+        os.kill(int(child), signal.SIGKILL)
+    _, said = process.communicate()
+    assert process.returncode == 1
+    assert "ended from outside" in said and "--workers 0" in said and "Traceback" not in said
+    assert read_snapshot(state)[1]["history"]["step"] > 0
 
 
 @pytest.mark.full
