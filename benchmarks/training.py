@@ -79,7 +79,7 @@ def on_gpu(mode: str, setting: str, precision: str) -> dict[str, float | bool]:
     from edgevit.data.batches import channels_last
     from edgevit.device import at_precision, chosen_device
     from edgevit.models.repvit import repvit_m0_9
-    from edgevit.quantize.deterministic import deterministic
+    from edgevit.runs.deterministic import deterministic
 
     device = chosen_device("cuda")
     size, batch, steps = GPU_SETTINGS[setting]

@@ -84,7 +84,7 @@ def _claim(out: Path, force: bool) -> None:
 
 def written_demo(out: Path) -> set[str]:
     """The files in a demo's folder that edgevit wrote; none without its marker."""
-    from edgevit.quantize.run_folder import RUN_SUFFIX, written_run
+    from edgevit.runs.folder import RUN_SUFFIX, written_run
     from edgevit.targets.artifact import written_files
 
     if not (out / MARKER).is_file():

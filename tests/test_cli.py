@@ -34,6 +34,7 @@ LAYERS = [
     ["tasks"],
     ["models"],
     ["program", "repvit"],
+    ["runs"],
     ["quantize"],
     ["train"],
     ["targets"],

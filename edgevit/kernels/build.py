@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import ctypes
 import functools
-import hashlib
 import logging
 import os
 import subprocess
-import tempfile
 from pathlib import Path
+
+from edgevit.kernels.cache import build_folder, library_path
 
 log = logging.getLogger(__name__)
 
@@ -63,18 +63,14 @@ def library(source: Path) -> ctypes.CDLL | None:
 
 
 def _path(source: Path, flags: tuple[str, ...]) -> Path:
-    key = hashlib.sha256("\0".join((source.read_text(), *flags)).encode()).hexdigest()[:16]
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return cache / "edgevit" / f"{source.stem}-{key}.so"
+    return library_path(source.stem, source.read_text(), *flags)
 
 
 def _compile(source: Path, flags: tuple[str, ...], target: Path) -> None:
-    """Compile and link in a folder of this process's own, so that a killed build leaves no half."""
     log.info("building the integer kernels (once, some seconds) ...")
     compiler = os.environ.get("CXX") or "g++"
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".build-") as folder:
-        made, built = Path(folder) / "made.o", Path(folder) / "built.so"
+    with build_folder(target) as folder:
+        made, built = folder / "made.o", folder / "built.so"
         _run(compiler, *flags, "-c", str(source), "-o", str(made))
         # Without -fopenmp: the linker would add an OpenMP runtime of its own.
         _run(compiler, "-shared", str(made), "-o", str(built))

@@ -23,7 +23,7 @@ from edgevit.data.soundness import damaged_images, refusal, skipped_line, write_
 from edgevit.data.source import ImageFolder, ImageSource
 from edgevit.errors import InputError
 from edgevit.files import atomic_path
-from edgevit.quantize.run_folder import DAMAGE, MARKER
+from edgevit.runs.folder import DAMAGE, MARKER
 
 _THEN = "; the same command then goes on where this run stopped"
 

@@ -24,8 +24,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from edgevit.kernels.native import load_library
 from edgevit.ops import INT8_MAX, INT8_MIN
-from edgevit.quantize.native import load_library
 
 log = logging.getLogger(__name__)
 

@@ -20,13 +20,14 @@ from edgevit.data.workers import WorkerLost
 from edgevit.errors import GateFailed, InputError, Interrupted
 from edgevit.progress import Progress
 from edgevit.quantize.distill import Teacher
-from edgevit.quantize.interruption import Stop
 from edgevit.quantize.net import QuantizedNet
 from edgevit.quantize.options import QuantizeOptions
 from edgevit.quantize.parts import Parts
-from edgevit.quantize.recording import Recorder
-from edgevit.quantize.run_folder import CURVES
-from edgevit.quantize.snapshot import (
+from edgevit.quantize.step import Precision, TrainingStep
+from edgevit.runs.folder import CURVES
+from edgevit.runs.interruption import Stop
+from edgevit.runs.recording import Recorder
+from edgevit.runs.snapshot import (
     laid_out,
     optimizer_tensors,
     part,
@@ -34,7 +35,6 @@ from edgevit.quantize.snapshot import (
     restore_optimizer,
     write_snapshot,
 )
-from edgevit.quantize.step import Precision, TrainingStep
 from edgevit.tasks import LossWeights, Task
 
 T = TypeVar("T")

@@ -19,7 +19,7 @@ from edgevit.files import atomic_path, check_target, read_file
 from edgevit.models.checkpoint import load
 from edgevit.quantize.options import MachineOptions, ProcessOptions, QuantizeOptions
 from edgevit.quantize.pipeline import Result, quantize
-from edgevit.quantize.run_folder import CURVES, RUN_SUFFIX, remove_run
+from edgevit.runs.folder import CURVES, RUN_SUFFIX, remove_run
 
 MAX_CURVES_BYTES = 2**28
 

@@ -31,7 +31,6 @@ from edgevit.graph.passes import swap_gelus
 from edgevit.program import Metric, Program, Reference
 from edgevit.program.compact import check_size
 from edgevit.quantize.damage import Damage, DamageRules
-from edgevit.quantize.deterministic import deterministic
 from edgevit.quantize.distill import (
     Teacher,
     check_teacher,
@@ -44,10 +43,11 @@ from edgevit.quantize.net import QuantizedNet
 from edgevit.quantize.options import MachineOptions, ProcessOptions, QuantizeOptions, run_key
 from edgevit.quantize.parts import Parts, check_enough, divide
 from edgevit.quantize.post_training import post_training
-from edgevit.quantize.recording import check_tensorboard
 from edgevit.quantize.run import Run, program_info, program_now
-from edgevit.quantize.run_folder import METRICS, RECIPE, STATE, run_folder
 from edgevit.quantize.subject import Subject, module_of, subject_of
+from edgevit.runs.deterministic import deterministic
+from edgevit.runs.folder import METRICS, RECIPE, STATE, run_folder
+from edgevit.runs.recording import check_tensorboard
 from edgevit.tasks import Gate, Limits, LossWeights, load_task
 
 PROOF_IMAGES = 64

@@ -19,8 +19,8 @@ from edgevit.quantize.net import QuantizedNet
 from edgevit.quantize.place import place
 from edgevit.quantize.ptq import correct_biases
 from edgevit.quantize.run import Run, program_now
-from edgevit.quantize.run_folder import METRICS, POST_TRAINING
-from edgevit.quantize.snapshot import read_snapshot, write_snapshot
+from edgevit.runs.folder import METRICS, POST_TRAINING
+from edgevit.runs.snapshot import read_snapshot, write_snapshot
 
 CALIBRATION_BATCH = 16
 BIAS_IMAGES = 256

@@ -13,7 +13,7 @@ from torch import nn
 from edgevit.data.images import Preprocessing
 from edgevit.files import atomic_path, write_tree
 from edgevit.models.repvit import RepViTConfig
-from edgevit.quantize.run_folder import CURVES
+from edgevit.runs.folder import CURVES
 
 WEIGHTS, CONFIG, REPORT = "model.safetensors", "config.json", "training.json"
 FILES = (WEIGHTS, CONFIG, REPORT, CURVES)

@@ -22,11 +22,11 @@ from edgevit.device import at_precision, device_text
 from edgevit.errors import InputError
 from edgevit.files import check_target
 from edgevit.models.repvit import RepViT, RepViTConfig, variant_config
-from edgevit.quantize.deterministic import deterministic
 from edgevit.quantize.options import MachineOptions
-from edgevit.quantize.recording import check_tensorboard
-from edgevit.quantize.run_folder import CURVES, RUN_SUFFIX, STATE, remove_run, run_folder
 from edgevit.quantize.subject import key_of
+from edgevit.runs.deterministic import deterministic
+from edgevit.runs.folder import CURVES, RUN_SUFFIX, STATE, remove_run, run_folder
+from edgevit.runs.recording import check_tensorboard
 from edgevit.train.options import TrainOptions
 from edgevit.train.output import FILES, write_output
 from edgevit.train.teacher import teacher_of

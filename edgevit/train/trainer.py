@@ -21,10 +21,10 @@ from edgevit.data.workers import losses_named
 from edgevit.errors import GateFailed, Interrupted
 from edgevit.progress import Progress
 from edgevit.quantize.distill import Teacher
-from edgevit.quantize.interruption import Stop
-from edgevit.quantize.recording import Recorder
-from edgevit.quantize.run_folder import CURVES
-from edgevit.quantize.snapshot import (
+from edgevit.runs.folder import CURVES
+from edgevit.runs.interruption import Stop
+from edgevit.runs.recording import Recorder
+from edgevit.runs.snapshot import (
     optimizer_tensors,
     part,
     read_snapshot,

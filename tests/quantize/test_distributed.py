@@ -17,7 +17,7 @@ import torch
 from edgevit.data.distributed import Group
 from edgevit.errors import InputError
 from edgevit.program import Program
-from edgevit.quantize.run_folder import run_folder
+from edgevit.runs.folder import run_folder
 from tests.image_sets import subset
 
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]

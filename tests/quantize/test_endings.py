@@ -19,8 +19,8 @@ import torch
 import edgevit
 from edgevit.errors import GateFailed, InputError, Interrupted, ToolMissing
 from edgevit.quantize.finetune import FineTuner
-from edgevit.quantize.recording import Recorder
-from edgevit.quantize.snapshot import read_snapshot
+from edgevit.runs.recording import Recorder
+from edgevit.runs.snapshot import read_snapshot
 from tests.image_sets import subset
 from tests.quantize.test_pipeline import CLASSES, TRAIN, VAL, Tiny, tiny
 
@@ -239,7 +239,7 @@ def test_curves_go_on_from_the_state(tmp_path: Path) -> None:
 def test_tensorboard_that_is_not_there_is_said_before_the_work(
     model: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("edgevit.quantize.recording.find_spec", lambda name: None)
+    monkeypatch.setattr("edgevit.runs.recording.find_spec", lambda name: None)
     asked = {**ASKED, "run_dir": tmp_path / "run", "tensorboard": tmp_path / "events"}
     with pytest.raises(ToolMissing, match=r"pip install 'edgevit\[tensorboard\]'"):
         edgevit.quantize(model, TRAIN, VAL, **asked)

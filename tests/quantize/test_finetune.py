@@ -16,7 +16,7 @@ import torch
 from edgevit.data.batches import augment, split, training_batch
 from edgevit.errors import InputError
 from edgevit.quantize.options import QuantizeOptions, run_key
-from edgevit.quantize.snapshot import read_snapshot, write_snapshot
+from edgevit.runs.snapshot import read_snapshot, write_snapshot
 from edgevit.tasks.classification import distillation_loss
 from tests.image_sets import subset
 

@@ -23,8 +23,8 @@ from edgevit.quantize.net import QuantizedNet
 from edgevit.quantize.options import QuantizeOptions
 from edgevit.quantize.parts import Parts, check_enough
 from edgevit.quantize.pipeline import Result, quantize
-from edgevit.quantize.run_folder import remove_run, run_folder
 from edgevit.quantize.subject import key_of
+from edgevit.runs.folder import remove_run, run_folder
 from tests.goldens import graph_sha256
 from tests.random_nets import random_net
 
@@ -303,7 +303,7 @@ def test_a_graph_that_computes_something_else_is_refused() -> None:
 
 def test_several_processes_need_a_folder_that_they_share(tmp_path: Path) -> None:
     code = (
-        "from edgevit.quantize.run_folder import run_folder\n"
+        "from edgevit.runs.folder import run_folder\n"
         "from edgevit.data.distributed import Group\n"
         "group = Group.alone(); group.size = 2\n"
         "with run_folder(None, 'key', False, group): pass"

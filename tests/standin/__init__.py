@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from edgevit.quantize.native import load_library
+from edgevit.kernels.native import load_library
 
 SOURCE = Path(__file__).with_name("device.cpp")
 NAME = "standin"

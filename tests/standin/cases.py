@@ -23,9 +23,9 @@ from edgevit.models.repvit import RepViT
 from edgevit.quantize import step as steps
 from edgevit.quantize.finetune import FineTuner
 from edgevit.quantize.pipeline import Result
-from edgevit.quantize.run_folder import STATE
-from edgevit.quantize.snapshot import read_snapshot
 from edgevit.quantize.step import TrainingStep
+from edgevit.runs.folder import STATE
+from edgevit.runs.snapshot import read_snapshot
 from tests.programs import SMALL, seeded_images
 from tests.quantize.test_pipeline import CLASSES, TRAIN, VAL, tiny
 from tests.standin import NAME, StandInGraph, copies, standin

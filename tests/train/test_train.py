@@ -24,7 +24,7 @@ from edgevit.data.distributed import Group
 from edgevit.data.source import ImageFolder
 from edgevit.errors import GateFailed, InputError, ToolMissing
 from edgevit.quantize.options import MachineOptions
-from edgevit.quantize.snapshot import read_snapshot
+from edgevit.runs.snapshot import read_snapshot
 from edgevit.train.images import Batches, TrainingImages, loaded
 from edgevit.train.options import TrainOptions
 from edgevit.train.run import TrainResult, train

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
 import sys
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+
+from edgevit.kernels.cache import build_folder, library_path
 
 log = logging.getLogger(__name__)
 
@@ -28,24 +28,23 @@ def load_library(name: str, source: Path, flags: Sequence[str]) -> None:
 
 
 def _build_and_load(name: str, source: Path, flags: Sequence[str], library: Path) -> None:
-    """Compile in a folder of this process's own: torch's build lock would outlive a killed run."""
     from torch.utils import cpp_extension
 
     log.info("building the %s kernel (once, half a minute) ...", name.replace("_", "-"))
-    library.parent.mkdir(parents=True, exist_ok=True)
     # The loader calls `ninja`, which pip put beside this interpreter.
     path = os.environ.get("PATH", "")
     os.environ["PATH"] = os.pathsep.join((str(Path(sys.executable).parent), path))
     try:
-        with tempfile.TemporaryDirectory(dir=library.parent, prefix=".build-") as folder:
+        # Not in torch's own folder: its build lock would outlive a killed run.
+        with build_folder(library) as folder:
             cpp_extension.load(
                 f"edgevit_{name}",
                 [str(source)],
                 extra_cflags=list(flags),
-                build_directory=folder,
+                build_directory=str(folder),
                 is_python_module=False,
             )
-            os.replace(Path(folder) / f"edgevit_{name}.so", library)
+            os.replace(folder / f"edgevit_{name}.so", library)
     finally:
         os.environ["PATH"] = path
 
@@ -54,10 +53,7 @@ def _library_path(name: str, source: Path, flags: Sequence[str]) -> Path:
     import torch
 
     # -march=native: a home folder shared between machines must not share the binary.
-    cpu = _cpu_flags() + torch.__version__ + source.read_text() + " ".join(flags)
-    key = hashlib.sha256(cpu.encode()).hexdigest()[:16]
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return cache / "edgevit" / f"{name}-{key}.so"
+    return library_path(name, _cpu_flags(), torch.__version__, source.read_text(), *flags)
 
 
 def _cpu_flags() -> str:
