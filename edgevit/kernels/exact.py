@@ -22,12 +22,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from edgevit.kernels.bounds import EXACT_FLOAT32, EXACT_INT32
 from edgevit.kernels.build import library
 
 SOURCE = Path(__file__).with_name("exact.cpp")
-EXACT_FLOAT32 = 2**24
-"""Every integer below this is a float32, and so is every partial sum of a bounded total."""
-EXACT_INT32 = 2**31
 INT8_MIN, INT8_MAX = -128, 127
 _GPU_SIDES = (8, 32)
 """cuBLAS multiplies int8 matrices of sides that are multiples of 8, and of over 16 rows."""

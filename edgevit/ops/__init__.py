@@ -9,6 +9,7 @@ from typing import Any
 
 from edgevit.ops.arithmetic import Add, Binary, Mul
 from edgevit.ops.base import Node, Ref, Shape, Unary, UnsupportedError, quantize
+from edgevit.ops.convolution import Conv2d, ConvTranspose2d, Linear
 from edgevit.ops.pointwise import (
     Clamp,
     Gelu,
@@ -34,15 +35,7 @@ from edgevit.ops.quantizer import (
 )
 from edgevit.ops.reduce import AvgPool2d, MaxPool2d, Mean, Softmax
 from edgevit.ops.shape import ELIDED, Concat, Flatten, Pad, Resize, Slice
-from edgevit.ops.weighted import (
-    ChannelAffine,
-    Conv2d,
-    ConvTranspose2d,
-    FloatWeights,
-    Int8Weights,
-    Linear,
-    Weighted,
-)
+from edgevit.ops.weighted import ChannelAffine, FloatWeights, Int8Weights, Weighted
 
 
 def _concrete(base: type[Node]) -> list[type[Node]]:

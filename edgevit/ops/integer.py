@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from edgevit.kernels.bounds import EXACT_INT32
 from edgevit.kernels.exact import Requantizer, TorchKernels, Window, maps_of, rows_of
 from edgevit.ops.arithmetic import INT8_RANGE
 from edgevit.ops.base import Step
@@ -15,9 +16,9 @@ from edgevit.ops.quantizer import Quantizer
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from edgevit.ops.weighted import Conv2d, Weighted
+    from edgevit.ops.convolution import Conv2d
+    from edgevit.ops.weighted import Weighted
 
-EXACT_INT32 = 2**31
 MOST_COLUMNS = 16
 """Bytes that the rows of a convolution's windows may take for each byte of its input."""
 

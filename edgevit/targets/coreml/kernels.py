@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from edgevit.errors import InputError
-from edgevit.ops.weighted import EXACT_FLOAT32
+from edgevit.kernels.bounds import EXACT_FLOAT32
 from edgevit.targets.coreml.package import Operation, Ref
 
 if TYPE_CHECKING:
