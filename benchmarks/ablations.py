@@ -37,7 +37,7 @@ def trained(args: argparse.Namespace, name: str, seed: int) -> float:
     """Top-1 of one net, a fraction of 1."""
     from edgevit.data.images import Preprocessing
     from edgevit.data.source import ImageFolder
-    from edgevit.quantize.options import MachineOptions
+    from edgevit.runs.options import MachineOptions
     from edgevit.train.options import TrainOptions
     from edgevit.train.run import train
 
@@ -51,7 +51,7 @@ def trained(args: argparse.Namespace, name: str, seed: int) -> float:
             random_erasing=0.1, ema=0.999, clip_grad=0, **NETS[name],
         )  # fmt: skip
         val = ImageFolder(args.val, like=images)
-        train(images, val, out, options, MachineOptions(), workers=args.workers)
+        train(images, val, out, options, MachineOptions(workers=args.workers))
     return float(json.loads(report.read_text())["top1"])
 
 

@@ -34,8 +34,9 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     """What `quantize_files` is called with; nothing is computed."""
     found: list[dict[str, Any]] = []
 
-    def noted(source: Any, out: Path, options: Any, **more: Any) -> Any:
-        found.append({"source": source, "out": out, "options": options, **more})
+    def noted(source: Any, out: Path, options: Any, machine: Any, **more: Any) -> Any:
+        called = {"source": source, "out": out, "options": options, "machine": machine}
+        found.append(called | more)
         raise KeyboardInterrupt
 
     monkeypatch.setattr("edgevit.quantize.from_files.quantize_files", noted)
@@ -67,6 +68,7 @@ def test_a_file_stands_for_the_command_line(tmp_path: Path, calls: list[dict[str
     assert from_file == from_words
     assert from_file["options"].epochs == 8.0 and from_file["options"].lr == 5e-5
     assert from_file["source"].preprocessing.image_size == (64, 96)
+    assert from_file["machine"].snapshot_interval_s == 5
     assert from_file["out"] == Path("m.evq") and from_file["curves"] == Path("m.evq.metrics.csv")
 
 

@@ -326,7 +326,8 @@ def test_no_default_is_written_in_a_command(path: Path) -> None:
 def test_the_options_of_a_command_are_its_classes() -> None:
     from edgevit.data.options import PreprocessingOptions
     from edgevit.models.options import CheckpointOptions, FuseOptions
-    from edgevit.quantize.options import MachineOptions, QuantizeOptions
+    from edgevit.quantize.options import QuantizeOptions
+    from edgevit.runs.options import MachineOptions
 
     made = {
         "quantize": (PreprocessingOptions, CheckpointOptions, QuantizeOptions, MachineOptions),

@@ -16,7 +16,8 @@ from edgevit.commands.preprocessing import chosen_preprocessing, preprocessing_o
 from edgevit.console import say
 from edgevit.data.options import ImageSetOptions, PreprocessingOptions
 from edgevit.models.options import CheckpointOptions
-from edgevit.quantize.options import MachineOptions, ProcessOptions, QuantizeOptions
+from edgevit.quantize.options import QuantizeOptions
+from edgevit.runs.options import MachineOptions
 
 CURVES_SUFFIX = ".metrics.csv"
 """What the curves of M.evq's fine-tuning are called beside it."""
@@ -70,14 +71,12 @@ if TYPE_CHECKING:
 @click.option("--author", metavar="TEXT", help="Author named in the artifacts' metadata.")
 @click.option("--license", metavar="TEXT", help="License named in the artifacts' metadata.")
 @options_of(MachineOptions)
-@options_of(ProcessOptions)
 @config_option(
     PreprocessingOptions,
     ImageSetOptions,
     CheckpointOptions,
     QuantizeOptions,
     MachineOptions,
-    ProcessOptions,
 )
 @force_option("M.evq")
 @json_option
@@ -99,7 +98,6 @@ def quantize_command(**given: Any) -> None:
       torchrun --nproc-per-node 4 -m edgevit quantize repvit.pth --data imagenet/train -o m.evq
     """
     options, machine = collect(QuantizeOptions, given), collect(MachineOptions, given)
-    processes = collect(ProcessOptions, given)
     preprocessing = chosen_preprocessing(given, given["checkpoint"])
 
     import torch
@@ -111,16 +109,10 @@ def quantize_command(**given: Any) -> None:
         _source(preprocessing, given),
         given["output"],
         options,
+        machine,
         force=given["force"],
-        fresh=machine.fresh,
-        device=machine.device,
-        snapshot_interval_s=machine.snapshot_interval_s,
-        tensorboard=machine.tensorboard,
         recipe=config_text(click.get_current_context(), {**given, **vars(preprocessing)}),
         curves=given["output"].with_name(given["output"].name + CURVES_SUFFIX),
-        workers=processes.workers,
-        resume_with_processes=processes.resume_with_processes,
-        precision=machine.precision,
     )
     if os.environ.get("RANK", "0") == "0":
         _print(result, given["output"], given["as_json"])

@@ -14,8 +14,8 @@ from edgevit.commands.options import force_option, json_option
 from edgevit.commands.quantize import read_labels
 from edgevit.console import say
 from edgevit.data.options import ImageSetOptions, PreprocessingOptions
-from edgevit.quantize.options import MachineOptions
-from edgevit.train.options import MAX_WORKERS, TrainOptions
+from edgevit.runs.options import MachineOptions
+from edgevit.train.options import TrainOptions
 
 
 @click.command("train")
@@ -51,12 +51,6 @@ from edgevit.train.options import MAX_WORKERS, TrainOptions
     help="Teacher of the distillation, which gives the net its second head: a net of timm's, whose "
     "weights are downloaded, a RepViT checkpoint, or a Python function.  [default: none]",
 )
-@click.option(
-    "--workers",
-    type=click.IntRange(0, MAX_WORKERS),
-    metavar="N",
-    help="Processes that decode and change images; 0: this one.  [default: all cores]",
-)
 @options_of(MachineOptions)
 @force_option("the folder")
 @json_option
@@ -82,22 +76,22 @@ def train_command(**given: Any) -> None:
     import torch
 
     from edgevit.data.images import Preprocessing
+    from edgevit.data.soundness import sound
     from edgevit.data.source import ImageFolder
     from edgevit.train.run import train
 
     torch.set_num_threads(machine.threads or os.cpu_count() or 1)
     sets = collect(ImageSetOptions, given)
-    images = ImageFolder(
-        given["data"],
-        classes=read_labels(given["labels"]),
-        like=Preprocessing.from_options(preprocessing),
-        class_order=sets.class_order,
-        skip_broken=sets.skip_broken,
-    )
-    report = None
-    if given["eval_data"] is not None:
-        report = ImageFolder(given["eval_data"], like=images, skip_broken=sets.skip_broken)
-    workers = given["workers"]
+    rules = Preprocessing.from_options(preprocessing)
+    labels = read_labels(given["labels"])
+
+    def opened(path: Path, like: ImageFolder | Preprocessing) -> ImageFolder:
+        classes = labels if like is rules else None
+        found = ImageFolder(path, classes=classes, like=like, class_order=sets.class_order)
+        return found.with_images(sound(found.images, sets.skip_broken, sets.broken_list))
+
+    images = opened(given["data"], rules)
+    report = None if given["eval_data"] is None else opened(given["eval_data"], images)
     result = train(
         images,
         report,
@@ -105,7 +99,6 @@ def train_command(**given: Any) -> None:
         options,
         machine,
         teacher=given["teacher"],
-        workers=(os.cpu_count() or 1) if workers is None else workers,
         force=given["force"],
     )
     if os.environ.get("RANK", "0") == "0":

@@ -90,15 +90,14 @@ def workers_for(source: ImageSource, wanted: int | None) -> int:
     height, width, _ = source.preprocessing.pixel_shape
     if len(source) * height * width < AUTO_PIXELS:
         return 0
-    processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    return max(1, _cores() // processes)
+    return own_cores()
 
 
-def _cores() -> int:
-    """That this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+def own_cores() -> int:
+    """This process's part of the cores that it may use, which torchrun's share."""
+    has_affinity = hasattr(os, "sched_getaffinity")
+    cores = len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1
+    return max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
 
 
 def reader_of(source: ImageSource) -> Reader | None:

@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from edgevit.choices import Precision
 from edgevit.data.distributed import Group
 from edgevit.data.images import Preprocessing
 from edgevit.data.options import ImageSetOptions
@@ -17,9 +16,10 @@ from edgevit.device import chosen_device
 from edgevit.errors import InputError, Interrupted
 from edgevit.files import atomic_path, check_target, read_file
 from edgevit.models.checkpoint import load
-from edgevit.quantize.options import MachineOptions, ProcessOptions, QuantizeOptions
+from edgevit.quantize.options import QuantizeOptions
 from edgevit.quantize.pipeline import Result, quantize
 from edgevit.runs.folder import CURVES, RUN_SUFFIX, remove_run
+from edgevit.runs.options import MachineOptions
 
 MAX_CURVES_BYTES = 2**28
 
@@ -58,28 +58,25 @@ def quantize_files(
     source: Source,
     out: Path,
     options: QuantizeOptions,
+    machine: MachineOptions | None = None,
     *,
     force: bool = False,
-    fresh: bool = False,
-    device: str = MachineOptions.device,
-    snapshot_interval_s: float = MachineOptions.snapshot_interval_s,
-    tensorboard: Path | None = None,
     recipe: str | None = None,
     curves: Path | None = None,
-    workers: int | None = ProcessOptions.workers,
-    resume_with_processes: bool = ProcessOptions.resume_with_processes,
-    precision: Precision = MachineOptions.precision,
 ) -> Result:
     """Quantize a checkpoint and write the program (.evq) to `out`.
 
     State is kept in the folder `out`.run while it works: a run that was killed goes on from
-    there, to the same final weights; `fresh` discards it instead. The folder is removed once the
-    program is written, and kept when the gate fails (a larger `max_drop` then costs no training).
-    The curves of a fine-tuning go to `curves` then, a file of comma-separated values.
+    there, to the same final weights; `machine.fresh` discards it instead. The folder is removed
+    once the program is written, and kept when the gate fails (a larger `max_drop` then costs no
+    training). The curves of a fine-tuning go to `curves` then, a file of comma-separated values.
     Raises as `quantize` does; the program is not written then.
     """
+    machine = machine or MachineOptions()
     folder = out.with_name(out.name + RUN_SUFFIX)
-    chosen_device(device)  # a device that is not here is said before a million images are listed
+    chosen_device(
+        machine.device
+    )  # a device that is not here is said before a million images are listed
     check_target(out, force)
     if curves is not None and options.epochs:
         check_target(curves, force)
@@ -106,18 +103,12 @@ def quantize_files(
             author=source.author,
             license=source.license,
             run_dir=folder,
-            fresh=fresh,
-            device=device,
-            snapshot_interval_s=snapshot_interval_s,
-            precision=precision,
-            tensorboard=tensorboard,
             recipe=recipe,
-            workers=workers,
-            resume_with_processes=resume_with_processes,
             skip_broken=source.images.skip_broken,
             broken_list=source.images.broken_list,
+            **machine.settings(),
         )
-    group = Group(device)
+    group = Group(machine.device)
     if group.is_main:
         _save(result, out, force, folder)
         if curves is not None and (folder / CURVES).exists():

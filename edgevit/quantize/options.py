@@ -5,17 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
-from edgevit.choices import Activation, Augmentation, Device, Precision, Profile, RangeRule
+from edgevit.choices import Activation, Augmentation, Profile, RangeRule
 from edgevit.errors import InputError
 from edgevit.limits import MAX_RUN_IMAGES
 from edgevit.models.options import bound_option
-from edgevit.options import check, device_option, option
+from edgevit.options import check, option
 
 MAX_CALIBRATION_IMAGES = 100_000
-MAX_CPU_THREADS = 1024
 
 
 @dataclass(frozen=True)
@@ -181,63 +179,6 @@ class QuantizeOptions:
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
-
-
-@dataclass(frozen=True)
-class MachineOptions:
-    """Where and how a quantization runs. Raises InputError when a value is out of range."""
-
-    threads: int | None = option(
-        None,
-        "CPU threads to use.",
-        minimum=1,
-        maximum=MAX_CPU_THREADS,
-        metavar="N",
-        default_text="all cores",
-    )
-    device: Device = device_option("Device that calibrates, trains and evaluates")
-    precision: Precision = option(
-        "tf32",
-        "Precision of the training's products on CUDA: tf32 is faster, float32 exact.",
-    )
-    snapshot_interval_s: float = option(
-        60.0,
-        "Seconds between saved states, the most work that an interrupted run loses.",
-        minimum=0,
-        maximum=1e6,
-        metavar="S",
-        cli_name="snapshot-interval",
-    )
-    fresh: bool = option(False, "Discard the state of an interrupted run.")
-    tensorboard: Path | None = option(
-        None,
-        "Folder for TensorBoard's curves of the fine-tuning; needs edgevit[tensorboard].",
-        metavar="DIR",
-        default_text="none",
-    )
-
-    def __post_init__(self) -> None:
-        check(self)
-
-
-@dataclass(frozen=True)
-class ProcessOptions:
-    """Which processes work for a quantization. Raises InputError when a value is out of range."""
-
-    workers: int | None = option(
-        None,
-        "Processes that decode images, for each that trains; 0 decodes in that one.",
-        minimum=0,
-        maximum=MAX_CPU_THREADS,
-        metavar="N",
-        default_text="the cores, where the set is large",
-    )
-    resume_with_processes: bool = option(
-        False, "Go on with the state of a run of another number of processes."
-    )
-
-    def __post_init__(self) -> None:
-        check(self)
 
 
 def run_key(options: QuantizeOptions, **facts: Any) -> str:

@@ -40,13 +40,14 @@ from edgevit.quantize.distill import (
 )
 from edgevit.quantize.finetune import FineTuner, History
 from edgevit.quantize.net import QuantizedNet
-from edgevit.quantize.options import MachineOptions, ProcessOptions, QuantizeOptions, run_key
+from edgevit.quantize.options import QuantizeOptions, run_key
 from edgevit.quantize.parts import Parts, check_enough, divide
 from edgevit.quantize.post_training import post_training
 from edgevit.quantize.run import Run, program_info, program_now
 from edgevit.quantize.subject import Subject, module_of, subject_of
 from edgevit.runs.deterministic import deterministic
 from edgevit.runs.folder import METRICS, RECIPE, STATE, run_folder
+from edgevit.runs.options import MachineOptions
 from edgevit.runs.recording import check_tensorboard
 from edgevit.tasks import Gate, Limits, LossWeights, load_task
 
@@ -86,8 +87,8 @@ def quantize(
     snapshot_interval_s: float = MachineOptions.snapshot_interval_s,
     tensorboard: str | os.PathLike[str] | None = None,
     recipe: str | None = None,
-    workers: int | None = ProcessOptions.workers,
-    resume_with_processes: bool = ProcessOptions.resume_with_processes,
+    workers: int | None = MachineOptions.workers,
+    resume_with_processes: bool = MachineOptions.resume_with_processes,
     precision: Precision = MachineOptions.precision,
     skip_broken: bool = False,
     broken_list: str | os.PathLike[str] | None = None,

@@ -8,8 +8,6 @@ from typing import Any, Literal
 from edgevit.errors import InputError
 from edgevit.options import check, option
 
-MAX_WORKERS = 1024
-
 
 @dataclass(frozen=True)
 class TrainOptions:

@@ -22,10 +22,10 @@ from edgevit.device import at_precision, device_text
 from edgevit.errors import InputError
 from edgevit.files import check_target
 from edgevit.models.repvit import RepViT, RepViTConfig, variant_config
-from edgevit.quantize.options import MachineOptions
 from edgevit.quantize.subject import key_of
 from edgevit.runs.deterministic import deterministic
 from edgevit.runs.folder import CURVES, RUN_SUFFIX, STATE, remove_run, run_folder
+from edgevit.runs.options import MachineOptions
 from edgevit.runs.recording import check_tensorboard
 from edgevit.train.options import TrainOptions
 from edgevit.train.output import FILES, write_output
@@ -58,7 +58,6 @@ def train(
     machine: MachineOptions,
     *,
     teacher: str | None = None,
-    workers: int = 0,
     force: bool = False,
 ) -> TrainResult:
     """Train a RepViT from scratch and write it to the folder `out`.
@@ -66,21 +65,20 @@ def train(
     images  to learn from; their pre-processing is that of the finished net
     report  images that top-1 is measured on once, at the end, opened with like=images
     teacher as `teacher_of`: it makes the net learn with two heads
-    workers processes that decode and change images; 0: this one
 
     State is kept in `out`.run while it works; the same call goes on from there. Raises InputError
-    for bad input, GateFailed when the loss is no number any more, Interrupted behind a Ctrl-C,
-    ToolMissing without timm.
+    for bad input, GateFailed when the loss is no number any more, WorkerLost when a process that
+    decodes ended, Interrupted behind a Ctrl-C, ToolMissing without timm.
     """
-    timm = timm_module()
+    timm_module()
     if machine.tensorboard is not None:
         check_tensorboard()
     folder = out.with_name(out.name + RUN_SUFFIX)
     check_target(out, force, listing=lambda _: FILES)
     _check(images, report)
-    group = Group(machine.device)
+    group = Group(machine.device, machine.workers)
     parts = split(len(images), options.holdout, options.seed)
-    if len(parts[0]) < options.batch_size // group.size:
+    if len(parts[0]) < options.batch_size:
         raise InputError(
             f"{images.title} has {len(parts[0])} images to learn from, fewer than --batch-size "
             f"{options.batch_size}; use a smaller batch"
@@ -91,29 +89,12 @@ def train(
         config = _config(options, len(images.classes), teacher is not None)
         net = _made(config, options.seed, group)
         taught = teacher_of(teacher, images.preprocessing, len(images.classes), group.device)
-        about = {
-            "options": options.to_json(),
-            "teacher": teacher,
-            "data": {"file": images.title, "sha256": images.sha256},
-            "preprocessing": images.preprocessing.to_json(),
-            "labels": list(images.classes),
-            "processes": group.size,
-            "device": group.device.type,
-            "precision": machine.precision,
-            "threads": torch.get_num_threads(),
-            "versions": {
-                "edgevit": edgevit.__version__,
-                "torch": torch.__version__,
-                "timm": timm.__version__,
-            },
-        }
-        key = json.dumps(about | {"teacher_weights": _teacher_key(taught)}, sort_keys=True)
-        with run_folder(
-            folder, hashlib.sha256(key.encode()).hexdigest(), machine.fresh, group
-        ) as state:
-            where = Where(
-                group, workers, state / STATE, machine.snapshot_interval_s, machine.tensorboard
-            )
+        about = _about(images, options, machine, teacher, group)
+        claimed = run_folder(
+            folder, _key(about, taught), machine.fresh, group, machine.resume_with_processes
+        )
+        with claimed as state:
+            where = Where(group, state / STATE, machine.snapshot_interval_s, machine.tensorboard)
             trainer = Trainer(net, images, parts, options, taught, where)
             if group.is_main:
                 log.info(
@@ -121,28 +102,66 @@ def train(
                     config.variant, len(images.classes), images.preprocessing.size_text,
                     len(parts[0]), trainer.steps, options.batch_size,
                 )  # fmt: skip
-            history = trainer.run()
-            top1 = None
-            if report is not None:
-                top1 = trainer.top1(report, list(range(len(report))), "report")
-            average = trainer.average.eval()
-            found: dict[str, Any] = {"top1": top1, "evaluations": history.evaluations}
-            if report is not None:
-                found["report_data"] = {
-                    "file": report.title, "sha256": report.sha256, "images": len(report)
-                }  # fmt: skip
+            result = _finished(trainer, report)
             if group.is_main:
+                text = {"schema_version": 1, **about, "processes": group.size}
+                text |= _measured(result, report)
                 write_output(
-                    out, average, config, images.preprocessing, list(images.classes),
-                    {"schema_version": 1, **about, **found}, (state / CURVES).read_bytes(), force,
+                    out, result.net, config, images.preprocessing, list(images.classes), text,
+                    (state / CURVES).read_bytes(), force,
                 )  # fmt: skip
                 remove_run(folder)
             group.wait()
-    return TrainResult(average, top1, history)
+    return result
 
 
-def _teacher_key(teacher: Callable[..., Any] | None) -> str | None:
-    return key_of(teacher) if isinstance(teacher, nn.Module) else None
+def _about(
+    images: ImageFolder,
+    options: TrainOptions,
+    machine: MachineOptions,
+    teacher: str | None,
+    group: Group,
+) -> dict[str, Any]:
+    """All that decides the result, but for the teacher's weights."""
+    return {
+        "options": options.to_json(),
+        "teacher": teacher,
+        "data": {"file": images.title, "sha256": images.sha256},
+        "preprocessing": images.preprocessing.to_json(),
+        "labels": list(images.classes),
+        "device": group.device.type,
+        # On the CPU it changes nothing.
+        "precision": None if group.device.type == "cpu" else machine.precision,
+        "threads": torch.get_num_threads(),
+        "versions": {
+            "edgevit": edgevit.__version__,
+            "torch": torch.__version__,
+            "timm": timm_module().__version__,
+        },
+    }
+
+
+def _key(about: dict[str, Any], teacher: Callable[..., Any] | None) -> str:
+    weights = key_of(teacher) if isinstance(teacher, nn.Module) else None
+    text = json.dumps(about | {"teacher_weights": weights}, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _finished(trainer: Trainer, report: ImageFolder | None) -> TrainResult:
+    history = trainer.run()
+    top1 = None
+    if report is not None:
+        top1 = trainer.top1(report, list(range(len(report))), "report")
+    return TrainResult(trainer.average.eval(), top1, history)
+
+
+def _measured(result: TrainResult, report: ImageFolder | None) -> dict[str, Any]:
+    found: dict[str, Any] = {"top1": result.top1, "evaluations": result.history.evaluations}
+    if report is not None:
+        found["report_data"] = {
+            "file": report.title, "sha256": report.sha256, "images": len(report)
+        }  # fmt: skip
+    return found
 
 
 def _config(options: TrainOptions, classes: int, distillation: bool) -> RepViTConfig:

@@ -17,7 +17,7 @@ from torch.nn.parallel import DistributedDataParallel
 from edgevit.data.batches import channels_last, outputs_of
 from edgevit.data.distributed import Group
 from edgevit.data.source import ImageFolder
-from edgevit.data.workers import losses_named
+from edgevit.data.workers import losses_named, own_cores
 from edgevit.errors import GateFailed, Interrupted
 from edgevit.progress import Progress
 from edgevit.quantize.distill import Teacher
@@ -59,7 +59,6 @@ class Where:
     """
 
     group: Group
-    workers: int
     snapshot: Path
     snapshot_interval_s: float
     tensorboard: Path | None = None
@@ -83,6 +82,8 @@ class Trainer:
         self.net, self.images, self.options, self.teacher = net, images, options, teacher
         self.learned, self.measured = parts
         self.where, self.group = where, where.group
+        workers = self.group.workers
+        self.workers = own_cores() if workers is None else workers
         self.classes = len(images.classes)
         self.steps = options.steps(len(self.learned))
         self.steps_an_epoch = len(self.learned) / options.batch_size
@@ -116,7 +117,7 @@ class Trainer:
             self.recorder = Recorder(curves, self.where.tensorboard, self.history.step)
         try:
             # torch says that a worker ended wherever this process is, in the middle of a step too.
-            with Stop() as stop, losses_named(self.where.workers):
+            with Stop() as stop, losses_named(self.workers):
                 self._run(stop)
         finally:
             if self.recorder is not None:
@@ -132,7 +133,9 @@ class Trainer:
         net = self._parallel()
         saved_s = time.monotonic()
         with Progress("train", self.steps * size, "images", first * size) as progress:
-            for step, (pixels, labels) in zip(steps, loaded(images, batches, self.where.workers)):
+            for step, (pixels, labels) in zip(
+                steps, loaded(images, batches, self.group.workers or 0)
+            ):
                 loss = self._step(net, step, pixels, labels)
                 self.history.step = step + 1
                 ends = self._ends_an_epoch(step)

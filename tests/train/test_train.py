@@ -23,7 +23,7 @@ import edgevit
 from edgevit.data.distributed import Group
 from edgevit.data.source import ImageFolder
 from edgevit.errors import GateFailed, InputError, ToolMissing
-from edgevit.quantize.options import MachineOptions
+from edgevit.runs.options import MachineOptions
 from edgevit.runs.snapshot import read_snapshot
 from edgevit.train.images import Batches, TrainingImages, loaded
 from edgevit.train.options import TrainOptions
@@ -34,7 +34,7 @@ from tests.timm_compat import import_timm
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 
 SIZE = 32
-MACHINE = MachineOptions(threads=1)
+MACHINE = MachineOptions(threads=1, workers=0)
 PLAIN = TrainOptions(
     variant="repvit_m0_6", epochs=2, batch_size=16, lr=0.06, mixup=0, cutmix=0, clip_grad=0,
     auto_augment="none", random_erasing=0, color_jitter=0, crop_scale=0.9, ema=0.5,
@@ -67,8 +67,11 @@ def images(folder: Path) -> ImageFolder:
     return ImageFolder(folder / "train", SIZE)
 
 
-def run(images: ImageFolder, out: Path, options: TrainOptions, **more: Any) -> TrainResult:
-    return train(images, None, out, options, MACHINE, **more)
+def run(
+    images: ImageFolder, out: Path, options: TrainOptions, workers: int = 0, **more: Any
+) -> TrainResult:
+    machine = dataclasses.replace(MACHINE, workers=workers)
+    return train(images, None, out, options, machine, **more)
 
 
 def weights(out: Path) -> dict[str, torch.Tensor]:
@@ -168,7 +171,8 @@ def test_a_run_that_was_stopped_ends_with_the_same_weights(
     assert not (tmp_path / "stopped").exists() and (tmp_path / "stopped.run").exists()
     with pytest.raises(InputError, match="--fresh"):
         train(images, None, tmp_path / "stopped", PLAIN, machine, **asked)
-    train(images, None, tmp_path / "stopped", FULL, machine, workers=2, **asked)
+    machine = dataclasses.replace(machine, workers=2)
+    train(images, None, tmp_path / "stopped", FULL, machine, **asked)
     assert calls[3][1] == 2  # from the third step on
     assert same(tmp_path / "whole", tmp_path / "stopped")
     assert "head.head_dist.l.weight" in weights(tmp_path / "whole")
@@ -308,6 +312,24 @@ def test_a_damaged_image_is_named(folder: Path, tmp_path: Path, workers: int) ->
     assert not (tmp_path / "net").exists() and not (tmp_path / "net.run").exists()
     sound = ImageFolder(tmp_path / "train", SIZE, skip_broken=True)
     run(sound, tmp_path / "net", dataclasses.replace(PLAIN, epochs=0.5), workers=workers)
+
+
+def test_damaged_images_are_named_before_the_training(folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder / "train", tmp_path / "train")
+    damaged = tmp_path / "train" / "red" / "3.png"
+    damaged.write_bytes(damaged.read_bytes()[:200])
+    asked = (
+        "--data", tmp_path / "train", "--image-size", SIZE, "--variant", "repvit_m0_6", "--epochs",
+        0.5, "--batch-size", 16, "--threads", 1, "--workers", 0, "-o", tmp_path / "net",
+        "--broken-list", tmp_path / "broken.txt",
+    )  # fmt: skip
+    done = subprocess.run(command(*asked), capture_output=True, text=True)
+    assert done.returncode == 2 and "1 of 48 images" in done.stderr and "steps" not in done.stderr
+    assert "red/3.png\tdamaged PNG" in (tmp_path / "broken.txt").read_text()
+    assert not (tmp_path / "net.run").exists()
+    done = subprocess.run(command(*asked, "--skip-broken"), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "47 images" in done.stderr
 
 
 def test_a_killed_worker_ends_the_run_and_the_state_is_kept(folder: Path, tmp_path: Path) -> None:
