@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-import tomllib
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from edgevit.measure.harness import SOURCES, find_runtime
+from edgevit.measure.harness import SOURCES, description_of, find_runtime
+from edgevit.targets import load_target, target_names
+from edgevit.targets.npu import SAMSUNG, Vendor
 
 PACKAGES = {
     "torch": "models, fine-tuning",
@@ -22,6 +23,8 @@ PACKAGES = {
     "onnxruntime": "running ONNX artifacts on any host",
     "tensorrt": "TensorRT engines (needs an NVIDIA GPU)",
     "torch-tensorrt": "TensorRT engines from Python (needs an NVIDIA GPU)",
+    "onnxruntime-qnn": "Snapdragon NPU: its compiler, and its arithmetic on this machine",
+    "openvino": "Intel NPU: which operators it takes",
     "onnx2tf": "a peer to measure against, in an environment of its own",
     "tflite-runtime": "the older TFLite runtime; ai-edge-litert is its successor",
 }
@@ -45,7 +48,7 @@ PROGRAMS = {
 
 
 def examine() -> dict[str, Any]:
-    """{"schema_version", "tools": rows, "targets": rows}; a row has name, state, purpose."""
+    """{"schema_version", "tools", "targets", "npus": rows}; a row has name, state, purpose."""
     tools = [
         {"name": name, "state": _package(name), "purpose": purpose}
         for name, purpose in PACKAGES.items()
@@ -54,7 +57,7 @@ def examine() -> dict[str, Any]:
         {"name": name, "state": _program(name, program), "purpose": program.purpose}
         for name, program in PROGRAMS.items()
     ]
-    return {"schema_version": 1, "tools": tools, "targets": _targets()}
+    return {"schema_version": 1, "tools": tools, "targets": _targets(), "npus": _npus()}
 
 
 def _package(name: str) -> str:
@@ -79,12 +82,16 @@ def _program(name: str, program: Program) -> str:
 def _targets() -> list[dict[str, str]]:
     rows = []
     for path in sorted((SOURCES / "targets").glob("*/target.toml")):
-        target = tomllib.loads(path.read_text(encoding="utf-8"))
         name = path.parent.name
-        runtime = find_runtime(name)
+        target, runtime = description_of(name), find_runtime(name)
         missing = "runtime library not found"
         if "library" not in target.get("runtime", {}):
-            missing = f"compiles here; run by {target['runtime']['name']}, which is not"
+            vendor = _vendor(name)
+            compiles = vendor is None or vendor.is_here()
+            missing = (
+                f"{'compiles here' if compiles else 'its compiler is missing'}; run by "
+                f"{target['runtime']['name']}, which is not here"
+            )
         rows.append(
             {
                 "name": name,
@@ -93,3 +100,22 @@ def _targets() -> list[dict[str, str]]:
             }
         )
     return rows
+
+
+def _npus() -> list[dict[str, str]]:
+    """Each vendor of NPUs: its target, and whether its compiler is here."""
+    vendors: dict[str, Vendor] = {}
+    for name in target_names():
+        if vendor := _vendor(name):
+            vendors[f"--target {name}"] = vendor
+    vendors["no target yet"] = SAMSUNG
+    return [
+        {"name": vendor.title, "state": vendor.state(), "purpose": f"{target}: {vendor.for_people}"}
+        for target, vendor in vendors.items()
+    ]
+
+
+def _vendor(name: str) -> Vendor | None:
+    """Of a target for a phone's NPU."""
+    found = getattr(load_target(name), "vendor", None) if name in target_names() else None
+    return found if isinstance(found, Vendor) else None

@@ -245,6 +245,19 @@ def check(options: Any) -> None:
         object.__setattr__(options, each.name, value)
 
 
+def option_texts(options: Any) -> dict[str, str]:
+    """The options of an instance as texts, for a record of how something was made.
+
+    Left out is what has no value, and paths: they say nothing to who reads the record elsewhere.
+    """
+    found = {each.name: getattr(options, each.name) for each in option_fields(type(options))}
+    return {
+        name: ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+        for name, value in found.items()
+        if value is not None and not isinstance(value, Path)
+    }
+
+
 def _option_field(found: Field[Any], stored: Option, hint: Any) -> OptionField:
     optional = False
     if get_origin(hint) in (Union, types.UnionType):

@@ -10,8 +10,9 @@ import torch
 from torch import nn
 
 import edgevit
-from edgevit.targets import load_target, target_names
+from edgevit.targets import load_target
 from edgevit.targets.artifact import load_artifact
+from tests.npu import OWN_FORMAT
 from tests.test_families import CLASSES, SIZE, labelled, pictures
 
 
@@ -44,7 +45,7 @@ def program() -> edgevit.Program:
     ).program  # fmt: skip
 
 
-@pytest.mark.parametrize("target", target_names())
+@pytest.mark.parametrize("target", OWN_FORMAT)
 def test_every_output_is_handed_over(target: str, program: edgevit.Program, tmp_path: Path) -> None:
     pixels = pictures(8, 3)
     artifact = program.compile(target, tmp_path / target)
@@ -60,7 +61,7 @@ def test_every_output_is_handed_over(target: str, program: edgevit.Program, tmp_
         assert target != "tflite" or np.array_equal(mine, reference)
 
 
-@pytest.mark.parametrize("target", target_names())
+@pytest.mark.parametrize("target", OWN_FORMAT)
 def test_the_logits_are_what_is_judged(
     target: str, program: edgevit.Program, tmp_path: Path
 ) -> None:

@@ -9,14 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgevit.commands.generate import PATH, collect_given, options_of_several
+from edgevit.commands.generate import PATH, collect_given, options_of_several, own_values
 from edgevit.commands.options import BUILD_FOLDER, force_option, json_option
 from edgevit.console import print_table
+from edgevit.errors import InputError
 from edgevit.options import option_fields
 from edgevit.targets import load_target, option_classes, target_names, unknown_option
 
 if TYPE_CHECKING:
     from edgevit.targets.manifest import Manifest
+    from edgevit.targets.placement import Placement
 
 
 @click.command("compile")
@@ -92,13 +94,29 @@ def _own_options(targets: list[str], given: dict[str, Any]) -> dict[str, dict[st
     for option in given:
         if not any(option in names for names in known.values()):
             raise unknown_option(option, targets)
-    own = {
-        name: {option: value for option, value in given.items() if option in known[name]}
-        for name in targets
-    }
-    for name, chosen in own.items():
-        classes[name](**chosen)
+    own: dict[str, dict[str, Any]] = {}
+    for name, cls in classes.items():
+        fields = {each.name: each for each in option_fields(cls)}
+        taken = {
+            option: own_values(fields[option], value)
+            for option, value in given.items()
+            if option in known[name]
+        }
+        own[name] = {option: value for option, value in taken.items() if value is not None}
+        cls(**own[name])
+    _check_values_taken(given, own)
     return own
+
+
+def _check_values_taken(given: dict[str, Any], own: dict[str, dict[str, Any]]) -> None:
+    """Raises InputError for a value of a list that no target of those asked for takes."""
+    for option, value in given.items():
+        if not isinstance(value, tuple):
+            continue
+        taken = {one for chosen in own.values() for one in chosen.get(option, ())}
+        for one in value:
+            if one not in taken:
+                raise InputError(f"--{option.replace('_', '-')} {one} is none of {', '.join(own)}")
 
 
 def _print_summary(manifest: Manifest, folder: Path) -> None:
@@ -117,10 +135,23 @@ def _print_summary(manifest: Manifest, folder: Path) -> None:
         ("options", ", ".join(f"{k} {v}" for k, v in manifest.options.items())),
         ("scale audit", audited),
         ("dropped quantizers", _few(manifest.drops)),
+        *((found.name, placement_text(found)) for found in manifest.placement),
         ("size", f"{artifact.size_bytes / 1e6:.2f} MB"),
         ("written to", str(folder)),
     ]
     print_table(f"{manifest.target}: {manifest.model.variant}", rows)
+
+
+def placement_text(found: Placement) -> str:
+    """A line: what goes to the NPU, in how many parts, how long it took to compile."""
+    parts = "part" if found.partitions == 1 else "parts"
+    text = (
+        f"{found.npu_operators} of {found.operators} operators on the NPU, {found.partitions} "
+        f"{parts}; {found.status}"
+    )
+    if found.file is None:
+        return text
+    return f"{text}; {found.compile_s:.1f} s, {found.size_bytes / 1e6:.2f} MB"
 
 
 def _few(names: Sequence[str], most: int = 8) -> str:

@@ -30,6 +30,11 @@ def doctor_command(as_json: bool) -> None:
 
 
 def _print(found: dict[str, Any]) -> None:
-    for title, rows in (("toolkits and tools", found["tools"]), ("targets", found["targets"])):
+    tables = (
+        ("toolkits and tools", found["tools"]),
+        ("targets", found["targets"]),
+        ("compilers of NPUs", found["npus"]),
+    )
+    for title, rows in tables:
         cells = [(row["name"], row["state"], row["purpose"]) for row in rows]
         print_table(title, cells, ("name", "here", "for"))

@@ -80,7 +80,8 @@ def options_of_several(owners: Mapping[str, type]) -> Callable[[Command], Comman
 
     owners  name of the owner -> its class
     The choices of a shared option are joined; its help names each owner and its default. The
-    command receives None for an option that was not given: each owner has its own default.
+    command receives None for an option that was not given: each owner has its own default. An
+    option of several values is repeated, and each owner takes those that it knows (`own_values`).
     """
     shared: dict[str, dict[str, OptionField]] = {}
     for owner, cls in owners.items():
@@ -98,7 +99,17 @@ def options_of_several(owners: Mapping[str, type]) -> Callable[[Command], Comman
 def collect_given(owners: Mapping[str, type], given: Mapping[str, Any]) -> dict[str, Any]:
     """The options of `options_of_several` that were given on the command line."""
     names = {each.name for cls in owners.values() for each in option_fields(cls)}
-    return {name: given[name] for name in names if given.get(name) is not None}
+    return {name: given[name] for name in names if given.get(name) not in (None, ())}
+
+
+def own_values(each: OptionField, value: Any) -> Any:
+    """What an owner takes of a value that several may have been given: its own choices of a list.
+
+    None where none of a list's values is its own.
+    """
+    if each.form != "list" or not each.option.choices:
+        return value
+    return tuple(one for one in value if one in each.option.choices) or None
 
 
 class _SizeType(click.ParamType):
@@ -193,8 +204,10 @@ def _click_option(each: OptionField) -> Callable[[Command], Command]:
 
 def _shared_option(users: Mapping[str, OptionField]) -> Callable[[Command], Command]:
     first = next(iter(users.values()))
-    if {(each.kind, each.form) for each in users.values()} != {(first.kind, "one")}:
-        raise TypeError(f"{first.flag} is not one value of one type in {', '.join(users)}")
+    if {(each.kind, each.form) for each in users.values()} != {(first.kind, first.form)}:
+        raise TypeError(f"{first.flag} is not of one type in {', '.join(users)}")
+    if first.form not in ("one", "list"):
+        raise TypeError(f"{first.flag} is a {first.form}, which targets cannot share")
     choices = list(dict.fromkeys(c for each in users.values() for c in each.option.choices))
     if choices == ["off", "on"]:
         text = f"{first.option.help} For {', '.join(users)}."
@@ -207,6 +220,7 @@ def _shared_option(users: Mapping[str, OptionField]) -> Callable[[Command], Comm
         first.name,
         cls=_Option,
         type=kind,
+        multiple=first.form == "list",
         metavar=first.option.metavar,
         help=_shared_help(users),
         default_text=_shared_default(users),
@@ -221,12 +235,18 @@ def _shared_help(users: Mapping[str, OptionField]) -> str:
 
 def _shared_default(users: Mapping[str, OptionField]) -> str:
     defaults = {
-        name: str(each.default) if each.default is not None else each.option.default_text or "none"
+        name: _text(each.default)
+        if each.default is not None
+        else each.option.default_text or "none"
         for name, each in users.items()
     }
     if len(set(defaults.values())) == 1:
         return next(iter(defaults.values()))
     return ", ".join(f"{default} for {name}" for name, default in defaults.items())
+
+
+def _text(value: Any) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
 def _is_numbers(each: OptionField) -> bool:

@@ -110,10 +110,7 @@ def find_runtime(target: str) -> Path | None:
     the last by name is taken. None when the target needs no library, its wheel is
     not installed, or the user has set the target's environment variable, which the harness reads.
     """
-    description = SOURCES / "targets" / target / "target.toml"
-    if not description.is_file():
-        return None
-    runtime = tomllib.loads(description.read_text(encoding="utf-8")).get("runtime", {})
+    runtime = description_of(target).get("runtime", {})
     if "python_package" not in runtime or os.environ.get(runtime.get("environment_variable", "")):
         return None
     spec = find_spec(runtime["python_package"])
@@ -121,6 +118,12 @@ def find_runtime(target: str) -> Path | None:
         if found := sorted(p for p in Path(folder).glob(runtime["library"]) if p.is_file()):
             return found[-1]
     return None
+
+
+def description_of(target: str) -> dict[str, Any]:
+    """What targets/TARGET/target.toml says; nothing where there is none, as without a checkout."""
+    path = SOURCES / "targets" / target / "target.toml"
+    return tomllib.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
 
 def manifest_target(artifact_dir: Path) -> str:

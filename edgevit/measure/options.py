@@ -42,7 +42,7 @@ class ParityOptions:
         minimum=0,
         maximum=100,
         metavar="PERCENT",
-        default_text="no gate",
+        default_text="the target's tolerance, where it states one",
     )
     device: Device = device_option("Device that runs the program")
 

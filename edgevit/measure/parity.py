@@ -21,6 +21,7 @@ from edgevit.console import say
 from edgevit.data.source import ImageFolder, ImageSource, check_same_input
 from edgevit.errors import GateFailed, InputError
 from edgevit.files import atomic_path, check_target, sha256_file
+from edgevit.measure.harness import description_of
 from edgevit.measure.options import ParityOptions
 from edgevit.ops import Quantizer
 from edgevit.program import Program
@@ -171,14 +172,27 @@ def parity_of(
 
 
 def check_agreement(found: dict[str, Parity], min_agreement: float | None) -> None:
-    """Raises GateFailed naming the artifacts whose predictions are too seldom the program's."""
-    below = [
-        f"{name}: {parity.agreement_percent:.2f} % of {parity.images} predictions are the program's"
-        for name, parity in found.items()
-        if min_agreement is not None and parity.agreement_percent < min_agreement
-    ]
+    """Raises GateFailed naming the artifacts whose predictions are too seldom the program's.
+
+    min_agreement   None: the tolerance in the target's target.toml ([parity]); without one there is
+                    no gate
+    """
+    below = []
+    for name, parity in found.items():
+        limit = tolerance_of(parity.target) if min_agreement is None else min_agreement
+        if limit is not None and parity.agreement_percent < limit:
+            below.append(
+                f"{name}: {parity.agreement_percent:.2f} % of {parity.images} predictions are the "
+                f"program's; at least {limit:.2f} % are asked for"
+            )
     if below:
-        raise GateFailed("; ".join(below) + f"; at least {min_agreement:.2f} % are asked for")
+        raise GateFailed("; ".join(below))
+
+
+def tolerance_of(target: str) -> float | None:
+    """Percentage of predictions that must equal the program's, where a target states one."""
+    stated = description_of(target).get("parity", {}).get("min_agreement_percent")
+    return None if stated is None else float(stated)
 
 
 def open_artifact(artifact: Artifact, **options: str) -> Runner:

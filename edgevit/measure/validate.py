@@ -6,7 +6,6 @@ import json
 import logging
 import os
 import tempfile
-import tomllib
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ from edgevit.data.source import ImageFolder, ImageSource
 from edgevit.errors import GateFailed, InputError
 from edgevit.files import atomic_path, check_target
 from edgevit.measure.devices import open_device, run_on_device
-from edgevit.measure.harness import SOURCES, run_harness
+from edgevit.measure.harness import SOURCES, description_of, run_harness
 from edgevit.measure.parity import find_program, program_beside
 from edgevit.measure.request import GateLimits, HarnessRequest, ValidateOptions
 from edgevit.program import Program, Reference
@@ -38,11 +37,10 @@ def limits_of_target(
     target: str, max_drop: float | None = None, min_agreement: float | None = None
 ) -> GateLimits:
     """The given limits; those not given are the budgets in targets/TARGET/target.toml."""
-    path = SOURCES / "targets" / target / "target.toml"
-    try:
-        budgets = tomllib.loads(path.read_text("utf-8"))["budgets"]
-    except (OSError, KeyError) as error:
-        raise InputError(f"{target!r} is no target: {path} holds no budgets of one") from error
+    budgets = description_of(target).get("budgets")
+    if budgets is None:
+        path = SOURCES / "targets" / target / "target.toml"
+        raise InputError(f"{target!r} is no target: {path} holds no budgets of one")
     return GateLimits(
         budgets["max_accuracy_drop_points"] if max_drop is None else max_drop,
         budgets["min_program_agreement_percent"] if min_agreement is None else min_agreement,

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 OptionKind = Literal["Options", "RunOptions"]
 
-_SHARED = ("qdq",)
+_SHARED = ("npu", "qdq")
 """Packages here that are no target but what several share; nor is a plain module one."""
 
 

@@ -33,6 +33,7 @@ from edgevit.targets.manifest import (
     ProgramFile,
     ReferenceFile,
 )
+from edgevit.targets.placement import Placement
 
 MAX_COPIED_REFERENCE_BYTES = 4 * 2**20
 """Of the program's answers that an artifact folder holds; larger ones stay in the program file."""
@@ -157,6 +158,7 @@ class Compiled:
     drops       canonical names of the quantizers that this target leaves out
     commands    title -> command line that takes the artifact further on a device
     files       name -> contents of what lies beside the artifact
+    placement   of each SoC that it was compiled for ahead of time
     """
 
     target: str
@@ -172,6 +174,7 @@ class Compiled:
     drops: tuple[str, ...] = ()
     commands: Mapping[str, str] = field(default_factory=dict)
     files: Mapping[str, bytes] = field(default_factory=dict)
+    placement: tuple[Placement, ...] = ()
 
     def manifest(self, program: Program) -> Manifest:
         """The manifest of the artifact, which was made of `program`."""
@@ -195,6 +198,7 @@ class Compiled:
             reference=_reference_file(program.reference),
             commands=dict(self.commands),
             files={name: sha256_bytes(data) for name, data in self.files.items()},
+            placement=self.placement,
         )
 
 

@@ -18,7 +18,7 @@ import os
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, final
 
@@ -27,6 +27,7 @@ from edgevit.graph import Graph, float_graph
 from edgevit.graph.diff import Equal, Stored, compare, differs
 from edgevit.graph.passes import fuse_activations
 from edgevit.ops import Node, Quantizer
+from edgevit.options import option_texts
 from edgevit.program import Program
 from edgevit.targets import Runner, make_options
 from edgevit.targets.artifact import (
@@ -39,6 +40,7 @@ from edgevit.targets.artifact import (
 )
 from edgevit.targets.manifest import Audit, InputTensor, Manifest, OutputTensor
 from edgevit.targets.pixels import quantized, quantized_pixels
+from edgevit.targets.placement import Placement
 
 if TYPE_CHECKING:
     import numpy as np
@@ -159,6 +161,16 @@ class Target(ABC, Generic[Options, RunOptions]):
         """ "float32" or "float16": what a float artifact computes in."""
         return "float32"
 
+    def compiled_ahead(
+        self, data: ArtifactData, program: Program, options: Options
+    ) -> tuple[ArtifactData, tuple[Placement, ...]]:
+        """What a vendor's compiler makes of what was written, and where it puts the operators.
+
+        Raises ToolMissing where the compiler is not here or fails, GateFailed where it leaves more
+        to the CPU than the options allow. A target whose device compiles has nothing to add.
+        """
+        return data, ()
+
     def check(self, data: ArtifactData, program: Program, options: Options) -> None:
         """More that must hold of what was written, such as lint rules. EdgevitError otherwise."""
 
@@ -189,7 +201,7 @@ class Target(ABC, Generic[Options, RunOptions]):
         program; nothing is left behind then.
         """
         chosen = make_options(self.name, self.Options, options)
-        data = self.write(program, chosen)
+        data, placement = self.compiled_ahead(self.write(program, chosen), program, chosen)
         reading, compared = self.audit(data, program)
         if bool(reading.quantizers) == self.is_float(chosen):
             raise EdgevitError(f"{self.name}: a float artifact has quantizers, or an int8 one none")
@@ -198,7 +210,10 @@ class Target(ABC, Generic[Options, RunOptions]):
         if reading.outputs != tuple(tensor.name for tensor in outputs):
             raise EdgevitError(f"{self.name}: the artifact's outputs are {reading.outputs}")
         return write_artifact(
-            Path(folder), program, self._compiled(program, chosen, data, reading, compared), force
+            Path(folder),
+            program,
+            replace(self._compiled(program, chosen, data, reading, compared), placement=placement),
+            force,
         )
 
     @final
@@ -274,7 +289,7 @@ class Target(ABC, Generic[Options, RunOptions]):
             file=self.file,
             data=data,
             tools=tool_versions(*self.packages),
-            options={name: str(value) for name, value in asdict(options).items()},
+            options=option_texts(options),
             input=source,
             outputs=outputs,
             ops=reading.operators,

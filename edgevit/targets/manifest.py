@@ -29,6 +29,7 @@ from edgevit.limits import (
     MAX_TENSOR_RANK,
 )
 from edgevit.schema import OMIT_DEFAULT, Rule, parse_json, read_json, to_json
+from edgevit.targets.placement import Placement
 
 MANIFEST_FILE, REFERENCE_FILE = "manifest.json", "reference.safetensors"
 VALIDATION_FILE, PARITY_FILE = "validation.json", "parity.json"
@@ -241,6 +242,7 @@ class Manifest:
     reference   null for a program without recorded logits, or with too many to lie beside
     commands    title to a command line that takes the artifact further on a device
     files       sha256 of what lies beside the artifact, by name
+    placement   of each SoC that the artifact was compiled for ahead of time
     Raises InputError where two fields contradict each other.
     """
 
@@ -266,6 +268,7 @@ class Manifest:
     files: Annotated[Mapping[str, Sha256], Rule(key_pattern=_FILE_NAME)] = field(
         default_factory=dict, metadata=OMIT_DEFAULT
     )
+    placement: tuple[Placement, ...] = field(default=(), metadata=OMIT_DEFAULT)
 
     def __post_init__(self) -> None:
         if self.preprocessing.schema_version > self.schema_version:

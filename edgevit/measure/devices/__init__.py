@@ -34,6 +34,7 @@ from edgevit.measure.harness import (
     HarnessLog,
     build_harness,
     check_result,
+    description_of,
     find_runtime,
     manifest_target,
 )  # fmt: skip
@@ -207,13 +208,8 @@ def _local_harness(transport: Transport, system: str, machine: str) -> Path:
 
 def _default_runtime(target: str) -> Path | None:
     """The library that a local run would load: the wheel's, or that of the target's variable."""
-    import tomllib
-
     if found := find_runtime(target):
         return found
-    description = SOURCES / "targets" / target / "target.toml"
-    if not description.is_file():
-        return None
-    table = tomllib.loads(description.read_text("utf-8")).get("runtime", {})
+    table = description_of(target).get("runtime", {})
     named = os.environ.get(table.get("environment_variable", ""))
     return Path(named) if named else None

@@ -9,6 +9,7 @@ import io
 import struct
 import zipfile
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,19 +47,30 @@ class Tensor:
 
 @dataclass(frozen=True, eq=False)
 class Operator:
-    """A built-in operator: its name, what it reads, the one tensor it makes, its options object."""
+    """An operator: its name, what it reads and makes, its options object.
+
+    A custom one goes by its own code, such as "DISPATCH_OP".
+    """
 
     name: str
     inputs: tuple[Tensor, ...]
-    output: Tensor
+    outputs: tuple[Tensor, ...]
     options: Any
+
+    @property
+    def output(self) -> Tensor:
+        """The one tensor that it makes, as every built-in operator of ours does."""
+        if len(self.outputs) != 1:
+            raise EdgevitError(f"scale audit: a {self.name} makes {len(self.outputs)} tensors")
+        return self.outputs[0]
 
 
 @dataclass(frozen=True, eq=False)
 class File:
-    """The one subgraph of a file, operators in execution order, and the labels if it has any.
+    """A subgraph of a file, operators in execution order, and the labels if it has any.
 
     output_names    of the outputs, as the signature calls them; their tensors' without one
+    entries         the model's metadata: name -> contents
     """
 
     inputs: tuple[Tensor, ...]
@@ -66,26 +78,30 @@ class File:
     output_names: tuple[str, ...]
     operators: tuple[Operator, ...]
     labels: tuple[str, ...] | None
+    entries: Mapping[str, bytes]
 
 
-def open_file(data: bytes) -> File:
-    """The contents of a .tflite file. Raises EdgevitError for one that is not whole."""
+def open_file(data: bytes, *, first_only: bool = False) -> File:
+    """The contents of a .tflite file. Raises EdgevitError for one that is not whole.
+
+    first_only   of several subgraphs the first is read; else there must be one
+    """
     try:
-        return _open(data)
+        return _open(data, first_only)
     except (
         struct.error, LookupError, ValueError, TypeError, AttributeError, OverflowError, MemoryError
     ) as error:  # fmt: skip
         raise EdgevitError(f"scale audit: the file is not a readable model: {error!r}") from error
 
 
-def _open(data: bytes) -> File:
+def _open(data: bytes, first_only: bool) -> File:
     s = schema()
     if data[4:8] != _IDENTIFIER:
         raise ValueError(f"no {_IDENTIFIER.decode()} identifier")
     model = s.ModelT.InitFromObj(s.Model.GetRootAs(data, 0))
-    if len(model.subgraphs) != 1:
+    if len(model.subgraphs) != 1 and not (first_only and model.subgraphs):
         raise ValueError(f"{len(model.subgraphs)} subgraphs")
-    (graph,) = model.subgraphs
+    graph = model.subgraphs[0]
     types = _names(s.TensorType)
     tensors = [_tensor(tensor, model.buffers, types) for tensor in graph.tensors]
     for name, count in Counter(tensor.name for tensor in tensors).items():
@@ -101,8 +117,10 @@ def _open(data: bytes) -> File:
     for operator in graph.operators:
         code = model.operatorCodes[operator.opcodeIndex]
         name = codes[max(code.builtinCode, code.deprecatedBuiltinCode)]
-        (output,) = at(operator.outputs)
-        operators.append(Operator(name, at(operator.inputs), output, operator.builtinOptions))
+        if name == "CUSTOM":
+            name = bytes(code.customCode).decode()
+        ends = at(operator.inputs), at(operator.outputs)
+        operators.append(Operator(name, *ends, operator.builtinOptions))
     called = _signature(model.signatureDefs or [])
     names = [called[i] if i in called else tensors[i].name for i in graph.outputs]
     return File(
@@ -111,7 +129,15 @@ def _open(data: bytes) -> File:
         output_names=tuple(names),
         operators=tuple(operators),
         labels=_labels(data),
+        entries={
+            entry.name.decode(): _contents(model.buffers[entry.buffer])
+            for entry in model.metadata or []
+        },
     )
+
+
+def _contents(buffer: Any) -> bytes:
+    return b"" if buffer.data is None else np.asarray(buffer.data, np.uint8).tobytes()
 
 
 def _signature(definitions: list[Any]) -> dict[int, str]:
@@ -137,9 +163,9 @@ def _tensor(tensor: Any, buffers: list[Any], types: dict[int, str]) -> Tensor:
         scale = np.asarray(quantization.scale, np.float32)
         zero_point = np.asarray(quantization.zeroPoint, np.int64)
         axis = int(quantization.quantizedDimension)
-    data, values = buffers[tensor.buffer].data, None
-    if data is not None and len(data):
-        values = np.frombuffer(np.asarray(data, np.uint8).tobytes(), _DTYPES[dtype]).reshape(shape)
+    data, values = _contents(buffers[tensor.buffer]), None
+    if data:
+        values = np.frombuffer(data, _DTYPES[dtype]).reshape(shape)
     return Tensor(tensor.name.decode(), shape, dtype, scale, zero_point, axis, values)
 
 
