@@ -11,7 +11,7 @@ JOBS := $(shell nproc)
 comma := ,
 LITERT := $(VENV)/lib/python3.11/site-packages/ai_edge_litert/libLiteRt.so
 
-.PHONY: demo test test-python test-cpp test-arm64 test-full test-cuda check-cuda test-rtx test-nnapi test-zig env harness clean
+.PHONY: demo test test-python test-cpp test-arm64 test-full test-cuda check-cuda test-rtx test-nnapi test-zig test-qnn test-openvino env harness clean
 .PHONY: lint lint-rules lint-layout lint-types lint-cpp-layout lint-cpp
 
 demo: env harness
@@ -77,6 +77,16 @@ test-nnapi: env
 test-zig: env
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[zig]'
 	$(BIN)/python -m tools.cross_check
+
+# Qualcomm's compiler for a Snapdragon's NPU and its emulator; 98.6 MB, Qualcomm-licensed.
+test-qnn: env
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[qnn]'
+	$(BIN)/python -m pytest -q tests/npu/test_qualcomm.py tests/targets/test_qnn_emulator.py tests/targets/test_qnn_reference.py
+
+# Which operators an Intel NPU takes; 60 MB, in a folder of its own, so that no other test sees it.
+test-openvino: env
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --target build/openvino -c constraints.txt openvino==2026.3.1
+	EDGEVIT_OPENVINO=$(CURDIR)/build/openvino $(BIN)/python -m pytest -q tests/npu/test_intel.py
 
 # Five checks; each runs alone by its own name as well.
 lint: lint-rules lint-layout lint-types lint-cpp-layout lint-cpp

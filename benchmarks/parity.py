@@ -3,7 +3,8 @@
     python benchmarks/parity.py --val eurosat-val.tar --program build/accuracy/portable/model.evq
 
 The program is one that benchmarks/accuracy.py made. TFLite runs under LiteRT, Core ML under the
-reference interpreter, TensorRT's ONNX under ONNX Runtime: no device is measured here.
+reference interpreter, TensorRT's ONNX under ONNX Runtime, the HTP's under QNN's emulator: no device
+is measured here.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import argparse
 import statistics
 import tempfile
 import time
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +36,10 @@ VARIANTS: tuple[tuple[str, str, dict[str, str], tuple[dict[str, str], ...]], ...
     ("Core ML, float package", "coreml", {"precision": "float16"}, ({},)),
     ("TensorRT, float32", "tensorrt", {**FLOAT32, "io": "float32"}, ({},)),
     ("TensorRT, float16", "tensorrt", {}, ({},)),
+    (
+        "Qualcomm HTP, QNN's emulator", "qnn", {},
+        ({"htp_arch": "79"}, {"htp_arch": "75"}, {"htp_arch": "68"}),
+    ),
 )  # fmt: skip
 """Title, target, options of compile, options of each run."""
 
@@ -93,6 +99,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=None)
     parser.add_argument("--layer-images", type=int, default=32)
     parser.add_argument("--rounds", type=int, default=3, help="of compiling")
+    parser.add_argument("--target", action="append", help="default: all that compile here")
     given = parser.parse_args()
     before = machine()
     from edgevit.program import Program
@@ -101,7 +108,12 @@ def main() -> None:
     figures = {}
     with tempfile.TemporaryDirectory() as folder:
         for title, target, options, runs in VARIANTS:
+            if target not in (given.target or [target]):
+                continue
             if target == "tensorrt" and program.info.profile != "portable":
+                continue
+            if target == "qnn" and find_spec("onnxruntime_qnn") is None:
+                print("Qualcomm HTP: onnxruntime-qnn is not installed")
                 continue
             print(title, flush=True)
             work = Path(folder) / "artifact"

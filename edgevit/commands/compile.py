@@ -18,7 +18,6 @@ from edgevit.targets import load_target, option_classes, target_names, unknown_o
 
 if TYPE_CHECKING:
     from edgevit.targets.manifest import Manifest
-    from edgevit.targets.placement import Placement
 
 
 @click.command("compile")
@@ -135,23 +134,11 @@ def _print_summary(manifest: Manifest, folder: Path) -> None:
         ("options", ", ".join(f"{k} {v}" for k, v in manifest.options.items())),
         ("scale audit", audited),
         ("dropped quantizers", _few(manifest.drops)),
-        *((found.name, placement_text(found)) for found in manifest.placement),
+        *((found.name, str(found)) for found in manifest.placement),
         ("size", f"{artifact.size_bytes / 1e6:.2f} MB"),
         ("written to", str(folder)),
     ]
     print_table(f"{manifest.target}: {manifest.model.variant}", rows)
-
-
-def placement_text(found: Placement) -> str:
-    """A line: what goes to the NPU, in how many parts, how long it took to compile."""
-    parts = "part" if found.partitions == 1 else "parts"
-    text = (
-        f"{found.npu_operators} of {found.operators} operators on the NPU, {found.partitions} "
-        f"{parts}; {found.status}"
-    )
-    if found.file is None:
-        return text
-    return f"{text}; {found.compile_s:.1f} s, {found.size_bytes / 1e6:.2f} MB"
 
 
 def _few(names: Sequence[str], most: int = 8) -> str:

@@ -53,3 +53,14 @@ class Placement:
     def name(self) -> str:
         """The SoC for people: "Qualcomm SM8750"."""
         return f"{self.manufacturer} {self.soc}"
+
+    def __str__(self) -> str:
+        """A line for people: what goes to the NPU, in how many parts, and what it took."""
+        parts = "part" if self.partitions == 1 else "parts"
+        text = (
+            f"{self.npu_operators} of {self.operators} operators on the NPU, {self.partitions} "
+            f"{parts}; {self.status}"
+        )
+        if self.file is None:
+            return text
+        return f"{text}; {self.compile_s:.1f} s, {self.size_bytes / 1e6:.2f} MB"

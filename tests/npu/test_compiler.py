@@ -19,6 +19,7 @@ from click.testing import CliRunner
 from edgevit.commands.compile import compile_command
 from edgevit.errors import EdgevitError, GateFailed, InputError, ToolMissing
 from edgevit.files import read_tree, write_tree
+from edgevit.measure.report.page import write_report
 from edgevit.targets import load_target
 from edgevit.targets.artifact import load_artifact
 from edgevit.targets.npu.compiler import compile_model
@@ -290,3 +291,15 @@ def test_a_folder_of_no_npu_artifact_is_refused(tmp_path: Path) -> None:
     write_tree(tmp_path / "x", {"a": b"b"})
     with pytest.raises(EdgevitError, match="portable.tflite: it is missing"):
         QNN.read(read_tree(tmp_path / "x"))
+
+
+def test_what_the_compiler_said_stands_on_the_page(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    install(monkeypatch, tmp_path / "tools")
+    manifest = QNN.compile(make_program(), tmp_path / "build" / "qnn")
+    write_report(tmp_path / "build")
+    page = (tmp_path / "build" / "report.html").read_text()
+    (placement,) = manifest.placement
+    assert f"<p>Qualcomm SM8750: {placement}</p>" in page
+    assert "compiled, not run on a device" in str(placement)

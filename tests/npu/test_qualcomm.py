@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +11,14 @@ import numpy as np
 import pytest
 from ai_edge_litert import schema_py_generated as schema
 
+from edgevit.data.images import ImageSet
 from edgevit.errors import GateFailed, ToolMissing
 from edgevit.measure.parity import compare
 from edgevit.program import Program
 from edgevit.targets import load_target
 from edgevit.targets.artifact import load_artifact
 from edgevit.targets.npu.compiler import compile_model
+from edgevit.targets.tflite.options import TfliteOptions
 from tests.operation_programs import LABELS, operation_program
 from tests.programs import m0_9, make_program, real_images, seeded_pixels, trained_program
 
@@ -48,15 +51,9 @@ def test_the_same_program_gives_the_same_context_binary(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("label", LABELS)
 def test_every_operation_alone_goes_to_the_npu(label: str) -> None:
-    data = load_target("tflite").write(*_written(operation_program(label, 0)))
+    data = load_target("tflite").write(operation_program(label, 0), TfliteOptions())
     made = compile_model(data, QNN.vendor, "SM8750")
     assert made.npu_operators == made.operators and made.partitions == 1
-
-
-def _written(program: Program) -> tuple[Program, Any]:
-    from edgevit.targets.tflite.options import TfliteOptions
-
-    return program, TfliteOptions()
 
 
 def test_an_operator_that_the_compiler_refuses_is_named_with_its_reason(
@@ -129,7 +126,9 @@ def test_a_trained_net_predicts_what_its_program_does(
     embedded_checkpoint: Path, embedded_val: Path, tmp_path: Path
 ) -> None:
     images = real_images(embedded_val, 16, 64)
-    path = trained_program(embedded_checkpoint, images, "portable").save(tmp_path / "m.evq")
+    program = trained_program(embedded_checkpoint, images, "portable")
+    labels = tuple(ImageSet.open(embedded_val).classes)
+    path = program.with_info(replace(program.info, labels=labels)).save(tmp_path / "m.evq")
     QNN.compile(Program.load(path), tmp_path / "qnn")
     parity = compare(tmp_path / "qnn", embedded_val, images=60, layer_images=1)
     assert parity.agreement_percent >= 90 and parity.first_departure != "input"

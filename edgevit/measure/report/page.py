@@ -15,7 +15,9 @@ from edgevit.files import atomic_path, check_target
 from edgevit.measure.proof import NOT_VALIDATED, Proof, proof_of
 from edgevit.measure.report.long_run import section
 from edgevit.program import Program
+from edgevit.schema import read_json
 from edgevit.targets.manifest import Manifest
+from edgevit.targets.placement import Placement
 from edgevit.tasks.classification import STAGES
 
 SCHEMA_VERSION = 1
@@ -254,6 +256,10 @@ def _artifact_section(name: str, part: dict[str, Any]) -> str:
         f"<h2>Artifact {escape(name)}</h2><p>{escape(manifest['artifact']['file'])}, sha256 "
         f"<code>{escape(manifest['artifact']['sha256'])}</code></p>"
     ]
+    for found in (
+        read_json(Placement, each, "placement") for each in manifest.get("placement", ())
+    ):
+        lines.append(f"<p>{escape(found.name)}: {escape(str(found))}</p>")
     if validation:
         machine = validation["result"]["machine"]
         lines.append(
