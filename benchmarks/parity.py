@@ -36,10 +36,7 @@ VARIANTS: tuple[tuple[str, str, dict[str, str], tuple[dict[str, str], ...]], ...
     ("Core ML, float package", "coreml", {"precision": "float16"}, ({},)),
     ("TensorRT, float32", "tensorrt", {**FLOAT32, "io": "float32"}, ({},)),
     ("TensorRT, float16", "tensorrt", {}, ({},)),
-    (
-        "Qualcomm HTP, QNN's emulator", "qnn", {},
-        ({"htp_arch": "79"}, {"htp_arch": "75"}, {"htp_arch": "68"}),
-    ),
+    ("Qualcomm HTP, QNN's emulator", "qnn", {}, ({},)),
 )  # fmt: skip
 """Title, target, options of compile, options of each run."""
 
