@@ -165,8 +165,8 @@ def parity_of(
         first_departure=next((row.name for row in layers if row.max_steps), None),
         images=len(order),
         agreement_percent=100 * float(task.agreement(expected.numpy(), found.numpy()).mean()),
-        top1_percent=100 * task.score(found, labels),
-        program_top1_percent=100 * task.score(expected, labels),
+        top1_percent=100 * task.score(found, labels, expected),
+        program_top1_percent=100 * task.score(expected, labels, expected),
     )
 
 

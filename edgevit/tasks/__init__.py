@@ -40,10 +40,14 @@ class Limits:
 
     max_drop        points of the score that it may lose
     min_agreement   percent of the images on which both must agree; 0 asks for none
+    min_sqnr_db, min_cosine
+                    of each output against float's, where outputs are features
     """
 
     max_drop: float
     min_agreement: float = 0.0
+    min_sqnr_db: float = 0.0
+    min_cosine: float = 0.0
 
 
 class Gate(Protocol):
@@ -65,6 +69,8 @@ class Task(Protocol):
     score_name  of the figure that `score` gives, in metrics, such as "top1"
     score_title the same for people, such as "top-1"
     stages      metric name -> title, of the nets that a report shows as rows, in order
+    has_labels  whether an image's class means anything; its outputs are logits then, and a program
+                records them
     """
 
     @property
@@ -75,6 +81,8 @@ class Task(Protocol):
     def score_title(self) -> str: ...
     @property
     def stages(self) -> Mapping[str, str]: ...
+    @property
+    def has_labels(self) -> bool: ...
 
     def check(self, shapes: Sequence[tuple[int, ...]], classes: int) -> None:
         """Raises InputError where output shapes (N, ...) and the number of classes do not fit."""
@@ -99,8 +107,8 @@ class Task(Protocol):
         """
         ...
 
-    def score(self, kept: Tensor, labels: Tensor) -> float:
-        """How good a net is, from 0 to 1."""
+    def score(self, kept: Tensor, labels: Tensor, reference: Tensor) -> float:
+        """How good a net is, from 0 to 1; `reference` is what the float net gives."""
         ...
 
     def doubt(self, kept: Tensor, labels: Tensor, classes: Sequence[str]) -> str | None:

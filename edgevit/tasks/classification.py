@@ -34,6 +34,7 @@ class Classification:
     name = "classification"
     score_name, score_title = "top1", "top-1"
     stages: Mapping[str, str] = STAGES
+    has_labels = True
 
     def check(self, shapes: Sequence[tuple[int, ...]], classes: int) -> None:
         """Raises InputError unless the first output is (N, classes)."""
@@ -78,11 +79,11 @@ class Classification:
         agree = (student.argmax(1) == teacher.argmax(1)).double().mean()
         return {
             "holdout_loss": float(self.loss(student, teacher, labels, weights)),
-            "holdout_top1": 100 * self.score(student, labels),
+            "holdout_top1": 100 * self.score(student, labels, teacher),
             "holdout_agreement": 100 * float(agree),
         }
 
-    def score(self, kept: Tensor, labels: Tensor) -> float:
+    def score(self, kept: Tensor, labels: Tensor, reference: Tensor) -> float:
         """The share of images whose largest logit is their class's."""
         return float((kept.argmax(1) == labels).double().mean())
 
