@@ -43,7 +43,8 @@ class FuseProof:
     `max_abs_logit` the largest unfused logit, and `top1_changed` the number of images whose
     predicted class differs (0 for a backbone, whose maps are taken for logits). All three are None
     when the net came in fused already (`already_fused`), since nothing is there to compare with;
-    `original` then holds the proof that was stored with it, if any. `bound` is what the largest difference was held against, in logits.
+    `original` then holds the proof that was stored with it, if any. `bound` is what the largest
+    difference was held against, in logits.
     """
 
     already_fused: bool

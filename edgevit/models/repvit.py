@@ -249,6 +249,12 @@ class RepViT(nn.Module):
         Raises InputError for a stage that the net does not have.
         """
         chosen = tuple(sorted(set(out_indices)))
+        built = len(self.stages)
+        if chosen and chosen[-1] >= built:
+            raise InputError(
+                f"stage {chosen[-1] + 1} is none of {self.config.variant}'s: it has the stages 1 "
+                f"to {built}"
+            )
         config = replace(self.config, features_only=True, out_indices=chosen)
         net = RepViT(config)
         if is_fused(self):

@@ -300,9 +300,7 @@ def _fine_tune(
     return history
 
 
-def _better(
-    run: Run, tuned: QuantizedNet, history: History, float_outputs: Tensor
-) -> QuantizedNet:
+def _better(run: Run, tuned: QuantizedNet, history: History, float_outputs: Tensor) -> QuantizedNet:
     """The fine-tuned net, or that of before where the selection images say so; noted as step 0."""
     net, _ = post_training(run, float_outputs)
     net.snap()

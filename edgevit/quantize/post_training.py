@@ -26,9 +26,7 @@ CALIBRATION_BATCH = 16
 BIAS_IMAGES = 256
 
 
-def post_training(
-    run: Run, float_outputs: Tensor
-) -> tuple[QuantizedNet, dict[str, Any] | None]:
+def post_training(run: Run, float_outputs: Tensor) -> tuple[QuantizedNet, dict[str, Any] | None]:
     """Equalize, place, calibrate, correct biases; measured, and kept for a resumed run.
 
     float_outputs   what the task keeps of the float net's, on the reported images

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     Outputs = Tensor | tuple[Tensor, ...]
     """What a net returns for a batch: one tensor or several, each (N, ...)."""
 
-_SHARED = ("doubt", "gate")
+_SHARED = ("doubt", "gate", "options")
 """Modules of this package that are no task."""
 
 
@@ -48,6 +48,14 @@ class Limits:
     min_agreement: float = 0.0
     min_sqnr_db: float = 0.0
     min_cosine: float = 0.0
+
+
+@dataclass(frozen=True)
+class OutputFigures:
+    """One output against another net's: signal-to-noise in dB over all images, the mean cosine."""
+
+    sqnr_db: float
+    cosine: float
 
 
 class Gate(Protocol):
@@ -123,6 +131,10 @@ class Task(Protocol):
         self, reference: np.ndarray, found: np.ndarray, labels: np.ndarray, limits: Limits
     ) -> Gate:
         """The comparison of a quantized net with float, both (N, K), on the same images."""
+        ...
+
+    def by_output(self, reference: np.ndarray, found: np.ndarray) -> tuple[OutputFigures, ...]:
+        """Figures of each output, where that says more than the gate; else none."""
         ...
 
     def metrics(self, found: Any, earlier: Mapping[str, float]) -> dict[str, float]:

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from edgevit.errors import InputError
-from edgevit.tasks import Limits, LossWeights
+from edgevit.tasks import Limits, LossWeights, OutputFigures
 from edgevit.tasks.doubt import doubt
 from edgevit.tasks.gate import GateResult, gate
 
@@ -42,7 +42,7 @@ class Classification:
             listed = ", ".join(str(shape) for shape in shapes)
             raise InputError(
                 f"the net's outputs have the shapes {listed}; a classifier's first one is the "
-                "logits, (N, classes)"
+                "logits, (N, classes); a backbone's maps are the task features (--task features)"
             )
         if shapes[0][1] == 1:
             raise InputError(
@@ -101,6 +101,10 @@ class Classification:
         """Top-1 of `found` against that of `reference`, and how many classes are the same."""
         predictions = reference.argmax(1), found.argmax(1)
         return gate(*predictions, labels, limits.max_drop, limits.min_agreement)
+
+    def by_output(self, reference: np.ndarray, found: np.ndarray) -> tuple[OutputFigures, ...]:
+        """None: the predictions say it all."""
+        return ()
 
     def metrics(self, found: GateResult, earlier: Mapping[str, float]) -> dict[str, float]:
         """Top-1 of every stage in their order, and the program's agreement with float."""

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgevit.errors import GateFailed
-from edgevit.tasks import Limits, LossWeights
+from edgevit.tasks import Limits, LossWeights, OutputFigures
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -25,20 +25,13 @@ SAMPLES = 2048
 """Of each output of an image; a smaller output gives some of its values twice."""
 ALIKE = 0.98
 """Two nets agree on an image where the cosine of each output's samples is at least this."""
+MAX_DB = 200.0
 STAGES = {
     "ptq_uncorrected_cosine": "PTQ",
     "ptq_cosine": "PTQ, biases corrected",
     "program_cosine": "quantized program",
 }
 _TINY = 1e-30
-
-
-@dataclass(frozen=True)
-class OutputFigures:
-    """One output against float's: signal-to-noise in dB over all images, and the mean cosine."""
-
-    sqnr_db: float
-    cosine: float
 
 
 @dataclass(frozen=True)
@@ -138,26 +131,31 @@ class Features:
 
     def agreement(self, reference: np.ndarray, found: np.ndarray) -> np.ndarray:
         """Where the cosine of every output is `ALIKE` or more."""
-        return (_cosines(reference, found) >= ALIKE).all(1)
+        return np.all(_cosines(reference, found) >= ALIKE, axis=1)
 
     def gate(
         self, reference: np.ndarray, found: np.ndarray, labels: np.ndarray, limits: Limits
     ) -> FeatureGate:
         """Signal-to-noise and cosine of each output of `found` against that of `reference`."""
+        return FeatureGate(
+            count=len(reference),
+            outputs=self.by_output(reference, found),
+            agreement=100 * float(self.agreement(reference, found).mean()),
+            min_sqnr_db=limits.min_sqnr_db,
+            min_cosine=limits.min_cosine,
+            min_agreement=limits.min_agreement,
+        )
+
+    def by_output(self, reference: np.ndarray, found: np.ndarray) -> tuple[OutputFigures, ...]:
+        """Signal-to-noise and cosine of each output; `MAX_DB` where nothing differs."""
         cosines = _cosines(reference, found).mean(0)
         wanted, values = _by_output(reference), _by_output(found)
         noise = np.square(values - wanted, dtype=np.float64).sum((0, 2))
         signal = np.square(wanted, dtype=np.float64).sum((0, 2))
         decibels = 10 * np.log10((signal + _TINY) / (noise + _TINY))
-        return FeatureGate(
-            count=len(reference),
-            outputs=tuple(
-                OutputFigures(float(db), float(cosine)) for db, cosine in zip(decibels, cosines)
-            ),
-            agreement=100 * float(self.agreement(reference, found).mean()),
-            min_sqnr_db=limits.min_sqnr_db,
-            min_cosine=limits.min_cosine,
-            min_agreement=limits.min_agreement,
+        return tuple(
+            OutputFigures(min(float(db), MAX_DB), float(cosine))
+            for db, cosine in zip(decibels, cosines)
         )
 
     def metrics(self, found: FeatureGate, earlier: Mapping[str, float]) -> dict[str, float]:
