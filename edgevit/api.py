@@ -230,7 +230,8 @@ class Artifact:
     def source(self, images: Images) -> ImageSource:
         """The images as a source. Raises InputError for other preprocessing, or other classes."""
         found = as_source(images, self.preprocessing, self.labels)
-        check_same_input(found, self.preprocessing, self.labels)
+        # Without labels folders mean nothing.
+        check_same_input(found, self.preprocessing, self.labels or found.classes)
         return found
 
     def _as_files(

@@ -157,9 +157,15 @@ def test_a_bound_of_no_use_is_refused(bound):
         fuse(random_net(), IMAGES, bound)
 
 
-def test_a_headless_net_is_refused():
-    with pytest.raises(InputError, match="features_only"):
-        fuse(random_net(features_only=True), IMAGES)
+@torch.no_grad()
+def test_a_headless_net_is_proved_by_its_maps():
+    net = random_net(features_only=True)
+    found = fuse(net, IMAGES)
+    deltas = [(a - b).abs().max() for a, b in zip(found.net(IMAGES), net(IMAGES), strict=True)]
+    assert found.proof.max_abs_delta_logit == pytest.approx(float(max(deltas)))
+    assert found.proof.max_abs_delta_logit > 0 and found.proof.top1_changed == 0
+    with pytest.raises(GateFailed, match="differ by up to"):
+        fuse(net, IMAGES, 1e-12)
 
 
 # --- saving ----------------------------------------------------------------------------------

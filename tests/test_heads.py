@@ -8,7 +8,6 @@ import pytest
 import torch
 from torch import nn
 
-from edgevit.errors import InputError
 from edgevit.models.checkpoint import load
 from edgevit.models.fuse import fuse
 from edgevit.models.repvit import RepViT
@@ -191,8 +190,10 @@ def test_a_backbone_is_named_as_one(tmp_path, naming, prefix):
     assert any("backbone" in note for note in loaded.info.notes)
     for ours, theirs in zip(loaded.model(IMAGES), net(IMAGES), strict=True):
         assert torch.equal(ours, theirs)
-    with pytest.raises(InputError, match="the net is a backbone"):
-        fuse(loaded.model)
+    fused = fuse(loaded.model, IMAGES)
+    assert fused.proof.top1_changed == 0 and fused.proof.convs == fused.proof.expected_convs
+    for ours, theirs in zip(fused.net(IMAGES), net(IMAGES), strict=True):
+        assert torch.allclose(ours, theirs, atol=fused.proof.bound)
 
 
 @torch.no_grad()

@@ -18,6 +18,7 @@ from edgevit.data.options import ImageSetOptions, PreprocessingOptions
 from edgevit.models.options import CheckpointOptions
 from edgevit.quantize.options import QuantizeOptions
 from edgevit.runs.options import MachineOptions
+from edgevit.tasks.options import TaskOptions
 
 CURVES_SUFFIX = ".metrics.csv"
 """What the curves of M.evq's fine-tuning are called beside it."""
@@ -35,7 +36,8 @@ if TYPE_CHECKING:
     required=True,
     metavar="DIR",
     type=PATH,
-    help="Training images: a folder or tar of class folders, or 'train-*.tar' for several tars.",
+    help="Training images: a folder or tar of class folders (for features: of images), or "
+    "'train-*.tar' for several tars.",
 )
 @click.option(
     "--eval-data",
@@ -61,6 +63,7 @@ if TYPE_CHECKING:
 )
 @options_of(ImageSetOptions)
 @options_of(CheckpointOptions)
+@options_of(TaskOptions)
 @options_of(QuantizeOptions)
 @click.option(
     "--teacher",
@@ -75,6 +78,7 @@ if TYPE_CHECKING:
     PreprocessingOptions,
     ImageSetOptions,
     CheckpointOptions,
+    TaskOptions,
     QuantizeOptions,
     MachineOptions,
 )
@@ -134,6 +138,7 @@ def _source(preprocessing: PreprocessingOptions, given: dict[str, Any]) -> Sourc
         author=given["author"],
         license=given["license"],
         images=_image_set_options(given),
+        task=collect(TaskOptions, given),
     )
 
 

@@ -50,6 +50,8 @@ class ImageSet:
     empty       folders beside the class folders that hold no image
     holes       places of images that are known to be damaged or gone; none is read
     is_part     whether images of the files at `path` are left out because they are damaged
+    labelled    whether folders are classes; else they mean nothing, and all images are of one class
+                without a name
 
     A single folder around the class folders is dropped from the names. Hidden files are ignored.
     """
@@ -60,21 +62,17 @@ class ImageSet:
         listing: Listing,
         labels: Sequence[str] | None,
         order: str = "default",
+        labelled: bool = True,
     ) -> None:
-        self.path, self.tars = path, listing.tars
-        top = _top_folder(listing.raws, labels)
+        self.path, self.tars, self.labelled = path, listing.tars, labelled
+        top = _top_folder(listing.raws, labels) if labelled else b""
         names = [_text_bytes(raw[len(top) :]) for raw in listing.raws]
-        self._check_depth(names)
-        folders = {raw[len(top) :].partition(b"/")[0] for raw in listing.raws}
-        found = {name_text(folder) for folder in folders}
-        _check_no_splits(path, found, labels)
-        _check_text(path, folders)
-        self.classes = list(labels) if labels is not None else ORDERS[order](found)
-        check_labels(self.classes)
-        index = {c: i for i, c in enumerate(self.classes)}
-        for name in sorted(found):
-            if name not in index:
-                raise InputError(_unknown_class(path, name, self.classes))
+        found: set[str] = set()
+        self.classes: list[str] = []
+        if labelled:
+            found = self._found(listing, names, top, labels)
+            self.classes = list(labels) if labels is not None else ORDERS[order](found)
+        index = self._index(sorted(found))
         self._root = os.path.join(os.fsencode(path), top)
         self._table = _table(listing, names, len(top), index)
         self.files = Files(path)
@@ -83,7 +81,30 @@ class ImageSet:
         self.left_out = listing.left_out
         known = {*found, *self.classes}
         beside = (name_text(f[len(top) :]) for f in listing.folders if f.startswith(top))
-        self.empty = sorted({f for f in beside if f and "/" not in f} - known)
+        empty = {f for f in beside if f and "/" not in f} - known
+        self.empty = sorted(empty) if labelled else []
+
+    def _found(
+        self, listing: Listing, names: list[bytes], top: bytes, labels: Sequence[str] | None
+    ) -> set[str]:
+        """The names of the class folders."""
+        self._check_depth(names)
+        folders = {raw[len(top) :].partition(b"/")[0] for raw in listing.raws}
+        found = {name_text(folder) for folder in folders}
+        _check_no_splits(self.path, found, labels)
+        _check_text(self.path, folders)
+        return found
+
+    def _index(self, found: Sequence[str]) -> dict[str, int] | None:
+        """Class folder -> index; None where folders are no classes."""
+        if not self.labelled:
+            return None
+        check_labels(self.classes)
+        index = {c: i for i, c in enumerate(self.classes)}
+        for name in found:
+            if name not in index:
+                raise InputError(_unknown_class(self.path, name, self.classes))
+        return index
 
     @classmethod
     def open(
@@ -92,6 +113,7 @@ class ImageSet:
         labels: Sequence[str] | None = None,
         *,
         order: str = "default",
+        labelled: bool = True,
     ) -> ImageSet:
         """Index an image folder or a tar, or several tars as one set.
 
@@ -99,6 +121,7 @@ class ImageSet:
                     names ("train-*.tar"), or a list of them
         labels      class folder names in the order of the logits; None: those found, in `order`
         order       "default" (torchvision's, by code point) or "natural" (timm's)
+        labelled    False: a folder of images, in folders or not, which have no class
 
         Raises InputError when it is missing, unreadable, holds no image, holds images outside
         class folders, a class that is not in `labels`, or splits (train/, val/) in place of
@@ -117,11 +140,12 @@ class ImageSet:
             listing = list_tars(tars, path)
         if not listing.raws:
             left_out = left_out_line(listing.left_out, str(path))
+            expected = "; expected CLASS/IMAGE.jpg below it" if labelled else ""
             raise InputError(
-                f"{path}: no JPEG or PNG image found, and no WebP, BMP or PPM; expected "
-                f"CLASS/IMAGE.jpg below it{'. ' + left_out if left_out else ''}"
+                f"{path}: no JPEG or PNG image found, and no WebP, BMP or PPM{expected}"
+                f"{'. ' + left_out if left_out else ''}"
             )
-        return cls(path, listing, labels, order)
+        return cls(path, listing, labels, order, labelled)
 
     def __len__(self) -> int:
         return len(self._table)
@@ -208,13 +232,13 @@ class ImageSet:
         if not holes:
             return self
         marked = {self._table.name(i) for i in self.holes}
-        index = {c: i for i, c in enumerate(self.classes)}
+        index = self._index(())
         sizes, rows = {}, []
         for name, size in holes:
             at = self._table.index_of(name.encode())
             if at is not None:
                 sizes[at] = size
-            elif (label := index.get(name.partition("/")[0])) is not None:
+            elif (label := _label(index, name)) is not None:
                 rows.append(Row(name.encode(), label, size))
             else:
                 continue
@@ -321,15 +345,22 @@ def _text_bytes(raw: bytes) -> bytes:
     return raw if text == raw else text
 
 
-def _table(listing: Listing, names: list[bytes], top_bytes: int, index: dict[str, int]) -> Table:
+def _label(index: dict[str, int] | None, name: str) -> int | None:
+    """The class index of an image's name; 0 where there are no classes, None for an unknown one."""
+    return 0 if index is None else index.get(name.partition("/")[0])
+
+
+def _table(
+    listing: Listing, names: list[bytes], top_bytes: int, index: dict[str, int] | None
+) -> Table:
     """The images in order; `top_bytes` is the length of the folder around all classes."""
     order = sorted(range(len(names)), key=listing.raws.__getitem__)
     order.sort(key=names.__getitem__)
     places = np.array(order, np.int64)
-    numbers = {name.encode(): number for name, number in index.items()}
+    numbers = None if index is None else {name.encode(): n for name, n in index.items()}
     ordered = [names[i] for i in order]
     lengths = np.fromiter(map(len, ordered), np.int64, len(ordered))
-    labels = (numbers[name.partition(b"/")[0]] for name in ordered)
+    labels = (0 if numbers is None else numbers[name.partition(b"/")[0]] for name in ordered)
     raws = ((i, listing.raws[old][top_bytes:]) for i, old in enumerate(order))
     return Table(
         b"".join(ordered),

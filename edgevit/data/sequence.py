@@ -45,13 +45,18 @@ class ImageSequence:
         self._items = items
         self.preprocessing, self.title = preprocessing, title
         self.cache = PixelCache(len(items), preprocessing)
+        self.labelled = classes is None or len(classes) > 0
         given, digests, suffixes = self._read_all()
         self._check_repeatable(digests)
-        self.classes = _class_names(given, classes, title)
-        check_labels(self.classes)
-        self.labels = _class_indices(given, self.classes, title)
+        self.classes: list[str] = []
+        self.labels = np.zeros(len(items), np.int64)
+        if self.labelled:
+            self.classes = _class_names(given, classes, title)
+            check_labels(self.classes)
+            self.labels = _class_indices(given, self.classes, title)
+        folders = self.classes or ["images"]
         self.names = [
-            f"{self.classes[label]}/{i:07d}{suffix}"
+            f"{folders[label]}/{i:07d}{suffix}"
             for i, (label, suffix) in enumerate(zip(self.labels.tolist(), suffixes, strict=True))
         ]
         lines = (f"{n}\t{d}\n" for n, d in zip(self.names, digests, strict=True))
@@ -125,6 +130,8 @@ class ImageSequence:
 
     def _item(self, index: int) -> tuple[GivenImage, Any]:
         item = self._items[index]
+        if not self.labelled and not isinstance(item, tuple | list):
+            item = item, 0
         if not isinstance(item, tuple | list) or len(item) != 2:
             raise InputError(
                 f"{self.title}: item {index} is {type(item).__name__}, expected (image, class)"
@@ -174,7 +181,8 @@ def from_sequence(
                 as for `ImageFolder`; where the images were cropped before, say here how, since
                 programs and artifacts record it and applications repeat it
     classes     class names in the order of the logits; default: `like`'s, the Dataset's `classes`,
-                or else the names found, sorted, or "0", "1", ... up to the largest index found
+                or else the names found, sorted, or "0", "1", ... up to the largest index found;
+                (): the images have no class, and may stand alone
     title       what to call the set in messages
 
     Every image is read once, here. Raises InputError for an image or class that cannot be
@@ -195,7 +203,8 @@ def from_sequence(
     items = items_of(images, rules) if is_loader(images) else images
     _first(items)
     if classes is None:
-        classes = getattr(like, "classes", None) or getattr(dataset, "classes", None)
+        known = getattr(like, "classes", None)
+        classes = getattr(dataset, "classes", None) if known is None else known
     return ImageSequence(items, rules, classes, title or f"a {type(dataset).__name__}")
 
 
@@ -212,7 +221,8 @@ def as_source(
         check_source(images)
         return images
     if isinstance(images, str | os.PathLike):
-        return ImageFolder(images, like=like, classes=classes)
+        labelled = False if classes is not None and not len(classes) else None
+        return ImageFolder(images, like=like, classes=classes, labelled=labelled)
     return from_sequence(images, like=like, classes=classes)
 
 

@@ -113,6 +113,7 @@ class ImageFolder:
     class_order how they are sorted: "default" as torchvision does, by code point; "natural" as
                 timm does
     skip_broken decode every image once, here, and leave out those that cannot be
+    labelled    False: folders are no classes, and images may lie in none; default: as `like`
 
     What is left out is logged as a warning.
     Raises InputError for a set that is missing, empty or unreadable, for a class folder that is
@@ -132,6 +133,7 @@ class ImageFolder:
         like: ImageSource | Preprocessing | None = None,
         class_order: str = "default",
         skip_broken: bool = False,
+        labelled: bool | None = None,
     ) -> None:
         rules = preprocessing_of(like, size, resize, interpolation, mean, std)
         if rules is None:
@@ -140,9 +142,14 @@ class ImageFolder:
                 "like=another source"
             )
         self.preprocessing = rules
-        if classes is None and like is not None and not isinstance(like, Preprocessing):
-            classes = like.classes
-        images = ImageSet.open(path, classes, order=class_order)
+        if like is not None and not isinstance(like, Preprocessing):
+            classes = like.classes if classes is None else classes
+            if labelled is None:
+                labelled = bool(like.classes)
+        labelled = labelled is not False
+        images = ImageSet.open(
+            path, classes if labelled else None, order=class_order, labelled=labelled
+        )
         for line in images.notices:
             log.warning(line)
         self._take(sound(images, True) if skip_broken else images)

@@ -14,6 +14,7 @@ from edgevit.errors import InputError
 from edgevit.measure.options import ClassifyOptions
 from edgevit.measure.parity import check_finite, open_artifact
 from edgevit.targets.artifact import Artifact, load_artifact
+from edgevit.tasks import load_task
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,11 @@ class Classifier:
 
     def __init__(self, artifact: Artifact, **options: str) -> None:
         """Raises InputError for options that the artifact's target does not have."""
+        if not load_task(artifact.manifest.task).has_labels:
+            raise InputError(
+                f"{artifact.folder}: its task is {artifact.manifest.task}, so that it says "
+                "no class of an image; `edgevit parity` compares its outputs with the program's"
+            )
         self.preprocessing = artifact.manifest.preprocessing
         self.labels = artifact.manifest.labels
         self._runner = open_artifact(artifact, **options)

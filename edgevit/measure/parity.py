@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,10 +26,11 @@ from edgevit.measure.options import ParityOptions
 from edgevit.ops import Quantizer
 from edgevit.program import Program
 from edgevit.progress import Progress
+from edgevit.schema import OMIT_DEFAULT
 from edgevit.targets import Runner, load_target, make_options
 from edgevit.targets.artifact import Artifact, load_artifact
 from edgevit.targets.manifest import PARITY_FILE, Manifest
-from edgevit.tasks import Task, load_task
+from edgevit.tasks import OutputFigures, Task, load_task
 
 if TYPE_CHECKING:
     import torch
@@ -64,7 +65,8 @@ class Parity:
     first_departure the first layer with a difference; None: there is none
     images          how many the predictions were compared on
     agreement_percent   of the predictions, with the program's
-    top1_percent    of the artifact's predictions, with the labels
+    top1_percent    of the artifact's predictions, with the labels; None where there are no labels
+    outputs         figures of each output, in the program's order, where the task has such
     """
 
     target: str
@@ -77,11 +79,15 @@ class Parity:
     first_departure: str | None
     images: int
     agreement_percent: float
-    top1_percent: float
-    program_top1_percent: float
+    top1_percent: float | None
+    program_top1_percent: float | None
+    outputs: tuple[OutputFigures, ...] = field(default=(), metadata=OMIT_DEFAULT)
 
     def to_json(self) -> dict[str, Any]:
-        return {"schema_version": SCHEMA_VERSION, "kind": KIND, **asdict(self)}
+        value = {"schema_version": SCHEMA_VERSION, "kind": KIND, **asdict(self)}
+        if not self.outputs:
+            del value["outputs"]
+        return value
 
 
 def compare(
@@ -111,8 +117,12 @@ def compare(
     check_target(out, force)
     artifact = load_artifact(folder)
     loaded = Program.load(find_program(folder, artifact.manifest, program))
+    labels = artifact.manifest.labels
     source = ImageFolder(
-        data, classes=artifact.manifest.labels, like=artifact.manifest.preprocessing
+        data,
+        classes=labels or None,
+        like=artifact.manifest.preprocessing,
+        labelled=bool(labels),
     )
     result = parity_of(
         artifact,
@@ -148,13 +158,16 @@ def parity_of(
     from edgevit.device import chosen_device
 
     chosen = ParityOptions(layer_images=layer_images, images=images)
-    check_same_input(source, program.info.preprocessing, program.info.labels)
+    labels = program.info.labels or source.classes  # without labels, folders mean nothing
+    check_same_input(source, program.info.preprocessing, labels)
     place = chosen_device(device)
     runner = open_artifact(artifact, **options)
     layers = _layers(runner, program, place, source, _spread(len(source), chosen.layer_images))
     order = _spread(len(source), chosen.images)
     task, labels = load_task(artifact.manifest.task), torch.from_numpy(source.labels[order])
-    expected, found = _kept(runner, program, place, task, source, order, artifact.folder.name)
+    maps_last = load_target(artifact.manifest.target).maps_last
+    title = artifact.folder.name
+    expected, found = _kept(runner, program, place, task, source, order, title, maps_last)
     return Parity(
         target=artifact.manifest.target,
         engine=runner.engine,
@@ -166,8 +179,11 @@ def parity_of(
         first_departure=next((row.name for row in layers if row.max_steps), None),
         images=len(order),
         agreement_percent=100 * float(task.agreement(expected.numpy(), found.numpy()).mean()),
-        top1_percent=100 * task.score(found, labels),
-        program_top1_percent=100 * task.score(expected, labels),
+        top1_percent=100 * task.score(found, labels, expected) if task.has_labels else None,
+        program_top1_percent=(
+            100 * task.score(expected, labels, expected) if task.has_labels else None
+        ),
+        outputs=task.by_output(expected.numpy(), found.numpy()),
     )
 
 
@@ -299,6 +315,7 @@ def _kept(
     source: ImageSource,
     order: list[int],
     title: str,
+    maps_last: bool,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """What the task keeps of the program's and the artifact's outputs, float32 (len(order), K)."""
     import torch
@@ -312,9 +329,17 @@ def _kept(
             outputs = runner.outputs(pixels)
             for name, values in outputs.items():
                 check_finite(values, f"{runner.engine}: {name}")
-            found.append(task.kept(tuple(torch.from_numpy(o) for o in outputs.values())))
+            found.append(task.kept(tuple(_channels_first(o, maps_last) for o in outputs.values())))
             progress.update(progress.done + len(chunk))
     return torch.cat(expected), torch.cat(found)
+
+
+def _channels_first(values: np.ndarray, maps_last: bool) -> torch.Tensor:
+    import torch
+
+    if maps_last and values.ndim == 4:
+        values = np.ascontiguousarray(values.transpose(0, 3, 1, 2))
+    return torch.from_numpy(values)
 
 
 def _chunks(order: list[int]) -> Iterator[list[int]]:
@@ -343,9 +368,7 @@ def print_table(found: dict[str, Parity], every: bool = False, worst: int = 12) 
     """
     for name, parity in found.items():
         say(
-            f"{name}: {parity.agreement_percent:.2f} % of {parity.images} predictions are the "
-            f"program's; top-1 {parity.top1_percent:.2f} % against "
-            f"{parity.program_top1_percent:.2f} % ({parity.engine}); "
+            f"{name}: {_answers(parity)} ({parity.engine}); "
             + (f"departs first at {parity.first_departure}" if parity.first_departure else "every "
                f"tensor of {parity.layer_images} images is the program's, bit for bit")
         )  # fmt: skip
@@ -365,6 +388,20 @@ def print_table(found: dict[str, Parity], every: bool = False, worst: int = 12) 
     title = "every layer" if every else f"the {len(chosen)} layers farthest off"
     numbers, width = range(1, len(headings)), 60 + 40 * len(found)
     console.print_table(title, cells, headings, right=numbers, min_width=width)
+
+
+def _answers(parity: Parity) -> str:
+    """How the artifact's answers compare with the program's."""
+    if parity.top1_percent is None or parity.program_top1_percent is None:
+        figures = ", ".join(
+            f"output {index} {each.sqnr_db:.1f} dB (cosine {each.cosine:.4f})"
+            for index, each in enumerate(parity.outputs)
+        )
+        return f"{figures} against the program's on {parity.images} images"
+    return (
+        f"{parity.agreement_percent:.2f} % of {parity.images} predictions are the program's; top-1 "
+        f"{parity.top1_percent:.2f} % against {parity.program_top1_percent:.2f} %"
+    )
 
 
 def _worst(rows: dict[str, dict[str, Layer]], count: int) -> list[str]:

@@ -152,6 +152,11 @@ def measured(request: HarnessRequest, options: ValidateOptions) -> Validation:
     if request.early_stop is not None:
         raise InputError("the limits of an early stop are the gates'; ask for it with early_stop")
     manifest = Manifest.load(request.artifact)
+    if not load_task(manifest.task).has_labels:
+        raise InputError(
+            f"{request.artifact}: its task is {manifest.task}, and validate measures predictions; "
+            "compare its outputs with the program's by `edgevit parity`"
+        )
     limits = limits_of_target(manifest.target, options.max_drop, options.min_agreement)
     every = ImageSet.open(request.data, manifest.labels)
     for line in every.notices:

@@ -41,9 +41,10 @@ class FuseProof:
 
     `max_abs_delta_logit` is the largest |fused − unfused| over all `images` and classes, in logits;
     `max_abs_logit` the largest unfused logit, and `top1_changed` the number of images whose
-    predicted class differs. All three are None when the net came in fused already
-    (`already_fused`), since nothing is there to compare with; `original` then holds the proof that
-    was stored with it, if any. `bound` is what the largest difference was held against, in logits.
+    predicted class differs (0 for a backbone, whose maps are taken for logits). All three are None
+    when the net came in fused already (`already_fused`), since nothing is there to compare with;
+    `original` then holds the proof that was stored with it, if any. `bound` is what the largest
+    difference was held against, in logits.
     """
 
     already_fused: bool
@@ -115,13 +116,8 @@ def fuse(
     came with an already fused net.
 
     Raises GateFailed, with the figures, when a part of the proof does not hold, and InputError
-    for images of the wrong shape or a net without a head.
+    for images of the wrong shape.
     """
-    if model.config.features_only:
-        raise InputError(
-            "the net is a backbone: without a head (features_only) it has no logits to prove its "
-            "fusing on, nor to quantize by; give the net with its head, or call its fuse() alone"
-        )
     if not (math.isfinite(bound) and bound > 0):
         raise InputError(
             f"bound={bound}; use a positive share of the largest logit, such as {DEFAULT_BOUND}"
@@ -177,19 +173,28 @@ def _compare(before: RepViT, net: RepViT, batches: Iterable[Tensor]) -> _Compari
                 f"takes images of {channels} channel{'s' * (channels != 1)}"
             )
         for part in batch.split(BATCH_SIZE):
-            expected, logits = before(part), net(part)
             found.images += len(part)
             height, width = part.shape[2:]
             found.image_size = height if height == width else (height, width)
-            # Maxima and comparisons pass over NaN in silence, so that is asked for by itself.
-            found.finite &= bool(torch.isfinite(expected).all() and torch.isfinite(logits).all())
-            delta = (logits - expected).abs().max().item()
-            found.max_abs_delta = max(found.max_abs_delta, delta)
-            found.max_abs_logit = max(found.max_abs_logit, expected.abs().max().item())
-            found.top1_changed += int((logits.argmax(1) != expected.argmax(1)).sum())
+            for expected, fused in zip(_outputs(before(part)), _outputs(net(part)), strict=True):
+                _add(found, expected, fused)
     if not found.images:
         raise InputError("no images to prove the fusion on; give at least one, or none at all")
     return found
+
+
+def _outputs(found: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    return found if isinstance(found, tuple) else (found,)
+
+
+def _add(found: _Comparison, expected: Tensor, fused: Tensor) -> None:
+    # Maxima and comparisons pass over NaN in silence, so that is asked for by itself.
+    found.finite &= bool(torch.isfinite(expected).all() and torch.isfinite(fused).all())
+    delta = (fused - expected).abs().max().item()
+    found.max_abs_delta = max(found.max_abs_delta, delta)
+    found.max_abs_logit = max(found.max_abs_logit, expected.abs().max().item())
+    if expected.ndim == 2:
+        found.top1_changed += int((fused.argmax(1) != expected.argmax(1)).sum())
 
 
 def _demand(proof: FuseProof, net: RepViT, compared: _Comparison, bound: float) -> None:

@@ -10,7 +10,7 @@ of the layer it replaces. Shapes are (batch, channels, height, width) throughout
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -241,6 +241,28 @@ class RepViT(nn.Module):
             return self.forward_features(x)
         x = self.stages(self.stem(x))
         return self.head(x.mean((2, 3), keepdim=True).flatten(1))
+
+    def features(self, out_indices: Collection[int] = (0, 1, 2, 3)) -> RepViT:
+        """A net of the same weights without the head, that returns these stages' maps.
+
+        out_indices   stages, from 0
+        Raises InputError for a stage that the net does not have.
+        """
+        chosen = tuple(sorted(set(out_indices)))
+        built = len(self.stages)
+        if chosen and chosen[-1] >= built:
+            raise InputError(
+                f"stage {chosen[-1] + 1} is none of {self.config.variant}'s: it has the stages 1 "
+                f"to {built}"
+            )
+        config = replace(self.config, features_only=True, out_indices=chosen)
+        net = RepViT(config)
+        if is_fused(self):
+            net.fuse()
+        kept = net.state_dict().keys()
+        net.load_state_dict({n: t for n, t in self.state_dict().items() if n in kept})
+        net.checkpoint_info = self.checkpoint_info
+        return net.train(self.training)
 
     @torch.no_grad()
     def fuse(self) -> RepViT:

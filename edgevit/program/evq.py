@@ -27,7 +27,7 @@ from edgevit.program.compact import MAX_BYTES as MAX_REFERENCE_BYTES
 from edgevit.program.compact import read_reference, reference_bytes
 from edgevit.program.container import MAX_FILE_BYTES, read_zip, write_zip
 from edgevit.program.graph_file import GRAPH, WEIGHTS, graph_members, read_graph
-from edgevit.program.info import ProgramInfo, Reference
+from edgevit.program.info import CLASSIFICATION, ProgramInfo, Reference
 from edgevit.program.v1 import unpack_v1
 from edgevit.schema import check_json, parse_json
 
@@ -175,7 +175,7 @@ def check_info(graph: Graph, info: ProgramInfo) -> None:
             f"the program takes {graph.input_shape}, its info says {rules.size_text} images of "
             f"{rules.channel_count} channels"
         )
-    if graph.shape(graph.outputs[0]) != (1, classes):
+    if info.task == CLASSIFICATION and graph.shape(graph.outputs[0]) != (1, classes):
         found = graph.shape(graph.outputs[0])
         raise InputError(f"the program makes {found}, its info says {classes} classes")
 

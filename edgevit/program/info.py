@@ -19,6 +19,8 @@ from edgevit.options import Size
 from edgevit.program.tensors import read_tensors, tensor_bytes
 from edgevit.schema import to_json
 
+CLASSIFICATION = "classification"
+"""The task of a program that names none."""
 SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -68,6 +70,7 @@ class ProgramInfo:
     labels          class names in the order of the logits; distinct, one line each
     metrics         with their sample counts
     provenance      JSON values only: sha256 of checkpoint and data, versions, command, seed, ...
+    task            what the outputs mean (edgevit.tasks); a net of another one has no labels
     Plain dicts are taken for `model` and `preprocessing` as well.
     Raises InputError, naming the field.
     """
@@ -78,6 +81,7 @@ class ProgramInfo:
     labels: tuple[str, ...]
     metrics: tuple[Metric, ...] = ()
     provenance: Mapping[str, Any] = field(default_factory=dict)
+    task: str = CLASSIFICATION
 
     def __post_init__(self) -> None:
         if isinstance(self.model, Mapping):
@@ -111,6 +115,7 @@ class ProgramInfo:
             "labels": list(self.labels),
             "metrics": [asdict(metric) for metric in self.metrics],
             "provenance": dict(self.provenance),
+            **({} if self.task == CLASSIFICATION else {"task": self.task}),
         }
 
     @classmethod
@@ -118,7 +123,8 @@ class ProgramInfo:
         """The inverse of `to_json`, for values that fit schemas/evq.schema.json."""
         names = ("model", "profile", "preprocessing", "labels", "provenance")
         metrics = tuple(Metric(**metric) for metric in value["metrics"])
-        return cls(metrics=metrics, **{name: value[name] for name in names})
+        task = value.get("task", CLASSIFICATION)
+        return cls(metrics=metrics, task=task, **{name: value[name] for name in names})
 
 
 @dataclass(frozen=True, eq=False)

@@ -20,6 +20,7 @@ from edgevit.quantize.options import QuantizeOptions
 from edgevit.quantize.pipeline import Result, quantize
 from edgevit.runs.folder import CURVES, RUN_SUFFIX, remove_run
 from edgevit.runs.options import MachineOptions
+from edgevit.tasks.options import TaskOptions
 
 MAX_CURVES_BYTES = 2**28
 
@@ -34,6 +35,7 @@ class Source:
     eval_data   images that the accuracy is reported on; None: a tenth of `data`, held out
     labels      class folder names in the order of the logits; None: sorted
     images      how the folders are numbered, and what is done with damaged images
+    task        what the net is quantized for; features need no class folders
     teacher     a checkpoint, or "module:function"; None: the float net
     variant, weights
                 as for `edgevit.load`
@@ -52,6 +54,7 @@ class Source:
     author: str | None = None
     license: str | None = None
     images: ImageSetOptions = field(default_factory=ImageSetOptions)
+    task: TaskOptions = field(default_factory=TaskOptions)
 
 
 def quantize_files(
@@ -86,8 +89,15 @@ def quantize_files(
     loaded = load(
         source.checkpoint, variant=source.variant, weights=source.weights, image_size=size
     )
+    model = loaded.model
+    is_features = source.task.task == "features"
+    if is_features:
+        if source.labels is not None:
+            raise InputError("--labels names classes, which the task features does not have")
+        model = model.features([stage - 1 for stage in source.task.stages])
     train = ImageFolder(
         source.data,
+        labelled=not is_features,
         classes=source.labels,
         like=source.preprocessing,
         class_order=source.images.class_order,
@@ -95,10 +105,11 @@ def quantize_files(
     val = ImageFolder(source.eval_data, like=train) if source.eval_data is not None else None
     with _interruptible(folder):
         result = quantize(
-            loaded.model,
+            model,
             train,
             val,
             options,
+            task=source.task.task,
             teacher=source.teacher,
             author=source.author,
             license=source.license,

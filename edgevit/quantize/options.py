@@ -156,6 +156,20 @@ class QuantizeOptions:
         maximum=100,
         metavar="PERCENT",
     )
+    min_sqnr: float = option(
+        10.0,
+        "Gate of features: signal-to-quantization-noise of each output against float's.",
+        minimum=-100,
+        maximum=200,
+        metavar="DB",
+    )
+    min_cosine: float = option(
+        0.95,
+        "Gate of features: mean cosine of each output with float's.",
+        minimum=-1,
+        maximum=1,
+        metavar="COSINE",
+    )
     allow_poor_float: bool = option(
         False, "Go on although the float net itself is near chance on the reported images."
     )
@@ -184,7 +198,9 @@ class QuantizeOptions:
 def run_key(options: QuantizeOptions, **facts: Any) -> str:
     """sha256 of everything that decides the result: a run resumes only what has the same key."""
     # These judge the result and do not change it.
-    judging = ("max_drop", "min_agreement", "bound", "allow_poor_float")
+    judging = (
+        "max_drop", "min_agreement", "min_sqnr", "min_cosine", "bound", "allow_poor_float"
+    )  # fmt: skip
     deciding = {k: v for k, v in options.to_json().items() if k not in judging}
     text = json.dumps({"options": deciding, **facts}, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()

@@ -142,7 +142,7 @@ def quantize(
     state = None if run_dir is None else Path(run_dir)
     rules = DamageRules(skip_broken, None if broken_list is None else Path(broken_list))
     damage = Damage(state, fresh, rules, group)
-    images = as_source(train)
+    images = as_source(train, None, None if chosen_task.has_labels else ())
     report = None if val is None else as_source(val, images.preprocessing, images.classes)
     images = damage.settle(images, "train")
     report = images if report is None else damage.settle(report, "report")
@@ -150,7 +150,9 @@ def quantize(
     with deterministic(group.device), at_precision("float32", group.device):
         parts = divide(images, report, options)
         paths = (report.names[i] for i in parts.reported)
-        check_size(len(parts.reported), len(images.classes), sum(map(len, map(os.fsencode, paths))))
+        if chosen_task.has_labels:
+            lengths = map(len, map(os.fsencode, paths))
+            check_size(len(parts.reported), len(images.classes), sum(lengths))
         subject = _subject(module, parts, options, name, group)
         shapes = [subject.graph.shape(output) for output in subject.graph.outputs]
         chosen_task.check(shapes, len(images.classes))
@@ -195,12 +197,12 @@ def _run(
     )
     float_outputs = run.outputs(run.subject.net, "float", run.group)
     _believe(run, float_outputs)
-    net, equalization = post_training(run)
+    net, equalization = post_training(run, float_outputs)
     metrics = json.loads((run.folder / METRICS).read_text())
     history = History()
     if run.options.steps(len(parts.train)):
         history = _fine_tune(run, net, snapshot_interval_s, tensorboard)
-        net = _better(run, net, history)
+        net = _better(run, net, history, float_outputs)
     else:
         net.snap()
     run = replace(run, about={**run.about, "equalization": equalization})
@@ -210,8 +212,9 @@ def _run(
 def _believe(run: Run, outputs: Tensor) -> None:
     """Say how good float is; InputError where it cannot be the net that was trained."""
     labels = torch.from_numpy(run.parts.report_labels)
-    score = 100 * run.task.score(outputs, labels)
-    run.say(f"float {run.task.score_title} {score:.2f} % of {len(labels)} images")
+    if run.task.has_labels:
+        score = 100 * run.task.score(outputs, labels, outputs)
+        run.say(f"float {run.task.score_title} {score:.2f} % of {len(labels)} images")
     doubt = run.task.doubt(outputs, labels, run.parts.images.classes)
     if doubt is None:
         return
@@ -297,9 +300,9 @@ def _fine_tune(
     return history
 
 
-def _better(run: Run, tuned: QuantizedNet, history: History) -> QuantizedNet:
+def _better(run: Run, tuned: QuantizedNet, history: History, float_outputs: Tensor) -> QuantizedNet:
     """The fine-tuned net, or that of before where the selection images say so; noted as step 0."""
-    net, _ = post_training(run)
+    net, _ = post_training(run, float_outputs)
     net.snap()
     o, parts = run.options, run.parts
     found, taught = (
@@ -335,18 +338,21 @@ def _finish(
     program = program_now(run, net, info)
     outputs = run.outputs(program, "program", run.group)
     labels = run.parts.report_labels
-    limits = Limits(run.options.max_drop, run.options.min_agreement)
+    o = run.options
+    limits = Limits(o.max_drop, o.min_agreement, o.min_sqnr, o.min_cosine)
     found = run.task.gate(float_outputs.numpy(), outputs.numpy(), labels, limits)
     metrics = run.task.metrics(found, metrics)
     run.say(str(found))
     report = run.parts.report
     names = report.names
-    reference = Reference(
-        outputs.numpy(),
-        tuple(names[i] for i in run.parts.reported),
-        report.sha256,
-        float_outputs.numpy(),
-    )
+    reference = None
+    if run.task.has_labels:
+        reference = Reference(
+            outputs.numpy(),
+            tuple(names[i] for i in run.parts.reported),
+            report.sha256,
+            float_outputs.numpy(),
+        )
     count = len(run.parts.reported)
     measured = tuple(Metric(name, v, count, report.sha256) for name, v in metrics.items())
     program = program.with_info(replace(info, metrics=measured), reference)

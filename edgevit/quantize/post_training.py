@@ -26,14 +26,15 @@ CALIBRATION_BATCH = 16
 BIAS_IMAGES = 256
 
 
-def post_training(run: Run) -> tuple[QuantizedNet, dict[str, Any] | None]:
+def post_training(run: Run, float_outputs: Tensor) -> tuple[QuantizedNet, dict[str, Any] | None]:
     """Equalize, place, calibrate, correct biases; measured, and kept for a resumed run.
 
+    float_outputs   what the task keeps of the float net's, on the reported images
     The second of the two is the proof of the equalizing, None where nothing was equalized.
     """
     path = run.folder / POST_TRAINING
     if run.group.is_main and not path.exists():
-        _make(run, path)
+        _make(run, path, float_outputs)
     run.group.wait()
     tensors, state = read_snapshot(path)
     activations = {name: Quantizer(**q) for name, q in state["activations"].items()}
@@ -44,7 +45,7 @@ def post_training(run: Run) -> tuple[QuantizedNet, dict[str, Any] | None]:
     return net.to(run.group.device), state["equalization"]
 
 
-def _make(run: Run, path: Path) -> None:
+def _make(run: Run, path: Path, float_outputs: Tensor) -> None:
     o, parts = run.options, run.parts
     score_name, score_title = run.task.score_name, run.task.score_title
     chosen = draw(parts.train, o.calibration_images, o.seed)
@@ -59,7 +60,7 @@ def _make(run: Run, path: Path) -> None:
     labels = torch.from_numpy(parts.report_labels)
 
     def score(net: Callable[[Tensor], Any], title: str) -> float:
-        return run.task.score(run.outputs(net, title, alone), labels)
+        return run.task.score(run.outputs(net, title, alone), labels, float_outputs)
 
     metrics = {}
     if o.activation != "gelu":

@@ -71,13 +71,14 @@ def program_now(run: Run, net: QuantizedNet, info: ProgramInfo | None = None) ->
 
 def program_info(run: Run, history: History, teacher_name: str) -> ProgramInfo:
     parts, options = run.parts, run.options
-    classes = tuple(parts.images.classes)
+    classes = tuple(parts.images.classes) if run.task.has_labels else ()
     rules = parts.images.preprocessing
     return ProgramInfo(
         model=ModelInfo(run.subject.name, len(classes), rules.image_size),
         profile=options.profile,
         preprocessing=rules,
         labels=classes,
+        task=run.task.name,
         provenance=storable(
             {
                 **run.subject.origin,

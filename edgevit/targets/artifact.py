@@ -182,6 +182,7 @@ class Compiled:
         return Manifest(
             schema_version=info.preprocessing.schema_version,
             target=self.target,
+            task=info.task,
             artifact=ArtifactFile(self.file, sha256_bytes(self.data), size_bytes(self.data)),
             program=ProgramFile(program.file_name, program.sha256),
             profile=cast(Profile, self.profile or info.profile),

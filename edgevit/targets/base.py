@@ -107,6 +107,8 @@ class Target(ABC, Generic[Options, RunOptions]):
     """Option class (edgevit.options) of `compile`."""
     RunOptions: type
     """Option class of `open`."""
+    maps_last: ClassVar[bool] = False
+    """Whether an output that is a map has its channels last, (1, H, W, C)."""
     packages: ClassVar[tuple[str, ...]]
     """Installed packages that an artifact is written with, for the manifest."""
     tolerance_steps: ClassVar[Mapping[type[Node], float]] = {}

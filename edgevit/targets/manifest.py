@@ -28,13 +28,13 @@ from edgevit.limits import (
     MAX_TENSOR_ELEMENTS,
     MAX_TENSOR_RANK,
 )
+from edgevit.program.info import CLASSIFICATION
 from edgevit.schema import OMIT_DEFAULT, Rule, parse_json, read_json, to_json
 from edgevit.targets.placement import Placement
 
 MANIFEST_FILE, REFERENCE_FILE = "manifest.json", "reference.safetensors"
 VALIDATION_FILE, PARITY_FILE = "validation.json", "parity.json"
 """What `validate` and `parity` write beside the artifact."""
-CLASSIFICATION = "classification"
 
 _FILE_NAME = r"(?!\.{1,2}$)[^/\\\x00]+"
 FileName = Annotated[str, Rule(pattern=_FILE_NAME)]

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     Outputs = Tensor | tuple[Tensor, ...]
     """What a net returns for a batch: one tensor or several, each (N, ...)."""
 
-_SHARED = ("doubt", "gate")
+_SHARED = ("doubt", "gate", "options")
 """Modules of this package that are no task."""
 
 
@@ -40,10 +40,22 @@ class Limits:
 
     max_drop        points of the score that it may lose
     min_agreement   percent of the images on which both must agree; 0 asks for none
+    min_sqnr_db, min_cosine
+                    of each output against float's, where outputs are features
     """
 
     max_drop: float
     min_agreement: float = 0.0
+    min_sqnr_db: float = 0.0
+    min_cosine: float = 0.0
+
+
+@dataclass(frozen=True)
+class OutputFigures:
+    """One output against another net's: signal-to-noise in dB over all images, the mean cosine."""
+
+    sqnr_db: float
+    cosine: float
 
 
 class Gate(Protocol):
@@ -65,6 +77,8 @@ class Task(Protocol):
     score_name  of the figure that `score` gives, in metrics, such as "top1"
     score_title the same for people, such as "top-1"
     stages      metric name -> title, of the nets that a report shows as rows, in order
+    has_labels  whether an image's class means anything; its outputs are logits then, and a program
+                records them
     """
 
     @property
@@ -75,6 +89,8 @@ class Task(Protocol):
     def score_title(self) -> str: ...
     @property
     def stages(self) -> Mapping[str, str]: ...
+    @property
+    def has_labels(self) -> bool: ...
 
     def check(self, shapes: Sequence[tuple[int, ...]], classes: int) -> None:
         """Raises InputError where output shapes (N, ...) and the number of classes do not fit."""
@@ -99,8 +115,8 @@ class Task(Protocol):
         """
         ...
 
-    def score(self, kept: Tensor, labels: Tensor) -> float:
-        """How good a net is, from 0 to 1."""
+    def score(self, kept: Tensor, labels: Tensor, reference: Tensor) -> float:
+        """How good a net is, from 0 to 1; `reference` is what the float net gives."""
         ...
 
     def doubt(self, kept: Tensor, labels: Tensor, classes: Sequence[str]) -> str | None:
@@ -115,6 +131,10 @@ class Task(Protocol):
         self, reference: np.ndarray, found: np.ndarray, labels: np.ndarray, limits: Limits
     ) -> Gate:
         """The comparison of a quantized net with float, both (N, K), on the same images."""
+        ...
+
+    def by_output(self, reference: np.ndarray, found: np.ndarray) -> tuple[OutputFigures, ...]:
+        """Figures of each output, where that says more than the gate; else none."""
         ...
 
     def metrics(self, found: Any, earlier: Mapping[str, float]) -> dict[str, float]:

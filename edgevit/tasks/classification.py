@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from edgevit.errors import InputError
-from edgevit.tasks import Limits, LossWeights
+from edgevit.tasks import Limits, LossWeights, OutputFigures
 from edgevit.tasks.doubt import doubt
 from edgevit.tasks.gate import GateResult, gate
 
@@ -34,6 +34,7 @@ class Classification:
     name = "classification"
     score_name, score_title = "top1", "top-1"
     stages: Mapping[str, str] = STAGES
+    has_labels = True
 
     def check(self, shapes: Sequence[tuple[int, ...]], classes: int) -> None:
         """Raises InputError unless the first output is (N, classes)."""
@@ -41,7 +42,7 @@ class Classification:
             listed = ", ".join(str(shape) for shape in shapes)
             raise InputError(
                 f"the net's outputs have the shapes {listed}; a classifier's first one is the "
-                "logits, (N, classes)"
+                "logits, (N, classes); a backbone's maps are the task features (--task features)"
             )
         if shapes[0][1] == 1:
             raise InputError(
@@ -78,11 +79,11 @@ class Classification:
         agree = (student.argmax(1) == teacher.argmax(1)).double().mean()
         return {
             "holdout_loss": float(self.loss(student, teacher, labels, weights)),
-            "holdout_top1": 100 * self.score(student, labels),
+            "holdout_top1": 100 * self.score(student, labels, teacher),
             "holdout_agreement": 100 * float(agree),
         }
 
-    def score(self, kept: Tensor, labels: Tensor) -> float:
+    def score(self, kept: Tensor, labels: Tensor, reference: Tensor) -> float:
         """The share of images whose largest logit is their class's."""
         return float((kept.argmax(1) == labels).double().mean())
 
@@ -100,6 +101,10 @@ class Classification:
         """Top-1 of `found` against that of `reference`, and how many classes are the same."""
         predictions = reference.argmax(1), found.argmax(1)
         return gate(*predictions, labels, limits.max_drop, limits.min_agreement)
+
+    def by_output(self, reference: np.ndarray, found: np.ndarray) -> tuple[OutputFigures, ...]:
+        """None: the predictions say it all."""
+        return ()
 
     def metrics(self, found: GateResult, earlier: Mapping[str, float]) -> dict[str, float]:
         """Top-1 of every stage in their order, and the program's agreement with float."""

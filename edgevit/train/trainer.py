@@ -238,7 +238,7 @@ class Trainer:
         net.eval()
         found = outputs_of(net, TASK.kept, images, indices, self.group, title)
         net.train(was_training)
-        return TASK.score(found, torch.from_numpy(images.labels[indices]))
+        return TASK.score(found, torch.from_numpy(images.labels[indices]), found)
 
     def _save(self, loss: Tensor) -> None:
         self._finite(loss)

@@ -266,7 +266,7 @@ def test_a_teacher_is_a_net_or_a_function(model: Tiny, teacher: object, name: st
         ({"teacher": nn.Flatten()}, "it has 768 classes, the student has 3"),
         ({"teacher": nn.Linear(7, 3)}, "it fails on an image of 3×16×16"),
         ({"model": nn.Sequential(nn.Flatten(), nn.Linear(768, 1))}, "the net has one logit"),
-        ({"model": random_net(features_only=True)}, "the net is a backbone"),
+        ({"model": random_net(features_only=True)}, "a backbone.s maps are the task features"),
         ({"model": random_net(in_channels=1)}, "the net takes images of 1 channel"),
     ],
 )

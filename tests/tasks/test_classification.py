@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 import pytest
 import torch
 
 from edgevit.errors import InputError
 from edgevit.tasks import Limits, LossWeights, load_task, task_names
 from edgevit.tasks.classification import TASK, distillation_loss
+from edgevit.tasks.options import TaskName
 
 STUDENT = torch.tensor([[2.0, 1.0], [0.0, 1.0], [3.0, 0.0], [0.0, 2.0]])
 TEACHER = torch.tensor([[2.0, 1.0], [1.0, 0.0], [3.0, 0.0], [0.0, 1.0]])
@@ -15,7 +18,8 @@ LABELS = torch.tensor([0, 1, 1, 1])
 
 
 def test_tasks_are_found_by_name() -> None:
-    assert task_names() == ["classification"]
+    assert task_names() == ["classification", "features"]
+    assert set(get_args(TaskName)) == set(task_names())
     assert load_task("classification") is TASK
     with pytest.raises(InputError, match="task 'juggling' is not one of classification"):
         load_task("juggling")
@@ -38,7 +42,7 @@ def test_selection_counts_loss_score_and_agreement() -> None:
     expected = float(distillation_loss(STUDENT, TEACHER, LABELS, 2.0, 1.0, 0.5))
     assert found["holdout_loss"] == expected
     assert float(TASK.loss((STUDENT,), (TEACHER,), LABELS, weights)) == expected
-    assert TASK.score(STUDENT, LABELS) == 0.75
+    assert TASK.score(STUDENT, LABELS, TEACHER) == 0.75
 
 
 def test_the_gate_compares_predicted_classes() -> None:

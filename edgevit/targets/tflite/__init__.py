@@ -36,6 +36,7 @@ class Tflite(Target[TfliteOptions, NoOptions]):
     file = "model.tflite"
     Options = TfliteOptions
     RunOptions = NoOptions
+    maps_last = True
     packages = ("ai-edge-litert", "flatbuffers", "numpy")
     # LiteRT rounds a mean or a blend that lies between two steps away from zero, the program to
     # even; XNNPACK has no int8 HARD_SWISH, and TFLite's own rounds more than once, as
