@@ -19,12 +19,12 @@ from edgevit.data.images import ImageSet
 from edgevit.errors import GateFailed, InputError
 from edgevit.models.repvit import RepViT
 from edgevit.program import Program
-from edgevit.targets import load_target, target_names
+from edgevit.targets import load_target
 from edgevit.targets.artifact import load_artifact
+from tests.npu import OWN_FORMAT
 from tests.programs import SMALL
 from tests.random_nets import trained_looking
 
-OWN_FORMAT = [name for name in target_names() if not hasattr(load_target(name), "vendor")]
 SIZE = "64x48"
 
 

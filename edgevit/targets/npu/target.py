@@ -39,6 +39,7 @@ class NpuTarget(Target[Chosen, RunOptions]):
     divide_only: ClassVar[bool] = False
     """Whether the device compiles the NPU's part itself: the compiler here only divides."""
     file = "model.litert"
+    maps_last = TFLITE.maps_last
     packages = ("ai-edge-litert", "flatbuffers", "numpy")
     tolerance_steps = TFLITE.tolerance_steps
 
