@@ -75,6 +75,18 @@ def explicit(cls: type, given: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def given_flags(*classes: type, names: Collection[str] = ()) -> list[str]:
+    """The options of dataclasses, and those of these names, that the running command was given."""
+    own = {each.name for cls in classes for each in option_fields(cls)} | set(names)
+    context = click.get_current_context()
+    return [
+        parameter.opts[-1]
+        for parameter in context.command.params
+        if parameter.name in own
+        and context.get_parameter_source(parameter.name) is not ParameterSource.DEFAULT
+    ]
+
+
 def options_of_several(owners: Mapping[str, type]) -> Callable[[Command], Command]:
     """Decorator: the options of several dataclasses, such as every target's, joined by name.
 

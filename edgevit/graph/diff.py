@@ -143,7 +143,7 @@ class _Comparison:
             )
         where = f"{node.module}.bias"
         if self.stored.integer_biases:
-            same_array(where, weight.bias_q, expected.bias_q, "its int32 values differ")
+            same_array(where, found.bias_q, node.bias_q, "its int32 values differ")
         else:
             self._same_real(where, node, weight.bias, expected.bias)
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgevit import console
+from edgevit.choices import WEIGHTS_ONLY
 from edgevit.console import say
 from edgevit.data.source import ImageFolder, ImageSource, check_same_input
 from edgevit.errors import GateFailed, InputError
@@ -109,6 +110,7 @@ def compare(
     out = folder / PARITY_FILE if out is None else out
     check_target(out, force)
     artifact = load_artifact(folder)
+    _check_comparable(artifact)
     loaded = Program.load(find_program(folder, artifact.manifest, program))
     source = ImageFolder(
         data, classes=artifact.manifest.labels, like=artifact.manifest.preprocessing
@@ -146,6 +148,7 @@ def parity_of(
 
     from edgevit.device import chosen_device
 
+    _check_comparable(artifact)
     chosen = ParityOptions(layer_images=layer_images, images=images)
     check_same_input(source, program.info.preprocessing, program.info.labels)
     place = chosen_device(device)
@@ -168,6 +171,15 @@ def parity_of(
         top1_percent=100 * task.score(found, labels),
         program_top1_percent=100 * task.score(expected, labels),
     )
+
+
+def _check_comparable(artifact: Artifact) -> None:
+    """Raises InputError for an artifact that has no steps of a program to be compared in."""
+    if artifact.manifest.profile == WEIGHTS_ONLY:
+        raise InputError(
+            f"{artifact.folder}: its weights alone are int8, and no program says what lies between "
+            "the operations; edgevit validate measures its predictions"
+        )
 
 
 def check_agreement(found: dict[str, Parity], min_agreement: float | None) -> None:

@@ -7,6 +7,7 @@ from typing import Literal, get_args
 
 from edgevit.errors import InputError
 from edgevit.options import check, option
+from edgevit.targets.weights_only import Switch, check_weights_only, weights_only_option
 
 IoType = Literal["int8", "uint8", "float32"]
 IO_TYPES: tuple[IoType, ...] = get_args(IoType)
@@ -19,6 +20,8 @@ class TfliteOptions:
 
     io         "int8": quantized pixels and logits; "uint8": raw pixels, logits 128 higher;
                "float32": normalised pixels, dequantized logits
+    weights_only  "on": int8 weights, float activations, which LiteRT quantizes as it runs; `io` as
+               of "float32"
     precision  "float32": no quantizer and float weights, to compare with; its `io` is float32,
                whether that was asked for or left at its default
     """
@@ -27,13 +30,16 @@ class TfliteOptions:
     precision: Literal["int8", "float32"] = option(
         "int8", "float32 compiles a float artifact, to compare with."
     )
+    weights_only: Switch = weights_only_option()
 
     def __post_init__(self) -> None:
         check(self)
-        if self.precision == "float32":
-            if self.io == "uint8":
-                raise InputError(
-                    "--io uint8 needs --precision int8: a float artifact takes normalised float32 "
-                    "pixels"
-                )
-            object.__setattr__(self, "io", "float32")
+        check_weights_only(self)
+        if self.precision == "int8" and self.weights_only == "off":
+            return
+        if self.io == "uint8":
+            needed = "--precision int8" if self.weights_only == "off" else "a quantized input"
+            raise InputError(
+                f"--io uint8 needs {needed}: a float artifact takes normalised float32 pixels"
+            )
+        object.__setattr__(self, "io", "float32")
