@@ -145,6 +145,17 @@ class _NumbersType(click.ParamType):
             self.fail(f"{value!r} is not a list of numbers such as 0.5,0.5,0.5", param, ctx)
 
 
+class _Choice(click.Choice[str]):
+    """Choices, and values that are none: whoever has the option says why it refuses them."""
+
+    def __init__(self, choices: Collection[str], refused: Collection[str]) -> None:
+        super().__init__(list(choices))
+        self.refused = refused
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        return value if value in self.refused else super().convert(value, param, ctx)
+
+
 class _Option(click.Option):
     """An option whose --help shows `default_text` for a default that is not a value."""
 
@@ -211,7 +222,8 @@ def _shared_option(users: Mapping[str, OptionField]) -> Callable[[Command], Comm
     if choices == ["off", "on"]:
         text = f"{first.option.help} For {', '.join(users)}."
         return click.option(first.flag, first.name, flag_value="on", default=None, help=text)
-    kind = click.Choice(choices) if choices else _click_type(first)
+    refused = {value for each in users.values() for value in each.option.refused}
+    kind = _Choice(choices, refused) if choices else _click_type(first)
     if not choices and len(users) > 1:
         kind = first.kind  # ranges may differ: each class checks its own
     return click.option(
@@ -252,7 +264,7 @@ def _click_type(each: OptionField) -> Any:
     if _is_numbers(each):
         return _NumbersType(each.kind)
     if o.choices:
-        return click.Choice(o.choices)
+        return _Choice(o.choices, o.refused)
     if each.kind is Path:
         return PATH
     low = o.above if o.minimum is None else o.minimum

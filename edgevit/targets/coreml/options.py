@@ -47,11 +47,13 @@ class CoremlOptions:
     def __post_init__(self) -> None:
         check(self)
         check_weights_only(self)
-        quantized = self.precision == "int8" and self.weights_only == "off"
-        if quantized and self.deployment_target == "iOS16":
+        if self.precision == "int8" and self.deployment_target == "iOS16":
+            lacking = "iOS16 has no int8 activations (quantize and dequantize came with iOS17)"
+            if self.weights_only == "on":
+                lacking = "coremltools writes int8 weights for iOS17 and later"
             raise InputError(
-                "iOS16 has no int8 activations (quantize and dequantize came with iOS17): compile "
-                "with --deployment-target iOS17, or --precision float16 for a float package"
+                f"{lacking}: compile with --deployment-target iOS17, or --precision float16 for a "
+                "float package"
             )
 
 

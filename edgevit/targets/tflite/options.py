@@ -12,6 +12,14 @@ from edgevit.targets.weights_only import Switch, check_weights_only, weights_onl
 IoType = Literal["int8", "uint8", "float32"]
 IO_TYPES: tuple[IoType, ...] = get_args(IoType)
 
+REFUSED = {
+    "16x8": "int16 activations run at 0.04 times the speed of float32 under LiteRT on a CPU, which "
+    "has no fast kernel for them (benchmarks/modes.py; README, What each mode is worth)",
+    "int4": "int4 weights run at 0.3 to 0.7 times the speed of float32 under LiteRT on a CPU, and "
+    "dynamic int8 at 1.6 times (benchmarks/modes.py; README, What each mode is worth)",
+}
+"""Precisions that LiteRT would run -> what they were measured to be worth."""
+
 
 @dataclass(frozen=True)
 class TfliteOptions:
@@ -28,7 +36,7 @@ class TfliteOptions:
 
     io: IoType = option("int8", "Element type of the artifact's input and output.")
     precision: Literal["int8", "float32"] = option(
-        "int8", "float32 compiles a float artifact, to compare with."
+        "int8", "float32 compiles a float artifact, to compare with.", refused=REFUSED
     )
     weights_only: Switch = weights_only_option()
 
