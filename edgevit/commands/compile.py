@@ -80,8 +80,9 @@ def compile_command(
     --weights are for a checkpoint; a program has its own.
 
     \b
-    Examples:
+    Example:
       edgevit compile model.evq --target tflite --target coreml -o build
+    Without data:
       edgevit compile repvit.pth --weights-only --target tflite --image-size 224 -o build
     """
     own = _own_options(list(dict.fromkeys(targets)), collect_given(option_classes(), options))

@@ -9,6 +9,7 @@ float32 for every form of a convolution.
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -31,7 +32,8 @@ from edgevit.quantize.weights_only import weights_program
 from edgevit.targets import load_target
 from edgevit.targets.artifact import load_artifact
 from edgevit.targets.tflite import TARGET
-from edgevit.targets.tflite.options import TfliteOptions
+from edgevit.targets.tflite.options import REFUSED, TfliteOptions
+from tests.conftest import ROOT
 from tests.operation_programs import LABELS, operation_graph
 from tests.programs import make_program, seeded_graph, seeded_net, seeded_pixels
 from tests.shared_data import shared_checkpoint, shared_data
@@ -367,3 +369,37 @@ def test_what_does_not_go_together_is_said_and_leaves_nothing(tmp_path: Path) ->
         code, _, error = run(*arguments)
         assert code == 2 and message in error, (arguments, error)
         assert set(tmp_path.iterdir()) == kept
+
+
+# -- modes that are refused ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("precision", ["16x8", "int4"])
+def test_slower_modes_are_refused_with_the_reason(precision: str, tmp_path: Path) -> None:
+    match = f"--precision {precision} is refused: .* times the speed .*benchmarks/modes.py"
+    with pytest.raises(InputError, match=match):
+        load_target("tflite").compile(make_program(), tmp_path / "out", precision=precision)
+    code, _, error = run("m.evq", "--target", "tflite", "--precision", precision)
+    assert code == 2 and f"--precision {precision} is refused" in error
+    # A target that never runs on such a CPU has no such choice at all.
+    code, _, error = run("m.evq", "--target", "coreml", "--precision", precision)
+    assert code == 2 and f"--precision '{precision}' is not one of int8, float16" in error
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_reasons_are_what_was_measured() -> None:
+    figures = json.loads((ROOT / "benchmarks" / "results" / "modes.json").read_text())
+    speed = {
+        mode: found["median"]
+        for mode, found in figures["interpreter"]["speed_against_float32"].items()
+    }
+    said = {
+        name: [float(number) for number in re.findall(r"\d\.\d+", reason.split("(")[0])]
+        for name, reason in REFUSED.items()
+    }
+    for name, modes in (
+        ("16x8", ["16x8"]), ("int4", ["weight-only int4", "dynamic int4", "dynamic int8"]),
+    ):  # fmt: skip
+        assert said[name] == pytest.approx([speed[mode] for mode in modes], rel=0.4)
+    assert speed["16x8"] < 0.1 and speed["dynamic int4"] < speed["dynamic int8"]
+    assert figures["npu"]["run_on_a_device"] is False
