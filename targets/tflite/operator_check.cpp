@@ -111,8 +111,7 @@ void check_weights(const Checked& op, const ModelTensor& data, const ModelTensor
     op.require(weight.is_constant() && (has_float_weights || weight.type == kInt8Type));
     const auto channels = static_cast<std::size_t>(weight.shape[axis]);
     const std::size_t scales = weight.scale.size();
-    const bool is_by_channel =
-        scales == channels && weight.axis == static_cast<std::int32_t>(axis);
+    const bool is_by_channel = scales == channels && weight.axis == static_cast<std::int32_t>(axis);
     op.require(has_float_weights ? scales == 0 : is_by_channel || (scales == 1 && !is_float));
     op.require(std::all_of(weight.zero_point.begin(), weight.zero_point.end(),
                            [](std::int64_t zero_point) { return zero_point == 0; }));
