@@ -9,8 +9,9 @@ import numpy as np
 from edgevit.data.images import Preprocessing
 from edgevit.ops import INT8_MAX, INT8_MIN, Quantizer
 
-REAL_PIXEL_BITS = 4
-"""Units in the last place of the largest value: a product and a sum are rounded, not a quotient."""
+REAL_PIXEL_UNITS = 8
+"""In the last place of a channel's largest value, of float32: what rounding a gain, an offset, a
+product and a sum may move it by, each of them up to twice as large as that value."""
 
 
 def quantized_pixels(preprocessing: Preprocessing, quantizer: Quantizer) -> np.ndarray:
@@ -37,8 +38,8 @@ def same_pixels(
     """
     if quantizer is None:
         wanted = preprocessing.table()
-        bound = REAL_PIXEL_BITS * np.spacing(np.abs(wanted).max())
-        return found.dtype.kind == "f" and bool(np.abs(found - wanted).max() <= bound)
+        bound = REAL_PIXEL_UNITS * np.spacing(np.abs(wanted).max(1, keepdims=True))
+        return found.dtype.kind == "f" and bool((np.abs(found - wanted) <= bound).all())
     values = quantized(found, quantizer) if found.dtype.kind == "f" else found
     return bool((values == quantized_pixels(preprocessing, quantizer)).all())
 

@@ -31,6 +31,7 @@ from edgevit.program import Program, WeightsProgram
 from edgevit.quantize.weights_only import weights_program
 from edgevit.targets import load_target
 from edgevit.targets.artifact import load_artifact
+from edgevit.targets.pixels import same_pixels
 from edgevit.targets.tflite import TARGET
 from edgevit.targets.tflite.options import REFUSED, TfliteOptions
 from tests.conftest import ROOT
@@ -38,6 +39,8 @@ from tests.operation_programs import LABELS, operation_graph
 from tests.programs import make_program, seeded_graph, seeded_net, seeded_pixels
 from tests.shared_data import shared_checkpoint, shared_data
 from tests.targets.tflite_files import Model, read_model, with_outputs
+from tests.test_families import SIZE
+from tests.test_several_outputs import WithFeatures
 
 ON = TfliteOptions(weights_only="on")
 CHECKPOINT = EMBEDDED / "repvit_m0_9_eurosat64.safetensors"
@@ -177,6 +180,22 @@ def test_core_ml_holds_them_in_every_form(options: dict[str, str], tmp_path: Pat
     assert np.abs(runner.scores(pixels) - expected.numpy()).max() <= bound * size
 
 
+def test_real_pixels_are_told_from_wrong_ones() -> None:
+    from edgevit.targets.coreml.write import normalisation
+
+    random, pixels = np.random.default_rng(3), np.arange(256, dtype=np.float32)
+    for _ in range(300):
+        rules = Preprocessing(
+            8, mean=tuple(random.uniform(0, 1, 3)), std=tuple(random.uniform(0.004, 1, 3))
+        )
+        gain, offset = normalisation(rules, None)
+        made = pixels * gain[:, None] + offset[:, None]
+        assert same_pixels(made, rules, None)
+        made[1] *= np.float32(1.00001)
+        assert not same_pixels(made, rules, None)
+    assert not same_pixels(np.zeros((3, 256), np.int8), Preprocessing(8), None)
+
+
 def test_core_ml_before_ios17_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="int8 weights for iOS17 and later: compile with"):
         WeightsProgram.of(make_program()).compile(
@@ -233,6 +252,20 @@ def test_a_shared_checkpoint_keeps_its_accuracy(tmp_path: Path) -> None:
     assert found.result["accuracy"]["count"] == 1000
     assert abs(found.result["accuracy"]["top1_percent"] - 94.0) < 1.0
     assert found.result["profile"] == "weights-only"
+
+
+def test_any_net_with_several_outputs_goes_the_same_way(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    program = weights_program(WithFeatures(), Preprocessing(SIZE), name="with_features")
+    assert program.info.model.variant == "with_features"
+    program.compile("tflite", tmp_path / "out")
+    runner, pixels = TARGET.open_runner(load_artifact(tmp_path / "out")), seeded_pixels(2, SIZE)
+    outputs = runner.outputs(pixels)
+    expected = program.outputs(program.info.preprocessing.normalise(pixels))
+    assert list(expected) == list(program.graph().outputs) and len(outputs) == 3
+    for found, own in zip(outputs.values(), expected.values(), strict=True):
+        own = own.permute(0, 2, 3, 1) if own.dim() == 4 else own
+        assert np.abs(found - own.numpy()).max() < 0.02 * float(own.abs().max())
 
 
 # -- what a program of weights alone is ----------------------------------------------------------
