@@ -68,7 +68,7 @@ test-rtx: env
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[rtx]'
 	$(BIN)/python -m pytest -q tests/test_tensorrt_rtx.py
 
-# How TFLite's NNAPI delegate divides an artifact; 2 MB, a third party's build of TensorFlow Lite.
+# How TFLite's NNAPI delegate (Android 14 and older) divides an artifact; 2 MB, a third party's build of TensorFlow Lite.
 test-nnapi: env
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[nnapi]'
 	$(BIN)/python -m pytest -q tests/nnapi

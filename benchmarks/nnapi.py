@@ -1,5 +1,7 @@
 """How NNAPI would divide RepViT-M0.9 at 224 px, by activation, Android's API and delegate limit.
 
+NNAPI is for Android 14 and older; Android 15 deprecated it.
+
     python benchmarks/nnapi.py [--image-size 224]
 
 TFLite's real delegate over a driver of our own that takes every operation of its feature level

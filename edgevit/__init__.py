@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from edgevit.program import Program
     from edgevit.quantize.options import QuantizeOptions
     from edgevit.quantize.pipeline import quantize
+    from edgevit.quantize.weights_only import weights_program
 
 _MODULES = {
     "edgevit.api": ("Artifact", "compile", "load", "open", "validate"),
@@ -35,13 +36,14 @@ _MODULES = {
     "edgevit.errors": ("EdgevitError", "GateFailed", "InputError", "ToolMissing"),
     "edgevit.program": ("Program",),
     "edgevit.quantize.options": ("QuantizeOptions",),
+    "edgevit.quantize.weights_only": ("weights_program",),
 }
 _HOMES = {name: module for module, names in _MODULES.items() for name in names}
 
 __all__ = [
     "Artifact", "EdgevitError", "GateFailed", "ImageFolder", "ImageSource", "InputError",
     "Preprocessing", "Program", "QuantizeOptions", "ToolMissing", "__version__", "compile",
-    "from_sequence", "load", "open", "quantize", "validate",
+    "from_sequence", "load", "open", "quantize", "validate", "weights_program",
 ]  # fmt: skip
 
 

@@ -8,6 +8,9 @@ Profile = Literal["portable", "asymmetric"]
 PROFILES: tuple[Profile, ...] = get_args(Profile)
 """portable: every zero-point is 0, which every target can run; asymmetric: TFLite and Core ML."""
 
+WEIGHTS_ONLY = "weights-only"
+"""The profile of what has int8 weights and real activations; no program file has it."""
+
 Activation = Literal["gelu", "hard-swish", "quick-gelu"]
 ACTIVATIONS: tuple[Activation, ...] = get_args(Activation)
 

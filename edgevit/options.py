@@ -53,6 +53,7 @@ class Option:
     """What `option` was given; the bounds hold for each number of a tuple."""
 
     help: str
+    refused: Mapping[str, str]
     choices: tuple[str, ...] = ()
     minimum: float | None = None
     maximum: float | None = None
@@ -140,6 +141,8 @@ class OptionField:
         return dict(value)
 
     def _error(self, value: Any) -> InputError:
+        if isinstance(value, str) and value in self.option.refused:
+            return InputError(f"{self.flag} {value} is refused: {self.option.refused[value]}")
         if self.form == "one" and self.option.choices:
             return InputError(f"{self.flag} {_shown(value)} is not {self.rule}")
         return InputError(f"{self.flag} is {_shown(value)}, it must be {self.rule}")
@@ -191,6 +194,7 @@ def option(
     cli_name: str | None = None,
     short: str | None = None,
     default_text: str | None = None,
+    refused: Mapping[str, str] | None = None,
 ) -> Any:
     """A dataclass field that is an option.
 
@@ -202,9 +206,20 @@ def option(
     cli_name       name on the command line without dashes; default: the field's, "-" for "_"
     short          one-letter form, such as "-o"
     default_text   what a default of None means, for --help
+    refused        value that somebody may well ask for -> why it is no choice
     """
     stored = Option(
-        help, tuple(choices), minimum, maximum, above, below, metavar, cli_name, short, default_text
+        help=help,
+        refused=refused or {},
+        choices=tuple(choices),
+        minimum=minimum,
+        maximum=maximum,
+        above=above,
+        below=below,
+        metavar=metavar,
+        cli_name=cli_name,
+        short=short,
+        default_text=default_text,
     )
     metadata = {_METADATA_KEY: stored}
     if factory is not None:

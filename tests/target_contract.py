@@ -33,7 +33,7 @@ from edgevit.errors import EdgevitError, InputError
 from edgevit.files import read_tree, write_tree
 from edgevit.ops.base import Unary
 from edgevit.options import option_fields
-from edgevit.program import Program, Reference
+from edgevit.program import Program, Reference, WeightsProgram
 from edgevit.schema import check_json, json_schema
 from edgevit.targets import load_target, target_names
 from edgevit.targets.artifact import ArtifactData, load_artifact, size_bytes
@@ -144,6 +144,10 @@ class TargetContract:
 
     def tamper(self, data: Any, program: Program) -> Iterator[tuple[str, ArtifactData]]:
         """Changed artifacts, each with the name its audit must give."""
+        raise NotImplementedError
+
+    def tamper_weights(self, data: Any, program: Program) -> Iterator[tuple[str, ArtifactData]]:
+        """As `tamper`, of an artifact of int8 weights alone; for a target that has the form."""
         raise NotImplementedError
 
     @property
@@ -335,6 +339,88 @@ class TargetContract:
         self.compile(make_program(), tmp_path / "out")
         with pytest.raises(EdgevitError):
             self.loaded.check_artifact(tmp_path / "out", make_program(seed=1))
+
+    # -- int8 weights alone -----------------------------------------------------------------------
+
+    @property
+    def has_weights_only(self) -> bool:
+        return "weights_only" in {each.name for each in option_fields(self.loaded.Options)}
+
+    def test_weights_alone_are_audited_and_run(self, tmp_path: Path) -> None:
+        if not self.has_weights_only:
+            self._refuses_weights_alone(tmp_path)
+            return
+        program, pixels = make_program(), seeded_pixels(4)
+        weights = WeightsProgram.of(program)
+        manifest = self.compile(program, tmp_path / "out", weights_only="on")
+        channels = sum(len(node.weight_scale) for node in program.graph().weighted())
+        assert manifest.audit == Audit(0, channels, exact=True)
+        assert manifest.profile == "weights-only" and manifest.drops == ()
+        assert manifest.options["weights_only"] == "on"
+        assert manifest.program.sha256 == program.sha256
+        check_json(manifest.to_json(), "manifest.json", json_schema(Manifest, "manifest.json"))
+        assert Manifest.load(tmp_path / "out") == manifest
+        for own in (program, weights):
+            assert self.loaded.check_artifact(tmp_path / "out", own).weight_channels == channels
+        with pytest.raises(EdgevitError, match="scale audit"):
+            self.loaded.check_artifact(tmp_path / "out", make_program(seed=1))
+        runner = self.loaded.open_runner(load_artifact(tmp_path / "out"))
+        found, expected = (
+            runner.scores(pixels),
+            weights.run(program.info.preprocessing.normalise(pixels)).numpy(),
+        )
+        # Far less than the weights of another net give, whose logits are of this size.
+        assert np.abs(found - expected).max() < 0.1 * np.abs(expected).max()
+        # A program that is weights alone needs no option; the artifact is the same.
+        again = self.compile(weights, tmp_path / "again")
+        assert again.artifact == manifest.artifact and again.options == manifest.options
+        with pytest.raises(InputError, match="compile it with --weights-only"):
+            self.compile(weights, tmp_path / "off", weights_only="off")
+        assert not (tmp_path / "off").exists()
+
+    def _refuses_weights_alone(self, folder: Path) -> None:
+        match = f"--weights-only is not an option of {self.target}; it is one of coreml, tflite"
+        for program, options in (
+            (make_program(), {"weights_only": "on"}), (WeightsProgram.of(make_program()), {}),
+        ):  # fmt: skip
+            with pytest.raises(InputError, match=match):
+                self.compile(program, folder / "out", **options)
+        assert list(folder.iterdir()) == []
+
+    def test_weights_alone_that_were_tampered_with_are_found(self, tmp_path: Path) -> None:
+        if not self.has_weights_only:
+            return
+        program = make_program()
+        manifest = self.compile(program, tmp_path / "out", weights_only="on")
+        data, count = read(tmp_path / "out" / manifest.artifact.file), 0
+        for name, changed in self.tamper_weights(data, program):
+            with pytest.raises(EdgevitError) as error:
+                self.loaded.audit(changed, WeightsProgram.of(program))
+            assert name in str(error.value), (name, str(error.value))
+            count += 1
+        assert count
+        # The whole program is not what it holds, nor is it what a whole artifact holds.
+        with pytest.raises(EdgevitError, match="one of the two is not quantized"):
+            self.loaded.audit(data, program)
+        self.compile(program, tmp_path / "whole")
+        whole = read(tmp_path / "whole" / manifest.artifact.file)
+        with pytest.raises(EdgevitError, match="scale audit"):
+            self.loaded.audit(whole, WeightsProgram.of(program))
+
+    def test_the_command_refuses_weights_alone_beside_a_target_without(
+        self, tmp_path: Path
+    ) -> None:
+        program, out = make_program().save(tmp_path / "m.evq"), tmp_path / "build"
+        asked = ("--target", self.target, "--target", "tflite", "--weights-only", "-o", out)
+        result = self.run(program, *asked)
+        if self.has_weights_only:
+            assert result.exit_code == 0, result.output
+            profile = json.loads((out / self.target / "manifest.json").read_text())["profile"]
+            assert profile == "weights-only"
+        else:
+            assert isinstance(result.exception, InputError), result.output
+            assert f"not an option of {self.target}; " in str(result.exception)
+            assert not out.exists()
 
     # -- files ------------------------------------------------------------------------------------
 

@@ -11,8 +11,11 @@ import json
 import random
 import subprocess
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import flatbuffers
 import numpy as np
 import pytest
 
@@ -29,6 +32,13 @@ FLIPS, CUTS = 220, 40
 def compiled(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("damaged") / "tflite"
     load_target("tflite").compile(make_program(), folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def weights_only(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("weights") / "tflite"
+    load_target("tflite").compile(make_program(), folder, weights_only="on")
     return folder
 
 
@@ -77,20 +87,62 @@ def run(
     return done.returncode, done.stderr
 
 
+@pytest.mark.parametrize(("form", "flips"), [("compiled", FLIPS), ("weights_only", FLIPS // 2)])
 def test_no_turned_bit_ends_the_harness_by_a_signal(
-    compiled: Path, images: Path, tmp_path: Path
+    form: str, flips: int, images: Path, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
+    compiled: Path = request.getfixturevalue(form)
     model = (compiled / "model.tflite").read_bytes()
     places, seed = structure(model), random.Random(11)
     ends: Counter[int] = Counter()
-    for _ in range(FLIPS):
+    for _ in range(flips):
         damaged = bytearray(model)
         place, bit = int(places[seed.randrange(len(places))]), seed.randrange(8)
         damaged[place] ^= 1 << bit
         code, messages = run(tmp_path / "a", compiled, images, bytes(damaged))
         assert code in (0, 1, 2) and "died by signal" not in messages, (place, bit, messages)
         ends[code] += 1
-    assert ends[2] > FLIPS // 4 and ends[0] > FLIPS // 4
+    assert ends[2] > flips // 4 and ends[0] > flips // 4
+
+
+def _change(model: bytes, change: Callable[[Any, dict[str, Any]], None]) -> bytes:
+    classes = schema()
+    opened = classes.ModelT.InitFromObj(classes.Model.GetRootAs(model, 0))
+    change(opened, {tensor.name.decode(): tensor for tensor in opened.subgraphs[0].tensors})
+    builder = flatbuffers.Builder(len(model))
+    builder.Finish(opened.Pack(builder), b"TFL3")
+    return bytes(builder.Output())
+
+
+def _one_scale(model: Any, tensors: dict[str, Any]) -> None:
+    quantization = tensors["stem.conv2.weight"].quantization
+    quantization.scale, quantization.zeroPoint = quantization.scale[:1], quantization.zeroPoint[:1]
+
+
+def _scales_missing(model: Any, tensors: dict[str, Any]) -> None:
+    tensors["stem.conv2.weight"].quantization = None
+
+
+def _other_axis(model: Any, tensors: dict[str, Any]) -> None:
+    tensors["stem.conv2.weight"].quantization.quantizedDimension = 3
+
+
+def _integer_bias(model: Any, tensors: dict[str, Any]) -> None:
+    tensors["stem.conv2.bias"].type = schema().TensorType.INT32
+
+
+@pytest.mark.parametrize("change", [_one_scale, _scales_missing, _other_axis, _integer_bias])
+def test_int8_weights_that_do_not_fit_real_inputs_are_refused(
+    change: Callable[[Any, dict[str, Any]], None],
+    weights_only: Path,
+    images: Path,
+    tmp_path: Path,
+) -> None:
+    model = (weights_only / "model.tflite").read_bytes()
+    code, messages = run(tmp_path / "a", weights_only, images, _change(model, lambda *_: None))
+    assert code == 0, messages
+    code, messages = run(tmp_path / "b", weights_only, images, _change(model, change))
+    assert code == 2 and "is a damaged .tflite model" in messages
 
 
 def test_a_file_that_was_cut_is_refused(compiled: Path, images: Path, tmp_path: Path) -> None:

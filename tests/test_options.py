@@ -389,3 +389,45 @@ HAVE_IO = [name for name, cls in option_classes().items() if hasattr(cls, "io")]
 def test_options_are_checked_before_any_file_is_read(arguments: list[str], message: str) -> None:
     result = CliRunner().invoke(cli, arguments)
     assert isinstance(result.exception, InputError) and message in str(result.exception)
+
+
+@dataclass(frozen=True)
+class Refusing:
+    kind: Literal["flip", "none"] = option("flip", "Kind.", refused={"turn": "it is slow"})
+
+    def __post_init__(self) -> None:
+        check(self)
+
+
+@dataclass(frozen=True)
+class Other:
+    kind: Literal["none", "mirror"] = option("none", "Kind.")
+
+    def __post_init__(self) -> None:
+        check(self)
+
+
+def test_a_value_that_is_refused_is_told_why_and_no_choice() -> None:
+    with pytest.raises(InputError, match="--kind turn is refused: it is slow"):
+        Refusing(kind="turn")  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="--kind 'spin' is not one of flip, none"):
+        Refusing(kind="spin")  # type: ignore[arg-type]
+
+    @click.command()
+    @options_of(Refusing)
+    def alone(**given: Any) -> None:
+        collect(Refusing, given)
+
+    @click.command()
+    @options_of_several({"a": Refusing, "b": Other})
+    def shared(**given: Any) -> None:
+        Other(**collect_given({"b": Other}, given))
+
+    result = CliRunner().invoke(alone, ["--kind", "turn"])
+    assert str(result.exception) == "--kind turn is refused: it is slow"
+    # Who shares the option has reasons of its own.
+    result = CliRunner().invoke(shared, ["--kind", "turn"])
+    assert str(result.exception) == "--kind 'turn' is not one of none, mirror"
+    for command in (alone, shared):
+        assert CliRunner().invoke(command, ["--kind", "spin"]).exit_code == 2
+        assert "turn" not in CliRunner().invoke(command, ["--help"]).output

@@ -1,4 +1,4 @@
-"""`edgevit compile`: a quantized program into an artifact folder per target."""
+"""`edgevit compile`: a program, or a checkpoint's weights, into an artifact folder per target."""
 
 from __future__ import annotations
 
@@ -9,19 +9,38 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgevit.commands.generate import PATH, collect_given, options_of_several, own_values
-from edgevit.commands.options import BUILD_FOLDER, force_option, json_option
+from edgevit.choices import WEIGHTS_ONLY
+from edgevit.commands.generate import (
+    PATH,
+    collect,
+    collect_given,
+    given_flags,
+    options_of,
+    options_of_several,
+    own_values,
+)
+from edgevit.commands.options import (
+    BUILD_FOLDER,
+    force_option,
+    json_option,
+    labels_option,
+    read_labels,
+)
+from edgevit.commands.preprocessing import chosen_preprocessing, preprocessing_options
 from edgevit.console import print_table
+from edgevit.data.options import PreprocessingOptions
 from edgevit.errors import InputError
+from edgevit.models.options import CheckpointOptions
 from edgevit.options import option_fields
 from edgevit.targets import load_target, option_classes, target_names, unknown_option
 
 if TYPE_CHECKING:
+    from edgevit.program import Program
     from edgevit.targets.manifest import Manifest
 
 
 @click.command("compile")
-@click.argument("program_file", metavar="M.evq", type=PATH)
+@click.argument("source", metavar="M.evq|CKPT", type=PATH)
 @click.option(
     "--target",
     "targets",
@@ -40,10 +59,13 @@ if TYPE_CHECKING:
     help="Each artifact is written to DIR/<target>.",
 )
 @options_of_several(option_classes())
+@preprocessing_options()
+@labels_option("class name", "class_0000, class_0001, ...")
+@options_of(CheckpointOptions)
 @force_option("an artifact folder")
 @json_option
 def compile_command(
-    program_file: Path,
+    source: Path,
     targets: tuple[str, ...],
     output: Path,
     force: bool,
@@ -55,19 +77,25 @@ def compile_command(
     edgevit reads every scale, zero-point, weight and bias back out of the written artifact and
     compares it with the program. If one differs, the command fails and keeps nothing.
 
+    With --weights-only a checkpoint will do, and no image is needed: the weights are int8, what
+    lies between the operations is not. The options of pre-processing, --labels, --variant and
+    --weights are for a checkpoint; a program has its own.
+
     \b
     Example:
       edgevit compile model.evq --target tflite --target coreml -o build
+    Without data:
+      edgevit compile repvit.pth --weights-only --target tflite --image-size 224 -o build
     """
     own = _own_options(list(dict.fromkeys(targets)), collect_given(option_classes(), options))
 
     from edgevit.files import check_target
-    from edgevit.program import Program
     from edgevit.targets.artifact import written_files
 
     for name in own:
         check_target(output / name, force, listing=written_files)
-    program = Program.load(program_file)
+    weights_only = any(chosen.get("weights_only") == "on" for chosen in own.values())
+    program = _program(source, weights_only, options)
     manifests: dict[str, Manifest] = {}
     for name, chosen in own.items():
         manifests[name] = load_target(name).compile(program, output / name, force, **chosen)
@@ -83,16 +111,61 @@ def compile_command(
         )
 
 
+def _program(source: Path, weights_only: bool, given: dict[str, Any]) -> Program:
+    """The program in a file, or what is made of a checkpoint without data.
+
+    Raises InputError for a checkpoint where that is not asked for, and for its options beside a
+    program.
+    """
+    from edgevit.errors import InputError
+    from edgevit.program import Program
+    from edgevit.program.evq import is_program
+
+    if is_program(source) or not weights_only:
+        unused = given_flags(
+            PreprocessingOptions, CheckpointOptions, names=("preprocessing", "labels")
+        )
+        if unused:
+            raise InputError(f"{unused[0]} is for a checkpoint; a program has its own")
+        try:
+            return Program.load(source)
+        except InputError as error:
+            if is_program(source):
+                raise
+            raise InputError(
+                f"{error}. A checkpoint is quantized first (edgevit quantize), or compiled without "
+                "data by --weights-only"
+            ) from error
+    preprocessing = chosen_preprocessing(given, source)
+
+    from edgevit.data.images import Preprocessing
+    from edgevit.models.checkpoint import load
+    from edgevit.quantize.weights_only import weights_program
+
+    asked = collect(CheckpointOptions, given)
+    loaded = load(
+        source,
+        variant=asked.variant,
+        weights=asked.weights,
+        image_size=preprocessing.image_size,
+    )
+    rules = Preprocessing.from_options(preprocessing)
+    return weights_program(loaded.model, rules, read_labels(given["labels"]))
+
+
 def _own_options(targets: list[str], given: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """Each target's part of the options, checked before anything is read or written.
 
-    Raises InputError for an option that none of the targets has, or a value that one refuses.
+    Raises InputError for an option that none of the targets has, for --weights-only where one has
+    it not, and for a value that one refuses.
     """
     classes = {name: option_classes()[name] for name in targets}
     known = {name: {each.name for each in option_fields(cls)} for name, cls in classes.items()}
     for option in given:
-        if not any(option in names for names in known.values()):
-            raise unknown_option(option, targets)
+        lacking = [target for target, names in known.items() if option not in names]
+        # Of weights alone nothing else can be made: not even one target may pass it over.
+        if len(lacking) == len(targets) or (lacking and option == "weights_only"):
+            raise unknown_option(option, lacking)
     own: dict[str, dict[str, Any]] = {}
     for name, cls in classes.items():
         fields = {each.name: each for each in option_fields(cls)}
@@ -129,6 +202,8 @@ def _print_summary(manifest: Manifest, folder: Path) -> None:
     audited = "none: a float artifact, to compare with"
     if audit:
         audited = f"exact: {audit.activations} activations, {audit.weight_channels} weight channels"
+    if manifest.profile == WEIGHTS_ONLY:
+        audited += "; LiteRT or Core ML decides how the rest is computed"
     rows += [
         ("operators", ", ".join(f"{n} {op}" for op, n in manifest.ops.items())),
         ("options", ", ".join(f"{k} {v}" for k, v in manifest.options.items())),

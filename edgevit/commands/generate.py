@@ -75,6 +75,18 @@ def explicit(cls: type, given: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def given_flags(*classes: type, names: Collection[str] = ()) -> list[str]:
+    """The options of dataclasses, and those of these names, that the running command was given."""
+    own = {each.name for cls in classes for each in option_fields(cls)} | set(names)
+    context = click.get_current_context()
+    return [
+        parameter.opts[-1]
+        for parameter in context.command.params
+        if parameter.name in own
+        and context.get_parameter_source(parameter.name) is not ParameterSource.DEFAULT
+    ]
+
+
 def options_of_several(owners: Mapping[str, type]) -> Callable[[Command], Command]:
     """Decorator: the options of several dataclasses, such as every target's, joined by name.
 
@@ -142,6 +154,17 @@ class _NumbersType(click.ParamType):
             return tuple(self.kind(word) for word in value.replace(",", " ").split())
         except ValueError:
             self.fail(f"{value!r} is not a list of numbers such as 0.5,0.5,0.5", param, ctx)
+
+
+class _Choice(click.Choice[str]):
+    """Choices, and values that are none: whoever has the option says why it refuses them."""
+
+    def __init__(self, choices: Collection[str], refused: Collection[str]) -> None:
+        super().__init__(list(choices))
+        self.refused = refused
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        return value if value in self.refused else super().convert(value, param, ctx)
 
 
 class _Option(click.Option):
@@ -212,7 +235,8 @@ def _shared_option(users: Mapping[str, OptionField]) -> Callable[[Command], Comm
     if choices == ["off", "on"]:
         text = f"{first.option.help} For {', '.join(users)}."
         return click.option(first.flag, first.name, flag_value="on", default=None, help=text)
-    kind = click.Choice(choices) if choices else _click_type(first)
+    refused = {value for each in users.values() for value in each.option.refused}
+    kind = _Choice(choices, refused) if choices else _click_type(first)
     if not choices and len(users) > 1:
         kind = first.kind  # ranges may differ: each class checks its own
     return click.option(
@@ -260,7 +284,7 @@ def _click_type(each: OptionField) -> Any:
     if _is_numbers(each):
         return _NumbersType(each.kind)
     if o.choices:
-        return click.Choice(o.choices)
+        return _Choice(o.choices, o.refused)
     if each.kind is Path:
         return PATH
     low = o.above if o.minimum is None else o.minimum

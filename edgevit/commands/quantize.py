@@ -11,7 +11,7 @@ import click
 
 from edgevit.commands.config import config_option, config_text
 from edgevit.commands.generate import PATH, collect, options_of
-from edgevit.commands.options import force_option, json_option
+from edgevit.commands.options import force_option, json_option, labels_option, read_labels
 from edgevit.commands.preprocessing import chosen_preprocessing, preprocessing_options
 from edgevit.console import say
 from edgevit.data.options import ImageSetOptions, PreprocessingOptions
@@ -22,7 +22,6 @@ from edgevit.tasks.options import TaskOptions
 
 CURVES_SUFFIX = ".metrics.csv"
 """What the curves of M.evq's fine-tuning are called beside it."""
-MAX_LABELS_BYTES = 64 * 2**20
 
 if TYPE_CHECKING:
     from edgevit.quantize.from_files import Source
@@ -54,13 +53,7 @@ if TYPE_CHECKING:
     help="The quantized program to write.",
 )
 @preprocessing_options()
-@click.option(
-    "--labels",
-    metavar="FILE",
-    type=PATH,
-    help="Text file with one class folder name per line, in the order of the logits.  "
-    "[default: sorted folders]",
-)
+@labels_option("class folder name", "sorted folders")
 @options_of(ImageSetOptions)
 @options_of(CheckpointOptions)
 @options_of(TaskOptions)
@@ -150,27 +143,6 @@ def _image_set_options(given: dict[str, Any]) -> ImageSetOptions:
     if given["labels"] is not None and options.class_order != ImageSetOptions.class_order:
         raise InputError("--labels gives the order of the classes: leave out --class-order, or it")
     return options
-
-
-def read_labels(path: Path | None) -> tuple[str, ...] | None:
-    """The labels in a text file, one per line.
-
-    Raises InputError when the file is missing or empty, or repeats a label.
-    """
-    from edgevit.errors import InputError
-    from edgevit.files import read_file
-
-    if path is None:
-        return None
-    data = read_file(path, MAX_LABELS_BYTES, "a list of labels")
-    try:
-        text = data.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise InputError(f"--labels {path}: cannot be read: {error}") from error
-    labels = tuple(line.strip() for line in text.splitlines() if line.strip())
-    if not labels or len(set(labels)) != len(labels):
-        raise InputError(f"--labels {path}: must hold one label per line, each different")
-    return labels
 
 
 def _print(result: Result, path: Path, as_json: bool) -> None:

@@ -10,8 +10,7 @@ from typing import Any
 import click
 
 from edgevit.commands.generate import PATH, collect, options_of
-from edgevit.commands.options import force_option, json_option
-from edgevit.commands.quantize import read_labels
+from edgevit.commands.options import force_option, json_option, labels_option, read_labels
 from edgevit.console import say
 from edgevit.data.options import ImageSetOptions, PreprocessingOptions
 from edgevit.runs.options import MachineOptions
@@ -36,13 +35,7 @@ from edgevit.train.options import TrainOptions
     "-o", "--output", required=True, metavar="DIR", type=PATH, help="The folder to write."
 )
 @options_of(PreprocessingOptions)
-@click.option(
-    "--labels",
-    metavar="FILE",
-    type=PATH,
-    help="Text file with one class folder name per line, in the order of the logits.  "
-    "[default: sorted folders]",
-)
+@labels_option("class folder name", "sorted folders")
 @options_of(ImageSetOptions)
 @options_of(TrainOptions)
 @click.option(

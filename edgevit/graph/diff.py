@@ -142,10 +142,12 @@ class _Comparison:
                 f"{expected.scale[channel]!r}",
             )
         where = f"{node.module}.bias"
-        if self.stored.integer_biases:
-            same_array(where, weight.bias_q, expected.bias_q, "its int32 values differ")
-        else:
+        if not self.stored.integer_biases:
             self._same_real(where, node, weight.bias, expected.bias)
+        elif weight.bias_q is None or expected.bias_q is None:
+            raise differs(where, "one of the two is real, the other int32")
+        else:
+            same_array(where, weight.bias_q, expected.bias_q, "its int32 values differ")
 
     def _float_weights(self, node: Weighted, found: Weighted) -> None:
         if type(node.weights) is not type(found.weights):

@@ -105,6 +105,27 @@ class GraphNet(nn.Module):
         return self.graph.with_nodes(nodes)
 
 
+class FloatExecutor:
+    """A graph without quantizers made ready to run, as `graph.execute.Executor` is for others.
+
+    float32 (N, C, H, W) to float32 outputs, on the images' device.
+    """
+
+    def __init__(self, graph: Graph) -> None:
+        self._net = GraphNet(graph).eval().requires_grad_(False)
+
+    def __call__(self, images: Tensor) -> dict[str, Tensor]:
+        """Output name -> values, in the graph's order."""
+        names = self._net.graph.outputs
+        found = {name: value for name, value in self.tensors(images) if name in names}
+        return {name: found[name] for name in names}
+
+    def tensors(self, images: Tensor) -> Iterator[tuple[str, Tensor]]:
+        """Every tensor, the input first: canonical name, float32 values."""
+        yield self._net.graph.input_name, images
+        yield from self._net.to(images.device).run(images)
+
+
 def only_or_all(outputs: Sequence[Tensor]) -> Tensor | tuple[Tensor, ...]:
     """A net's result as torch users expect it: the one output, or a tuple of several."""
     return outputs[0] if len(outputs) == 1 else tuple(outputs)

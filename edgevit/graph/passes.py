@@ -255,7 +255,7 @@ TRACE_PASSES: tuple[Callable[[Graph], Graph], ...] = (
 
 
 def swap_gelus(graph: Graph, activation: Activation) -> Graph:
-    """The graph with another activation for every GELU, which runtimes such as NNAPI do not have.
+    """The graph with another activation for every GELU, which older runtimes such as NNAPI lack.
 
     Given   conv2d a -> gelu -> conv2d b
     Result  conv2d a * 1.702 -> activation -> conv2d b / 1.702

@@ -121,13 +121,18 @@ def _weights(node: Weighted, scale: np.ndarray, input_scale: float, how: How) ->
         raise InputError(f"{node.module}: a weight scale is not float16-exact; snap it first")
     if not (np.isfinite(node.weight).all() and np.isfinite(node.bias).all()):
         raise InputError(f"{node.module}: a weight or bias is not a finite number")
-    rounded = np.rint(node.weight * node.per_channel(np.float32(1) / scale))
-    values = np.clip(rounded, -WEIGHT_MAX, WEIGHT_MAX).astype(np.int8)
+    values = int8_values(node, scale)
     units = bias_on_grid(node.module, node.bias, input_scale, scale)
     bias = bias_value(units, input_scale, scale)
     # Where the grid is finer than float32, the float32 value decides: reading it back is exact.
     units = bias_on_grid(node.module, bias, input_scale, scale)
     return Int8Weights(values, scale, units, bias, how)
+
+
+def int8_values(node: Weighted, scale: np.ndarray) -> np.ndarray:
+    """A float node's weights as int8 at a float32 scale [O], rounded as `quantize_graph` says."""
+    rounded = np.rint(node.weight * node.per_channel(np.float32(1) / scale))
+    return np.clip(rounded, -WEIGHT_MAX, WEIGHT_MAX).astype(np.int8)
 
 
 def bias_on_grid(

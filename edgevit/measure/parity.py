@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgevit import console
+from edgevit.choices import WEIGHTS_ONLY
 from edgevit.console import say
 from edgevit.data.source import ImageFolder, ImageSource, check_same_input
 from edgevit.errors import GateFailed, InputError
@@ -116,6 +117,7 @@ def compare(
     out = folder / PARITY_FILE if out is None else out
     check_target(out, force)
     artifact = load_artifact(folder)
+    _check_comparable(artifact)
     loaded = Program.load(find_program(folder, artifact.manifest, program))
     labels = artifact.manifest.labels
     source = ImageFolder(
@@ -157,6 +159,7 @@ def parity_of(
 
     from edgevit.device import chosen_device
 
+    _check_comparable(artifact)
     chosen = ParityOptions(layer_images=layer_images, images=images)
     labels = program.info.labels or source.classes  # without labels, folders mean nothing
     check_same_input(source, program.info.preprocessing, labels)
@@ -185,6 +188,15 @@ def parity_of(
         ),
         outputs=task.by_output(expected.numpy(), found.numpy()),
     )
+
+
+def _check_comparable(artifact: Artifact) -> None:
+    """Raises InputError for an artifact that has no steps of a program to be compared in."""
+    if artifact.manifest.profile == WEIGHTS_ONLY:
+        raise InputError(
+            f"{artifact.folder}: its weights alone are int8, and no program says what lies between "
+            "the operations; edgevit validate measures its predictions"
+        )
 
 
 def check_agreement(found: dict[str, Parity], min_agreement: float | None) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from edgevit.choices import WEIGHTS_ONLY
 from edgevit.data.export import image_files
 from edgevit.data.images import ImageSet
 from edgevit.data.soundness import sound
@@ -171,10 +172,11 @@ def measured(request: HarnessRequest, options: ValidateOptions) -> Validation:
         )
         reference, named = _references(request, manifest, options.program, Path(folder), images)
         if reference is None and options.gate:
+            whole = manifest.profile != WEIGHTS_ONLY
+            advice = "name the program with --program M.evq, or " if whole else ""
             raise InputError(
                 f"{request.artifact} has no recorded logits for the images of {request.data}, so "
-                "there is nothing to gate on; name the program with --program M.evq, or measure "
-                "with --no-gate"
+                f"there is nothing to gate on; {advice}measure with --no-gate"
             )
         logits = request.logits or Path(folder) / "logits.safetensors"
         early_stop = limits if options.early_stop else None

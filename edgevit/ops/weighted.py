@@ -44,13 +44,13 @@ class Int8Weights:
 
     weight  int8, -127..127
     scale   float32 [O]; how they were set
-    bias_q  int32 [O], at input scale * weight scale
+    bias_q  int32 [O], at input scale * weight scale; None where the input is real numbers
     bias    float32 [O]: the real value of bias_q, rounded to float32
     """
 
     weight: np.ndarray
     scale: np.ndarray
-    bias_q: np.ndarray
+    bias_q: np.ndarray | None
     bias: np.ndarray
     how: How = "learned"
 
@@ -101,7 +101,9 @@ class Weighted(Node):
 
     @property
     def bias_q(self) -> np.ndarray:
-        """int32 [O]; InputError in a float graph."""
+        """int32 [O]; InputError where the input is real numbers."""
+        if self.int8.bias_q is None:
+            raise InputError(f"{self.module}: its bias is a real number, not an integer")
         return self.int8.bias_q
 
     @property
@@ -250,7 +252,8 @@ def _check_weights(node: Weighted) -> None:
         raise InputError(f"{where}: weights must be int8 in -127..127, not {weight.dtype}")
     if weights.scale.dtype != np.float32 or weights.scale.shape != channels:
         raise InputError(f"{where}: one float32 weight scale per output channel is needed")
-    if weights.bias_q.dtype != np.int32 or weights.bias_q.shape != channels:
+    units = weights.bias_q
+    if units is not None and (units.dtype != np.int32 or units.shape != channels):
         raise InputError(f"{where}: one int32 bias per output channel is needed")
 
 

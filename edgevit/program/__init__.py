@@ -8,9 +8,13 @@
 
 The modules behind it: `graph_file` is the graph on disk, `evq` and `container` the file, `info`
 what it says about itself, `torch_program` its export to torch, `v1` the reader of older files.
+`weights` is the form whose weights alone are int8.
 """
 
 from edgevit.program.info import Metric, ModelInfo, ProgramInfo, Reference
 from edgevit.program.program import Program, build_program
+from edgevit.program.weights import WeightsProgram
 
-__all__ = ["Metric", "ModelInfo", "Program", "ProgramInfo", "Reference", "build_program"]
+__all__ = [
+    "Metric", "ModelInfo", "Program", "ProgramInfo", "Reference", "WeightsProgram", "build_program",
+]  # fmt: skip

@@ -15,6 +15,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import os
 import re
 from collections.abc import Mapping
 from functools import cache
@@ -22,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from edgevit.errors import InputError
+from edgevit.files import open_file
 from edgevit.graph import Graph, check_quantized
 from edgevit.program.compact import MAX_BYTES as MAX_REFERENCE_BYTES
 from edgevit.program.compact import read_reference, reference_bytes
@@ -31,10 +33,12 @@ from edgevit.program.info import CLASSIFICATION, ProgramInfo, Reference
 from edgevit.program.v1 import unpack_v1
 from edgevit.schema import check_json, parse_json
 
-__all__ = ["MAX_FILE_BYTES", "check_info", "check_reference", "pack", "unpack"]
+__all__ = ["MAX_FILE_BYTES", "check_info", "check_reference", "is_program", "pack", "unpack"]
 
 FORMAT, SCHEMA_VERSION = "edgevit-program", 2
 MANIFEST, PT2, REFERENCE = "evq.json", "program.pt2", "reference.safetensors"
+_NAME_OFFSET = 30
+"""Bytes of a zip in front of its first member's name."""
 _LIMITS = {
     r"evq\.json": 2**25,
     r"graph\.json": 2**25,
@@ -93,6 +97,18 @@ def _check_sizes(members: Mapping[str, bytes]) -> None:
             raise InputError(
                 f"{name} would have {len(data)} bytes; {limit} is the most it may have"
             )
+
+
+def is_program(path: str | os.PathLike[str]) -> bool:
+    """Whether a file begins as `pack` begins one; it may be damaged behind that.
+
+    Raises InputError for what cannot be read.
+    """
+    if os.path.isdir(path):
+        return False
+    with open_file(path) as file:
+        start = file.read(_NAME_OFFSET + len(MANIFEST))
+    return start.startswith(b"PK\x03\x04") and start[_NAME_OFFSET:] == MANIFEST.encode()
 
 
 Unpacked = tuple[Graph, ProgramInfo, Reference | None]

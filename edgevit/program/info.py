@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from edgevit.choices import PROFILES
+from edgevit.choices import PROFILES, WEIGHTS_ONLY
 from edgevit.data.images import Preprocessing, check_labels
 from edgevit.errors import InputError
 from edgevit.options import Size
@@ -66,7 +66,7 @@ class Metric:
 class ProgramInfo:
     """Everything in evq.json that is not a tensor.
 
-    profile         "portable" or "asymmetric"
+    profile         "portable" or "asymmetric"; "weights-only" of a `WeightsProgram`
     labels          class names in the order of the logits; distinct, one line each
     metrics         with their sample counts
     provenance      JSON values only: sha256 of checkpoint and data, versions, command, seed, ...
@@ -91,7 +91,7 @@ class ProgramInfo:
             object.__setattr__(self, "preprocessing", found)
         for name in ("labels", "metrics"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
-        if self.profile not in PROFILES:
+        if self.profile not in (*PROFILES, WEIGHTS_ONLY):
             raise InputError(f"profile {self.profile!r} is not one of {', '.join(PROFILES)}")
         if len(self.labels) != self.model.classes:
             raise InputError(f"{len(self.labels)} labels for {self.model.classes} classes")

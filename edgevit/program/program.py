@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
@@ -23,12 +23,22 @@ from edgevit.program.info import ProgramInfo, Reference
 if TYPE_CHECKING:
     import torch
 
-    from edgevit.graph.execute import Executor
-
 RUN_CHUNK_IMAGES = 256
 """The most images that run at once."""
 CHUNK_VALUES = 6 * 2**20
 """Values held at once on a CPU, one image at least: about what its caches hold."""
+
+
+class Execution(Protocol):
+    """A graph made ready to run float32 (N, C, H, W) images on their device."""
+
+    def __call__(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Output name -> real float32 values, in the graph's order."""
+        ...
+
+    def tensors(self, images: torch.Tensor) -> Iterator[tuple[str, torch.Tensor]]:
+        """Canonical name and values of the tensors, the input first."""
+        ...
 
 
 class Program:
@@ -47,12 +57,16 @@ class Program:
         sha256: str | None = None,
     ) -> None:
         """file_name and sha256: of the .evq file it was read from."""
-        check_quantized(graph, info.profile)
+        self._check(graph, info)
         evq.check_info(graph, info)
         evq.check_reference(info, reference)
         self._graph, self.info, self.reference = graph, info, reference
         self.file_name = file_name
         self._sha256 = sha256
+
+    def _check(self, graph: Graph, info: ProgramInfo) -> None:
+        """Raises InputError for a graph that is not quantized as a program is."""
+        check_quantized(graph, info.profile)
 
     def graph(self) -> Graph:
         """The nodes in execution order with their scales and int8 weights."""
@@ -115,7 +129,7 @@ class Program:
             )
 
     @cached_property
-    def _executor(self) -> Executor:
+    def _executor(self) -> Execution:
         from edgevit.graph.execute import Executor
 
         return Executor(self._graph)

@@ -39,8 +39,8 @@ class QuantizeOptions:
     )
     activation: Activation = option(
         "gelu",
-        "Activation that replaces every GELU; NNAPI lacks GELU, and the fine-tuning adapts the "
-        "weights to the replacement.",
+        "Activation that replaces every GELU; NNAPI, for Android 14 and older, lacks GELU, and the "
+        "fine-tuning adapts the weights to the replacement.",
     )
     seed: int = option(0, "Seed of every random choice.", minimum=0, below=2**32, metavar="N")
     calibration_images: int = option(

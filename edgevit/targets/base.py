@@ -22,13 +22,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, final
 
+from edgevit.choices import WEIGHTS_ONLY
 from edgevit.errors import EdgevitError, InputError
 from edgevit.graph import Graph, float_graph
 from edgevit.graph.diff import Equal, Stored, compare, differs
 from edgevit.graph.passes import fuse_activations
 from edgevit.ops import Node, Quantizer
 from edgevit.options import option_texts
-from edgevit.program import Program
+from edgevit.program import Program, WeightsProgram
 from edgevit.targets import Runner, make_options
 from edgevit.targets.artifact import (
     Artifact,
@@ -39,7 +40,7 @@ from edgevit.targets.artifact import (
     write_artifact,
 )
 from edgevit.targets.manifest import Audit, InputTensor, Manifest, OutputTensor
-from edgevit.targets.pixels import quantized, quantized_pixels
+from edgevit.targets.pixels import same_pixels
 from edgevit.targets.placement import Placement
 
 if TYPE_CHECKING:
@@ -159,6 +160,11 @@ class Target(ABC, Generic[Options, RunOptions]):
         no activation quantizer, to compare with."""
         return False
 
+    def weights_only(self, options: Options) -> bool:
+        """Whether these options ask for int8 weights and real activations, which is to be run with
+        less memory and without data. `write` and `edges` get a `WeightsProgram` then."""
+        return False
+
     def float_profile(self, options: Options) -> str:
         """ "float32" or "float16": what a float artifact computes in."""
         return "float32"
@@ -196,16 +202,21 @@ class Target(ABC, Generic[Options, RunOptions]):
     ) -> Manifest:
         """Writes the artifact folder, whole or not at all, and returns its manifest.
 
+        program  a `WeightsProgram` asks for `weights_only`; any other is made one where it is asked
         options  of the target's `Options`
         force    replaces an artifact folder that is there
         Raises InputError (a bad option, an existing folder, a program that the target cannot
         hold), ToolMissing without the toolkit, and EdgevitError when what was written is not the
         program; nothing is left behind then.
         """
+        if isinstance(program, WeightsProgram):
+            options = {"weights_only": "on", **options}
         chosen = make_options(self.name, self.Options, options)
+        program = self._as_asked(program, chosen)
         data, placement = self.compiled_ahead(self.write(program, chosen), program, chosen)
         reading, compared = self.audit(data, program)
-        if bool(reading.quantizers) == self.is_float(chosen):
+        real = self.is_float(chosen) or self.weights_only(chosen)
+        if bool(reading.quantizers) == real:
             raise EdgevitError(f"{self.name}: a float artifact has quantizers, or an int8 one none")
         self.check(data, program, chosen)
         _, outputs = self.edges(program, chosen)
@@ -225,14 +236,14 @@ class Target(ABC, Generic[Options, RunOptions]):
         Raises EdgevitError naming what differs, is missing or is extra.
         """
         graph, info = program.graph(), program.info
+        whole = not isinstance(program, WeightsProgram)
         try:
             reading = self.read(data)
         except Misread as error:
             raise differs(self._canonical(error, graph), error.what) from error
-        if reading.quantizers:
-            dropped = self.drops(graph)
-        else:
-            graph, dropped = float_form(graph), {}
+        dropped = self.drops(graph) if reading.quantizers else {}
+        if whole and not reading.quantizers:
+            graph = float_form(graph)
         compared = compare(
             graph,
             reading.graph,
@@ -242,11 +253,8 @@ class Target(ABC, Generic[Options, RunOptions]):
             spelled=self.spelling(graph),
         )
         if reading.input_values is not None:
-            source = program.graph().quantizer(graph.input_name)
-            found, wanted = reading.input_values, quantized_pixels(info.preprocessing, source)
-            if found.dtype.kind == "f":
-                found = quantized(found, source)
-            if not (found == wanted).all():
+            source = program.graph().quantizer(graph.input_name) if whole else None
+            if not same_pixels(reading.input_values, info.preprocessing, source):
                 raise differs(graph.input_name, "raw pixels do not become the program's input")
         for what, found, expected in (
             ("program_sha256", reading.program_sha256, program.sha256),
@@ -261,12 +269,26 @@ class Target(ABC, Generic[Options, RunOptions]):
     @final
     def check_artifact(self, folder: str | os.PathLike[str], program: Program) -> Equal:
         """`audit` of a written artifact folder."""
-        return self.audit(load_artifact(folder).data, program)[1]
+        artifact = load_artifact(folder)
+        if artifact.manifest.profile == WEIGHTS_ONLY:
+            program = WeightsProgram.of(program)
+        return self.audit(artifact.data, program)[1]
 
     @final
     def open_runner(self, artifact: Artifact, **options: Any) -> Runner:
         """`open` with the target's run options as keywords; InputError for a bad one."""
         return self.open(artifact, make_options(self.name, self.RunOptions, options, "RunOptions"))
+
+    def _as_asked(self, program: Program, options: Options) -> Program:
+        """The program, or its weights alone."""
+        if not self.weights_only(options):
+            if isinstance(program, WeightsProgram):
+                raise InputError(
+                    f"{self.name}: this net has int8 weights and no activation quantizers; compile "
+                    "it with --weights-only"
+                )
+            return program
+        return WeightsProgram.of(program)
 
     def _canonical(self, error: Misread, graph: Graph) -> str:
         """The name that the program has for what could not be read."""

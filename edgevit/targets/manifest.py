@@ -45,7 +45,7 @@ Positive = Annotated[int, Rule(minimum=1)]
 Scale = Annotated[float, Rule(above=0)]
 DType = Literal["int8", "uint8", "float16", "float32"]
 Layout = Literal["NHWC", "NCHW"]
-Profile = Literal["portable", "asymmetric", "float32", "float16"]
+Profile = Literal["portable", "asymmetric", "float32", "float16", "weights-only"]
 PixelRow = Annotated[tuple[float, ...], Rule(min_size=256, max_size=256)]
 PixelTable = Annotated[tuple[PixelRow, ...], Rule(min_size=1, max_size=4)]
 
@@ -78,7 +78,8 @@ class ArtifactFile:
 
 @dataclass(frozen=True)
 class ProgramFile:
-    """The quantized program that the artifact was compiled from.
+    """The quantized program that the artifact was compiled from; of one whose weights alone are
+    int8, maybe the checkpoint.
 
     file    its name; null for a program that was never saved
     """
@@ -204,9 +205,12 @@ def _check_tensor(tensor: InputTensor | OutputTensor) -> None:
 
 @dataclass(frozen=True)
 class Audit:
-    """How much the scale audit compared with the program and found equal."""
+    """How much the scale audit compared with the program and found equal.
 
-    activations: Positive
+    activations     0 where the weights alone are int8
+    """
+
+    activations: Count
     weight_channels: Positive
     exact: Literal[True] = True
 
@@ -232,8 +236,9 @@ class Manifest:
     schema_version
                 3 where preprocessing says what version 2 could not, 2 else: older readers read it
     task        what the outputs mean: "classification", or another kind of net's name
-    profile     "portable" or "asymmetric" of an audited artifact; "float32" or "float16" of one
-                to compare with, which has no audit
+    profile     "portable" or "asymmetric" of an artifact of int8 throughout; "weights-only" of one
+                whose weights alone are; "float32" or "float16" of one to compare with, which has no
+                audit
     tools       package name to version
     options     what it was compiled with
     labels      in the order of the logits, distinct

@@ -104,13 +104,15 @@ void require_map(const Checked& op, const ModelTensor& tensor) {
 
 void check_weights(const Checked& op, const ModelTensor& data, const ModelTensor& weight,
                    std::size_t axis, const ModelTensor* bias) {
+    // Floats have float weights, or int8 ones with a scale a channel: LiteRT then quantizes the
+    // floats as it runs.
     const bool is_float = data.type == kFloat;
-    op.require(weight.is_constant() && weight.type == (is_float ? kFloat : kInt8Type));
+    const bool has_float_weights = is_float && weight.type == kFloat;
+    op.require(weight.is_constant() && (has_float_weights || weight.type == kInt8Type));
     const auto channels = static_cast<std::size_t>(weight.shape[axis]);
     const std::size_t scales = weight.scale.size();
-    op.require(is_float ? scales == 0
-                        : scales == 1 || (scales == channels &&
-                                          weight.axis == static_cast<std::int32_t>(axis)));
+    const bool is_by_channel = scales == channels && weight.axis == static_cast<std::int32_t>(axis);
+    op.require(has_float_weights ? scales == 0 : is_by_channel || (scales == 1 && !is_float));
     op.require(std::all_of(weight.zero_point.begin(), weight.zero_point.end(),
                            [](std::int64_t zero_point) { return zero_point == 0; }));
     if (bias != nullptr) {

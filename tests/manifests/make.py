@@ -29,6 +29,8 @@ COMPILED = {
     "tflite-int8": ("tflite", {"io": "int8"}),
     "tflite-uint8": ("tflite", {"io": "uint8"}),
     "tflite-float32": ("tflite", {"io": "float32"}),
+    "tflite-weights-only": ("tflite", {"weights_only": "on"}),
+    "coreml-weights-only": ("coreml", {"weights_only": "on"}),
     "coreml-image": ("coreml", {"input_type": "image"}),
     "coreml-classifier": ("coreml", {"input_type": "image", "output_type": "classifier"}),
     "tensorrt": ("tensorrt", {}),

@@ -1,4 +1,5 @@
-"""How Android's NNAPI would divide a .tflite file: TFLite's real delegate, a driver of our own.
+"""How NNAPI, of Android 14 and older, would divide a .tflite file: TFLite's real delegate, a driver
+of our own.
 
 The delegate is that of TensorFlow Lite 2.17.1, from the C library that the pip package
 pymicro-wakeword carries (extra `nnapi`, a third party's build: for this check, not for a product).

@@ -93,6 +93,23 @@ class TestCoreml(TargetContract):
         yield "is missing", {name: data[name] for name in FILES - {WEIGHTS_NAME}}
         yield "is not one of its files", {**data, "Data/odd": b""}
 
+    def tamper_weights(self, data: dict[str, bytes], program: Program) -> Iterator[tuple[str, Any]]:
+        weighted = program.graph().weighted()
+        for place in (0, len(weighted) - 1):
+            for argument in ("quantized_data", "scale", "zero_point"):
+                editor = Editor(data)
+                editor.change(editor.of_kind("constexpr_affine_dequantize")[place], argument)
+                yield f"{weighted[place].module}.weight", editor.done()
+            editor = Editor(data)
+            editor.change(editor.of_kind(("conv", "linear")[bool(place)])[0], "bias")
+            yield f"{weighted[place].module}.bias", editor.done()
+        editor = Editor(data)
+        editor.change(editor.of_kind("mul")[0], "y")  # the normalisation's factor
+        yield "raw pixels do not become the program's input", editor.done()
+        editor = Editor(data)
+        editor.spec.description.metadata.userDefined["edgevit.profile"] = "portable"
+        yield "metadata profile", editor.done()
+
 
 # -- options ------------------------------------------------------------------------------------
 

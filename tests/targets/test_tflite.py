@@ -57,6 +57,19 @@ class TestTflite(TargetContract):
         yield "not a readable model", data[:1000]
         yield "not a readable model", b"\0" * 1000
 
+    def tamper_weights(self, data: bytes, program: Program) -> Iterator[tuple[str, bytes]]:
+        places = Places(data)
+        for module in ("stem.conv1", "stages.1.downsample.spatial_downsample", "head"):
+            weight, bias = f"{module}.weight", f"{module}.bias"
+            yield weight, next_float(data, places.scale(weight) + 4 * 3)
+            yield weight, replaced(data, places.zero_point(weight), struct.pack("<q", 5))
+            for name in (weight, bias):
+                at = places.data(name) + 4 * 2
+                yield name, replaced(data, at, bytes([data[at] ^ 1]))
+        renamed = data.replace(b"stages.1.blocks.0.se.mean", b"stages.1.blocks.0.se.xxxx")
+        yield "stages.1.blocks.0.se", renamed
+        yield "not a readable model", data[:1000]
+
 
 # -- the file --------------------------------------------------------------------------------
 

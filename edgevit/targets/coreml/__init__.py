@@ -80,6 +80,9 @@ class Coreml(Target[CoremlOptions, CoremlRunOptions]):
     def is_float(self, options: CoremlOptions) -> bool:
         return options.precision == "float16"
 
+    def weights_only(self, options: CoremlOptions) -> bool:
+        return options.weights_only == "on"
+
     def float_profile(self, options: CoremlOptions) -> str:
         return options.compute_precision
 

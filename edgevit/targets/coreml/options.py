@@ -7,6 +7,7 @@ from typing import Literal, get_args
 
 from edgevit.errors import InputError
 from edgevit.options import check, option
+from edgevit.targets.weights_only import Switch, check_weights_only, weights_only_option
 
 FloatType = Literal["float16", "float32"]
 ARITHMETIC: tuple[FloatType, ...] = get_args(FloatType)
@@ -21,6 +22,7 @@ class CoremlOptions:
     values that do not go together.
 
     precision    "float16": a float package without any activation quantizer, to compare with
+    weights_only "on": int8 weights, activations of `compute_precision`
     input_type   "image": pixels; "tensor": normalised float32 values
     output_type  "classifier": probabilities and the label, not logits
     """
@@ -31,6 +33,7 @@ class CoremlOptions:
     precision: Literal["int8", "float16"] = option(
         "int8", "float16 compiles a float artifact, to compare with."
     )
+    weights_only: Switch = weights_only_option()
     compute_precision: FloatType = option(
         "float16", "Element type of the values that are not quantized."
     )
@@ -43,10 +46,14 @@ class CoremlOptions:
 
     def __post_init__(self) -> None:
         check(self)
+        check_weights_only(self)
         if self.precision == "int8" and self.deployment_target == "iOS16":
+            lacking = "iOS16 has no int8 activations (quantize and dequantize came with iOS17)"
+            if self.weights_only == "on":
+                lacking = "coremltools writes int8 weights for iOS17 and later"
             raise InputError(
-                "iOS16 has no int8 activations (quantize and dequantize came with iOS17): compile "
-                "with --deployment-target iOS17, or --precision float16 for a float package"
+                f"{lacking}: compile with --deployment-target iOS17, or --precision float16 for a "
+                "float package"
             )
 
 

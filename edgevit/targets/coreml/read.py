@@ -75,6 +75,8 @@ class Reader:
     def __init__(self, package: MilProgram) -> None:
         self.package = package
         self.quantized = any(op.kind == "quantize" for op in package.operations)
+        constants = any(op.kind.startswith(CONSTANT) for op in package.operations)
+        self.int8_weights = self.quantized or constants
         self.values: dict[str, _Value] = {}
         self.constants: dict[str, Operation] = {}  # quantized weights that nothing has read yet
         self.halves: dict[str, tuple[str, str]] = {}  # of a hard-swish: (its MIL kind, its source)
@@ -330,7 +332,7 @@ class Reader:
         """A convolution or linear of the operation's weight and bias."""
         weight = op.inputs.get("weight")
         constant = self.constants.pop(weight.name, None) if isinstance(weight, Ref) else None
-        if (constant is None) is self.quantized:
+        if (constant is None) is self.int8_weights:
             raise self.misread(op.name, "is not int8 behind a constexpr dequantize", True)
         self.stored.add(op.dtype)
         (source,) = self.inputs(replace(op, inputs={"x": op.inputs["x"]}))

@@ -90,7 +90,7 @@ def weights_of(
     real = np.zeros(channels, np.float32) if bias is None else np.asarray(bias, np.float32)
     if scale is None:
         return FloatWeights(values, real)
-    return Int8Weights(values, scale, np.zeros(channels, np.int32), real)
+    return Int8Weights(values, scale, None, real)
 
 
 def _dequantized(

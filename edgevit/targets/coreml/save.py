@@ -9,6 +9,7 @@ import uuid
 from pathlib import Path
 from typing import Any
 
+from edgevit.choices import WEIGHTS_ONLY
 from edgevit.errors import InputError
 from edgevit.files import read_tree
 from edgevit.program import ProgramInfo
@@ -49,9 +50,10 @@ def _describe(model: Any, program_sha256: str, info: ProgramInfo) -> None:
     model.author = str(given.get("author", "not stated"))
     model.license = str(given.get("license", "not stated"))
     model.version = program_sha256[:12]
+    of = "with int8 weights alone" if info.profile == WEIGHTS_ONLY else "from a quantized program"
     model.short_description = (
         f"{info.model.variant}, {info.model.classes} classes, {info.preprocessing.size_text}; "
-        "compiled by edgevit from a quantized program"
+        f"compiled by edgevit {of}"
     )
     rows = {
         "program_sha256": program_sha256,

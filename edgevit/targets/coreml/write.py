@@ -84,7 +84,8 @@ def convert(program: Program, options: CoremlOptions) -> Any:
             raise InputError(f"{node.name}: the Core ML target does not know {node.kind!r}")
         if why := hindrance(node, graph):
             raise InputError(f"{node.name}: {why}")
-    graph.activations()  # names a tensor without a quantizer
+    if options.weights_only == "off":
+        graph.activations()  # names a tensor without a quantizer
     _check_outputs(program, options)
     if options.input_type == "image" and program.info.preprocessing.channels == "RGBA":
         raise InputError(
@@ -205,14 +206,17 @@ def _input_type(graph: Graph, channels: str, options: CoremlOptions) -> Any:
 
 
 def normalisation(
-    preprocessing: Preprocessing, quantizer: Quantizer
+    preprocessing: Preprocessing, quantizer: Quantizer | None
 ) -> tuple[np.ndarray, np.ndarray]:
     """float32 gain and offset, one a channel: (pixel / 255 - mean) / std = pixel * gain + offset.
 
     The ones nearest to the exact quotients, or a few of their last bits beside them, so that all
-    256 products of a channel fall on the program's own input values. Raises EdgevitError where none
-    do (no such case is known).
+    256 products of a channel fall on the program's own input values; the nearest where those are
+    real numbers (None). Raises EdgevitError where none do (no such case is known).
     """
+    if quantizer is None:
+        mean, std = (np.array(each) for each in (preprocessing.mean, preprocessing.std))
+        return (1 / (255 * std)).astype(np.float32), (-mean / std).astype(np.float32)
     wanted = quantized_pixels(preprocessing, quantizer)
     found = [
         _channel(wanted[channel], 1 / (255 * std), -mean / std, quantizer)
@@ -243,7 +247,8 @@ def _edge_constants(
     if options.input_type == "tensor":
         return None
     graph = program.graph()
-    return normalisation(program.info.preprocessing, graph.quantizer(graph.input_name))
+    quantizer = graph.quantizer(graph.input_name) if graph.quantized else None
+    return normalisation(program.info.preprocessing, quantizer)
 
 
 def _export(

@@ -72,6 +72,9 @@ class Tflite(Target[TfliteOptions, NoOptions]):
     def is_float(self, options: TfliteOptions) -> bool:
         return options.precision == "float32"
 
+    def weights_only(self, options: TfliteOptions) -> bool:
+        return options.weights_only == "on"
+
 
 def _input(program: Program, io: str) -> InputTensor:
     graph, rules = program.graph(), program.info.preprocessing
@@ -87,14 +90,18 @@ def _input(program: Program, io: str) -> InputTensor:
 def _outputs(graph: Graph, io: str) -> list[OutputTensor]:
     found = []
     for name, label in labels(graph).items():
-        shape, quantizer = graph.shape(name), graph.quantizer(name)
-        edges: dict[str, Affine | None] = {
-            "int8": quantizer, "uint8": as_uint8(quantizer), "float32": None
-        }  # fmt: skip
+        shape, quantizer = graph.shape(name), _edge(graph, name, io)
         held = shape if len(shape) == 2 else nhwc(shape)
-        held = shape if len(shape) == 2 else nhwc(shape)
-        found.append(OutputTensor.of(label, held, io, edges[io]))
+        found.append(OutputTensor.of(label, held, io, quantizer))
     return found
+
+
+def _edge(graph: Graph, name: str, io: str) -> Affine | None:
+    """How an output of this type holds real numbers."""
+    if io == "float32":
+        return None
+    quantizer = graph.quantizer(name)
+    return as_uint8(quantizer) if io == "uint8" else quantizer
 
 
 TARGET = Tflite()

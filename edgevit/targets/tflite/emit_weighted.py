@@ -11,12 +11,25 @@ from __future__ import annotations
 
 import numpy as np
 
-from edgevit.ops import Clamp, Conv2d, ConvTranspose2d, Linear, Node, Relu, Relu6, Weighted
+from edgevit.ops import (
+    Clamp,
+    Conv2d,
+    ConvTranspose2d,
+    Int8Weights,
+    Linear,
+    Node,
+    Relu,
+    Relu6,
+    Weighted,
+)
 from edgevit.targets.tflite.emitter import Emit, Emitter, Sides, pad_amounts, strided_slice
 
 GROUPED, BIASED, DILATED = 6, 3, 2
 """Versions that introduced a feature: CONV_2D's groups, TRANSPOSE_CONV's bias, DEPTHWISE_CONV_2D's
 dilation."""
+REAL_BY_INT8 = {"CONV_2D": 5, "DEPTHWISE_CONV_2D": 6}
+"""Versions that introduced a real input with int8 weights, one scale an output channel.
+TRANSPOSE_CONV has none of its own for that."""
 
 
 _CLAMPS: dict[type[Clamp], str] = {Relu: "RELU", Relu6: "RELU6"}
@@ -26,23 +39,23 @@ def _convolution(e: Emitter, node: Conv2d) -> None:
     source, padding = _padded(e, node)
     # One input channel a group is a depthwise convolution, of several outputs a channel too.
     depthwise = node.groups > 1 and node.weight.shape[1] == 1
-    version = None
+    by_int8 = not e.quantized and isinstance(node.weights, Int8Weights)
     if depthwise:
         weight, axis, name = node.weight.transpose(1, 2, 3, 0), 3, "DEPTHWISE_CONV_2D"
         multiplier = node.channels // node.groups
         options = e.schema.DepthwiseConv2DOptionsT(depthMultiplier=multiplier)
-        if not e.quantized and node.dilation != (1, 1):
-            version = DILATED
+        version = DILATED if not e.quantized and node.dilation != (1, 1) else None
     else:
         weight, axis, name = node.weight.transpose(0, 2, 3, 1), 0, "CONV_2D"
         options = e.schema.Conv2DOptionsT()
-        if node.groups > 1:
-            version = GROUPED
+        version = GROUPED if node.groups > 1 else None
     options.padding = padding
     options.strideH, options.strideW = node.stride
     if node.dilation != (1, 1):
         options.dilationHFactor, options.dilationWFactor = node.dilation
     options.fusedActivationFunction = _fused(e, node)
+    if by_int8:
+        version = max(version or 0, REAL_BY_INT8[name])
     inputs = [source, *_weights(e, node, weight, axis)]
     e.operator(name, inputs, e.result(node.name), options, version)
 
@@ -53,12 +66,11 @@ def _linear(e: Emitter, node: Linear) -> None:
 
 def _weights(e: Emitter, node: Weighted, weight: np.ndarray, axis: int) -> tuple[int, int]:
     """The constants of a layer: its weight in TFLite's layout, and its bias."""
-    bias, bias_scale, weight_scale = node.bias, None, None
+    bias, bias_scale = node.bias, None
+    weight_scale = node.weights.scale if isinstance(node.weights, Int8Weights) else None
     if e.quantized:
         bias = node.bias_q
-        step = np.float32(e.graph.quantizer(node.inputs[0]).scale)
-        weight_scale = node.weight_scale
-        bias_scale = step * weight_scale
+        bias_scale = np.float32(e.graph.quantizer(node.inputs[0]).scale) * node.weight_scale
     return (
         e.writer.constant(f"{node.module}.weight", weight, weight_scale, axis),
         e.writer.constant(f"{node.module}.bias", bias, bias_scale),

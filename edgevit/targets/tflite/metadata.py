@@ -54,7 +54,7 @@ def runtime_version(version: str) -> bytes:
 def metadata(info: ProgramInfo, graph: Graph, io_type: str, inside: str = "INT8") -> bytes:
     """The metadata flatbuffer of a model with `io_type` input and output.
 
-    graph   the program's own, with quantizers, for a float artifact too
+    graph   the program's own, with its quantizers for a float artifact too
     inside  what the model computes in
     """
     return _Builder().write(info, graph, io_type, inside)
@@ -113,8 +113,10 @@ class _Builder:
             mean, std = [0.0], [1.0]
         normalize = self._table(_NORMALIZE, mean=self._floats(mean), std=self._floats(std))
         unit = self._table(_UNIT, type=self._byte(_NORMALIZATION), options=normalize)
-        quantizer = graph.quantizer(graph.input_name)
-        low, high = (0.0, 255.0) if io_type == "uint8" else (quantizer.low, quantizer.high)
+        stats = [0.0, 255.0] if io_type == "uint8" else _range(graph, graph.input_name)
+        if stats is None:
+            table = rules.table()
+            stats = [float(table.min()), float(table.max())]
         return self._table(
             _TENSOR,
             name=self._text("image"),
@@ -125,7 +127,7 @@ class _Builder:
             ),
             content=self._content(_IMAGE, image),
             process_units=self._offsets([unit]),
-            stats=self._stats(low, high),
+            stats=self._stats(stats),
         )
 
     def _outputs(self, info: ProgramInfo, graph: Graph) -> list[int]:
@@ -133,13 +135,12 @@ class _Builder:
         return [self._scores(graph, info, scores), *(self._map(graph, name) for name in others)]
 
     def _map(self, graph: Graph, name: str) -> int:
-        quantizer = graph.quantizer(name)
         return self._table(
             _TENSOR,
             name=self._text(name),
             description=self._text("features"),
             content=self._content(_FEATURE, self._table({})),
-            stats=self._stats(quantizer.low, quantizer.high),
+            **self._stats_of(graph, name),
         )
 
     def _scores(self, graph: Graph, info: ProgramInfo, output: str) -> int:
@@ -149,21 +150,27 @@ class _Builder:
             description=self._text("one label a line, in the order of the output"),
             type=self._byte(_TENSOR_AXIS_LABELS),
         )
-        quantizer, softmax = graph.quantizer(output), isinstance(graph.node(output), Softmax)
+        softmax = isinstance(graph.node(output), Softmax)
         what = "probabilities of {} classes" if softmax else "scores of {} classes before softmax"
         return self._table(
             _TENSOR,
             name=self._text("probabilities" if softmax else "logits"),
             description=self._text(what.format(info.model.classes)),
             content=self._content(_FEATURE, self._table({})),
-            stats=self._stats(quantizer.low, quantizer.high),
+            **self._stats_of(graph, output),
             files=self._offsets([labels]),
         )
 
     def _content(self, kind: int, properties: int) -> int:
         return self._table(_CONTENT, type=self._byte(kind), properties=properties)
 
-    def _stats(self, low: float, high: float) -> int:
+    def _stats_of(self, graph: Graph, name: str) -> dict[str, int]:
+        """An output's range; nobody knows that of real numbers."""
+        found = _range(graph, name)
+        return {} if found is None else {"stats": self._stats(found)}
+
+    def _stats(self, limits: list[float]) -> int:
+        low, high = limits
         return self._table(_STATS, max=self._floats([high]), min=self._floats([low]))
 
     # -- flatbuffers ----------------------------------------------------------------------------
@@ -198,6 +205,14 @@ class _Builder:
             else:
                 self.fb.PrependUOffsetTRelativeSlot(slots[name], value, 0)
         return self.fb.EndObject()
+
+
+def _range(graph: Graph, name: str) -> list[float] | None:
+    """The least and the largest value that a tensor's quantizer holds; None without quantizers."""
+    if not graph.quantized:
+        return None
+    quantizer = graph.quantizer(name)
+    return [quantizer.low, quantizer.high]
 
 
 def _description(info: ProgramInfo, io_type: str, inside: str) -> str:

@@ -93,16 +93,23 @@ def _weights(
     """
     if weight.values is None or bias.values is None:
         raise differs(weight.name, "it or its bias is no constant")
-    kinds = ("INT8", "INT32") if r.quantized else ("FLOAT32", "FLOAT32")
-    if (weight.dtype, bias.dtype) != kinds:
-        raise differs(weight.name, f"it is {weight.dtype} and its bias {bias.dtype}, not {kinds}")
+    known = [("INT8", "INT32")] if r.quantized else [("FLOAT32", "FLOAT32"), ("INT8", "FLOAT32")]
+    kinds = (weight.dtype, bias.dtype)
+    if kinds not in known:
+        raise differs(weight.name, f"it is {kinds[0]} and its bias {kinds[1]}, not {known[0]}")
     values = np.ascontiguousarray(weight.values.transpose(order))
-    if not r.quantized:
+    if kinds == ("FLOAT32", "FLOAT32"):
+        if weight.scale.size or bias.scale.size:
+            raise differs(weight.name, "a float constant has a scale")
         return FloatWeights(values, bias.values)
     if weight.axis != axis or weight.zero_point.any() or weight.scale.ndim != 1:
         raise differs(weight.name, "its scales lie on another axis, or have zero-points")
     if int(values.min(initial=0)) < -127:
         raise differs(weight.name, "it holds -128; weights are symmetric")
+    if not r.quantized:
+        if bias.scale.size:
+            raise differs(bias.name, "a float bias has a scale")
+        return Int8Weights(values, weight.scale, None, bias.values)
     step = np.float32(per_tensor(source).scale)
     expected = step * weight.scale
     if bias.zero_point.any() or not np.array_equal(bias.scale, expected):

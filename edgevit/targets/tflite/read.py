@@ -14,7 +14,7 @@ import numpy as np
 
 from edgevit.errors import EdgevitError, InputError
 from edgevit.graph import INPUT, Graph
-from edgevit.graph.diff import differs
+from edgevit.graph.diff import Stored, differs
 from edgevit.ops import Flatten, Node, Quantizer, Shape
 from edgevit.targets.base import Reading
 from edgevit.targets.tflite.file import File, Operator, Tensor, open_file
@@ -78,6 +78,7 @@ class _Graph(Reader):
             quantizers=self.quantizers,
             operators=Counter(operator.name for operator in file.operators),
             tensors=self.tensors,
+            stored=Stored(integer_biases=self.quantized),
             outputs=file.output_names,
             input_values=values,
             labels=file.labels,

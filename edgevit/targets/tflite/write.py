@@ -22,8 +22,8 @@ from edgevit.targets.tflite.options import TfliteOptions
 _BASE_RUNTIME = (1, 14, 0)
 _RUNTIMES = {
     ("HARD_SWISH", 1): (1, 15, 0), ("RELU", 2): (2, 1, 0), ("RESIZE_BILINEAR", 3): (2, 2, 0),
-    ("TRANSPOSE_CONV", 3): (2, 3, 0), ("CONV_2D", 6): (2, 9, 0), ("GELU", 1): (2, 9, 0),
-    ("GELU", 2): (2, 9, 0),
+    ("TRANSPOSE_CONV", 3): (2, 3, 0), ("CONV_2D", 5): (2, 4, 0), ("CONV_2D", 6): (2, 9, 0),
+    ("DEPTHWISE_CONV_2D", 6): (2, 3, 0), ("GELU", 1): (2, 9, 0), ("GELU", 2): (2, 9, 0),
 }  # fmt: skip
 """The first TFLite that has an operator's version, of those newer than the base."""
 
@@ -34,19 +34,20 @@ def tflite_bytes(program: Program, options: TfliteOptions) -> bytes:
     Raises InputError naming the node or tensor: an operation that TFLite cannot hold, a tensor
     without a quantizer.
     """
-    quantized, info = program.graph(), program.info
-    floating = options.precision == "float32"
-    graph = float_form(quantized) if floating else quantized
+    own, info = program.graph(), program.info
+    graph = float_form(own) if options.precision == "float32" else own
     emitter = Emitter(graph)
     source = _input(emitter, program, options.io)
     emitter.run(EMITTERS)
     outputs = [_output(emitter, name, label, options.io) for name, label in labels(graph).items()]
     runtimes = [_RUNTIMES.get(used, _BASE_RUNTIME) for used in emitter.writer.versions()]
     oldest = ".".join(map(str, max(runtimes, default=_BASE_RUNTIME)))
-    inside = "float32" if floating else "INT8"
+    inside = "float32" if options.precision == "float32" else "INT8"
+    if options.weights_only == "on":
+        inside = "INT8 weights, float32"
     entries = {
         RUNTIME_NAME: runtime_version(oldest),
-        METADATA_NAME: metadata(info, quantized, options.io, inside),
+        METADATA_NAME: metadata(info, own, options.io, inside),
     }
     model = emitter.writer.finish((graph.input_name, source), outputs, entries)
     return append_labels(model, info.labels)
