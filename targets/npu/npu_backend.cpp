@@ -22,13 +22,14 @@ std::string choose_soc(const Manifest& manifest, const BackendOptions& options,
     const std::vector<std::string> socs = socs_of(manifest);
     std::string soc = runtime_option(options.runtime_options, "soc", soc_of_this_machine());
     if (soc.empty()) {
-        throw ToolMissing(manifest.artifact_path().string() + ": needs the phone: it is compiled " +
-                          "for " + vendor.npu + " of " + listed(socs) + ", and this machine does " +
-                          "not tell such a SoC (ro.soc.model, Android 12 and later). Run it there " +
-                          "(`edgevit validate " + manifest.folder.string() +
-                          " --device adb:SERIAL`), name the SoC with -O soc=" + socs.front() +
-                          " where the phone tells none, or run the artifact of --target tflite " +
-                          "here, which portable.tflite is");
+        throw ToolMissing(
+            manifest.artifact_path().string() + ": needs the phone: it is compiled " + "for " +
+            vendor.npu + " of " + listed(socs) + ", and this machine does " +
+            "not tell such a SoC (ro.soc.model, Android 12 and later). Run it there " +
+            "(`edgevit validate " + manifest.folder.string() +
+            " --device adb:SERIAL`), name the SoC with -O soc=" + socs.front() +
+            " where the phone tells none, or run the artifact of --target tflite " +
+            "here, which portable.tflite is");
     }
     if (std::find(socs.begin(), socs.end(), soc) == socs.end()) {
         throw ToolMissing(manifest.artifact_path().string() + ": has no program for the SoC " +

@@ -68,8 +68,9 @@ fs::path program_for(const Manifest& manifest, const std::string& manufacturer,
     }
     const fs::path program = folder / file_name(manufacturer, soc);
     if (!fs::is_regular_file(program)) {
-        throw InputError(program.string() + ": is missing, and the manifest names that SoC: "
-                                            "compile the artifact again");
+        throw InputError(program.string() +
+                         ": is missing, and the manifest names that SoC: "
+                         "compile the artifact again");
     }
     return program;
 }

@@ -1,4 +1,5 @@
-// The files of an NPU's artifact: one program for each system-on-chip (SoC), and which of them runs.
+// The files of an NPU's artifact: one program for each system-on-chip (SoC), and which of them
+// runs.
 #pragma once
 
 #include <filesystem>

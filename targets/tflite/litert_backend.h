@@ -22,8 +22,8 @@ struct LiteRtSettings {
 // "cpu", "gpu" or "npu".
 std::string accelerator_name(Accelerator accelerator);
 
-// Raises InputError for a file that LiteRT or check_model() refuses or that is not what the manifest
-// says, ToolMissing where LiteRT is not here or the accelerator cannot run all of it.
+// Raises InputError for a file that LiteRT or check_model() refuses or that is not what the
+// manifest says, ToolMissing where LiteRT is not here or the accelerator cannot run all of it.
 std::unique_ptr<Backend> open_litert(const Manifest& manifest, const BackendOptions& options,
                                      const LiteRtSettings& settings);
 

@@ -7,8 +7,8 @@
 
 namespace edgevit::litert {
 
-// Whose operators a file may hold: TFLite's own alone, or also the one that stands for a part of the
-// graph compiled for an NPU (DISPATCH_OP), whose program lies behind the tables.
+// Whose operators a file may hold: TFLite's own alone, or also the one that stands for a part of
+// the graph compiled for an NPU (DISPATCH_OP), whose program lies behind the tables.
 enum class Operators { builtin, dispatched_too };
 
 // Reads the whole model as LiteRT does, but with every bound checked: tables, tensors, constants,

@@ -1,4 +1,4 @@
-"""Write `data/tiny.tflite` and `data/outputs.tflite`, small INT8 nets that the LiteRT tests run.
+"""Write `data/tiny.tflite`, `outputs.tflite` and `npu.tflite`, which the LiteRT tests run.
 
     python tests/cpp/make_tiny_tflite.py
 
@@ -8,6 +8,9 @@ left to the built-in kernels, which is what the test of the op counts asserts. o
 same net with three more outputs, of rank 1, 4 and 5. Weights are drawn from a fixed seed, so the
 files are the same each time; they are committed (3.3 and 4.0 KB), and this script only says how
 they came to be.
+
+npu.tflite has the edges of tiny.tflite and one DISPATCH_OP between them, as LiteRT's compilers
+leave it: a stand-in, for its program is 64 bytes that mean nothing.
 """
 
 from __future__ import annotations
@@ -17,7 +20,9 @@ from pathlib import Path
 import flatbuffers
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
+from flatbuffers import flexbuffers
 
+PROGRAM_OFFSET, PROGRAM = 1024, bytes(range(64))
 SIDE, CHANNELS, CLASSES = 8, 8, 4
 
 
@@ -194,6 +199,26 @@ def build(several_outputs: bool = False) -> bytes:
     return tiny.pack()
 
 
+def build_for_npu() -> bytes:
+    """The model whose one operator is a program of an NPU, which lies behind the tables."""
+    int8 = schema.TensorType.INT8
+    tiny = TinyModel()
+    image = tiny.tensor("image", [1, SIDE, SIDE, 3], int8, [0.0078125])
+    logits = tiny.tensor("logits", [1, CLASSES], int8, [0.00390625])
+    tiny.op(schema.BuiltinOperator.CUSTOM, [image], logits)
+    tiny.model.operatorCodes[0].customCode = "DISPATCH_OP"
+    place = flexbuffers.Builder()
+    with place.Map():
+        place.UInt("bytecode_offset", PROGRAM_OFFSET)
+        place.UInt("bytecode_size", len(PROGRAM))
+        place.String("name", "program")
+    tiny.graph.operators[0].customOptions = np.frombuffer(place.Finish(), np.uint8)
+    tiny.graph.inputs, tiny.graph.outputs = [image], [logits]
+    tables = tiny.pack()
+    assert len(tables) <= PROGRAM_OFFSET
+    return tables.ljust(PROGRAM_OFFSET, b"\0") + PROGRAM
+
+
 def add_outputs(tiny: TinyModel, logits: int, features: int) -> None:
     """Give the model three outputs beside the logits."""
     int8, half = schema.TensorType.INT8, SIDE // 2
@@ -233,7 +258,8 @@ def add_outputs(tiny: TinyModel, logits: int, features: int) -> None:
 if __name__ == "__main__":
     folder = Path(__file__).parent / "data"
     folder.mkdir(exist_ok=True)
-    for name, several_outputs in (("tiny.tflite", False), ("outputs.tflite", True)):
-        path = folder / name
-        path.write_bytes(build(several_outputs))
+    files = {"tiny": build(False), "outputs": build(True), "npu": build_for_npu()}
+    for name, data in files.items():
+        path = folder / f"{name}.tflite"
+        path.write_bytes(data)
         print(f"{path.name}: {path.stat().st_size} bytes")
