@@ -23,13 +23,13 @@ std::string choose_soc(const Manifest& manifest, const BackendOptions& options,
     std::string soc = runtime_option(options.runtime_options, "soc", soc_of_this_machine());
     if (soc.empty()) {
         throw ToolMissing(
-            manifest.artifact_path().string() + ": needs the phone: it is compiled " + "for " +
-            vendor.npu + " of " + listed(socs) + ", and this machine does " +
-            "not tell such a SoC (ro.soc.model, Android 12 and later). Run it there " +
-            "(`edgevit validate " + manifest.folder.string() +
-            " --device adb:SERIAL`), name the SoC with -O soc=" + socs.front() +
-            " where the phone tells none, or run the artifact of --target tflite " +
-            "here, which portable.tflite is");
+            manifest.artifact_path().string() + ": needs the phone: it is compiled for " +
+            vendor.npu + " of " + listed(socs) +
+            ", and this machine tells no SoC (ro.soc.model, Android 12 and later). "
+            "Run it there: `edgevit validate " +
+            manifest.folder.string() + " --device adb:SERIAL`, with -O soc=" + socs.front() +
+            " where the phone tells none. Here runs the artifact of --target "
+            "tflite, which portable.tflite is");
     }
     if (std::find(socs.begin(), socs.end(), soc) == socs.end()) {
         throw ToolMissing(manifest.artifact_path().string() + ": has no program for the SoC " +
@@ -43,15 +43,17 @@ std::string dispatch_folder(const BackendOptions& options, const Vendor& vendor)
     const char* variable = std::getenv(kFolderVariable);
     const std::string folder = runtime_option(options.runtime_options, "dispatch_dir",
                                               variable == nullptr ? "" : variable);
-    const std::string what = std::string(vendor.dispatch) + ", with which LiteRT runs " +
+    const std::string what = std::string(vendor.dispatch) + ", by which LiteRT reaches " +
                              vendor.npu + " (beside it must lie " + vendor.libraries + ")";
     if (folder.empty()) {
         throw ToolMissing("the folder of " + what + " is not named: name it with -O " +
                           "dispatch_dir=DIR or the environment variable " + kFolderVariable);
     }
     if (!fs::is_regular_file(fs::path(folder) / vendor.dispatch)) {
-        throw ToolMissing(folder + ": holds no " + what +
-                          "; it comes with LiteRT's NPU runtime libraries for Android");
+        throw ToolMissing(
+            folder + ": holds no " + what +
+            "; it comes with LiteRT's NPU runtime libraries for Android, which an app "
+            "has to unpack (packaging.jniLibs.useLegacyPackaging = true)");
     }
     return folder;
 }
@@ -70,16 +72,19 @@ const std::vector<RuntimeOption>& runtime_options() {
 
 std::unique_ptr<Backend> open_npu(const Manifest& manifest, const BackendOptions& options,
                                   const Vendor& vendor) {
-    litert::LiteRtSettings settings;
-    const bool is_file = options.artifact.data != nullptr;
-    if (is_file && socs_of(manifest).size() != 1) {
-        throw InputError("manifest.json: options.soc names " + listed(socs_of(manifest)) +
+    // Of a packed artifact the one program is a file, given as bytes or not.
+    const bool is_file =
+        options.artifact.data != nullptr || fs::is_regular_file(manifest.artifact_path());
+    const std::vector<std::string> socs = socs_of(manifest);
+    if (is_file && socs.size() != 1) {
+        throw InputError("manifest.json: options.soc names " + listed(socs) +
                          "; one file is a program for one SoC");
     }
     if (!is_file) {  // before anything is missing: a wrong folder stays wrong on the phone
-        program_for(manifest, vendor.manufacturer, socs_of(manifest).front());
+        program_for(manifest, vendor.manufacturer, socs.front());
     }
     const std::string soc = choose_soc(manifest, options, vendor);
+    litert::LiteRtSettings settings;
     settings.file =
         is_file ? manifest.artifact_path() : program_for(manifest, vendor.manufacturer, soc);
     settings.model = {litert::kNpu, litert::Operators::dispatched_too,

@@ -21,10 +21,10 @@ struct Vendor {
 // accelerator ("npu", for callers that name one), soc, dispatch_dir.
 const std::vector<RuntimeOption>& runtime_options();
 
-// The artifact is a folder of programs, or, opened from bytes, the one program for the one SoC that
-// its manifest names. Raises InputError for a folder that is not what its manifest says,
-// ToolMissing for an SoC without a program and where LiteRT, its dispatch library or the NPU is not
-// here.
+// The artifact is a folder of programs, or one file, the program for the one SoC that its manifest
+// names, as `edgevit package` writes it. Raises InputError for a folder that is not what its
+// manifest says, ToolMissing for an SoC without a program and where LiteRT, its dispatch library or
+// the NPU is not here.
 std::unique_ptr<Backend> open_npu(const Manifest& manifest, const BackendOptions& options,
                                   const Vendor& vendor);
 

@@ -49,10 +49,6 @@ fs::path program_for(const Manifest& manifest, const std::string& manufacturer,
                      const std::string& soc) {
     const std::vector<std::string> socs = socs_of(manifest);
     const fs::path folder = manifest.artifact_path();
-    if (!fs::is_directory(folder)) {
-        throw InputError(folder.string() + ": is no folder of programs, one a SoC, as the target " +
-                         manifest.target + " has it: compile it again");
-    }
     std::vector<std::string> known = {kPortable};
     for (const std::string& each : socs) {
         known.push_back(file_name(manufacturer, each));

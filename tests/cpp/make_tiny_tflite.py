@@ -15,6 +15,7 @@ leave it: a stand-in, for its program is 64 bytes that mean nothing.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import flatbuffers
@@ -199,13 +200,31 @@ def build(several_outputs: bool = False) -> bytes:
     return tiny.pack()
 
 
-def build_for_npu() -> bytes:
-    """The model whose one operator is a program of an NPU, which lies behind the tables."""
-    int8 = schema.TensorType.INT8
+@dataclass(frozen=True)
+class Edge:
+    """An input or output: int8 with one scale, or another type without."""
+
+    name: str
+    shape: tuple[int, ...]
+    scale: float | None
+    zero_point: int = 0
+    kind: int = schema.TensorType.INT8
+
+
+def build_for_npu(image: Edge, logits: Edge) -> bytes:
+    """A model whose one operator is a program of an NPU, which lies behind the tables."""
     tiny = TinyModel()
-    image = tiny.tensor("image", [1, SIDE, SIDE, 3], int8, [0.0078125])
-    logits = tiny.tensor("logits", [1, CLASSES], int8, [0.00390625])
-    tiny.op(schema.BuiltinOperator.CUSTOM, [image], logits)
+    indices = [
+        tiny.tensor(
+            edge.name,
+            list(edge.shape),
+            edge.kind,
+            None if edge.scale is None else [edge.scale],
+            edge.zero_point,
+        )
+        for edge in (image, logits)
+    ]
+    tiny.op(schema.BuiltinOperator.CUSTOM, indices[:1], indices[1])
     tiny.model.operatorCodes[0].customCode = "DISPATCH_OP"
     place = flexbuffers.Builder()
     with place.Map():
@@ -213,7 +232,7 @@ def build_for_npu() -> bytes:
         place.UInt("bytecode_size", len(PROGRAM))
         place.String("name", "program")
     tiny.graph.operators[0].customOptions = np.frombuffer(place.Finish(), np.uint8)
-    tiny.graph.inputs, tiny.graph.outputs = [image], [logits]
+    tiny.graph.inputs, tiny.graph.outputs = indices[:1], indices[1:]
     tables = tiny.pack()
     assert len(tables) <= PROGRAM_OFFSET
     return tables.ljust(PROGRAM_OFFSET, b"\0") + PROGRAM
@@ -258,7 +277,9 @@ def add_outputs(tiny: TinyModel, logits: int, features: int) -> None:
 if __name__ == "__main__":
     folder = Path(__file__).parent / "data"
     folder.mkdir(exist_ok=True)
-    files = {"tiny": build(False), "outputs": build(True), "npu": build_for_npu()}
+    image = Edge("image", (1, SIDE, SIDE, 3), 0.0078125)
+    npu = build_for_npu(image, Edge("logits", (1, CLASSES), 0.00390625))
+    files = {"tiny": build(False), "outputs": build(True), "npu": npu}
     for name, data in files.items():
         path = folder / f"{name}.tflite"
         path.write_bytes(data)

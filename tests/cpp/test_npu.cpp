@@ -74,13 +74,6 @@ TEST_CASE("a folder that is not its manifest's is refused, on any machine") {
                    "MediaTek_A1.tflite: is none of the artifact's files"));
     CHECK(contains(refused({"portable.tflite", "Qualcomm_B2.tflite"}),
                    "Qualcomm_A1.tflite: is missing"));
-    TemporaryFolder plain;
-    json manifest = tiny_manifest();
-    manifest["options"]["soc"] = "A1";
-    write_artifact(plain.path(), manifest, read_text(EDGEVIT_TEST_DATA "/tiny.tflite"));
-    CHECK(contains(
-        message_of<InputError>([&] { open_backend("qnn", load_artifact(plain.path()), {}); }),
-        "is no folder of programs"));
 }
 
 TEST_CASE("without the phone an NPU's artifact says what it needs") {
@@ -96,7 +89,7 @@ TEST_CASE("without the phone an NPU's artifact says what it needs") {
     CHECK(contains(missing({{"soc", "C3"}}),
                    "has no program for the SoC C3; it has A1, B2: compile it with --soc C3 too"));
     CHECK(contains(missing({{"soc", "A1"}}),
-                   "libLiteRtDispatch_Qualcomm.so, with which LiteRT runs Qualcomm's Hexagon NPU "
+                   "libLiteRtDispatch_Qualcomm.so, by which LiteRT reaches Qualcomm's Hexagon NPU "
                    "(HTP) (beside it must lie libQnnHtp.so"));
     CHECK(contains(missing({{"soc", "A1"}}), "EDGEVIT_LITERT_DISPATCH_DIR"));
     CHECK(contains(missing({{"soc", "A1"}, {"dispatch_dir", folder.path().string()}}),
@@ -114,7 +107,16 @@ TEST_CASE("an NPU's artifact is not run on anything else") {
     }
 }
 
-TEST_CASE("one file is a program for one SoC") {
+TEST_CASE("one file is a program for one SoC, as bytes and in a folder") {
+    const TemporaryFolder folder;
+    json packed = tiny_manifest();
+    const auto refused = [&](const std::string& socs) {
+        packed["options"]["soc"] = socs;
+        write_artifact(folder.path(), packed, read_text(EDGEVIT_TEST_DATA "/tiny.tflite"));
+        return message_of<Error>([&] { open_backend("qnn", load_artifact(folder.path()), {}); });
+    };
+    CHECK(contains(refused("A1,B2"), "names A1, B2; one file is a program for one SoC"));
+    CHECK(contains(refused("A1"), "needs the phone"));
     const Bytes program = read_file(EDGEVIT_TEST_DATA "/npu.tflite", 1 << 20);
     Manifest manifest = Folder(kWhole).manifest();
     BackendOptions options;

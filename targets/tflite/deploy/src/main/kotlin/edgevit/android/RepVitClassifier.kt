@@ -16,24 +16,29 @@ import java.nio.ByteBuffer
  * @param threads of LiteRT, 1 to 256; more than the phone's fast cores makes it slower.
  * @param assetFolder another model's folder in the app's assets, for an app with several.
  * @param accelerator "cpu", "gpu" or "npu", which must run all of the model, or making it fails; the
- *     last two need LiteRT's plugins in the app.
+ *     last two need LiteRT's plugins in the app. null: the NPU where the module has a program for this
+ *     phone's, and where that fails the CPU, with the reason in [whyNotNpu] and in every answer; the
+ *     CPU in a module without such programs.
  * @throws EdgevitException with the reason.
  */
 class RepVitClassifier @JvmOverloads constructor(
     context: Context,
     threads: Int = 1,
     assetFolder: String = "edgevit",
-    accelerator: String = "cpu"
+    accelerator: String? = null
 ) : AutoCloseable {
-    private val session = open(AssetFolder(context, assetFolder), threads, accelerator)
+    private val session = open(context, threads, assetFolder, accelerator)
     private val lock = Any()
     private var buffer = ByteBuffer.allocateDirect(0)
 
     /** The classes, in the order of the network's logits. */
     val labels: List<String> get() = session.labels
 
-    /** What runs the model: "cpu", "gpu" or "npu". */
+    /** What runs the model: "cpu", "gpu" or "npu". Each answer says it too. */
     val accelerator: String get() = session.accelerator
+
+    /** Why not the NPU, where it was asked for and something else runs the model; else null. */
+    val whyNotNpu: String? get() = session.ranOn.whyNotNpu
 
     /** What the model answers with. */
     val outputs: List<OutputTensor> get() = session.outputs
@@ -143,25 +148,25 @@ class RepVitClassifier @JvmOverloads constructor(
         }
 
     private companion object {
-        fun open(folder: AssetFolder, threads: Int, accelerator: String): EdgevitSession =
-            folder.openModel()?.use {
-                EdgevitSession(
-                    folder.manifest(), it.parcelFileDescriptor.fd, it.startOffset, it.length, threads,
-                    accelerator = accelerator)
-            } ?: openCopy(folder, threads, accelerator)
-
-        private fun openCopy(
-            folder: AssetFolder,
+        fun open(
+            context: Context,
             threads: Int,
-            accelerator: String
-        ): EdgevitSession = try {
-            EdgevitSession(folder.unpack(anew = false), threads, accelerator = accelerator)
-        } catch (failure: EdgevitException) {
-            // A copy that storage damaged is made again; assets that are no artifact fail again.
-            if (failure.status != EdgevitException.Status.BAD_INPUT) {
-                throw failure
+            assetFolder: String,
+            accelerator: String?
+        ): EdgevitSession {
+            val folder = AssetFolder(context, assetFolder)
+            val npu = folder.npuPrograms()
+            if (npu == null || (accelerator != null && accelerator != "npu")) {
+                return folder.session(threads, accelerator ?: "cpu")
             }
-            EdgevitSession(folder.unpack(anew = true), threads, accelerator = accelerator)
+            return try {
+                npu.open(context, threads)
+            } catch (failure: EdgevitException) {
+                if (accelerator != null) {
+                    throw failure
+                }
+                folder.session(threads, "cpu", whyNotNpu = failure.message)
+            }
         }
     }
 }
