@@ -316,6 +316,18 @@ def test_a_yuv_frame_is_turned_mirrored_and_cut(
 
 
 @needs_jvm
+def test_every_answer_of_a_module_without_an_npu_says_what_ran(
+    jvm: Jvm, packaged: Path, pictures: Path, tmp_path: Path
+) -> None:
+    """Nobody asks for an NPU there, so there is nothing to explain."""
+    lines = jvm.run("Npu", assets_of(packaged), tmp_path / "storage", pictures, soc="SM8750")
+    found = {asked: rest for asked, *rest in lines}
+    assert found["free"] == found["cpu"] and found["cpu"][:2] == ["cpu", "null"]
+    assert len(found["cpu"]) == 2 + 10
+    assert found["npu"][0] == "TOOL_MISSING" and "LiteRT cannot run all of" in found["npu"][1]
+
+
+@needs_jvm
 def test_the_model_is_copied_once_and_whole(
     jvm: Jvm, packaged: Path, pictures: Path, tmp_path: Path
 ) -> None:
