@@ -15,13 +15,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import Annotated
+from dataclasses import dataclass, fields, replace
+from typing import Annotated, Any
 from xml.etree import ElementTree
 
 from edgevit.errors import InputError
 from edgevit.files import sha256_bytes
-from edgevit.schema import Rule
+from edgevit.schema import OMIT_DEFAULT, Rule
 from edgevit.targets.artifact import Artifact
 from edgevit.targets.base import require_folder
 from edgevit.targets.manifest import ArtifactFile, Manifest
@@ -155,7 +155,15 @@ class DeviceGroups:
         return "".join(f"{line}\n" for line in lines).encode()
 
 
-def _alone(manifest: Manifest, data: bytes, **changes: object) -> Manifest:
-    """The manifest of one of the folder's files by itself."""
+def _alone(manifest: Manifest, data: bytes, **changes: Any) -> Manifest:
+    """The manifest of one of the folder's files by itself.
+
+    The keys that a manifest may lack go: they tell of the folder and of what lies beside it.
+    """
+    kept: dict[str, Any] = {
+        each.name: getattr(manifest, each.name)
+        for each in fields(manifest)
+        if each.metadata != OMIT_DEFAULT
+    }
     file = ArtifactFile(MODEL, sha256_bytes(data), len(data))
-    return replace(manifest, artifact=file, commands={}, files={}, **changes)
+    return Manifest(**(kept | {"artifact": file} | changes))

@@ -144,7 +144,7 @@ def test_each_file_is_an_artifact_of_its_own(packaged: Path, build: Path) -> Non
     marker = json.loads((packaged / "edgevit-package.json").read_text())
     assert marker["note"] == "compiled, not run on a device"
     assert marker["artifact"]["sha256"] == whole.artifact.sha256
-    assert (packaged / "placement.json").is_file()
+    assert Manifest.parse((packaged / "compiled.json").read_bytes()) == whole
 
 
 def test_the_module_is_the_tflite_targets(packaged: Path, build: Path, tmp_path: Path) -> None:

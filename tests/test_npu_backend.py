@@ -120,8 +120,10 @@ def test_the_result_names_the_npu_that_ran(
         monkeypatch.setenv(DISPATCH_VARIABLE, str(dispatch))
     else:
         options["dispatch_dir"] = str(dispatch)
-    files = {name: tmp_path / name for name in ("logits", "dump_inputs")}
-    result = run_harness(HarnessRequest(folder, data, runtime_options=options, **files))
+    logits, inputs = tmp_path / "logits", tmp_path / "inputs"
+    result = run_harness(
+        HarnessRequest(folder, data, logits=logits, dump_inputs=inputs, runtime_options=options)
+    )
     assert (result["target"], result["backend"]) == ("qnn", "qnn")
     runtime = result["runtime"]
     assert runtime["name"] == "LiteRT" and runtime["accelerator_requested"] == "npu"
@@ -129,10 +131,10 @@ def test_the_result_names_the_npu_that_ran(
     assert result["ops"]["delegated"] == result["ops"]["total"] == 1
     # By the stand-in: the first bytes of what it was given, as logits.
     (output,) = load_artifact(folder).manifest.outputs
-    inputs = load_file(files["dump_inputs"])["inputs"].reshape(3, -1)[:, : output.shape[1]]
-    assert output.scale is not None
-    expected = (inputs.astype(np.float32) - output.zero_point) * np.float32(output.scale)
-    np.testing.assert_array_equal(load_file(files["logits"])["logits"], expected)
+    given = load_file(inputs)["inputs"].reshape(3, -1)[:, : output.shape[1]]
+    assert output.scale is not None and output.zero_point is not None
+    expected = (given.astype(np.float32) - output.zero_point) * np.float32(output.scale)
+    np.testing.assert_array_equal(load_file(logits)["logits"], expected)
 
 
 def test_a_program_for_another_soc_in_the_folder_is_bad_input(
