@@ -165,5 +165,5 @@ def _alone(manifest: Manifest, data: bytes, **changes: Any) -> Manifest:
         for each in fields(manifest)
         if each.metadata != OMIT_DEFAULT
     }
-    file = ArtifactFile(MODEL, sha256_bytes(data), len(data))
-    return Manifest(**(kept | {"artifact": file} | changes))
+    kept["artifact"] = ArtifactFile(MODEL, sha256_bytes(data), len(data))
+    return Manifest(**(kept | changes))
