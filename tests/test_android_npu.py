@@ -278,7 +278,7 @@ def test_the_npu_runs_its_program_alone_and_every_answer_says_so(
     found = phone.classify(compressed, soc="SM8650", libraries=dispatch)
     assert found["free"][:2] == found["npu"][:2] == ["npu", "null"]
     assert found["cpu"][:2] == ["cpu", "null"]
-    assert found["free"] == found["npu"] != found["cpu"]
+    assert found["free"] == found["again"] == found["npu"] != found["cpu"]
     # The harness's answers of the same picture, by both.
     data = tmp_path / "data" / json.loads((build / "qnn/manifest.json").read_text())["labels"][0]
     data.mkdir(parents=True)
@@ -342,6 +342,19 @@ def test_an_npu_that_fails_is_told_and_the_cpu_runs(
     assert found["free"][0] == "cpu" and found["free"][2:] == found["cpu"][2:]
     assert "LiteRT cannot run all of the model on the accelerator here" in found["free"][1]
     assert found["npu"] == ["TOOL_MISSING", found["free"][1]]
+
+
+@needs_jvm
+def test_an_npu_that_fails_later_is_left_and_the_answers_say_so(
+    phone: Phone, packaged: Path, dispatch: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EDGEVIT_STANDIN_FAILS", "later")
+    phone.install(packaged, "Qualcomm_SM8750")
+    found = phone.classify(soc="SM8750", libraries=dispatch)
+    assert found["free"][:2] == ["npu", "null"] != found["again"][:2]
+    assert found["again"][0] == "cpu" and found["again"][2:] == found["cpu"][2:]
+    assert "the NPU failed while it ran: LiteRT: running the model" in found["again"][1]
+    assert found["npu"][0] == "TOOL_MISSING"
 
 
 @needs_jvm
