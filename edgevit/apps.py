@@ -14,6 +14,11 @@ goes where; no target is named here. Every path is relative and stays inside its
     key = "options.input"
     values = ["image"]
     reason = "..."
+
+A template may stand on another target's: extends = "TARGET" takes its files, sources, requirements
+and names, and what is here goes on top. One whose artifact is a folder of programs, one for each
+kind of device, says in [device_groups] where they go (edgevit.device_groups); [artifact] then names
+files beside it alone. note = "..." is what must be said of every package.
 """
 
 from __future__ import annotations
@@ -24,16 +29,17 @@ import re
 import shutil
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from edgevit import __version__
+from edgevit.device_groups import DeviceGroups
 from edgevit.errors import InputError, ToolMissing
 from edgevit.files import atomic_path, check_target, read_file, write_tree
 from edgevit.measure.harness import SOURCES
 from edgevit.measure.proof import proof_of
-from edgevit.schema import check_json, parse_json
+from edgevit.schema import check_json, parse_json, read_json
 from edgevit.targets.artifact import Artifact, load_artifact
 
 SCHEMA_VERSION, KIND = 1, "edgevit-package"
@@ -54,15 +60,47 @@ class Requirement:
 
 @dataclass(frozen=True)
 class Template:
-    """A deploy.toml, checked. `artifact` and `sources` map each file to where it goes."""
+    """A deploy.toml, checked. `artifact` and `sources` map each file to where it goes.
 
-    folder: Path
+    folders     of the template's files; one of the first goes before one of that name in the next
+    note        what must be said of the package; empty: nothing
+    """
+
+    folders: tuple[Path, ...]
     name: str
     compile: str
     artifact: Mapping[str, str]
     sources: Mapping[str, str]
     requires: tuple[Requirement, ...] = ()
     reserved_names: tuple[str, ...] = ()
+    device_groups: DeviceGroups | None = None
+    note: str = ""
+
+    @property
+    def folder(self) -> Path:
+        """The target's own."""
+        return self.folders[0]
+
+    def on_top_of(self, base: Template) -> Template:
+        """This template with what the base has besides."""
+        return replace(
+            self,
+            folders=self.folders + base.folders,
+            name=self.name or base.name,
+            artifact=self.artifact if self.artifact or self.device_groups else base.artifact,
+            sources={**base.sources, **self.sources},
+            requires=base.requires + self.requires,
+            reserved_names=base.reserved_names + self.reserved_names,
+        )
+
+    def places(self) -> list[str]:
+        """Where everything goes, before a library of another name."""
+        own = [
+            file.relative_to(folder).as_posix()
+            for folder in self.folders
+            for file in folder.rglob("*")
+        ]
+        return [*own, *self.artifact.values(), *self.sources.values()]
 
 
 def template_names() -> list[str]:
@@ -81,25 +119,35 @@ def template_names() -> list[str]:
 
 def read_template(target: str) -> Template:
     """Raises InputError for a target without a template, and naming what deploy.toml has wrong."""
+    return _read_template(target, ())
+
+
+def _read_template(target: str, above: tuple[str, ...]) -> Template:
+    """`above`: the targets whose templates stand on this one."""
     if target not in (names := template_names()):
         raise InputError(f"target {target!r} has no app template; there is: {', '.join(names)}")
-    folder = SOURCES / "targets" / target / "deploy"
-    path = folder / DESCRIPTION_FILE
-    try:
-        value = tomllib.loads(path.read_text(encoding="utf-8"))
-        check_json(value, str(path), _DESCRIPTION_RULES)
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise InputError(f"{path} cannot be read: {error}") from error
-    for section in ("artifact", "sources"):
-        for each in (*value[section], *value[section].values()):
-            _check_inside(each, f"{path}: {section}")
-    value["sources"] = _expand(value["sources"], path)
-    requires = tuple(
-        Requirement(row["key"], tuple(row["values"]), row["reason"])
-        for row in value.pop("requires", ())
+    path = SOURCES / "targets" / target / "deploy" / DESCRIPTION_FILE
+    value = _description(path)
+    groups = value.get("device_groups")
+    template = Template(
+        (path.parent,),
+        name=value.get("name", ""),
+        compile=value["compile"],
+        artifact=value.get("artifact", {}),
+        sources=_expand(value["sources"], path),
+        requires=tuple(
+            Requirement(row["key"], tuple(row["values"]), row["reason"])
+            for row in value.get("requires", ())
+        ),
+        reserved_names=tuple(value.get("reserved_names", ())),
+        device_groups=None if groups is None else read_json(DeviceGroups, groups, str(path)),
+        note=value.get("note", ""),
     )
-    reserved = tuple(value.pop("reserved_names", ()))
-    return Template(folder, requires=requires, reserved_names=reserved, **value)
+    if "extends" not in value:
+        return template
+    if target in above:
+        raise InputError(f"{path}: extends leads from {target} back to {target}")
+    return template.on_top_of(_read_template(value["extends"], (*above, target)))
 
 
 def write_package(
@@ -130,7 +178,7 @@ def write_package(
     again = f"{template.compile} -o {build}"
     if not folder.is_dir():
         raise InputError(f"{folder}: no such artifact folder; make it with `{again}`")
-    for made_of in (folder, template.folder):
+    for made_of in (folder, *template.folders):
         if out.resolve().is_relative_to(made_of.resolve()):
             raise InputError(f"{out} is inside {made_of}, which the package is made of: give -o")
     check_target(out, force, listing=written_package)
@@ -152,6 +200,10 @@ def write_package(
         "validated": proof.passed is True,
         "edgevit": __version__,
     }
+    if template.note:
+        marker["note"] = template.note
+    groups = template.device_groups
+    parts = groups.renamed(template.name, name).parts(artifact) if groups else {}
     with atomic_path(out, force, listing=written_package) as temporary:
         _copy_template(template, temporary, name)
         for source, place in template.sources.items():
@@ -162,6 +214,9 @@ def write_package(
                 _write_artifact(artifact, to)
             else:
                 _copy(folder / source, to)
+        for place, data in parts.items():
+            _prepare(artifact.path, temporary / place)
+            (temporary / place).write_bytes(data)
         files = [p.relative_to(temporary).as_posix() for p in temporary.rglob("*") if p.is_file()]
         marker["files"] = sorted([*files, MARKER_FILE])
         (temporary / MARKER_FILE).write_text(json.dumps(marker, indent=1) + "\n", encoding="utf-8")
@@ -179,6 +234,28 @@ def written_package(folder: Path) -> list[str]:
         return []
     files = marker.get("files")
     return [each for each in files if isinstance(each, str)] if isinstance(files, list) else []
+
+
+def _description(path: Path) -> dict[str, Any]:
+    """A deploy.toml, checked by itself."""
+    try:
+        value = tomllib.loads(path.read_text(encoding="utf-8"))
+        check_json(value, str(path), _DESCRIPTION_RULES)
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise InputError(f"{path} cannot be read: {error}") from error
+    if "extends" not in value:
+        for needed in ("name", "artifact"):
+            if needed not in value:
+                raise InputError(f"{path}: {needed} is missing, and it extends no template")
+    places = value.get("device_groups", {}).get("places", {})
+    for section, found in (
+        ("artifact", value.get("artifact", {})),
+        ("sources", value["sources"]),
+        ("device_groups", places if isinstance(places, dict) else {}),
+    ):
+        for each in (*found, *found.values()):
+            _check_inside(each, f"{path}: {section}")
+    return value
 
 
 def _expand(sources: Mapping[str, str], path: Path) -> dict[str, str]:
@@ -210,9 +287,8 @@ def _check_name(name: str, template: Template) -> None:
         )
     if name == template.name:
         return
-    places = [*template.artifact.values(), *template.sources.values()]
-    places += [p.relative_to(template.folder).as_posix() for p in template.folder.rglob("*")]
-    taken = {PurePosixPath(part).stem for place in places for part in PurePosixPath(place).parts}
+    paths = map(PurePosixPath, template.places())
+    taken = {PurePosixPath(part).stem for path in paths for part in path.parts}
     taken |= {*template.reserved_names, template.name}
     if name.lower() in {each.lower() for each in taken}:
         raise InputError(f"the name {name!r} is taken in the package of this template")
@@ -222,10 +298,12 @@ def _check_artifact(artifact: Artifact, template: Template, target: str, advice:
     manifest, folder = artifact.manifest, artifact.folder
     if manifest.target != target:
         raise InputError(f"{folder} was compiled for {manifest.target}, not {target}; {advice}")
-    if manifest.artifact.file not in template.artifact:
+    groups = template.device_groups
+    taken = [groups.artifact] if groups else list(template.artifact)
+    if manifest.artifact.file not in taken:
         raise InputError(
             f"{folder}: the artifact is {manifest.artifact.file}, the template takes "
-            f"{', '.join(template.artifact)}; {advice}"
+            f"{', '.join(taken)}; {advice}"
         )
     for requirement in template.requires:
         found: Any = manifest.to_json()
@@ -242,20 +320,24 @@ def _check_artifact(artifact: Artifact, template: Template, target: str, advice:
 def _copy_template(template: Template, out: Path, name: str) -> None:
     old, new = template.name.encode(), name.encode()
     out.mkdir()
-    for folder, subfolders, files in os.walk(template.folder):
-        subfolders[:] = sorted(each for each in subfolders if not each.startswith("."))
-        for each in (*subfolders, *files):
-            if (Path(folder) / each).is_symlink():
-                raise InputError(f"{Path(folder) / each} is a symbolic link: a template has none")
-        for each in files:
-            source = Path(folder) / each
-            relative = source.relative_to(template.folder)
-            if each.startswith(".") or relative == Path(DESCRIPTION_FILE):
-                continue
-            place = out / relative.as_posix().replace(template.name, name)
-            place.parent.mkdir(parents=True, exist_ok=True)
-            place.write_bytes(source.read_bytes().replace(old, new))
-            shutil.copymode(source, place)
+    for base in template.folders:
+        for folder, subfolders, files in os.walk(base):
+            subfolders[:] = sorted(each for each in subfolders if not each.startswith("."))
+            for each in (*subfolders, *files):
+                if (Path(folder) / each).is_symlink():
+                    raise InputError(
+                        f"{Path(folder) / each} is a symbolic link: a template has none"
+                    )
+            for each in files:
+                source = Path(folder) / each
+                relative = source.relative_to(base)
+                place = out / relative.as_posix().replace(template.name, name)
+                is_ours = each.startswith(".") or relative == Path(DESCRIPTION_FILE)
+                if is_ours or place.exists():
+                    continue
+                place.parent.mkdir(parents=True, exist_ok=True)
+                place.write_bytes(source.read_bytes().replace(old, new))
+                shutil.copymode(source, place)
 
 
 def _write_artifact(artifact: Artifact, place: Path) -> None:
@@ -296,11 +378,14 @@ _REQUIREMENT = {
 _DESCRIPTION_RULES = {
     "type": "object",
     "additionalProperties": False,
-    "required": ["name", "compile", "artifact", "sources"],
+    "required": ["compile", "sources"],
     "properties": {
         "name": {"type": "string", "pattern": f"^{_NAME.pattern}$"},
+        "extends": {"type": "string", "pattern": "^[a-z][a-z0-9]*$"},
         "compile": _TEXT,
+        "note": _TEXT,
         "artifact": _PLACES,
+        "device_groups": {"type": "object"},
         "sources": {**_PLACES, "minProperties": 0},
         "requires": {"type": "array", "items": _REQUIREMENT},
         "reserved_names": {"type": "array", "items": _TEXT},

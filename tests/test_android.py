@@ -132,8 +132,11 @@ def packaged(artifact: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def library(packaged: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build_library(packaged, tmp_path_factory.mktemp("jni"))
+
+
+def build_library(packaged: Path, build: Path) -> Path:
     """libedgevit_jni.so by the package's own CMakeLists.txt, with the project's warnings."""
-    build = tmp_path_factory.mktemp("jni")
     flags = "-Wpedantic -Wconversion -Wshadow -Werror"
     source = packaged / "src/main/cpp"
     checked(
@@ -162,10 +165,13 @@ class Jvm:
     classes: Path
     library: Path
 
-    def run(self, driver: str, *arguments: object, compressed: bool = False) -> list[list[str]]:
+    def run(
+        self, driver: str, *arguments: object, compressed: bool = False, **phone: object
+    ) -> list[list[str]]:
         """What a driver of tests/android printed: its lines, split at tabs.
 
         compressed  the assets, so that they cannot be used where they lie
+        phone       soc, sdk, libraries: what the stand-ins say of the phone
         """
         runtime = find_runtime("tflite")
         assert runtime is not None
@@ -174,6 +180,7 @@ class Jvm:
                 *[jdk() / "bin/java", "-Xcheck:jni", "-Xmx512m"],
                 *[f"-Djava.library.path={self.library.parent}", "-Dfile.encoding=UTF-8"],
                 f"-Dedgevit.compressed={str(compressed).lower()}",
+                *[f"-Dedgevit.{name}={value}" for name, value in phone.items()],
                 # For the stand-in of ParcelFileDescriptor.
                 "--add-opens=java.base/java.io=ALL-UNNAMED",
                 *["-cp", f"{self.classes}:{kotlin_library()}", driver],
@@ -194,7 +201,11 @@ class Jvm:
 
 @pytest.fixture(scope="module")
 def jvm(packaged: Path, library: Path, tmp_path_factory: pytest.TempPathFactory) -> Jvm:
-    classes = tmp_path_factory.mktemp("classes")
+    return build_jvm(packaged, library, tmp_path_factory.mktemp("classes"))
+
+
+def build_jvm(packaged: Path, library: Path, classes: Path) -> Jvm:
+    """The package's Kotlin and the drivers, compiled without a warning of ours."""
     done = compile_kotlin(packaged, (packaged / "build.gradle.kts").read_text(), classes)
     assert done.returncode == 0, done.stderr
     assert "src/main" not in done.stderr  # no warnings of ours
@@ -302,6 +313,18 @@ def test_a_yuv_frame_is_turned_mirrored_and_cut(
     for line, answer in zip(outputs, answers(lines, "as rgb")):
         values = np.array(json.loads(line[3]), np.float32)
         np.testing.assert_array_equal(values[answer.indices], answer.logits)
+
+
+@needs_jvm
+def test_every_answer_of_a_module_without_an_npu_says_what_ran(
+    jvm: Jvm, packaged: Path, pictures: Path, tmp_path: Path
+) -> None:
+    """Nobody asks for an NPU there, so there is nothing to explain."""
+    lines = jvm.run("Npu", assets_of(packaged), tmp_path / "storage", pictures, soc="SM8750")
+    found = {asked: rest for asked, *rest in lines}
+    assert found["free"] == found["cpu"] and found["cpu"][:2] == ["cpu", "null"]
+    assert len(found["cpu"]) == 2 + 10
+    assert found["npu"][0] == "TOOL_MISSING" and "LiteRT cannot run all of" in found["npu"][1]
 
 
 @needs_jvm
@@ -422,6 +445,10 @@ ONE_OF_MANY = "handle -1", "label of 0", "size of -9223372036854775808", "classe
         (["descriptor"], "BAD_INPUT", "cannot be used"),
         (["descriptor null manifest"], "BAD_CALL", "the manifest is null"),
         (["descriptor offset"], "BAD_CALL", "offset or length is negative"),
+        (["options null"], "BAD_CALL", "the options are null"),
+        (["option null"], "BAD_CALL", "an option is null"),
+        (["option without value"], "BAD_CALL", "an option has no value"),
+        (["option unknown"], "BAD_INPUT", "takes no runtime option 'soc'; it takes accelerator="),
         (["afterwards"], "the same", ""),
     ],
 )

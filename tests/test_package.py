@@ -413,3 +413,67 @@ def test_an_artifact_without_a_validation_that_passed_is_refused(
             ["--target", "coreml", "--build", str(build), "-o", out, more], standalone_mode=False
         )
         assert json.loads((build / more / MARKER_FILE).read_text())["validated"] is False
+
+
+PEBBLE = """
+extends = "stone"
+compile = "edgevit compile M.evq --target pebble"
+note = "never thrown"
+[artifact]
+"pebble.bin" = "data/pebble.bin"
+[sources]
+"more.h" = "Lib/more.h"
+"""
+
+
+@pytest.fixture
+def pebble(stone: Path, tmp_path: Path) -> Path:
+    """A made-up target whose template stands on the stone's."""
+    deploy = tmp_path / "sources/targets/pebble/deploy"
+    deploy.mkdir(parents=True)
+    (deploy / "deploy.toml").write_text(PEBBLE)
+    (deploy / "README.md").write_text("Lib is smooth")
+    (tmp_path / "sources/more.h").write_text("// more")
+    folder = tmp_path / "build/pebble"
+    (tmp_path / "build/stone").rename(folder)
+    (folder / "model.bin").rename(folder / "pebble.bin")
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["artifact"]["file"] = "pebble.bin"
+    (folder / "manifest.json").write_text(json.dumps(manifest | {"target": "pebble"}))
+    return deploy
+
+
+def test_a_template_on_top_of_another_takes_what_it_has_not(pebble: Path, tmp_path: Path) -> None:
+    marker = write_package("pebble", tmp_path / "build", tmp_path / "out", name="Leaf")
+    assert marker["note"] == "never thrown"
+    found = files_of(tmp_path / "out")
+    del found[MARKER_FILE]
+    assert found == {
+        "README.md": b"Leaf is smooth",
+        "run": b"#!/bin/sh\n",
+        "data/pebble.bin": b"stone",
+        "Leaf/core.h": b"// Lib",
+        "Leaf/more.h": b"// more",
+    }
+    for taken in ("run", "Core", "more"):
+        with pytest.raises(InputError, match="taken"):
+            write_package("pebble", tmp_path / "build", tmp_path / "other", name=taken)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ('"stone"', '"pebble"', "extends leads from pebble back to pebble"),
+        ('"stone"', '"abacus"', "'abacus' has no app template"),
+        ('"stone"', '"../stone"', "deploy.toml: extends"),
+        ('extends = "stone"', "", "name is missing, and it extends no template"),
+        ("[sources]", '[device_groups]\nartifact = "x"\n[sources]', "deploy.toml: .*portable"),
+    ],
+)
+def test_a_template_that_stands_on_nothing_is_refused(
+    pebble: Path, tmp_path: Path, old: str, new: str, message: str
+) -> None:
+    (pebble / "deploy.toml").write_text(PEBBLE.replace(old, new, 1))
+    with pytest.raises(InputError, match=message):
+        write_package("pebble", tmp_path / "build")
+    assert os.listdir(tmp_path / "build") == ["pebble"]

@@ -75,4 +75,6 @@ def package_command(
         say(f"{build / target} has no validation that passed", error=True)
     sha256 = packaged["artifact"]["sha256"]
     say(f"{packaged['name']}: {packaged['artifact']['file']}, sha256 {sha256[:12]}...")
+    if note := packaged.get("note"):
+        say(f"{packaged['name']}: {note}")
     say(f"wrote {output}; {output / 'README.md'} says how an app uses it")

@@ -14,8 +14,12 @@ enum ElementType : std::int32_t { kFloat32 = 1, kUInt8 = 3, kInt8 = 9 };
 enum Accelerator : int { kCpu = 1, kGpu = 2, kNpu = 4 };
 enum LockMode : int { kRead = 0, kWrite = 1 };
 enum QuantizationType : int { kNoQuantization = 0, kPerTensor = 1 };
-enum EnvironmentTag : std::int32_t { kAutoRegisterAccelerators = 24, kMinLogSeverity = 25 };
-enum AnyType : std::int32_t { kAnyInt = 2 };
+enum EnvironmentTag : std::int32_t {
+    kDispatchLibraryDir = 1,
+    kAutoRegisterAccelerators = 24,
+    kMinLogSeverity = 25
+};
+enum AnyType : std::int32_t { kAnyInt = 2, kAnyText = 8 };
 constexpr std::int64_t kLogErrors = 3;
 
 struct Layout {
@@ -36,6 +40,7 @@ struct Any {
         bool boolean;
         std::int64_t integer;
         double real;
+        const char* text;  // copied when the environment is created
         const void* pointer;
     };
 };

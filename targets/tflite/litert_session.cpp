@@ -4,7 +4,6 @@
 #include <cstring>
 
 #include "core/errors.h"
-#include "model_check.h"
 #include "shared_library.h"
 
 namespace edgevit::litert {
@@ -40,17 +39,21 @@ class Lock {
     void* memory_ = nullptr;
 };
 
-Owned create_environment(const Api& api, Accelerator accelerator) {
+Owned create_environment(const Api& api, const ModelSettings& settings) {
     // Errors only on stderr, and no search for plugins of accelerators that nobody asked for.
-    EnvironmentOption options[2] = {};
+    EnvironmentOption options[3] = {};
     options[0].tag = kMinLogSeverity;
     options[0].value.type = kAnyInt;
     options[0].value.integer = kLogErrors;
     options[1].tag = kAutoRegisterAccelerators;
     options[1].value.type = kAnyInt;
-    options[1].value.integer = accelerator;
+    options[1].value.integer = settings.accelerator;
+    options[2].tag = kDispatchLibraryDir;
+    options[2].value.type = kAnyText;
+    options[2].value.text = settings.dispatch_folder.c_str();
+    const int count = settings.dispatch_folder.empty() ? 2 : 3;
     Handle environment = nullptr;
-    check(api.CreateEnvironment(2, options, &environment), "creating the environment");
+    check(api.CreateEnvironment(count, options, &environment), "creating the environment");
     return {environment, api.DestroyEnvironment};
 }
 
@@ -66,6 +69,11 @@ DType dtype_of(std::int32_t element_type, const std::string& where) {
             throw InputError(where + " has LiteRT element type " + std::to_string(element_type) +
                              "; int8, uint8 and float32 are known");
     }
+}
+
+[[noreturn]] void throw_unaccelerated(Status status, const std::string& advice) {
+    throw ToolMissing("LiteRT cannot run all of the model on the accelerator here (status " +
+                      std::to_string(status) + "): " + advice);
 }
 
 }  // namespace
@@ -93,10 +101,11 @@ Api load_library(const std::filesystem::path& path) {
     return api;
 }
 
-Model::Model(const Api& api, Accelerator accelerator, ByteView bytes, const std::string& where)
-    : api_(api), file_(where), environment_(create_environment(api, accelerator)),
+Model::Model(const Api& api, const ModelSettings& settings, ByteView bytes,
+             const std::string& where)
+    : api_(api), file_(where), environment_(create_environment(api, settings)),
       model_(nullptr, api.DestroyModel) {
-    check_model(bytes, file_);  // LiteRT reads it without looking
+    check_model(bytes, file_, settings.operators);  // LiteRT reads it without looking
     Handle model = nullptr;
     if (const Status status =
             api_.CreateModelFromBuffer(environment(), bytes.data, bytes.size, &model);
@@ -166,16 +175,25 @@ Session::Session(const Api& api, const Model& model, const SessionSettings& sett
     compiled_.reset(compiled);
     if (settings.accelerator == kCpu) {
         check(status, "compiling the model");
-    } else if (status != 0 || !fully_accelerated()) {
-        throw ToolMissing("LiteRT cannot run all of the model on the accelerator here (status " +
-                          std::to_string(status) +
-                          "): its plugin or the device is missing; leave the option accelerator "
-                          "out for the CPU");
+    } else if (status != 0 || !fully_accelerated() || !non_cpu_fully_accelerated().value_or(true)) {
+        throw_unaccelerated(status, settings.advice);
     }
     input_ = make_input(model);
     for (std::size_t i = 0; i < model.outputs().size(); ++i) {
         outputs_.push_back(make_output(model, i));
         output_handles_.push_back(outputs_.back().get());
+    }
+    if (settings.accelerator != kCpu) {
+        try_out(settings.advice);
+    }
+}
+
+void Session::try_out(const std::string& advice) {
+    std::size_t size_bytes = 0;
+    check(api_.GetTensorBufferPackedSize(input_.get(), &size_bytes), "size of a tensor buffer");
+    set_input(Bytes(size_bytes));
+    if (const Status status = run(); status != 0) {
+        throw_unaccelerated(status, advice);
     }
 }
 
@@ -218,12 +236,13 @@ void Session::set_input(ByteView bytes) {
     std::memcpy(lock.memory(), bytes.data, bytes.size);
 }
 
-void Session::invoke() {
+Status Session::run() {
     Handle input = input_.get();
-    check(api_.RunCompiledModel(compiled_.get(), 0, 1, &input, output_handles_.size(),
-                                output_handles_.data()),
-          "running the model");
+    return api_.RunCompiledModel(compiled_.get(), 0, 1, &input, output_handles_.size(),
+                                 output_handles_.data());
 }
+
+void Session::invoke() { check(run(), "running the model"); }
 
 void Session::get_output(std::size_t index, std::uint8_t* out, std::size_t size_bytes) {
     const Lock lock(api_, outputs_.at(index).get(), kRead, size_bytes);

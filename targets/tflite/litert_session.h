@@ -11,6 +11,7 @@
 #include "core/bytes.h"
 #include "core/tensor.h"
 #include "litert_abi.h"
+#include "model_check.h"
 
 namespace edgevit::litert {
 
@@ -24,11 +25,18 @@ void check(Status status, std::string_view what);
 // not LiteRT 2.x.
 Api load_library(const std::filesystem::path& path);
 
+// What a model is opened for.
+struct ModelSettings {
+    Accelerator accelerator = kCpu;
+    Operators operators = Operators::builtin;  // that its file may hold
+    std::string dispatch_folder = {};  // where the NPU's dispatch library lies; empty: not told
+};
+
 // An environment and a model, whose bytes must outlive it. Raises InputError for a model that
 // check_model() or LiteRT refuses; `where` is what it is called in messages.
 class Model {
   public:
-    Model(const Api& api, Accelerator accelerator, ByteView bytes, const std::string& where);
+    Model(const Api& api, const ModelSettings& settings, ByteView bytes, const std::string& where);
 
     Handle environment() const { return environment_.get(); }
     Handle model() const { return model_.get(); }
@@ -58,12 +66,14 @@ struct SessionSettings {
     int threads = 1;
     Accelerator accelerator = kCpu;  // alone: LiteRT computes nothing elsewhere in silence
     bool profiling = false;
+    std::string advice = {};  // ends the message where another accelerator than the CPU fails
 };
 
 // A model with one input, compiled for an accelerator.
 class Session {
   public:
-    // Raises ToolMissing when another accelerator than the CPU cannot run the model here.
+    // Raises ToolMissing when another accelerator than the CPU cannot run the model here: it is run
+    // once, for LiteRT also compiles a model whose accelerator it could not load.
     Session(const Api& api, const Model& model, const SessionSettings& settings);
 
     void set_input(ByteView bytes);
@@ -84,6 +94,8 @@ class Session {
     std::vector<Event> profiled_invoke();
 
   private:
+    Status run();
+    void try_out(const std::string& advice);
     void add_options(Handle options, const char* identifier, const std::string& toml) const;
     Owned make_input(const Model& model) const;
     Owned make_output(const Model& model, std::size_t index) const;

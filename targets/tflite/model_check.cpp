@@ -1,5 +1,6 @@
 #include "model_check.h"
 
+#include "dispatch_check.h"
 #include "model_reader.h"
 #include "operator_check.h"
 
@@ -46,12 +47,18 @@ void check_order(const FlatFile& file, const ModelGraph& graph) {
 
 }  // namespace
 
-void check_model(ByteView model, const std::string& where) {
+void check_model(ByteView model, const std::string& where, Operators operators) {
     const FlatFile file(model, where);
     const ModelGraph graph = read_model(file);
     check_order(file, graph);
     for (const ModelOperator& made : graph.operators) {
-        check_operator(file, graph, made);
+        if (made.custom_code.empty()) {
+            check_operator(file, graph, made);
+            continue;
+        }
+        file.require(operators == Operators::dispatched_too && made.custom_code == kDispatchCode,
+                     "it has an operator of its own kind");
+        check_dispatch(file, made);
     }
 }
 

@@ -45,6 +45,7 @@ struct VectorOption {
 constexpr VectorOption kVectorOptions[] = {{8, 5, 1}, {17, 0, 4}, {30, 0, 4}};
 constexpr int kRefusedOptions[] = {3, 92, 93, 111, 115};  // embeddings, if, while, handles, buckets
 constexpr int kMostOptions = 126;
+constexpr int kCustomOperator = 32;  // of BuiltinOperator: the code's text says which
 
 FlatVector<std::uint8_t> buffer_data(const FlatFile& file, const FlatTable& buffer) {
     const FlatVector<std::uint8_t> data = buffer.vector<std::uint8_t>(kData);
@@ -154,7 +155,8 @@ ModelOperator read_operator(const FlatFile& file, const FlatTable& table,
     made.code = std::max<int>(codes[code].number<std::int8_t>(kOldCode),
                               codes[code].number<std::int32_t>(kCode));
     made.version = codes[code].number<std::int32_t>(kVersion, 1);
-    file.require(codes[code].text(kCustomCode).empty() && made.code >= 0,
+    made.custom_code = codes[code].text(kCustomCode);
+    file.require(made.code >= 0 && made.custom_code.empty() == (made.code != kCustomOperator),
                  "it has an operator of its own kind");
     made.inputs = table.vector<std::int32_t>(kReads).copy();
     made.outputs = table.vector<std::int32_t>(kMakes).copy();
@@ -163,7 +165,8 @@ ModelOperator read_operator(const FlatFile& file, const FlatTable& table,
     file.require(made.options.has_value() == (made.options_type != 0),
                  "an operator's options are of no type");
     check_options(file, made);
-    const bool is_plain = table.vector<std::uint8_t>(kCustomOptions).size == 0 &&
+    made.custom_options = table.vector<std::uint8_t>(kCustomOptions);
+    const bool is_plain = (made.custom_options.size == 0 || !made.custom_code.empty()) &&
                           table.vector<std::uint8_t>(kMutating).size == 0 &&
                           table.vector<std::int32_t>(kIntermediates).size == 0 &&
                           table.number<std::uint64_t>(kLargeOffset) == 0 &&

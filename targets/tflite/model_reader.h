@@ -24,12 +24,14 @@ struct ModelTensor {
 };
 
 struct ModelOperator {
-    int code = 0;  // of the schema's BuiltinOperator
+    int code = 0;             // of the schema's BuiltinOperator
+    std::string custom_code;  // of one that the schema does not have; else empty
     int version = 1;
     std::vector<std::int32_t> inputs;  // -1: left out
     std::vector<std::int32_t> outputs;
     int options_type = 0;  // of the schema's BuiltinOptions
     std::optional<FlatTable> options;
+    FlatVector<std::uint8_t> custom_options;  // empty but for an operator with a custom code
 };
 
 struct ModelGraph {

@@ -22,7 +22,7 @@ final class Refusals {
     private static final int[] INDICES = new int[64];
     private static final float[] LOGITS = new float[64];
     private static final float[] PROBABILITIES = new float[64];
-    private static final byte[] CPU = {99, 112, 117};
+    private static final byte[][] CPU = {utf8("accelerator"), utf8("cpu")};
     private static PrintStream out;
 
     private interface Action {
@@ -81,6 +81,16 @@ final class Refusals {
         refused("empty runtime", () -> new EdgevitSession(folder, 1, ""));
         refused("null folder", () -> EdgevitNative.open(null, utf8("libLiteRt.so"), 1, CPU));
         refused("null runtime", () -> EdgevitNative.open(utf8(folder.getPath()), null, 1, CPU));
+        byte[] path = utf8(folder.getPath());
+        byte[] litert = utf8("libLiteRt.so");
+        byte[] soc = utf8("soc");
+        refused("options null", () -> EdgevitNative.open(path, litert, 1, null));
+        refused("option null",
+                () -> EdgevitNative.open(path, litert, 1, new byte[][] {soc, null}));
+        refused("option without value",
+                () -> EdgevitNative.open(path, litert, 1, new byte[][] {soc}));
+        refused("option unknown",
+                () -> EdgevitNative.open(path, litert, 1, new byte[][] {soc, soc}));
         refused("not UTF-8", () -> EdgevitNative.open(new byte[] {-1, -2}, utf8("x"), 1, CPU));
         refused("folder of the caller null", () -> new EdgevitSession(null));
     }

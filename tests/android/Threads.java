@@ -96,7 +96,7 @@ final class Threads {
     private static long open(File folder) {
         byte[] path = folder.getPath().getBytes(StandardCharsets.UTF_8);
         return EdgevitNative.open(path, "libLiteRt.so".getBytes(StandardCharsets.UTF_8), 1,
-                "cpu".getBytes(StandardCharsets.UTF_8));
+                new byte[0][]);
     }
 
     // Handles count up, so the one of a session in between is known.

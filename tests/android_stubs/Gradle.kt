@@ -25,6 +25,12 @@ class Library {
     fun defaultConfig(action: DefaultConfig.() -> Unit) = DefaultConfig().action()
     fun externalNativeBuild(action: NativeBuild.() -> Unit) = NativeBuild().action()
 }
+class Delivery { var deliveryType: String? = null }
+class AiPack {
+    var packName: String? = null
+    fun dynamicDelivery(action: Delivery.() -> Unit) = Delivery().action()
+}
+fun aiPack(action: AiPack.() -> Unit) = AiPack().action()
 fun plugins(action: Plugins.() -> Unit) = Plugins().action()
 fun android(action: Library.() -> Unit) = Library().action()
 fun dependencies(action: Dependencies.() -> Unit) = Dependencies().action()

@@ -1,4 +1,4 @@
-"""Write `data/tiny.tflite` and `data/outputs.tflite`, small INT8 nets that the LiteRT tests run.
+"""Write `data/tiny.tflite`, `outputs.tflite` and `npu.tflite`, which the LiteRT tests run.
 
     python tests/cpp/make_tiny_tflite.py
 
@@ -8,16 +8,22 @@ left to the built-in kernels, which is what the test of the op counts asserts. o
 same net with three more outputs, of rank 1, 4 and 5. Weights are drawn from a fixed seed, so the
 files are the same each time; they are committed (3.3 and 4.0 KB), and this script only says how
 they came to be.
+
+npu.tflite has the edges of tiny.tflite and one DISPATCH_OP between them, as LiteRT's compilers
+leave it: a stand-in, for its program is 64 bytes that mean nothing.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import flatbuffers
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
+from flatbuffers import flexbuffers
 
+PROGRAM_OFFSET, PROGRAM = 1024, bytes(range(64))
 SIDE, CHANNELS, CLASSES = 8, 8, 4
 
 
@@ -194,6 +200,44 @@ def build(several_outputs: bool = False) -> bytes:
     return tiny.pack()
 
 
+@dataclass(frozen=True)
+class Edge:
+    """An input or output: int8 with one scale, or another type without."""
+
+    name: str
+    shape: tuple[int, ...]
+    scale: float | None
+    zero_point: int = 0
+    kind: int = schema.TensorType.INT8
+
+
+def build_for_npu(image: Edge, logits: Edge) -> bytes:
+    """A model whose one operator is a program of an NPU, which lies behind the tables."""
+    tiny = TinyModel()
+    indices = [
+        tiny.tensor(
+            edge.name,
+            list(edge.shape),
+            edge.kind,
+            None if edge.scale is None else [edge.scale],
+            edge.zero_point,
+        )
+        for edge in (image, logits)
+    ]
+    tiny.op(schema.BuiltinOperator.CUSTOM, indices[:1], indices[1])
+    tiny.model.operatorCodes[0].customCode = "DISPATCH_OP"
+    place = flexbuffers.Builder()
+    with place.Map():
+        place.UInt("bytecode_offset", PROGRAM_OFFSET)
+        place.UInt("bytecode_size", len(PROGRAM))
+        place.String("name", "program")
+    tiny.graph.operators[0].customOptions = np.frombuffer(place.Finish(), np.uint8)
+    tiny.graph.inputs, tiny.graph.outputs = indices[:1], indices[1:]
+    tables = tiny.pack()
+    assert len(tables) <= PROGRAM_OFFSET
+    return tables.ljust(PROGRAM_OFFSET, b"\0") + PROGRAM
+
+
 def add_outputs(tiny: TinyModel, logits: int, features: int) -> None:
     """Give the model three outputs beside the logits."""
     int8, half = schema.TensorType.INT8, SIDE // 2
@@ -233,7 +277,10 @@ def add_outputs(tiny: TinyModel, logits: int, features: int) -> None:
 if __name__ == "__main__":
     folder = Path(__file__).parent / "data"
     folder.mkdir(exist_ok=True)
-    for name, several_outputs in (("tiny.tflite", False), ("outputs.tflite", True)):
-        path = folder / name
-        path.write_bytes(build(several_outputs))
+    image = Edge("image", (1, SIDE, SIDE, 3), 0.0078125)
+    npu = build_for_npu(image, Edge("logits", (1, CLASSES), 0.00390625))
+    files = {"tiny": build(False), "outputs": build(True), "npu": npu}
+    for name, data in files.items():
+        path = folder / f"{name}.tflite"
+        path.write_bytes(data)
         print(f"{path.name}: {path.stat().st_size} bytes")

@@ -131,3 +131,84 @@ TEST_CASE("a file that is no model is refused") {
                        size == 0 ? "is empty" : "is a damaged .tflite model"));
     }
 }
+
+namespace {
+
+// A folder as `edgevit compile --target qnn` writes it, whose programs mean nothing, opened over
+// the stand-in of the NPU's library (tests/npu_standin).
+class NpuFolder {
+  public:
+    NpuFolder() {
+        write(read_text(EDGEVIT_TEST_DATA "/npu.tflite"));
+        ::unsetenv("EDGEVIT_STANDIN_FAILS");
+    }
+
+    void write(const std::string& program) {
+        for (const std::string name : {"Qualcomm_A1.tflite", "Qualcomm_B2.tflite"}) {
+            write_text(folder_.path() / "model.litert" / name, program);
+        }
+        write_text(folder_.path() / "model.litert/portable.tflite", tiny_model());
+        json manifest = tiny_manifest();
+        manifest["target"] = "qnn";
+        manifest["options"]["soc"] = "A1,B2";
+        manifest["artifact"]["file"] = "model.litert";
+        manifest["artifact"]["sha256"] = sha256_tree(folder_.path() / "model.litert");
+        write_text(folder_.path() / "manifest.json", manifest.dump());
+    }
+
+    std::unique_ptr<Backend> open(const std::string& dispatch = EDGEVIT_NPU_STANDIN) const {
+        BackendOptions options;
+        options.runtime_options = {{"soc", "B2"}, {"dispatch_dir", dispatch}};
+        return open_backend("qnn", load_artifact(folder_.path()), options);
+    }
+
+  private:
+    TemporaryFolder folder_;
+};
+
+}  // namespace
+
+TEST_CASE("an NPU's program runs through LiteRT and the vendor's library, here a stand-in") {
+    const auto backend = NpuFolder().open();
+    CHECK(backend->accelerator() == "npu");
+    const RuntimeFacts facts = backend->facts();
+    CHECK(facts.accelerator_requested == "npu");
+    CHECK(facts.device == "Qualcomm B2");
+    CHECK(facts.fully_accelerated == true);
+    CHECK(facts.non_cpu_fully_accelerated.value_or(true));
+    Bytes input(8 * 8 * 3), output(4);
+    for (std::uint8_t seed = 1; seed < 4; ++seed) {
+        for (std::size_t i = 0; i < input.size(); ++i) {
+            input[i] = static_cast<std::uint8_t>(i * 7 + seed);
+        }
+        backend->set_input(input);
+        backend->invoke();
+        backend->get_output(0, output.data(), output.size());
+        CHECK(std::equal(output.begin(), output.end(), input.begin()));
+    }
+    const OpReport report = backend->profile(input, 1);
+    CHECK(report.total == 1);
+    CHECK(report.delegated == 1);
+}
+
+// LiteRT loads a vendor's library once a process: tests/test_npu_backend.py has what fails before.
+TEST_CASE("what the NPU refuses is told when it is opened, and nothing else runs") {
+    for (const char* step : {"program", "invoke"}) {
+        const NpuFolder folder;
+        CAPTURE(step);
+        ::setenv("EDGEVIT_STANDIN_FAILS", step, 1);
+        const std::string message = message_of<ToolMissing>([&] { folder.open(); });
+        CHECK(contains(message, "LiteRT cannot run all of the model on the accelerator here"));
+        CHECK(contains(message, "the phone is not a B2"));
+        CHECK(contains(message, "nothing was run on the CPU instead"));
+        ::unsetenv("EDGEVIT_STANDIN_FAILS");
+        CHECK(folder.open() != nullptr);
+    }
+}
+
+TEST_CASE("a net without a program of the NPU is not run in its place") {
+    NpuFolder folder;
+    folder.write(tiny_model());
+    CHECK(contains(message_of<ToolMissing>([&] { folder.open(); }),
+                   "LiteRT cannot run all of the model on the accelerator here"));
+}

@@ -1,6 +1,7 @@
 // A stand-in, not Android's: the part of Context that the module calls, over two folders.
 package android.content;
 
+import android.content.pm.ApplicationInfo;
 import android.content.res.AssetManager;
 import java.io.File;
 
@@ -15,6 +16,10 @@ public class Context {
 
     public AssetManager getAssets() {
         return new AssetManager(assets);
+    }
+
+    public ApplicationInfo getApplicationInfo() {
+        return new ApplicationInfo();
     }
 
     public File getNoBackupFilesDir() {

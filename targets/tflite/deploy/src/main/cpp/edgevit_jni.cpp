@@ -260,18 +260,36 @@ std::size_t classify(Opened& opened, const edgevit_image& image, std::size_t cou
     return count;
 }
 
-// Opens by `open`, which is given the options.
+// Names and values by turns.
+std::vector<std::string> to_texts(JNIEnv* env, jobjectArray given) {
+    require(given != nullptr, "the options are null");
+    const jsize count = env->GetArrayLength(given);
+    require(count % 2 == 0, "an option has no value");
+    std::vector<std::string> texts;
+    for (jsize i = 0; i < count; ++i) {
+        auto utf8 = static_cast<jbyteArray>(env->GetObjectArrayElement(given, i));
+        texts.push_back(to_text(env, utf8, "an option"));
+        env->DeleteLocalRef(utf8);
+    }
+    return texts;
+}
+
+// Opens by `open`, which is given the options. The back-end is that of the manifest's target.
 template <typename Open>
-jlong opened_by(JNIEnv* env, jbyteArray runtime_library, jint threads, jbyteArray accelerator,
+jlong opened_by(JNIEnv* env, jbyteArray runtime_library, jint threads, jobjectArray given,
                 const Open& open) {
     const std::string library = to_text(env, runtime_library, "the runtime library");
-    const std::string wanted = to_text(env, accelerator, "the accelerator");
+    const std::vector<std::string> texts = to_texts(env, given);
+    std::vector<edgevit_runtime_option> pairs;
+    for (std::size_t i = 0; i < texts.size(); i += 2) {
+        pairs.push_back({texts[i].c_str(), texts[i + 1].c_str()});
+    }
     edgevit_options options;
     edgevit_options_init(&options);
-    options.backend = "tflite";
     options.runtime_library = library.c_str();
     options.threads = threads;
-    options.accelerator = wanted.c_str();
+    options.runtime_options = pairs.data();
+    options.runtime_option_count = pairs.size();
     edgevit_session* session = nullptr;
     edgevit_error error;
     check(open(options, &session, &error), error);
@@ -285,11 +303,11 @@ jlong opened_by(JNIEnv* env, jbyteArray runtime_library, jint threads, jbyteArra
 }
 
 jlong native_open(JNIEnv* env, jclass, jbyteArray folder, jbyteArray runtime_library, jint threads,
-                  jbyteArray accelerator) {
+                  jobjectArray options_given) {
     return guarded(env, [&]() -> jlong {
         const std::string path = to_text(env, folder, "the folder");
         return opened_by(
-            env, runtime_library, threads, accelerator,
+            env, runtime_library, threads, options_given,
             [&](const edgevit_options& options, edgevit_session** session, edgevit_error* error) {
                 return edgevit_open(path.c_str(), &options, session, error);
             });
@@ -298,7 +316,7 @@ jlong native_open(JNIEnv* env, jclass, jbyteArray folder, jbyteArray runtime_lib
 
 jlong native_open_descriptor(JNIEnv* env, jclass, jbyteArray manifest, jint descriptor,
                              jlong offset, jlong length, jbyteArray runtime_library, jint threads,
-                             jbyteArray accelerator) {
+                             jobjectArray options_given) {
     return guarded(env, [&]() -> jlong {
         require(manifest != nullptr, "the manifest is null");
         require(offset >= 0 && length >= 0, "offset or length is negative");
@@ -306,7 +324,7 @@ jlong native_open_descriptor(JNIEnv* env, jclass, jbyteArray manifest, jint desc
         env->GetByteArrayRegion(manifest, 0, static_cast<jsize>(text.size()), text.data());
         check_pending(env);
         return opened_by(
-            env, runtime_library, threads, accelerator,
+            env, runtime_library, threads, options_given,
             [&](const edgevit_options& options, edgevit_session** session, edgevit_error* error) {
                 // Of an empty vector too a pointer that is not null.
                 text.reserve(1);
@@ -460,8 +478,8 @@ bool register_all(JNIEnv* env) {
         return false;
     }
     const JNINativeMethod methods[] = {
-        method("open", "([B[BI[B)J", native_open),
-        method("openDescriptor", "([BIJJ[BI[B)J", native_open_descriptor),
+        method("open", "([B[BI[[B)J", native_open),
+        method("openDescriptor", "([BIJJ[BI[[B)J", native_open_descriptor),
         method("accelerator", "(J)[B", native_accelerator),
         method("outputCount", "(J)I", native_output_count),
         method("outputName", "(JI)[B", native_output_name),

@@ -17,18 +17,64 @@ import java.security.MessageDigest
  * The copy is made once, under the sha256 of its manifest, which names the model's sha256; that one
  * is checked at every opening. A folder of that name is complete: it gets the name when all is
  * written. What an earlier version of the app left is removed.
+ *
+ * @param name of the folder in the assets, and of the copy.
  */
-internal class AssetFolder(context: Context, private val assetFolder: String) {
+internal class AssetFolder(
+    context: Context,
+    name: String,
+    private val manifest: String = "$name/$MANIFEST",
+    private val model: String = "$name/$MODEL"
+) {
     private val assets: AssetManager = context.assets
+    private val npu = "$name/$NPU"
     private val base = File(
-        context.noBackupFilesDir, "edgevit/assets-" + URLEncoder.encode(assetFolder, "UTF-8"))
+        context.noBackupFilesDir, "edgevit/assets-" + URLEncoder.encode(name, "UTF-8"))
 
-    /** The bytes of its manifest. Throws EdgevitException when it is not there. */
-    fun manifest(): ByteArray = readAsset(MANIFEST)
+    /** The artifact, opened. Throws EdgevitException with the reason. */
+    fun session(
+        threads: Int,
+        accelerator: String,
+        options: Map<String, String> = emptyMap(),
+        whyNotNpu: String? = null
+    ): EdgevitSession {
+        fun copied(anew: Boolean) = EdgevitSession(
+            unpack(anew), threads, accelerator = accelerator, options = options,
+            whyNotNpu = whyNotNpu)
+        openModel()?.use {
+            return EdgevitSession(
+                readAsset(manifest), it.parcelFileDescriptor.fd, it.startOffset, it.length, threads,
+                accelerator = accelerator, options = options, whyNotNpu = whyNotNpu)
+        }
+        return try {
+            copied(anew = false)
+        } catch (failure: EdgevitException) {
+            // A copy that storage damaged is made again; assets that are no artifact fail again.
+            if (failure.status != EdgevitException.Status.BAD_INPUT) {
+                throw failure
+            }
+            copied(anew = true)
+        }
+    }
+
+    /** The programs for NPUs beside it; null where the module is not made for any. */
+    fun npuPrograms(): NpuPrograms? = try {
+        assets.open(npu).use { NpuPrograms.of(String(it.readBytes(), Charsets.UTF_8)) }
+    } catch (none: IOException) {
+        null
+    }
+
+    /** Whether its manifest is in the app. */
+    fun isThere(): Boolean = try {
+        assets.open(manifest).close()
+        true
+    } catch (none: IOException) {
+        false
+    }
 
     /** The model as a part of the APK, to be closed; null where it is compressed or not there. */
-    fun openModel(): AssetFileDescriptor? = try {
-        assets.openFd("$assetFolder/$MODEL")
+    private fun openModel(): AssetFileDescriptor? = try {
+        assets.openFd(model)
     } catch (compressed: IOException) {
         null
     }
@@ -39,8 +85,8 @@ internal class AssetFolder(context: Context, private val assetFolder: String) {
      * @param anew replace a copy that is there.
      * @throws EdgevitException when the assets are not there or storage cannot be written.
      */
-    fun unpack(anew: Boolean): File {
-        val name = manifest().sha256()
+    private fun unpack(anew: Boolean): File {
+        val name = readAsset(manifest).sha256()
         try {
             // The first lock is for the threads of this process, the second for other processes.
             synchronized(AssetFolder::class.java) {
@@ -67,8 +113,8 @@ internal class AssetFolder(context: Context, private val assetFolder: String) {
         if (!unfinished.mkdir()) {
             throw IOException("cannot make $unfinished")
         }
-        for (file in FILES) {
-            val content = readAsset(file)
+        for ((file, asset) in listOf(MANIFEST to manifest, MODEL to model)) {
+            val content = readAsset(asset)
             FileOutputStream(File(unfinished, file)).use {
                 it.write(content)
                 it.fd.sync()
@@ -80,12 +126,12 @@ internal class AssetFolder(context: Context, private val assetFolder: String) {
         return folder
     }
 
-    private fun readAsset(file: String): ByteArray = try {
-        assets.open("$assetFolder/$file").use { it.readBytes() }
+    private fun readAsset(asset: String): ByteArray = try {
+        assets.open(asset).use { it.readBytes() }
     } catch (failure: IOException) {
         throw EdgevitException(
             EdgevitException.Status.BAD_INPUT,
-            "assets/$assetFolder/$file cannot be read: $failure; `edgevit package` writes it",
+            "assets/$asset cannot be read: $failure; `edgevit package` writes it",
             failure)
     }
 
@@ -93,7 +139,7 @@ internal class AssetFolder(context: Context, private val assetFolder: String) {
         const val MANIFEST = "manifest.json"
         const val LOCK = "lock"
         const val MODEL = "model.tflite"
-        val FILES = listOf(MANIFEST, MODEL)
+        const val NPU = "npu.txt"
 
         fun ByteArray.sha256(): String =
             MessageDigest.getInstance("SHA-256").digest(this).joinToString("") { "%02x".format(it) }

@@ -4,13 +4,13 @@ import java.io.File
 import java.nio.ByteBuffer
 
 /**
- * An artifact that `edgevit compile --target tflite` wrote, opened: its folder, or its manifest and a
- * part of a file. Nothing of Android is in here, so that it runs on a desktop JVM as well.
+ * An artifact of a target that LiteRT runs, as `edgevit compile` wrote it, opened: its folder, or its
+ * manifest and a part of a file. Nothing of Android is in here, so that it runs on a desktop JVM as
+ * well.
  *
  * Any thread may call; calls take turns. [close] frees the memory and waits for a call that runs.
- *
  */
-class EdgevitSession private constructor(open: () -> Long) : AutoCloseable {
+class EdgevitSession private constructor(whyNotNpu: String?, open: () -> Long) : AutoCloseable {
     private val lock = Any()
     private var handle = CLOSED
 
@@ -19,6 +19,8 @@ class EdgevitSession private constructor(open: () -> Long) : AutoCloseable {
      * @param threads of LiteRT, 1 to 256.
      * @param runtimeLibrary LiteRT: a bare name for the system's loader, or a path.
      * @param accelerator "cpu", "gpu" or "npu", which must run all of it, or opening fails.
+     * @param options more runtime options by name, as targets/README.md lists them.
+     * @param whyNotNpu for the answers, where another artifact's NPU was tried before: see [RanOn].
      * @throws EdgevitException with the reason.
      */
     @JvmOverloads
@@ -26,11 +28,13 @@ class EdgevitSession private constructor(open: () -> Long) : AutoCloseable {
         folder: File,
         threads: Int = 1,
         runtimeLibrary: String = LITERT,
-        accelerator: String = CPU
-    ) : this({
+        accelerator: String = CPU,
+        options: Map<String, String> = emptyMap(),
+        whyNotNpu: String? = null
+    ) : this(whyNotNpu, {
         EdgevitNative.open(
             folder.path.toByteArray(Charsets.UTF_8), runtimeLibrary.toByteArray(Charsets.UTF_8),
-            checked(threads), accelerator.toByteArray(Charsets.UTF_8))
+            checked(threads), flat(options + ("accelerator" to accelerator)))
     })
 
     /**
@@ -50,11 +54,13 @@ class EdgevitSession private constructor(open: () -> Long) : AutoCloseable {
         length: Long,
         threads: Int = 1,
         runtimeLibrary: String = LITERT,
-        accelerator: String = CPU
-    ) : this({
+        accelerator: String = CPU,
+        options: Map<String, String> = emptyMap(),
+        whyNotNpu: String? = null
+    ) : this(whyNotNpu, {
         EdgevitNative.openDescriptor(
             manifest, descriptor, offset, length, runtimeLibrary.toByteArray(Charsets.UTF_8),
-            checked(threads), accelerator.toByteArray(Charsets.UTF_8))
+            checked(threads), flat(options + ("accelerator" to accelerator)))
     })
 
     /** The side, in pixels, of the square that the network sees; 0 where it sees no square. */
@@ -65,6 +71,9 @@ class EdgevitSession private constructor(open: () -> Long) : AutoCloseable {
 
     /** What runs the model: "cpu", "gpu" or "npu". */
     val accelerator: String
+
+    /** The same with the reason where the NPU was to run it: what every answer says. */
+    val ranOn: RanOn
 
     /** What the model answers with; of a classifier the first one is [1, classes]. */
     val outputs: List<OutputTensor>
@@ -79,6 +88,7 @@ class EdgevitSession private constructor(open: () -> Long) : AutoCloseable {
         handle = linked(open)
         try {
             accelerator = String(EdgevitNative.accelerator(handle), Charsets.UTF_8)
+            ranOn = RanOn(accelerator, whyNotNpu)
             outputs = List(EdgevitNative.outputCount(handle)) {
                 OutputTensor(
                     String(EdgevitNative.outputName(handle, it), Charsets.UTF_8),
@@ -147,7 +157,7 @@ class EdgevitSession private constructor(open: () -> Long) : AutoCloseable {
     }
 
     private fun results(count: Int): List<Classification> = List(count) {
-        Classification(indices[it], labels[indices[it]], logits[it], probabilities[it])
+        Classification(indices[it], labels[indices[it]], logits[it], probabilities[it], ranOn)
     }
 
     /** Frees the session's memory. Later calls of [classify] throw; a second close does nothing. */
@@ -172,6 +182,10 @@ class EdgevitSession private constructor(open: () -> Long) : AutoCloseable {
         fun checked(threads: Int): Int = if (threads >= 1) threads else throw EdgevitException(
             EdgevitException.Status.BAD_INPUT, "threads is $threads; 1 to 256 can be used")
 
+        fun flat(options: Map<String, String>): Array<ByteArray> =
+            options.flatMap { listOf(it.key, it.value) }.map { it.toByteArray(Charsets.UTF_8) }
+                .toTypedArray()
+
         fun linked(open: () -> Long): Long = try {
             open()
         } catch (missing: LinkageError) {
@@ -182,7 +196,10 @@ class EdgevitSession private constructor(open: () -> Long) : AutoCloseable {
     }
 }
 
-/** What edgevit_jni.cpp registers. Text is UTF-8; a handle of a closed session is an error. */
+/**
+ * What edgevit_jni.cpp registers. Text is UTF-8, options are names and values by turns; a handle of a
+ * closed session is an error.
+ */
 internal object EdgevitNative {
     init {
         System.loadLibrary("edgevit_jni")
@@ -193,7 +210,7 @@ internal object EdgevitNative {
         folder: ByteArray,
         runtimeLibrary: ByteArray,
         threads: Int,
-        accelerator: ByteArray
+        options: Array<ByteArray>
     ): Long
 
     @JvmStatic
@@ -204,7 +221,7 @@ internal object EdgevitNative {
         length: Long,
         runtimeLibrary: ByteArray,
         threads: Int,
-        accelerator: ByteArray
+        options: Array<ByteArray>
     ): Long
 
     @JvmStatic

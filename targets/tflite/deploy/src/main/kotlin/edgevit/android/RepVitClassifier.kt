@@ -16,24 +16,34 @@ import java.nio.ByteBuffer
  * @param threads of LiteRT, 1 to 256; more than the phone's fast cores makes it slower.
  * @param assetFolder another model's folder in the app's assets, for an app with several.
  * @param accelerator "cpu", "gpu" or "npu", which must run all of the model, or making it fails; the
- *     last two need LiteRT's plugins in the app.
+ *     last two need LiteRT's plugins in the app. null: the NPU where the module has a program for this
+ *     phone's, and where that fails, now or later, the CPU, with the reason in [whyNotNpu] and in every
+ *     answer; the CPU in a module without such programs.
  * @throws EdgevitException with the reason.
  */
 class RepVitClassifier @JvmOverloads constructor(
     context: Context,
-    threads: Int = 1,
+    private val threads: Int = 1,
     assetFolder: String = "edgevit",
-    accelerator: String = "cpu"
+    accelerator: String? = null
 ) : AutoCloseable {
-    private val session = open(AssetFolder(context, assetFolder), threads, accelerator)
+    private val folder = AssetFolder(context, assetFolder)
+    private val mayFallBack = accelerator == null
     private val lock = Any()
+    private var isClosed = false
+
+    @Volatile
+    private var session = open(context, accelerator)
     private var buffer = ByteBuffer.allocateDirect(0)
 
     /** The classes, in the order of the network's logits. */
     val labels: List<String> get() = session.labels
 
-    /** What runs the model: "cpu", "gpu" or "npu". */
+    /** What runs the model: "cpu", "gpu" or "npu". Each answer says it too. */
     val accelerator: String get() = session.accelerator
+
+    /** Why not the NPU, where it was asked for and something else runs the model; else null. */
+    val whyNotNpu: String? get() = session.ranOn.whyNotNpu
 
     /** What the model answers with. */
     val outputs: List<OutputTensor> get() = session.outputs
@@ -88,7 +98,7 @@ class RepVitClassifier @JvmOverloads constructor(
         height: Int,
         rowStride: Int,
         topK: Int = 5
-    ): List<Classification> = session.classify(pixels, width, height, rowStride, topK)
+    ): List<Classification> = answered { it.classify(pixels, width, height, rowStride, topK) }
 
     /**
      * The same of a camera's frame of the format YUV_420_888, from an `ImageReader`, or of a CameraX
@@ -116,17 +126,50 @@ class RepVitClassifier @JvmOverloads constructor(
         val rect = image.cropRect
         val crop = YuvFrame.Crop(
             rect.left, rect.top, rect.right - rect.left, rect.bottom - rect.top)
-        return session.classify(
-            YuvFrame(image.width, image.height, y, u, v, rotationDegrees, isMirrored, crop), topK)
+        val frame = YuvFrame(image.width, image.height, y, u, v, rotationDegrees, isMirrored, crop)
+        return classify(frame, topK)
     }
 
     /** The same of planes from elsewhere, such as an `ImageProxy`'s own. */
     @JvmOverloads
     fun classify(frame: YuvFrame, topK: Int = 5): List<Classification> =
-        session.classify(frame, topK)
+        answered { it.classify(frame, topK) }
 
     /** Frees the model's memory. Later calls throw; a second close does nothing. */
-    override fun close() = session.close()
+    override fun close() = synchronized(lock) {
+        isClosed = true
+        session.close()
+    }
+
+    // An answer of the session, or of the one that takes its place when its NPU fails.
+    private fun answered(classify: (EdgevitSession) -> List<Classification>): List<Classification> {
+        val used = session
+        try {
+            return classify(used)
+        } catch (failure: EdgevitException) {
+            // Another thread may have replaced, and closed, the one in use here.
+            if (session === used && !leaveNpu(used, failure)) {
+                throw failure
+            }
+        }
+        return classify(session)
+    }
+
+    private fun leaveNpu(failed: EdgevitSession, failure: EdgevitException): Boolean =
+        synchronized(lock) {
+            val isOurs = session === failed
+            val isNpus = failed.accelerator == "npu" &&
+                failure.status == EdgevitException.Status.FAILED
+            if (isClosed || (isOurs && !(isNpus && mayFallBack))) {
+                return false
+            }
+            if (isOurs) {
+                session = folder.session(
+                    threads, "cpu", whyNotNpu = "the NPU failed while it ran: ${failure.message}")
+                failed.close()
+            }
+            true
+        }
 
     // ARGB_8888 is one 32-bit number a pixel, with red in its lowest byte: in memory R, G, B, A.
     private fun classifyPixels(bitmap: Bitmap, topK: Int): List<Classification> =
@@ -139,29 +182,21 @@ class RepVitClassifier @JvmOverloads constructor(
             filled.clear()
             bitmap.copyPixelsToBuffer(filled)
             filled.flip()
-            session.classify(buffer, bitmap.width, bitmap.height, bitmap.rowBytes, topK)
+            classify(buffer, bitmap.width, bitmap.height, bitmap.rowBytes, topK)
         }
 
-    private companion object {
-        fun open(folder: AssetFolder, threads: Int, accelerator: String): EdgevitSession =
-            folder.openModel()?.use {
-                EdgevitSession(
-                    folder.manifest(), it.parcelFileDescriptor.fd, it.startOffset, it.length, threads,
-                    accelerator = accelerator)
-            } ?: openCopy(folder, threads, accelerator)
-
-        private fun openCopy(
-            folder: AssetFolder,
-            threads: Int,
-            accelerator: String
-        ): EdgevitSession = try {
-            EdgevitSession(folder.unpack(anew = false), threads, accelerator = accelerator)
+    private fun open(context: Context, accelerator: String?): EdgevitSession {
+        val npu = folder.npuPrograms()
+        if (npu == null || (accelerator != null && accelerator != "npu")) {
+            return folder.session(threads, accelerator ?: "cpu")
+        }
+        return try {
+            npu.open(context, threads)
         } catch (failure: EdgevitException) {
-            // A copy that storage damaged is made again; assets that are no artifact fail again.
-            if (failure.status != EdgevitException.Status.BAD_INPUT) {
+            if (!mayFallBack) {
                 throw failure
             }
-            EdgevitSession(folder.unpack(anew = true), threads, accelerator = accelerator)
+            folder.session(threads, "cpu", whyNotNpu = failure.message)
         }
     }
 }
