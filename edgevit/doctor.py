@@ -83,14 +83,18 @@ def _targets() -> list[dict[str, str]]:
     rows = []
     for path in sorted((SOURCES / "targets").glob("*/target.toml")):
         name = path.parent.name
-        target, runtime = description_of(name), find_runtime(name)
+        target = description_of(name)
+        table = target.get("runtime", {})
+        # A library that hands on to a device's own computes nothing on this machine.
+        elsewhere = "library" not in table or "dispatch_variable" in table
+        runtime = None if elsewhere else find_runtime(name)
         missing = "runtime library not found"
-        if "library" not in target.get("runtime", {}):
+        if elsewhere:
             vendor = _vendor(name)
             compiles = vendor is None or vendor.is_here()
             missing = (
                 f"{'compiles here' if compiles else 'its compiler is missing'}; run by "
-                f"{target['runtime']['name']}, which is not here"
+                f"{table['name']}, which is not here"
             )
         rows.append(
             {
