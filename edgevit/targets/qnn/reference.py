@@ -9,7 +9,7 @@ convolution, linear   the factor has 12 bits, up to v69 11; the sum's low bits a
 strided depthwise     the factor has 15 bits, the sum is whole
 add                   both factors are integers over one power of two, and what the zero-points
                       contribute is rounded to a multiple of 256 of that
-mul, mean             the factor has 15 bits
+mul, mean             the factor has 15 bits; a product's offset has 16, in coarser units
 functions of a value  tables of 256, rounded half away from zero
 moved values          unchanged
 
@@ -50,6 +50,7 @@ Step = Callable[..., np.ndarray]
 _ELEVEN_BITS: tuple[HtpArch, ...] = ("68", "69")
 _TOP = INT8_MAX - INT8_MIN
 _LEAST_CUT_BITS = 1  # of a sum before a ReLU whose zero is not the least value
+_LARGEST_PRODUCT_SHIFT = 22
 
 
 def htp_step(node: Node, inputs: Sequence[Quantizer], output: Quantizer, arch: HtpArch) -> Step:
@@ -72,8 +73,8 @@ def missing_rule(node: Node, inputs: Sequence[Quantizer], output: Quantizer) -> 
         return repr(node.kind)
     if isinstance(node, Weighted) and node.activation not in (None, Relu):
         return f"{node.activation.kind} behind {node.kind!r}"
-    if isinstance(node, Mul) and all(source.zero_point for source in inputs):
-        return "a product of two inputs whose zero-points are both not 0"
+    if isinstance(node, Mul) and inputs[0].scale * inputs[1].scale >= output.scale:
+        return "a product of which one step is more than one of the result"
     if isinstance(node, Resize) and node.mode != "nearest":
         return f"a {node.mode} {node.kind!r}"
     return ""
@@ -103,7 +104,7 @@ class _Factor:
         return cls(np.where(carried, integer >> 1, integer), shift)
 
 
-def _rounded(product: np.ndarray, shift: np.ndarray | int) -> np.ndarray:
+def _rounded(product: Any, shift: np.ndarray | int) -> np.ndarray:
     """product * 2**-shift, rounded half up."""
     return (product + (1 << (np.asarray(shift) - 1))) >> shift
 
@@ -258,12 +259,26 @@ def _add(_: Add, inputs: Sequence[Quantizer], output: Quantizer, __: HtpArch) ->
 
 
 def _mul(_: Mul, inputs: Sequence[Quantizer], output: Quantizer, __: HtpArch) -> Step:
-    first, second = (np.float32(source.scale) for source in inputs)
-    factor = _Factor.of(first * second / np.float32(output.scale), 15)
+    """Products lie around the one of both ranges' middles: a multiple of 256 near it is taken off,
+    and comes back with the zero-point, in units of 2**15 and in 16 bits.
+    """
+    first, second = inputs
+    real = np.float32(first.scale) * np.float32(second.scale) / np.float32(output.scale)
+    a, b = first.zero_point, second.zero_point
+    middle = 256 * ((2 * a * b + a + b + 128) // 256)
+    shift = min(15 - int(np.frexp(real)[1]), _LARGEST_PRODUCT_SHIFT)
+    while True:
+        factor = int(np.floor(np.ldexp(float(real), shift) + 0.5))
+        units = shift - 15
+        offset = ((middle * factor + (1 << 14)) >> 15) + (_zero(output) << units)
+        offset += 1 << (units - 1)
+        if abs(offset) <= np.iinfo(np.int16).max:
+            break
+        shift -= 1
 
     def step(*values: np.ndarray) -> np.ndarray:
-        a, b = (_centred(x, q) for x, q in zip(values, inputs, strict=True))
-        return _as_int8(_rounded(a * b * factor.integer, factor.shift) + _zero(output))
+        x, y = (_centred(v, q) for v, q in zip(values, inputs, strict=True))
+        return _as_int8(((((x * y - middle) * factor) >> 15) + offset) >> units)
 
     return step
 
@@ -274,7 +289,7 @@ def _mean(_: Mean, inputs: Sequence[Quantizer], output: Quantizer, __: HtpArch) 
 
     def step(values: np.ndarray) -> np.ndarray:
         count = values.shape[2] * values.shape[3]
-        factor = _Factor.of(ratio / np.float32(count), 15, scale=(1 << 15) - 1)
+        factor = _Factor.of(ratio / np.float32(count), 15)
         total = _centred(values, source).sum((2, 3), keepdims=True)
         return _as_int8(_rounded(total * factor.integer, factor.shift) + _zero(output))
 
