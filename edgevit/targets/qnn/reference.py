@@ -1,7 +1,7 @@
-"""What the HTP makes of one operation, as exact integers: found by probing its x86 emulator.
+"""The HTP's arithmetic in exact integers, found by probing its x86 emulator.
 
-    step = htp_step(node, inputs, output, "75")     # quantizers of the graph
-    result = step(*values)                          # int8 (N, ...) to int8
+    reference = HtpReference(graph, "75")
+    logits = reference(pixels)              # int8 (N, ...) to output name -> int8
 
 The HTP differs from the program in how many bits of a factor it keeps, and how many of a sum:
 
@@ -10,7 +10,7 @@ strided depthwise     the factor has 15 bits, the sum is whole
 add                   both factors are integers over one power of two, and what the zero-points
                       contribute is rounded to a multiple of 256 of that
 mul, mean             the factor has 15 bits; a product's offset has 16, in coarser units
-functions of a value  tables of 256, rounded half away from zero
+functions of a value  tables of 256, rounded half away from zero; x * sigmoid(x) is one of them
 moved values          unchanged
 
 Inside it holds activations as uint8, 128 above the program's int8. Constants are computed in
@@ -20,24 +20,28 @@ emulator of onnxruntime-qnn 2.7.0; no device has run.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from edgevit.errors import InputError
+from edgevit.graph import Graph
 from edgevit.ops import (
     INT8_MAX,
     INT8_MIN,
     Add,
     Conv2d,
+    ConvTranspose2d,
     Mean,
     Mul,
     Node,
+    Pad,
     Quantizer,
     Relu,
     Resize,
+    Sigmoid,
     Unary,
     Weighted,
 )
@@ -53,31 +57,80 @@ _LEAST_CUT_BITS = 1  # of a sum before a ReLU whose zero is not the least value
 _LARGEST_PRODUCT_SHIFT = 22
 
 
+class HtpReference:
+    """A quantized graph as the HTP computes it.
+
+    arch  version of the HTP
+    Raises InputError naming an operation of which no rule was found.
+    """
+
+    def __init__(self, graph: Graph, arch: HtpArch = "75") -> None:
+        self._graph, self._last_uses = graph, graph.last_uses()
+        self._makers = {node.name: node for node in graph.nodes}
+        self._steps = [(node, self._step(node, arch)) for node in graph.nodes]
+
+    def _step(self, node: Node, arch: HtpArch) -> Step:
+        """The step of a node, for which it matters what made its inputs."""
+        makers = [self._makers.get(name) for name in node.inputs]
+        output = self._graph.quantizer(node.name)
+        if isinstance(node, Mul):
+            for place, gate in enumerate(makers):
+                source = node.inputs[1 - place]
+                if isinstance(gate, Sigmoid) and gate.inputs == (source,):
+                    table = _by_table(_swish, self._graph.quantizer(source), output)
+                    return lambda *values: table(values[1 - place])
+        if isinstance(node, Mean) and (makers == [None] or isinstance(makers[0], Pad)):
+            what = "padded values" if makers[0] else "the input itself"
+            raise InputError(f"{node.name}: {_missing(f'a mean of {what}')}")
+        inputs = [self._graph.quantizer(name) for name in node.inputs]
+        return htp_step(node, inputs, output, arch)
+
+    def __call__(self, values: np.ndarray) -> dict[str, np.ndarray]:
+        """Output name -> int8 values, in the graph's order; `values` are the input's, int8."""
+        found = {n: v for n, v in self.tensors(values) if n in self._graph.outputs}
+        return {name: found[name] for name in self._graph.outputs}
+
+    def tensors(self, values: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
+        """The input's and every node's values: canonical name, int8 (N, ...)."""
+        held = {self._graph.input_name: values}
+        yield self._graph.input_name, values
+        for node, step in self._steps:
+            result = held[node.name] = step(*(held[name] for name in node.inputs))
+            for name in self._last_uses.get(node.name, ()):
+                del held[name]
+            yield node.name, result
+
+
 def htp_step(node: Node, inputs: Sequence[Quantizer], output: Quantizer, arch: HtpArch) -> Step:
-    """The HTP's computation of a node, by the quantizers of its inputs and output.
+    """The HTP's computation of a node inside a graph, by the quantizers of its inputs and output.
 
     Raises InputError for an operation of which no rule was found; see `missing_rule`.
     """
     missing = missing_rule(node, inputs, output)
     if missing:
-        raise InputError(f"{node.name}: how the HTP computes {missing} is not known")
-    for kind, rule in _RULES.items():
-        if isinstance(node, kind):
-            return rule(node, inputs, output, arch)
-    raise AssertionError(node.kind)
+        raise InputError(f"{node.name}: {_missing(missing)}")
+    rule = next(rule for kind, rule in _RULES.items() if isinstance(node, kind))
+    return rule(node, inputs, output, arch)
 
 
 def missing_rule(node: Node, inputs: Sequence[Quantizer], output: Quantizer) -> str:
     """What of an operation has no known rule, for a message; nothing where it has one."""
     if not isinstance(node, tuple(_RULES)):
         return repr(node.kind)
-    if isinstance(node, Weighted) and node.activation not in (None, Relu):
-        return f"{node.activation.kind} behind {node.kind!r}"
+    if isinstance(node, Weighted) and node.activation is not None:
+        plain = node.activation is Relu and not isinstance(node, ConvTranspose2d)
+        return "" if plain else f"{node.activation.kind!r} behind {node.kind!r}"
     if isinstance(node, Mul) and inputs[0].scale * inputs[1].scale >= output.scale:
         return "a product of which one step is more than one of the result"
+    if isinstance(node, Pad) and inputs[0].zero_point == INT8_MIN:
+        return "a pad with the least value"
     if isinstance(node, Resize) and node.mode != "nearest":
         return f"a {node.mode} {node.kind!r}"
     return ""
+
+
+def _missing(what: str) -> str:
+    return f"how the HTP computes {what} is not known"
 
 
 # -- factors ------------------------------------------------------------------------------------
@@ -300,15 +353,23 @@ def _mean(_: Mean, inputs: Sequence[Quantizer], output: Quantizer, __: HtpArch) 
 
 
 def _table(node: Unary, inputs: Sequence[Quantizer], output: Quantizer, __: HtpArch) -> Step:
+    return _by_table(lambda real: node.compute([real]), inputs[0], output)
+
+
+def _by_table(function: Callable[[Any], Any], source: Quantizer, output: Quantizer) -> Step:
+    """function  of a float64 torch.Tensor of real values"""
     import torch
 
-    (source,) = inputs
     held = np.arange(INT8_MIN, INT8_MAX + 1, dtype=np.int64)
     real = torch.from_numpy(_centred(held, source) * source.scale)
-    steps = node.compute([real]).numpy() / output.scale
+    steps = function(real).numpy() / output.scale
     rounded = np.trunc(steps + np.copysign(0.5, steps)).astype(np.int64)
     table = _as_int8(rounded + _zero(output))
     return lambda values: table[values.astype(np.int64) - INT8_MIN]
+
+
+def _swish(real: Any) -> Any:
+    return real * real.sigmoid()
 
 
 def _moved(node: Node, inputs: Sequence[Quantizer], output: Quantizer, __: HtpArch) -> Step:
