@@ -60,14 +60,17 @@ _LARGEST_PRODUCT_SHIFT = 22
 class HtpReference:
     """A quantized graph as the HTP computes it.
 
-    arch  version of the HTP
+    arch   version of the HTP
+    steps  every node, in order, and what computes it of its inputs
     Raises InputError naming an operation of which no rule was found.
     """
 
     def __init__(self, graph: Graph, arch: HtpArch = "75") -> None:
         self._graph, self._last_uses = graph, graph.last_uses()
         self._makers = {node.name: node for node in graph.nodes}
-        self._steps = [(node, self._step(node, arch)) for node in graph.nodes]
+        self.steps: list[tuple[Node, Step]] = [
+            (node, self._step(node, arch)) for node in graph.nodes
+        ]
 
     def _step(self, node: Node, arch: HtpArch) -> Step:
         """The step of a node, for which it matters what made its inputs."""
@@ -94,7 +97,7 @@ class HtpReference:
         """The input's and every node's values: canonical name, int8 (N, ...)."""
         held = {self._graph.input_name: values}
         yield self._graph.input_name, values
-        for node, step in self._steps:
+        for node, step in self.steps:
             result = held[node.name] = step(*(held[name] for name in node.inputs))
             for name in self._last_uses.get(node.name, ()):
                 del held[name]
@@ -184,15 +187,17 @@ def _weighted(
 ) -> Step:
     (source,) = inputs
     bias, real = _bias(node, source), _factors(node, source, output)
-    zero = _zero(output)
+    zero, depthwise = _zero(output), isinstance(node, Conv2d) and node.depthwise
     least = zero if node.activation is Relu else 0
     finish: Callable[[np.ndarray], np.ndarray]
-    if isinstance(node, Conv2d) and node.depthwise and max(node.stride) > 1:
+    if isinstance(node, Conv2d) and depthwise and max(node.stride) > 1:
         finish = _on_vectors(bias, real, zero)
     elif arch in _ELEVEN_BITS:
         finish = _eleven_bits(bias, real, zero)
     else:
-        finish = _twelve_bits(bias, real, zero, relu=node.activation is Relu)
+        placed = least and not depthwise
+        factor = _before_relu(real, zero) if placed else _Factor.of(real, 12)
+        finish = _cut_sum(bias, factor, zero)
 
     def step(values: np.ndarray) -> np.ndarray:
         total = _sum(node, _centred(values, source))
@@ -232,14 +237,11 @@ def _bias(node: Weighted, source: Quantizer) -> np.ndarray:
     return held * step / unit
 
 
-def _twelve_bits(
-    bias: np.ndarray, real: np.ndarray, zero: int, relu: bool
-) -> Callable[[np.ndarray], np.ndarray]:
-    """From v73 on: the sum is cut to what 15 bits of fraction and the factor's 12 leave.
+def _cut_sum(bias: np.ndarray, factor: _Factor, zero: int) -> Callable[[np.ndarray], np.ndarray]:
+    """From v73 on: the sum is cut to what 15 bits of fraction and the factor's bits leave.
 
     What was cut counts as its half. The bias is cut to an integer towards zero.
     """
-    factor = _before_relu(real, zero) if relu and zero else _Factor.of(real, 12)
     offset, cut = np.trunc(bias).astype(np.int64), factor.shift - 15
 
     def finish(total: np.ndarray) -> np.ndarray:
@@ -250,11 +252,11 @@ def _twelve_bits(
 
 
 def _before_relu(real: np.ndarray, zero: int) -> _Factor:
-    """The factor is placed as one that brings the values above zero to the whole range; it has
-    11 bits there, fewer for its own size.
+    """From v73 on, of a convolution that is not depthwise, before a ReLU: the factor has the place
+    of one that would spread the values above zero over the whole range; that one has 11 bits.
     """
-    room = real.astype(np.float64) * _TOP / max(_TOP - zero, 1)
-    cut = np.maximum(-np.frexp(room)[1] - 4, _LEAST_CUT_BITS)
+    spread = real.astype(np.float64) * (_TOP + 1) / max(_TOP - zero, 1)
+    cut = np.maximum(-np.frexp(spread)[1] - 4, _LEAST_CUT_BITS)
     integer = np.floor(np.ldexp(real.astype(np.float64), 15 + cut) + 0.5).astype(np.int64)
     over = np.maximum(np.frexp(integer)[1] - 12, 0)
     return _Factor(integer >> over, 15 + cut.astype(np.int64) - over)
