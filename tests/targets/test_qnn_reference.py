@@ -88,7 +88,9 @@ SPREAD = {
     "depthwise, strided": {"shape": (16, 1, 3, 3), "padding": (1, 1), "groups": 16,
                            "stride": (2, 2)},
     "depthwise 7x7, strided": {"shape": (16, 1, 7, 7), "padding": (3, 3), "groups": 16,
-                               "stride": (2, 1)},
+                               "stride": (2, 2)},
+    "depthwise, strided one way": {"shape": (16, 1, 3, 3), "padding": (1, 1), "groups": 16,
+                                   "stride": (2, 1)},
 }  # fmt: skip
 """Convolutions of 16 channels whose weight scales differ by e**4."""
 
@@ -120,7 +122,7 @@ def test_channels_of_far_scales_on_every_version(
 
 def _pairs_program(kind: type[Node], random: np.random.Generator, zeros: list[int]) -> Program:
     """An operation on every pair of int8, which identities bring to quantizers of their own."""
-    source = Quantizer(float(np.float16(0.02)), 0)
+    source = Quantizer(2.0**-6, 0)
     scales = [float(np.float16(scale)) for scale in np.exp(random.uniform(-5, -3, 2))]
     top = scales[0] * scales[1] * 128 if kind is Mul else sum(scales)
     scales.append(float(np.float16(top * np.exp(random.uniform(-1.5, 1.5)))))
@@ -182,7 +184,7 @@ def test_every_value_of_a_function(kind: type[Node]) -> None:
         assert_exact(program, values, "75", least=256)
 
 
-@pytest.mark.parametrize("seed", [0, 2, 3, 4])
+@pytest.mark.parametrize("seed", [2, 3, 4, 6])
 def test_random_nets(seed: int) -> None:
     program = random_program(seed)
     size = program.graph().input_shape[2]

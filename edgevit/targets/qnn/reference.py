@@ -6,7 +6,7 @@
 The HTP differs from the program in how many bits of a factor it keeps, and how many of a sum:
 
 convolution, linear   the factor has 12 bits, up to v69 11; the sum's low bits are cut off
-strided depthwise     the factor has 15 bits, the sum is whole
+depthwise, stride 2   the factor has 15 bits, the sum is whole
 add                   both factors are integers over one power of two, and what the zero-points
                       contribute is rounded to a multiple of 256 of that
 mul, mean             the factor has 15 bits; a product's offset has 16, in coarser units
@@ -120,6 +120,8 @@ def missing_rule(node: Node, inputs: Sequence[Quantizer], output: Quantizer) -> 
     """What of an operation has no known rule, for a message; nothing where it has one."""
     if not isinstance(node, tuple(_RULES)):
         return repr(node.kind)
+    if isinstance(node, Conv2d) and node.depthwise and max(node.stride) > 2:
+        return f"a depthwise convolution of stride {max(node.stride)}"
     if isinstance(node, Weighted) and node.activation is not None:
         plain = node.activation is Relu and not isinstance(node, ConvTranspose2d)
         return "" if plain else f"{node.activation.kind!r} behind {node.kind!r}"
@@ -190,7 +192,7 @@ def _weighted(
     zero, depthwise = _zero(output), isinstance(node, Conv2d) and node.depthwise
     least = zero if node.activation is Relu else 0
     finish: Callable[[np.ndarray], np.ndarray]
-    if isinstance(node, Conv2d) and depthwise and max(node.stride) > 1:
+    if isinstance(node, Conv2d) and depthwise and node.stride == (2, 2):
         finish = _on_vectors(bias, real, zero)
     elif arch in _ELEVEN_BITS:
         finish = _eleven_bits(bias, real, zero)
@@ -278,7 +280,7 @@ def _eleven_bits(
 def _on_vectors(
     bias: np.ndarray, real: np.ndarray, zero: int
 ) -> Callable[[np.ndarray], np.ndarray]:
-    """A strided depthwise convolution, on every version."""
+    """A depthwise convolution of stride 2 both ways, on every version."""
     factor, offset = _Factor.of(real, 15), _with_zero(bias, real, zero)
     return lambda total: _rounded((total + offset) * factor.integer, factor.shift)
 
