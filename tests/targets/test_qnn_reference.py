@@ -16,9 +16,11 @@ from edgevit.graph.passes import fuse_activations
 from edgevit.ops import (
     Add,
     Conv2d,
+    Flatten,
     FloatWeights,
     Gelu,
     HardSwish,
+    Linear,
     Mean,
     Mul,
     Node,
@@ -44,7 +46,7 @@ CHECKPOINT = "repvit_m0_9_eurosat64.safetensors"
 PROFILES = ("portable", "asymmetric")
 REFUSED = ("hard_sigmoid",)
 """Of LABELS: what the HTP does not take with int8 activations."""
-UNKNOWN = ("conv depthwise, dilated", "conv and relu6", "conv_transpose 3/1", "softmax", "relu6",
+UNKNOWN = ("conv depthwise, dilated", "conv and relu6", "softmax", "relu6",
            "avg_pool2d", "avg_pool2d 3/2", "resize bilinear", "resize bilinear, fourfold",
            "resize bilinear, uneven")  # fmt: skip
 """Of LABELS: those of which no rule was found."""
@@ -120,6 +122,21 @@ def test_channels_of_far_scales_on_every_version(
         assert_exact(program, int8_input(program, seeded_images(4, 16, 5)), arch)
 
 
+@pytest.mark.parametrize("arch", ["68", "75"])
+@pytest.mark.parametrize("activation", [None, Relu])
+def test_a_linear(activation: type[Any] | None, arch: HtpArch) -> None:
+    net = Net(3)
+    net.conv(stride=(2, 2), padding=(1, 1))
+    net(Mean)
+    net(Flatten)
+    net.conv(Linear, (300, 8), activation=activation)
+    graph = Graph(net.shapes["input"], tuple(net.nodes), (net.last,))
+    for profile in PROFILES:
+        program = any_program(graph, 3, profile)
+        values = int8_input(program, seeded_images(8, 16, 3))
+        assert_exact(program, values, arch, least=8 * 300)
+
+
 def _pairs_program(kind: type[Node], random: np.random.Generator, zeros: list[int]) -> Program:
     """An operation on every pair of int8, which identities bring to quantizers of their own."""
     source = Quantizer(2.0**-6, 0)
@@ -184,7 +201,7 @@ def test_every_value_of_a_function(kind: type[Node]) -> None:
         assert_exact(program, values, "75", least=256)
 
 
-@pytest.mark.parametrize("seed", [2, 3, 4, 6])
+@pytest.mark.parametrize("seed", [2, 3, 4, 10, 16])
 def test_random_nets(seed: int) -> None:
     program = random_program(seed)
     size = program.graph().input_shape[2]

@@ -122,9 +122,8 @@ def missing_rule(node: Node, inputs: Sequence[Quantizer], output: Quantizer) -> 
         return repr(node.kind)
     if isinstance(node, Conv2d) and node.depthwise and max(node.stride) > 2:
         return f"a depthwise convolution of stride {max(node.stride)}"
-    if isinstance(node, Weighted) and node.activation is not None:
-        plain = node.activation is Relu and not isinstance(node, ConvTranspose2d)
-        return "" if plain else f"{node.activation.kind!r} behind {node.kind!r}"
+    if isinstance(node, Weighted) and node.activation not in (None, Relu):
+        return f"{node.activation.kind!r} behind {node.kind!r}"
     if isinstance(node, Mul) and inputs[0].scale * inputs[1].scale >= output.scale:
         return "a product of which one step is more than one of the result"
     if isinstance(node, Pad) and inputs[0].zero_point == INT8_MIN:
@@ -197,7 +196,7 @@ def _weighted(
     elif arch in _ELEVEN_BITS:
         finish = _eleven_bits(bias, real, zero)
     else:
-        placed = least and not depthwise
+        placed = least and not depthwise and not isinstance(node, ConvTranspose2d)
         factor = _before_relu(real, zero) if placed else _Factor.of(real, 12)
         finish = _cut_sum(bias, factor, zero)
 
@@ -254,8 +253,9 @@ def _cut_sum(bias: np.ndarray, factor: _Factor, zero: int) -> Callable[[np.ndarr
 
 
 def _before_relu(real: np.ndarray, zero: int) -> _Factor:
-    """From v73 on, of a convolution that is not depthwise, before a ReLU: the factor has the place
-    of one that would spread the values above zero over the whole range; that one has 11 bits.
+    """From v73 on, of a linear or a convolution that is neither depthwise nor transposed, before a
+    ReLU: the factor has the place of one that would spread the values above zero over the whole
+    range; that one has 11 bits.
     """
     spread = real.astype(np.float64) * (_TOP + 1) / max(_TOP - zero, 1)
     cut = np.maximum(-np.frexp(spread)[1] - 4, _LEAST_CUT_BITS)
