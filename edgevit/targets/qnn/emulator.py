@@ -4,8 +4,9 @@
     values = emulator({"input": pixels})    # output name -> array
 
 No device has run. ONNX Runtime may give no operator to its own CPU provider: a model that the HTP
-does not take whole is refused, with what it leaves by name. Quantizing at a float input and
-dequantizing at a float output are the HTP's too, unless `HtpSettings.edges_on_cpu`.
+does not take whole is refused, with what it leaves by name. Quantizing at a float input is the
+HTP's too, and is done in half precision: round(fp16(x / scale)), half away from zero. A model with
+integer edges has none of that; nor has a float input whose values lie on the grid.
 """
 
 from __future__ import annotations
@@ -36,17 +37,12 @@ _MOST_NAMED = 5
 
 @dataclass(frozen=True)
 class HtpSettings:
-    """How a model is compiled for the HTP. Raises InputError for a value that is not a choice.
-
-    edges_on_cpu  quantizing at a float input and dequantizing at a float output are given to ONNX
-                  Runtime's CPU provider, and nothing else is
-    """
+    """How a model is compiled for the HTP. Raises InputError for a value that is not a choice."""
 
     arch: HtpArch = option("75", "Version of the HTP.")
     optimization: Literal["1", "2", "3"] = option(
         "3", "How long the HTP's compiler looks for a faster graph; 3 is the longest."
     )
-    edges_on_cpu: bool = option(False, "Leave quantizing at a float edge to the CPU.")
 
     def __post_init__(self) -> None:
         check(self)
@@ -76,6 +72,7 @@ class HtpEmulator:
 
 def open_session(data: bytes, what: str, settings: HtpSettings) -> Any:
     """An onnxruntime.InferenceSession of a model, none of it on the CPU; see `HtpEmulator`."""
+    _packages()
     try:
         with _standard_output_closed():
             return _session(data, settings, strict=True)
@@ -101,7 +98,7 @@ def _session(data: bytes, settings: HtpSettings, *, strict: bool) -> Any:
         "backend_path": package.get_qnn_htp_path(),
         "htp_arch": settings.arch,
         "htp_graph_finalization_optimization_mode": settings.optimization,
-        "offload_graph_io_quantization": "1" if settings.edges_on_cpu else "0",
+        "offload_graph_io_quantization": "0",
     }
     devices = [each for each in runtime.get_ep_devices() if each.ep_name == _PROVIDER]
     options.add_provider_for_devices(devices[:1], own)
@@ -129,6 +126,8 @@ def _packages() -> tuple[ModuleType, ModuleType]:
         raise ToolMissing(
             f"the HTP emulator needs onnxruntime-qnn ({error}): pip install onnxruntime-qnn==2.7.0"
         ) from error
+    if any(each.ep_name == _PROVIDER for each in onnxruntime.get_ep_devices()):
+        return onnxruntime, onnxruntime_qnn
     try:
         onnxruntime.register_execution_provider_library(
             _PROVIDER, onnxruntime_qnn.get_library_path()
