@@ -133,3 +133,13 @@ def test_a_trained_net_predicts_what_its_program_does(
     parity = compare(tmp_path / "qnn", embedded_val, images=60, layer_images=1)
     assert parity.agreement_percent >= 90 and parity.first_departure != "input"
     assert "emulated HTP" in parity.engine
+    by_rule = compare(
+        tmp_path / "qnn", embedded_val, images=60, layer_images=1, force=True,
+        runner="htp-reference",
+    )  # fmt: skip
+    assert "rules found" in by_rule.engine
+    figures = {"engine", "layers"}  # each layer given out is compiled otherwise than the whole net
+    assert {k: v for k, v in vars(by_rule).items() if k not in figures} == {
+        k: v for k, v in vars(parity).items() if k not in figures
+    }
+    assert by_rule.layers == parity.layers

@@ -31,14 +31,17 @@ class QnnOptions(NpuOptions):
 class QnnRunOptions:
     """What runs an artifact on this machine. Raises InputError for a value that is not a choice.
 
-    runner    "htp-emulator": QNN's x86 emulator of the NPU runs the program's ONNX; "litert": the
-              TFLite file on the CPU, which is not the NPU's arithmetic
+    runner    "htp-emulator": QNN's x86 emulator of the NPU runs the program's ONNX;
+              "htp-reference": the rules that were found of it do; "litert": the TFLite file on the
+              CPU, which is not the NPU's arithmetic
     htp_arch  of the emulator
     """
 
-    runner: Literal["htp-emulator", "litert"] = option(
+    runner: Literal["htp-emulator", "htp-reference", "litert"] = option(
         "htp-emulator",
-        "htp-emulator: the NPU's arithmetic, emulated here; litert: the TFLite file on the CPU.",
+        "htp-emulator: the NPU's arithmetic, by QNN's emulator; htp-reference: the same by the "
+        "rules found of it, faster and without onnxruntime-qnn; litert: the TFLite file on the "
+        "CPU.",
     )
     htp_arch: HtpArch | None = option(
         None,
