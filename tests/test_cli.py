@@ -38,7 +38,7 @@ LAYERS = [
     ["quantize"],
     ["train"],
     ["targets"],
-    ["measure"],
+    ["measure", "device_groups"],
     ["api", "apps", "doctor"],
     ["demo"],
     ["commands"],

@@ -121,7 +121,7 @@ def _packages() -> tuple[ModuleType, ModuleType]:
     """onnxruntime, which knows the HTP from then on, and onnxruntime_qnn."""
     try:
         import onnxruntime
-        import onnxruntime_qnn
+        import onnxruntime_qnn  # pyright: ignore[reportMissingImports]  # an extra
     except ImportError as error:
         raise ToolMissing(
             f"the HTP emulator needs onnxruntime-qnn ({error}): pip install onnxruntime-qnn==2.7.0"
