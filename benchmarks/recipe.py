@@ -16,19 +16,25 @@ candidate; those of an earlier run of the same --name are kept where they are no
 from __future__ import annotations
 
 import argparse
+import contextlib
 import itertools
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from common import RESULTS, machine, write_result
 
+if TYPE_CHECKING:
+    from edgevit.choices import Profile
+
 CALIBRATION_IMAGES, BATCH = 256, 16
 MARGINS = (0.0, 0.25, 0.5, 1.0, float("inf"))
 HOLDOUT = 0.1
+GAINS = (0.8, 1.25)
+"""Between which a channel's gain is corrected."""
 
 
 @dataclass(frozen=True)
@@ -39,13 +45,19 @@ class Candidate:
     levels      what the factors bring to one size: "both", "largest" or "average"
     cut         how much a value that is cut off counts against one that is rounded; 0: min/max
     biases      "before" the scales are snapped, "after", or "none"
+    gains       share of each channel's gain that is corrected with its bias
+    shifted     kinds of operations whose outputs get a zero-point, where 1×1 convolutions read them
+    real        kinds whose outputs are not quantized at all: no program, but the most to be gained
     """
 
     factors: str = "best"
     levels: str = "both"
     cut: float = 1.0
     biases: str = "before"
-    profile: str = "portable"
+    profile: Profile = "portable"
+    gains: float = 0.0
+    shifted: tuple[str, ...] = ()
+    real: tuple[str, ...] = ()
 
 
 DEFAULT = Candidate()
@@ -64,6 +76,11 @@ CANDIDATES: dict[str, Candidate] = {
     "cut-off values count a quarter": replace(DEFAULT, cut=0.25),
     "biases corrected after snapping": replace(DEFAULT, biases="after"),
     "biases not corrected": replace(DEFAULT, biases="none"),
+    "gains corrected with the biases": replace(DEFAULT, gains=1.0),
+    "gains corrected by half": replace(DEFAULT, gains=0.5),
+    "zero-points for GELU": replace(DEFAULT, shifted=("gelu",)),
+    "zero-points for GELU and ReLU": replace(DEFAULT, shifted=("gelu", "relu")),
+    "GELU not quantized (a bound)": replace(DEFAULT, real=("gelu",)),
     "asymmetric, min/max (before)": replace(BASELINE, profile="asymmetric"),
     "asymmetric, default": replace(DEFAULT, profile="asymmetric"),
 }
@@ -141,14 +158,19 @@ def by_ranges(
     return {name: share[group] for name, group in groups.items()}
 
 
-def quantized(graph: Any, candidate: Candidate, calibration: list[Any]) -> Any:
-    """The candidate's net, its scales snapped."""
-    import torch
+@dataclass(frozen=True)
+class Placed:
+    """An equalized graph and its quantizers."""
 
+    graph: Any
+    activations: dict[str, Any]
+    weight_scales: dict[str, np.ndarray]
+
+
+def placed(graph: Any, candidate: Candidate, calibration: list[Any]) -> Placed:
+    """What the candidate's nets start from."""
     from edgevit.quantize import clip
-    from edgevit.quantize.net import QuantizedNet
     from edgevit.quantize.place import place
-    from edgevit.quantize.ptq import correct_biases
 
     graph = equalized(graph, candidate, calibration)
     counted = clip.CUT_WEIGHT
@@ -158,13 +180,127 @@ def quantized(graph: Any, candidate: Candidate, calibration: list[Any]) -> Any:
         activations, scales, _ = place(graph, calibration, candidate.profile, ranges)
     finally:
         clip.CUT_WEIGHT = counted
-    net = QuantizedNet(graph, activations, scales).eval()
-    if candidate.biases == "before":
-        correct_biases(net, torch.cat(calibration))
-    net.snap()
-    if candidate.biases == "after":
-        correct_biases(net, torch.cat(calibration))
+    return Placed(graph, activations, scales)
+
+
+def quantized(start: Placed, candidate: Candidate, calibration: list[Any]) -> Any:
+    """The candidate's net, its scales snapped; run it inside `unrounded`, as this does."""
+    import torch
+
+    from edgevit.quantize.net import QuantizedNet
+    from edgevit.quantize.ptq import correct_biases
+
+    activations = dict(start.activations)
+    if candidate.shifted:
+        activations |= shifted(start.graph, candidate.shifted, calibration)
+    net = QuantizedNet(start.graph, activations, start.weight_scales).eval()
+    with unrounded(net, candidate.real):
+        if candidate.gains:
+            correct_gains(net, torch.cat(calibration), candidate.gains)
+        elif candidate.biases == "before":
+            correct_biases(net, torch.cat(calibration))
+        net.snap()
+        if candidate.biases == "after":
+            correct_biases(net, torch.cat(calibration))
     return net
+
+
+def correct_gains(net: Any, images: Any, share: float) -> None:
+    """As `correct_biases`, with a gain: each channel's sums fit the float net's by least squares.
+
+    Values that are cut off make sums smaller, layer by layer, which no bias mends. The gain goes
+    into the channel's weight scale, so that its int8 weights stay as they are.
+    """
+    import torch
+
+    wanted: dict[str, Any] = {}
+    widths = [len(layer.weights[1]) for layer in net.layers.values()]
+    pieces = net.weight_log_scale.detach().split(widths)
+    log_scales = dict(zip(net.layers, pieces, strict=True))
+
+    def see(node: Any, sums: Any) -> Any:
+        wanted[node.module] = sums
+        return sums
+
+    def adjust(node: Any, sums: Any) -> Any:
+        expected = wanted.pop(node.module)
+        axes = [axis for axis in range(sums.dim()) if axis != 1]
+        found_mean, mean = (each.mean(axes, keepdim=True) for each in (sums, expected))
+        apart = sums - found_mean
+        slope = (apart * (expected - mean)).mean(axes) / apart.square().mean(axes).clamp_min(1e-12)
+        gain = (1 + share * (slope - 1)).clamp(*GAINS)
+        weight, bias = net.layers[node.module].weights
+        weight.mul_(torch.from_numpy(node.per_channel(gain.numpy())))
+        log_scales[node.module].add_(gain.log())
+        gain = gain.view(found_mean.shape)
+        shift = mean - gain * found_mean
+        bias.mul_(gain.flatten()).add_(shift.flatten())
+        return sums * gain + shift
+
+    with torch.no_grad():
+        found = net.run(images, adjust)
+        next(found)  # the input, which the float net does not give
+        # Both side by side, so that one operation's real sums are held and not all of them.
+        for _ in zip(net.net.run(images, see), found, strict=True):
+            pass
+
+
+def outputs_of_kind(graph: Any, kinds: tuple[str, ...]) -> list[str]:
+    """Owners that operations of these kinds make and unpadded convolutions or linears alone read.
+
+    There a zero-point folds into the readers' biases, so that a symmetric target could shift it.
+    """
+    from edgevit.ops import Conv2d, Linear
+
+    def folds(node: Any) -> bool:
+        return isinstance(node, Linear) or (isinstance(node, Conv2d) and node.padding == (0, 0))
+
+    def kind_of(node: Any) -> str:
+        return getattr(getattr(node, "activation", None) or node, "kind", "")
+
+    return [
+        name
+        for name in graph.owners()
+        if kind_of(graph.makes(name)) in kinds
+        and name not in graph.outputs
+        and all(folds(reader) for reader in graph.readers(name))
+    ]
+
+
+def shifted(graph: Any, kinds: tuple[str, ...], calibration: list[Any]) -> dict[str, Any]:
+    """Quantizers with a zero-point, of least error, for `outputs_of_kind`."""
+    from edgevit.quantize.clip import least_error_ranges
+    from edgevit.quantize.place import observe, quantizers_from_ranges
+
+    seen = observe(graph, calibration)
+    ranges = least_error_ranges(graph, calibration, seen, "asymmetric")
+    found = quantizers_from_ranges(graph, ranges, "asymmetric")
+    return {name: found[name] for name in outputs_of_kind(graph, kinds)}
+
+
+@contextlib.contextmanager
+def unrounded(net: Any, kinds: tuple[str, ...]) -> Iterator[None]:
+    """Inside, `net` leaves `outputs_of_kind` real: what their quantizers cost at the most."""
+    from torch.nn import functional
+
+    from edgevit.quantize import fakequant
+
+    names = outputs_of_kind(net.graph, kinds)
+    places = {place for place, name in enumerate(net.names) if name in names}
+
+    class Activations(fakequant.Activations):
+        def quantize(self, x: Any, index: int, in_place: bool = False) -> Any:
+            return x if index in places else super().quantize(x, index, in_place)
+
+        def quantize_gelu(self, x: Any, before: int, after: int) -> Any:
+            return self.quantize(functional.gelu(self.quantize(x, before)), after)
+
+    rounding = fakequant.Activations
+    fakequant.Activations = Activations
+    try:
+        yield
+    finally:
+        fakequant.Activations = rounding
 
 
 def logits_of(net: Callable[[Any], Any], pixels: Any) -> np.ndarray:
@@ -176,11 +312,17 @@ def logits_of(net: Callable[[Any], Any], pixels: Any) -> np.ndarray:
 
 
 def compared(found: np.ndarray, images: Images) -> dict[str, Any]:
-    """Top-1, drop, agreement, the logits' error, and the changed predictions by float's margin."""
+    """Top-1, drop, agreement, the logits' error, and the changed predictions by float's margin.
+
+    The logits' error also less what one factor on all of them explains, which changes no class
+    (cutting values off makes them smaller), and that of the difference of float's two best.
+    """
     classes, expected = found.argmax(1), images.logits.argmax(1)
     same = classes == expected
-    second, first = np.sort(images.logits, 1)[:, -2:].T
+    best = np.argsort(images.logits, 1)[:, :-3:-1]
+    first, second = np.take_along_axis(images.logits, best, 1).T
     margin = first - second
+    gain = float((found * images.logits).sum() / (images.logits**2).sum())
     top1, float_top1 = (100 * float((c == images.labels).mean()) for c in (classes, expected))
     return {
         "images": len(found),
@@ -188,7 +330,9 @@ def compared(found: np.ndarray, images: Images) -> dict[str, Any]:
         "top1": round(top1, 3),
         "drop": round(float_top1 - top1, 3),
         "agreement": round(100 * float(same.mean()), 3),
-        "logit_rmse": round(float(np.sqrt(np.mean((found - images.logits) ** 2))), 5),
+        "logit_rmse": round(rms(found - images.logits), 5),
+        "logit_rmse_less_gain": round(rms(found - gain * images.logits), 5),
+        "margin_rmse": round(rms(np.take_along_axis(found - images.logits, best, 1) @ (1, -1)), 5),
         "changed_by_margin": {
             f"{low:g} to {high:g}": {
                 "changed": int((~same & (margin >= low) & (margin < high)).sum()),
@@ -197,6 +341,11 @@ def compared(found: np.ndarray, images: Images) -> dict[str, Any]:
             for low, high in itertools.pairwise(MARGINS)
         },
     }
+
+
+def rms(values: np.ndarray) -> float:
+    """The root of the mean square."""
+    return float(np.sqrt(np.mean(values**2)))
 
 
 def one_set(
@@ -231,15 +380,23 @@ def one_set(
         parts["report"] = images_of(report, draw(list(range(len(report))), options.report, 1))
     figures |= {"checkpoint": Path(checkpoint).name, "image_size": size}
     measured = figures.setdefault("candidates", {})
-    for title, candidate in CANDIDATES.items():
-        if options.only and title not in options.only:
-            continue
-        measured[title] = []
-        for seed in options.seeds:
-            batch = batch_of(train, draw(fit, CALIBRATION_IMAGES, seed))
-            calibration = [channels_last(piece) for piece in batch.split(BATCH)]
-            made = quantized(graph, candidate, calibration)
-            found = {k: compared(logits_of(made, part.pixels), part) for k, part in parts.items()}
+    chosen = {title: c for title, c in CANDIDATES.items() if title in (options.only or CANDIDATES)}
+    measured |= {title: [] for title in chosen}
+    for seed in options.seeds:
+        batch = batch_of(train, draw(fit, CALIBRATION_IMAGES, seed))
+        calibration = [channels_last(piece) for piece in batch.split(BATCH)]
+        start: Placed | None = None
+        before: Candidate | None = None
+        for title, candidate in chosen.items():
+            # Equalizing and placing take most of the time; candidates in a row share them.
+            plain = replace(candidate, biases=DEFAULT.biases, gains=0.0, shifted=(), real=())
+            if start is None or plain != before:
+                start, before = placed(graph, plain, calibration), plain
+            net = quantized(start, candidate, calibration)
+            with unrounded(net, candidate.real):
+                found = {
+                    k: compared(logits_of(net, part.pixels), part) for k, part in parts.items()
+                }
             measured[title].append({"seed": seed, **found})
             line = {k: (f["logit_rmse"], f["agreement"], f["drop"]) for k, f in found.items()}
             print(name, title, seed, line, flush=True)
