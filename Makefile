@@ -81,7 +81,7 @@ test-zig: env
 # Qualcomm's compiler for a Snapdragon's NPU and its emulator; 98.6 MB, Qualcomm-licensed.
 test-qnn: env
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[qnn]'
-	$(BIN)/python -m pytest -q tests/npu/test_qualcomm.py tests/targets/test_qnn_emulator.py tests/targets/test_qnn_reference.py
+	$(BIN)/python -m pytest -q tests/npu tests/targets/test_qnn_emulator.py tests/targets/test_qnn_reference.py tests/test_npu_backend.py
 
 # Which operators an Intel NPU takes; 60 MB, in a folder of its own, so that no other test sees it.
 test-openvino: env
