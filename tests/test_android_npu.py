@@ -151,8 +151,13 @@ def test_the_module_is_the_tflite_targets(packaged: Path, build: Path, tmp_path:
     """Not a copy of it that may grow apart."""
     write_package("tflite", build, tmp_path / "plain", unvalidated=True)
     plain, ours = read_tree(tmp_path / "plain"), read_tree(packaged)
-    own = {"README.md", "edgevit-package.json"}
-    assert {name for name in plain if ours.get(name) != plain[name]} == own
+    manifest = "src/main/assets/edgevit/manifest.json"
+    own = {"README.md", "edgevit-package.json", manifest}
+    assert {name for name in plain if ours.get(name) != plain[name]} <= own
+    # What each was compiled with is its own target's.
+    theirs, mine = (json.loads(tree[manifest]) for tree in (plain, ours))
+    assert {**theirs, "options": {}} == {**mine, "options": {}}
+    assert mine["options"].items() >= {"io": "int8", "precision": "int8"}.items()
     assert f"{MODULE}/npu.txt" not in plain
     template = read_template("qnn")
     assert [path.parent.name for path in template.folders] == ["qnn", "tflite"]

@@ -28,9 +28,6 @@ class NpuContract(TargetContract):
         with pytest.MonkeyPatch.context() as patched:
             yield install(patched, tmp_path_factory.mktemp("compiler"))
 
-    def golden_options(self, program: Program) -> tuple[dict[str, str], ...]:
-        return ()  # what a compiler makes is not ours, and the rest is the tflite target's
-
     def same(self, manifest: Manifest) -> Manifest:
         placement = tuple(replace(found, compile_s=0) for found in manifest.placement)
         return replace(manifest, placement=placement)
