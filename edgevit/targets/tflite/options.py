@@ -13,10 +13,10 @@ IoType = Literal["int8", "uint8", "float32"]
 IO_TYPES: tuple[IoType, ...] = get_args(IoType)
 
 REFUSED = {
-    "16x8": "int16 activations run at 0.03 times the speed of float32 under LiteRT on a CPU, which "
+    "16x8": "int16 activations run at 0.04 times the speed of float32 under LiteRT on a CPU, which "
     "has no fast kernel for them (benchmarks/modes.py; README, What each mode is worth)",
     "int4": "int4 weights run at 0.3 to 0.9 times the speed of float32 under LiteRT on a CPU, and "
-    "int8 ones at 1.5 times (benchmarks/modes.py; README, What each mode is worth)",
+    "int8 ones at 1.7 times (benchmarks/modes.py; README, What each mode is worth)",
 }
 """Precisions that LiteRT would run -> what they were measured to be worth."""
 
