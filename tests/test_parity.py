@@ -103,6 +103,11 @@ def test_a_gate_below_which_the_exit_code_is_3(build: Build) -> None:
     check_agreement({"exact": worse}, None)
     with pytest.raises(GateFailed, match=r"exact: 75.00 % of 4 predictions") as error:
         check_agreement({"exact": worse}, 75.1)
+    # A target's stated tolerance is one of predictions: outputs without classes have none.
+    npu = replace(worse, target="qnn")
+    with pytest.raises(GateFailed, match=r"at least 98\.00 % are asked for"):
+        check_agreement({"npu": npu}, None)
+    check_agreement({"npu": replace(npu, top1_percent=None)}, None)
     assert error.value.exit_code == 3
 
 

@@ -202,12 +202,14 @@ def _check_comparable(artifact: Artifact) -> None:
 def check_agreement(found: dict[str, Parity], min_agreement: float | None) -> None:
     """Raises GateFailed naming the artifacts whose predictions are too seldom the program's.
 
-    min_agreement   None: the tolerance in the target's target.toml ([parity]); without one there is
-                    no gate
+    min_agreement   None: the tolerance in the target's target.toml ([parity]), which is one of
+                    predictions; without one, or without classes, there is no gate
     """
     below = []
     for name, parity in found.items():
-        limit = tolerance_of(parity.target) if min_agreement is None else min_agreement
+        limit = min_agreement
+        if limit is None and parity.top1_percent is not None:
+            limit = tolerance_of(parity.target)
         if limit is not None and parity.agreement_percent < limit:
             below.append(
                 f"{name}: {parity.agreement_percent:.2f} % of {parity.images} predictions are the "

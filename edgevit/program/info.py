@@ -18,6 +18,7 @@ from edgevit.errors import InputError
 from edgevit.options import Size
 from edgevit.program.tensors import read_tensors, tensor_bytes
 from edgevit.schema import to_json
+from edgevit.tasks import load_task
 
 CLASSIFICATION = "classification"
 """The task of a program that names none."""
@@ -93,6 +94,7 @@ class ProgramInfo:
             object.__setattr__(self, name, tuple(getattr(self, name)))
         if self.profile not in (*PROFILES, WEIGHTS_ONLY):
             raise InputError(f"profile {self.profile!r} is not one of {', '.join(PROFILES)}")
+        load_task(self.task)
         if len(self.labels) != self.model.classes:
             raise InputError(f"{len(self.labels)} labels for {self.model.classes} classes")
         check_labels(self.labels)

@@ -84,6 +84,7 @@ def test_the_manifest_has_what_the_compiler_said_of_each_soc(
         first.file == "Qualcomm_SM8750.tflite" and first.status == "compiled, not run on a device"
     )
     assert first.operators == first.npu_operators == sum(manifest.ops.values())
+    assert first.size_bytes == len(files["Qualcomm_SM8750.tflite"])
     assert first.partitions == 1 and first.cpu == () and first.compile_s > 0
     assert first.compiler["sdk"] == "v0.stand-in"
 

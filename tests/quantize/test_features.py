@@ -187,3 +187,9 @@ def test_what_speaks_of_classes_says_that_there_are_none(
         assert "its task is features" in str(result.exception)
         assert "edgevit parity" in str(result.exception)
     assert load_artifact(tmp_path / "tflite").manifest.model.classes == 0
+
+
+def test_a_task_that_nobody_knows_is_refused(program: Path) -> None:
+    info = Program.load(program).info
+    with pytest.raises(InputError, match="task 'juggling' is not one of classification, features"):
+        replace(info, task="juggling")

@@ -15,10 +15,10 @@ SAMSUNG = Vendor(
     manufacturer="Samsung",
     folder="samsung",
     socs=("E9965",),
-    library="libgraphgen.so",
+    library="",
     package="",
-    how_to_get="Samsung gives its Exynos AI LiteCore to partners "
-    "(https://soc-developer.semiconductor.samsung.com); edgevit has no target for it",
+    how_to_get="its plugin wants Samsung's Exynos AI LiteCore; ask Samsung for it. edgevit has no "
+    "target for it",
 )
 """A vendor whose plugin ai-edge-litert carries and for which there is no target."""
 

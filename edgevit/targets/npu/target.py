@@ -77,13 +77,14 @@ class NpuTarget(Target[Chosen, RunOptions]):
                 name = None if self.divide_only else file_name(self.vendor.manufacturer, soc)
                 if name is not None:
                     folder[name] = with_labels(made.data, program)
-                placements.append(self._placement(source, made, soc, name))
+                size_bytes = 0 if name is None else len(folder[name])
+                placements.append(self._placement(source, made, soc, name, size_bytes))
                 progress.update(progress.done + 1, soc)
         check_placement(placements, options.allow_cpu)
         return folder, tuple(placements)
 
     def _placement(
-        self, source: bytes, made: CompiledModel, soc: str, name: str | None
+        self, source: bytes, made: CompiledModel, soc: str, name: str | None, size_bytes: int
     ) -> Placement:
         _, cpu = read_placement(open_file(made.data, first_only=True), open_file(source))
         return Placement(
@@ -100,7 +101,7 @@ class NpuTarget(Target[Chosen, RunOptions]):
             ),
             compiler=made.versions,
             compile_s=made.compile_s,
-            size_bytes=0 if name is None else len(made.data),
+            size_bytes=size_bytes,
         )
 
     def open(self, artifact: Artifact, options: RunOptions) -> Runner:
