@@ -33,8 +33,6 @@ if TYPE_CHECKING:
 CALIBRATION_IMAGES, BATCH = 256, 16
 MARGINS = (0.0, 0.25, 0.5, 1.0, float("inf"))
 HOLDOUT = 0.1
-GAINS = (0.8, 1.25)
-"""Between which a channel's gain is corrected."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +43,7 @@ class Candidate:
     levels      what the factors bring to one size: "both", "largest" or "average"
     cut         how much a value that is cut off counts against one that is rounded; 0: min/max
     biases      "before" the scales are snapped, "after", or "none"
-    gains       share of each channel's gain that is corrected with its bias
+    gains       whether each channel's gain is corrected with its bias
     shifted     kinds of operations whose outputs get a zero-point, where 1×1 convolutions read them
     real        kinds whose outputs are not quantized at all: no program, but the most to be gained
     """
@@ -55,7 +53,7 @@ class Candidate:
     cut: float = 1.0
     biases: str = "before"
     profile: Profile = "portable"
-    gains: float = 0.0
+    gains: bool = True
     shifted: tuple[str, ...] = ()
     real: tuple[str, ...] = ()
 
@@ -74,10 +72,9 @@ CANDIDATES: dict[str, Candidate] = {
     "levels: average of images": replace(DEFAULT, levels="average"),
     "cut-off values count 4 times": replace(DEFAULT, cut=4.0),
     "cut-off values count a quarter": replace(DEFAULT, cut=0.25),
-    "biases corrected after snapping": replace(DEFAULT, biases="after"),
-    "biases not corrected": replace(DEFAULT, biases="none"),
-    "gains corrected with the biases": replace(DEFAULT, gains=1.0),
-    "gains corrected by half": replace(DEFAULT, gains=0.5),
+    "biases alone, after snapping": replace(DEFAULT, biases="after"),
+    "neither corrected": replace(DEFAULT, biases="none"),
+    "gains not corrected (before)": replace(DEFAULT, gains=False),
     "zero-points for GELU": replace(DEFAULT, shifted=("gelu",)),
     "zero-points for GELU and ReLU": replace(DEFAULT, shifted=("gelu", "relu")),
     "GELU not quantized (a bound)": replace(DEFAULT, real=("gelu",)),
@@ -188,61 +185,19 @@ def quantized(start: Placed, candidate: Candidate, calibration: list[Any]) -> An
     import torch
 
     from edgevit.quantize.net import QuantizedNet
-    from edgevit.quantize.ptq import correct_biases
+    from edgevit.quantize.ptq import correct_sums
 
     activations = dict(start.activations)
     if candidate.shifted:
         activations |= shifted(start.graph, candidate.shifted, calibration)
     net = QuantizedNet(start.graph, activations, start.weight_scales).eval()
     with unrounded(net, candidate.real):
-        if candidate.gains:
-            correct_gains(net, torch.cat(calibration), candidate.gains)
-        elif candidate.biases == "before":
-            correct_biases(net, torch.cat(calibration))
+        if candidate.biases == "before":
+            correct_sums(net, torch.cat(calibration), gains=candidate.gains)
         net.snap()
         if candidate.biases == "after":
-            correct_biases(net, torch.cat(calibration))
+            correct_sums(net, torch.cat(calibration), gains=False)
     return net
-
-
-def correct_gains(net: Any, images: Any, share: float) -> None:
-    """As `correct_biases`, with a gain: each channel's sums fit the float net's by least squares.
-
-    Values that are cut off make sums smaller, layer by layer, which no bias mends. The gain goes
-    into the channel's weight scale, so that its int8 weights stay as they are.
-    """
-    import torch
-
-    wanted: dict[str, Any] = {}
-    widths = [len(layer.weights[1]) for layer in net.layers.values()]
-    pieces = net.weight_log_scale.detach().split(widths)
-    log_scales = dict(zip(net.layers, pieces, strict=True))
-
-    def see(node: Any, sums: Any) -> Any:
-        wanted[node.module] = sums
-        return sums
-
-    def adjust(node: Any, sums: Any) -> Any:
-        expected = wanted.pop(node.module)
-        axes = [axis for axis in range(sums.dim()) if axis != 1]
-        found_mean, mean = (each.mean(axes, keepdim=True) for each in (sums, expected))
-        apart = sums - found_mean
-        slope = (apart * (expected - mean)).mean(axes) / apart.square().mean(axes).clamp_min(1e-12)
-        gain = (1 + share * (slope - 1)).clamp(*GAINS)
-        weight, bias = net.layers[node.module].weights
-        weight.mul_(torch.from_numpy(node.per_channel(gain.numpy())))
-        log_scales[node.module].add_(gain.log())
-        gain = gain.view(found_mean.shape)
-        shift = mean - gain * found_mean
-        bias.mul_(gain.flatten()).add_(shift.flatten())
-        return sums * gain + shift
-
-    with torch.no_grad():
-        found = net.run(images, adjust)
-        next(found)  # the input, which the float net does not give
-        # Both side by side, so that one operation's real sums are held and not all of them.
-        for _ in zip(net.net.run(images, see), found, strict=True):
-            pass
 
 
 def outputs_of_kind(graph: Any, kinds: tuple[str, ...]) -> list[str]:

@@ -80,7 +80,7 @@ if TYPE_CHECKING:
 def quantize_command(**given: Any) -> None:
     """Quantize a RepViT checkpoint to INT8 and write the program that every target starts from.
 
-    The net is fused (with proof), calibrated by NNCF, bias-corrected, and fine-tuned with learned
+    The net is fused (with proof), calibrated by NNCF, corrected, and fine-tuned with learned
     scales under distillation from the float net. The accuracy gate compares it with float on the
     reported images; when it fails, the exit code is 3 and M.evq is not written. The same command
     continues an interrupted run. The curves of the fine-tuning are in M.evq.metrics.csv.

@@ -1,4 +1,4 @@
-"""Quantization: NNCF placement and ranges, bias correction, fine-tuning under distillation.
+"""Quantization: NNCF placement and ranges, correction, fine-tuning under distillation.
 
 The package is a function as well: `edgevit.quantize(model, train, val)` is
 `edgevit.quantize.pipeline.quantize`, whose documentation says how.

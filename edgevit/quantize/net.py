@@ -166,6 +166,11 @@ class QuantizedNet(nn.Module):
     def _widths(self) -> list[int]:
         return [len(layer.weights[1]) for layer in self.layers.values()]
 
+    def weight_log_scales(self) -> dict[str, Tensor]:
+        """Each layer's part of `weight_log_scale` (O,), to be changed in place."""
+        parts = self.weight_log_scale.detach().split(self._widths())
+        return dict(zip(self.layers, parts, strict=True))
+
     def weight_scales(self) -> dict[str, np.ndarray]:
         """float32 [O] for every convolution and linear layer."""
         flat = self.scales()[2].detach().cpu().split(self._widths())

@@ -318,7 +318,7 @@ def _better(run: Run, tuned: QuantizedNet, history: History, float_outputs: Tens
         return tuned
     run.say(
         f"fine-tuning did not help: on the selection images its loss is {history.best_loss:.4g}, "
-        f"that of PTQ with corrected biases {loss:.4g}; the program is the latter. More images or "
+        f"that of corrected PTQ {loss:.4g}; the program is the latter. More images or "
         "epochs may help"
     )
     history.best_step, history.best_loss = 0, loss

@@ -1,4 +1,4 @@
-"""What a run does before it trains: equalize, place, calibrate, correct biases, measure."""
+"""What a run does before it trains: equalize, place, calibrate, correct sums, measure."""
 
 from __future__ import annotations
 
@@ -17,17 +17,18 @@ from edgevit.ops import Quantizer
 from edgevit.quantize.equalize import equalize
 from edgevit.quantize.net import QuantizedNet
 from edgevit.quantize.place import place
-from edgevit.quantize.ptq import correct_biases
+from edgevit.quantize.ptq import correct_sums
 from edgevit.quantize.run import Run, program_now
 from edgevit.runs.folder import METRICS, POST_TRAINING
 from edgevit.runs.snapshot import read_snapshot, write_snapshot
 
 CALIBRATION_BATCH = 16
-BIAS_IMAGES = 256
+CORRECTION_IMAGES, CORRECTION_PIXELS = 256, 256 * 224**2
+"""The most that sums are corrected on; they are held for all of these at once."""
 
 
 def post_training(run: Run, float_outputs: Tensor) -> tuple[QuantizedNet, dict[str, Any] | None]:
-    """Equalize, place, calibrate, correct biases; measured, and kept for a resumed run.
+    """Equalize, place, calibrate, correct sums; measured, and kept for a resumed run.
 
     float_outputs   what the task keeps of the float net's, on the reported images
     The second of the two is the proof of the equalizing, None where nothing was equalized.
@@ -72,13 +73,15 @@ def _make(run: Run, path: Path, float_outputs: Tensor) -> None:
         )
     net = QuantizedNet(graph, activations, scales).eval().to(alone.device)
     before = metrics[f"ptq_uncorrected_{score_name}"] = score(program_now(run, net), "PTQ")
-    shift = correct_biases(net, batch[:BIAS_IMAGES])
-    after = score(program_now(run, net), "PTQ, biases corrected")
+    pixels = batch.shape[2] * batch.shape[3]
+    enough = min(CORRECTION_IMAGES, max(1, CORRECTION_PIXELS // pixels))
+    shift = correct_sums(net, batch[:enough])
+    after = score(program_now(run, net), "PTQ, sums corrected")
     metrics[f"ptq_{score_name}"] = after
     run.say(
         f"NNCF and the completion pass: {len(activations)} activation quantizers, {len(completed)} "
-        f"of all quantizers added; {score_title} {100 * before:.2f} %, with bias correction "
-        f"{100 * after:.2f} % (largest shift {shift:.3g})"
+        f"of all quantizers added; {score_title} {100 * before:.2f} %, with gains and biases "
+        f"corrected {100 * after:.2f} % (largest shift {shift:.3g})"
     )
     (run.folder / METRICS).write_text(json.dumps(metrics))
     tensors = {f"net.{n}": t for n, t in net.state_dict().items()}

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 STAGES = {
     "float_top1": "float (fused)",
     "ptq_uncorrected_top1": "PTQ",
-    "ptq_top1": "PTQ, biases corrected",
+    "ptq_top1": "PTQ, corrected",
     "program_top1": "quantized program",
 }
 

@@ -28,7 +28,7 @@ ALIKE = 0.98
 MAX_DB = 200.0
 STAGES = {
     "ptq_uncorrected_cosine": "PTQ",
-    "ptq_cosine": "PTQ, biases corrected",
+    "ptq_cosine": "PTQ, corrected",
     "program_cosine": "quantized program",
 }
 _TINY = 1e-30

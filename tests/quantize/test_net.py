@@ -1,24 +1,26 @@
-"""The quantized net: the graph with fake quantizers, its snapping, bias correction, placement."""
+"""The quantized net: the graph with fake quantizers, its snapping, correction, placement."""
 
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 from edgevit.data.images import ImageSet, Preprocessing
 from edgevit.errors import InputError
 from edgevit.graph import Graph, trace
 from edgevit.graph.float_run import GraphNet
 from edgevit.models.checkpoint import load
-from edgevit.ops import BY_KIND, AvgPool2d, Quantizer, Resize
+from edgevit.ops import BY_KIND, AvgPool2d, Quantizer, Resize, Weighted
 from edgevit.program import ModelInfo, ProgramInfo, build_program
 from edgevit.quantize.net import QuantizedNet, quantized_weight
 from edgevit.quantize.place import observe, place, quantizers_from_ranges, weight_scale
-from edgevit.quantize.ptq import correct_biases
+from edgevit.quantize.ptq import correct_sums
 from tests.programs import seeded_graph, seeded_images, seeded_net
 from tests.random_graphs import IMAGE_SIZE, random_graph
 
@@ -143,27 +145,65 @@ def test_snapped_scales_survive_fp16_and_the_program_is_the_net(
     assert float((found.argmax(1) == wanted.argmax(1)).float().mean()) >= 0.97
 
 
-def test_bias_correction_restores_the_channel_means() -> None:
+def test_corrected_sums_lie_about_the_float_nets_with_slope_one() -> None:
     graph, images = seeded_graph(), seeded_images(32, 64)
-    net = GraphNet(graph)
-    wanted = {n: v.mean((0, 2, 3)) for n, v in net.run(images) if v.dim() == 4}
+    wanted: dict[str, Tensor] = {}
     activations, scales = quantizers(graph, images)
-    # Coarse weights, so that there is something to correct.
-    scales = {name: 6 * scale for name, scale in scales.items()}
-    before = QuantizedNet(graph, activations, scales)
-    after = QuantizedNet(graph, activations, scales)
-    assert correct_biases(after, images) > 0
-    layers = {node.name for node in graph.weighted()}
+    # A part of each range is cut off, so that the sums behind it shrink.
+    activations = {
+        n: q if q.how == "fixed" else replace(q, scale=0.8 * q.scale)
+        for n, q in activations.items()
+    }
+    before, biases, both = (QuantizedNet(graph, activations, scales) for _ in range(3))
+    assert correct_sums(biases, images, gains=False) > 0
+    assert correct_sums(both, images) > 0
 
-    def error(quantized: QuantizedNet) -> float:
-        seen = {}
-        for step_name, value in quantized.run(images):
-            if step_name in layers and value.dim() == 4:
-                seen[step_name] = (value.mean((0, 2, 3)) - wanted[step_name]).abs().mean()
-        return float(sum(seen.values()))
+    def see(node: Weighted, sums: Tensor) -> Tensor:
+        wanted[node.name] = sums.transpose(0, 1).flatten(1)
+        return sums
+
+    def errors(quantized: QuantizedNet) -> tuple[float, float]:
+        """Of means and of slopes, averaged over channels and layers."""
+        found: list[tuple[float, float]] = []
+
+        def compare(node: Weighted, sums: Tensor) -> Tensor:
+            values, expected = sums.transpose(0, 1).flatten(1), wanted[node.name]
+            apart = values - values.mean(1, keepdim=True)
+            slope = (apart * expected).mean(1) / apart.square().mean(1)
+            means = (values - expected).mean(1).abs()
+            found.append((float(means.mean()), float((slope - 1).abs().mean())))
+            return sums
+
+        for _ in quantized.run(images, compare):
+            pass
+        mean, slope = np.mean(found, axis=0)
+        return float(mean), float(slope)
 
     with torch.no_grad():
-        assert error(after) < 0.5 * error(before)
+        for _ in GraphNet(graph).run(images, see):
+            pass
+        assert max(errors(biases)[0], errors(both)[0]) < 0.05 * errors(before)[0]
+        assert errors(both)[1] < 0.2 * min(errors(biases)[1], errors(before)[1])
+
+
+def test_a_gain_leaves_the_int8_weights_as_they_are() -> None:
+    graph, images = seeded_graph(), seeded_images(8, 64)
+    activations, scales = quantizers(graph, images)
+    net = QuantizedNet(graph, activations, scales)
+
+    def int8() -> dict[str, Tensor]:
+        found = net.weight_log_scales()
+        return {
+            name: layer.weights[0].detach().flatten(1) / found[name].exp()[:, None]
+            for name, layer in net.layers.items()
+        }
+
+    before = int8()
+    correct_sums(net, images)
+    for name, values in int8().items():
+        assert torch.allclose(values, before[name], rtol=1e-5, atol=1e-4), name
+    grown = torch.cat([net.weight_log_scales()[name] for name in net.layers])
+    assert not torch.equal(grown, torch.from_numpy(np.concatenate(list(scales.values()))).log())
 
 
 def test_a_copy_of_a_net_is_trained_apart() -> None:

@@ -111,7 +111,7 @@ def test_a_net_that_is_no_repvit_is_quantized(model: Tiny, result: Result) -> No
 
 
 def test_ptq_is_measured_in_integers(model: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
-    """By the program: the net that fake-quantizes is run for the bias correction only."""
+    """By the program: the net that fake-quantizes is run for the correction only."""
 
     def forward(self: QuantizedNet, x: torch.Tensor) -> torch.Tensor:
         raise AssertionError("a figure by floats")
@@ -166,7 +166,7 @@ def test_a_library_speaks_through_its_logger(model: Tiny, caplog: pytest.LogCapt
     assert (
         "Tiny, 3 classes, 16 px; fine-tuning on 39 images, selecting on 4, reporting on 5" in said
     )
-    assert "bias correction" in said and "drop " in said
+    assert "gains and biases corrected" in said and "drop " in said
 
 
 def test_a_failed_gate_hands_over_the_result(model: Tiny) -> None:
