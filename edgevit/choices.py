@@ -14,6 +14,10 @@ WEIGHTS_ONLY = "weights-only"
 Activation = Literal["gelu", "hard-swish", "quick-gelu"]
 ACTIVATIONS: tuple[Activation, ...] = get_args(Activation)
 
+OutputType = Literal["int8", "float32"]
+OUTPUT_TYPES: tuple[OutputType, ...] = get_args(OutputType)
+"""Of a quantized net: rounded as every tensor is, or as the operation makes it of int8 inputs."""
+
 RangeRule = Literal["minmax", "mse"]
 RANGE_RULES: tuple[RangeRule, ...] = get_args(RangeRule)
 """How far an activation's range reaches: to what was seen, or to where the error is least."""

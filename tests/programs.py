@@ -65,8 +65,9 @@ def seeded_pixels(count: int, image_size: int = 64, seed: int = 2) -> np.ndarray
 def quantizers(graph: Graph, images: torch.Tensor, profile: str) -> dict[str, Quantizer]:
     """Every tensor's quantizer from its observed range, snapped as in `quantize`."""
     found: dict[str, Quantizer] = {}
+    owners = set(graph.owners())
     for name, (low, high) in observe(graph, [images]).items():
-        if graph.owner(name) != name:
+        if name not in owners:
             continue
         if (fixed := graph.fixed(name)) is not None:
             found[name] = fixed

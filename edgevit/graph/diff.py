@@ -8,7 +8,7 @@ declared to drop, and nothing else.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -98,6 +98,12 @@ class _Comparison:
             have = tuple(self.names.get(name, name) for name in found.outputs)
             what = f"the outputs are {have}, not {expected.outputs}"
             raise differs(expected.outputs[0], what)
+        left_real = expected.real_outputs | self.dropped.intersection(expected.outputs)
+        real = {self.spelled(name) for name in left_real}
+        for spelled in sorted(real ^ found.real_outputs):
+            name, kinds = self.names.get(spelled, spelled), ("real numbers", "int8 values")
+            have, want = kinds if spelled in found.real_outputs else kinds[::-1]
+            raise differs(name, f"the output has {have}, program {want}")
         activations = self._quantizers()
         quantized = [node for node in expected.weighted() if isinstance(node.weights, Int8Weights)]
         return Equal(activations, sum(node.channels for node in quantized))
@@ -126,6 +132,9 @@ class _Comparison:
         if found.activation is not node.activation:
             have, want = (n.activation.kind if n.activation else "none" for n in (found, node))
             raise differs(node.name, f"the activation behind it is {have}, program {want}")
+        is_real = node.name in self.expected.unquantized
+        if is_real and isinstance(found.weights, FloatWeights):
+            node = replace(node, weights=FloatWeights(node.real_weight(), node.bias))
         if isinstance(node.weights, FloatWeights) or isinstance(found.weights, FloatWeights):
             self._float_weights(node, found)
             return
@@ -168,7 +177,8 @@ class _Comparison:
             return 0
         for spelled, quantizer in self.quantizers.items():
             name = self.names.get(spelled)
-            if name is None or expected.owner(name) in self.dropped:
+            unwanted = {*self.dropped, *expected.unquantized}
+            if name is None or expected.owner(name) in unwanted:
                 raise differs(name or spelled, "it has a quantizer that should not be there")
             same_quantizer(name, quantizer, expected.quantizer(name))
         kept = [name for name in expected.owners() if name not in self.dropped]

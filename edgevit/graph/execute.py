@@ -35,17 +35,23 @@ class Executor:
         kernels         those to run by; default: the fastest of the images' device
         by_definition   run `Node.exact` itself, for comparison
         """
-        for name in (graph.input_name, *(node.name for node in graph.nodes)):
-            graph.quantizer(name)
+        for name in graph.tensors():
+            if name not in graph.unquantized:
+                graph.quantizer(name)
         self.graph = graph
         self._kernels, self._by_definition = kernels, by_definition
         self._steps: dict[torch.device, dict[str, Step]] = {}
+        self._real_names = graph.real_outputs | graph.unquantized
+        self._real_steps: dict[str, Step] = {}
         self._last_uses = graph.last_uses()
 
     def __call__(self, images: Tensor) -> dict[str, Tensor]:
         """Output name -> dequantized float32 values, in the graph's order."""
-        found = {name: value for name, value in self._run(images) if name in self.graph.outputs}
-        return {name: self._real(name, found[name]) for name in self.graph.outputs}
+        real: dict[str, Tensor] = {}
+        for name, value in self._run(images, real):
+            if name in self.graph.outputs and name not in self.graph.real_outputs:
+                real[name] = self._real(name, value)
+        return {name: real[name] for name in self.graph.outputs}
 
     def tensors(self, images: Tensor) -> Iterator[tuple[str, Tensor]]:
         """Every tensor with a quantizer of its own, input first: canonical name, int8 values."""
@@ -74,15 +80,35 @@ class Executor:
         quantizer = self.graph.quantizer(name)
         return (value.float() - quantizer.zero_point) * quantizer.scale
 
-    def _run(self, images: Tensor) -> Iterator[tuple[str, Tensor]]:
+    def _real_result(
+        self, node: Node, values: dict[str, Tensor], real: dict[str, Tensor]
+    ) -> Tensor:
+        """A real output, or what one is made of, from int8 values or from what is real itself."""
+        if not any(name in self.graph.unquantized for name in node.inputs):
+            if node.name not in self._real_steps:
+                inputs = [self.graph.quantizer(name) for name in node.inputs]
+                self._real_steps[node.name] = node.real(inputs)
+            return self._real_steps[node.name](*(values[name] for name in node.inputs))
+        return node.compute(
+            [real[name] if name in real else self._real(name, values[name]) for name in node.inputs]
+        )
+
+    def _run(
+        self, images: Tensor, real: dict[str, Tensor] | None = None
+    ) -> Iterator[tuple[str, Tensor]]:
+        """Every tensor as int8; the real outputs are put into `real`."""
         source = self.graph.input_name
         quantizer = self.graph.quantizer(source)
         centred = quantize(images.clone(), quantizer)
         values = {source: centred.add_(quantizer.zero_point).to(torch.int8)}
         yield source, values[source]
         for node in self.graph.nodes:
-            step = self._step(node, images.device)
-            values[node.name] = step(*(values[name] for name in node.inputs))
+            given = [values.get(name) for name in node.inputs]
+            if real is not None and node.name in self._real_names:
+                real[node.name] = self._real_result(node, values, real)
+            if node.name not in self.graph.unquantized:
+                values[node.name] = self._step(node, images.device)(*given)
             for name in self._last_uses.get(node.name, ()):
-                del values[name]
-            yield node.name, values[node.name]
+                values.pop(name, None)
+            if node.name in values:
+                yield node.name, values[node.name]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -27,6 +27,9 @@ class Graph:
     input_shape  (1, C, H, W)
     outputs      names of the tensors that the graph gives out, in order
     quantizers   owner's name -> quantizer (see `owner`); empty in a float graph
+    real_outputs  outputs that are given out as real numbers, of the integers that their operation
+                 reads, where others are rounded to int8; where an operation reads such a tensor, it
+                 reads it as int8 all the same
     Raises InputError, naming the tensor, for a name used twice, a tensor read before it is made, a
     shape that does not follow from its inputs, an output that nothing makes, a tensor that nothing
     reads, or quantizers of tensors that are not there or that share another's.
@@ -37,6 +40,7 @@ class Graph:
     outputs: tuple[str, ...]
     quantizers: Mapping[str, Quantizer] = field(default_factory=dict)
     input_name: str = INPUT
+    real_outputs: frozenset[str] = frozenset()
 
     def __deepcopy__(self, memo: dict[int, object]) -> Graph:
         """Itself: a graph does not change, and nets that hold one are copied."""
@@ -53,6 +57,13 @@ class Graph:
         for name in self.outputs:
             if name not in shapes or name == self.input_name:
                 raise InputError(f"{name}: the output must be made by an operation")
+        for name in sorted(self.real_outputs - set(self.outputs)):
+            raise InputError(f"{name}: it is no output, so that nothing takes it as real numbers")
+        for name in self.only_int8(self.real_outputs):
+            raise InputError(
+                f"{name}: this {self.node(name).kind} moves int8 values, which other operations "
+                "read as well; it has no finer numbers to give out"
+            )
         unread = [name for name in shapes if name not in read and name not in self.outputs]
         if unread:
             raise InputError(f"{unread[0]}: nothing reads this tensor")
@@ -60,8 +71,36 @@ class Graph:
             if count > 1:
                 raise InputError(f"{module}: two operations have the weights of this module")
         for name in self.quantizers:
-            if self._owners.get(name) != name:
+            if self._owners.get(name) != name or name in self.unquantized:
                 raise InputError(f"{name}: it has a quantizer, but no such tensor owns one")
+
+    @cached_property
+    def unquantized(self) -> frozenset[str]:
+        """The tensors that are real numbers alone; see `unquantized_by`."""
+        return self.unquantized_by(self.real_outputs)
+
+    def unquantized_by(self, real_outputs: Collection[str]) -> frozenset[str]:
+        """The tensors that would be real numbers alone: real outputs that no operation reads.
+
+        Where such an output is made by an operation that moves values only, so is what that reads
+        and nothing else does: the embedding that is a flattened mean, the concatenation of scores.
+        """
+        read = {name for node in self.nodes for name in node.inputs}
+        found = set(real_outputs) - read
+        int8 = {self.input_name, *self.outputs} - found
+        for node in reversed(self.nodes):
+            if node.name not in found or node.requantizes:
+                continue
+            for name in set(node.inputs) - int8:
+                if all(each.name in found for each in self.readers(name)):
+                    found.add(name)
+        return frozenset(found)
+
+    def only_int8(self, real_outputs: Collection[str]) -> list[str]:
+        """Those of them that cannot be: what moves int8 values has no finer ones to give out."""
+        real = self.unquantized_by(real_outputs)
+        nodes = [self.node(name) for name in self.outputs if name in real_outputs]
+        return [n.name for n in nodes if not n.requantizes and real.isdisjoint(n.inputs)]
 
     @cached_property
     def _shapes(self) -> dict[str, Shape]:
@@ -92,7 +131,7 @@ class Graph:
             return name
 
         for node in self.nodes:
-            if isinstance(node.rule, SameAs):
+            if isinstance(node.rule, SameAs) and node.name not in self.unquantized:
                 sources = node.inputs if node.rule.every_input else node.inputs[:1]
                 group = {first_of(name) for name in (*sources, node.name)}
                 first = min(group, key=place.__getitem__)
@@ -105,7 +144,8 @@ class Graph:
         found: dict[str, list[str]] = {}
         for name, owner in self._owners.items():
             node = self._by_name.get(name)
-            if node is None or not isinstance(node.rule, SameAs):
+            own = node is None or not isinstance(node.rule, SameAs)
+            if own and name not in self.unquantized:
                 found.setdefault(owner, []).append(name)
         return found
 
@@ -151,7 +191,7 @@ class Graph:
 
     def owners(self) -> list[str]:
         """The tensors with a quantizer of their own, in execution order, the input first."""
-        return [name for name, own in self._owners.items() if own == name]
+        return [n for n, own in self._owners.items() if own == n and n not in self.unquantized]
 
     def sources(self, owner: str) -> list[str]:
         """The tensors whose values a shared quantizer must cover: those not copied from others."""
@@ -219,14 +259,17 @@ class Graph:
 
 
 def float_graph(graph: Graph) -> Graph:
-    """The graph without quantizers, its int8 weights as the float32 they stand for."""
+    """The graph without quantizers, its int8 weights as the float32 they stand for.
+
+    All of its outputs are real, so that none is marked so.
+    """
     nodes = [
         replace(node, weights=FloatWeights(node.real_weight(), node.bias))
         if isinstance(node, Weighted)
         else node
         for node in graph.nodes
     ]
-    return replace(graph, nodes=tuple(nodes), quantizers={})
+    return replace(graph, nodes=tuple(nodes), quantizers={}, real_outputs=frozenset())
 
 
 def live(nodes: Iterable[Node], outputs: Iterable[str]) -> Iterator[Node]:

@@ -143,6 +143,21 @@ class Node:
 
         return step
 
+    def real(self, inputs: Sequence[Quantizer]) -> Step:
+        """The real float32 result of int8 values, zero-point included, not rounded to a grid.
+
+        Computed in float64 and rounded once, so that it is the same on every machine.
+        """
+
+        def step(*values: Tensor) -> Tensor:
+            given = [
+                (value.double() - q.zero_point) * q.scale
+                for value, q in zip(values, inputs, strict=True)
+            ]
+            return self.compute(given).float()
+
+        return step
+
     def ties(self, inputs: Sequence[Fraction], output: Fraction) -> tuple[int, int]:
         """How many values fall between two steps of the output: exactly, and within float32's
         rounding. A measure to compare scales by; without them, no runtime's rounding matters.

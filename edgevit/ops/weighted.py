@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -170,24 +170,50 @@ class Weighted(Node):
         import torch
 
         (source,) = inputs
-        weight, bias = torch.tensor(self.weight), torch.tensor(self.bias_q)
-        scale = torch.from_numpy(self.factor(source, output))
-        scale = scale.view(1, -1, *(1,) * (self.rank - 2))
-        largest_input = max(INT8_MAX - source.zero_point, source.zero_point - INT8_MIN)
-        sums = np.abs(self.by_channel(self.weight).astype(np.int64)).sum(1)
-        bound = (sums * largest_input + np.abs(self.bias_q.astype(np.int64))).max()
+        total = self._exact_sums(source)
+        scale = self._along_channels(torch.from_numpy(self.factor(source, output)))
         low, high = self.bounds(output)
 
         def step(x: Tensor) -> Tensor:
+            return total(x).mul_(scale.to(x.device)).round_().clamp_(low, high)
+
+        return step
+
+    def real(self, inputs: Sequence[Quantizer]) -> Step:
+        """activation(float32(float32(sum) * float32(s_in * s_w))), the sum exact as in `exact`."""
+        import torch
+
+        (source,) = inputs
+        total = self._exact_sums(source)
+        step_size = np.float64(source.scale) * self.weight_scale.astype(np.float64)
+        scale = self._along_channels(torch.from_numpy(step_size.astype(np.float32)))
+
+        def step(x: Tensor) -> Tensor:
+            sums = total(x.float() - source.zero_point)
+            return self.activated(sums.mul_(scale.to(x.device)))
+
+        return step
+
+    def _along_channels(self, values: Tensor) -> Tensor:
+        return values.view(1, -1, *(1,) * (self.rank - 2))
+
+    def _exact_sums(self, source: Quantizer) -> Callable[[Tensor], Tensor]:
+        """Of centred integers, bias included, rounded once to float32; see `exact`."""
+        import torch
+
+        weight, bias = torch.tensor(self.weight), torch.tensor(self.bias_q)
+        largest_input = max(INT8_MAX - source.zero_point, source.zero_point - INT8_MIN)
+        sums = np.abs(self.by_channel(self.weight).astype(np.int64)).sum(1)
+        bound = (sums * largest_input + np.abs(self.bias_q.astype(np.int64))).max()
+
+        def total(x: Tensor) -> Tensor:
             is_small = bound < EXACT_FLOAT32 and x.device.type == "cpu"
             kind = torch.float32 if is_small else torch.float64
             w, b = (each.to(x.device, kind) for each in (weight, bias))
-            total = self.sum_products(x.to(kind), w, b)
-            if not is_small:
-                total = total.round_().float()
-            return total.mul_(scale.to(x.device)).round_().clamp_(low, high)
+            found = self.sum_products(x.to(kind), w, b)
+            return found if is_small else found.round_().float()
 
-        return step
+        return total
 
     def integer(
         self, inputs: Sequence[Quantizer], output: Quantizer, kernels: TorchKernels

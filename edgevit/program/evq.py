@@ -68,7 +68,12 @@ def pack(
     """
     members = {**graph_members(graph), **more}
     if reference is not None:
-        members[REFERENCE] = reference_bytes(reference, graph.quantizer(graph.outputs[0]))
+        first = graph.outputs[0]
+        members[REFERENCE] = (
+            reference.to_bytes()
+            if first in graph.real_outputs
+            else reference_bytes(reference, graph.quantizer(first))
+        )
     manifest = {
         "format": FORMAT,
         "schema_version": SCHEMA_VERSION,

@@ -3,7 +3,7 @@
 Together they are the truth, and each scale stands once: an activation's in graph.json, a weight's
 beside its int8 values. What follows from these is not stored: shapes, and the real biases.
 
-    graph.json  {"input": {"name", "shape"}, "outputs": [name…],
+    graph.json  {"input": {"name", "shape"}, "outputs": [name…], "real_outputs": [name…] if any,
                  "quantizers": [{"name", "scale", "zero_point", "how"}…],
                  "nodes": [{"op", "name", "inputs", and the operation's own attributes}…]}
     weights     "MODULE.weight" int8, "MODULE.weight_scale" float32 [O], "MODULE.bias" int32 [O]
@@ -51,6 +51,8 @@ def graph_members(graph: Graph) -> dict[str, bytes]:
         ],
         "nodes": [_node_json(node) for node in graph.nodes],
     }
+    if graph.real_outputs:
+        value["real_outputs"] = [name for name in graph.outputs if name in graph.real_outputs]
     text = json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False)
     weights: dict[str, np.ndarray] = {}
     for node in graph.weighted():
@@ -71,6 +73,7 @@ def _node_json(node: Node) -> dict[str, Any]:
 def read_graph(members: Mapping[str, bytes]) -> Graph:
     """The inverse of `graph_members`. Raises InputError, saying what and where."""
     value = parse_json(members[GRAPH], GRAPH)
+    real = value.pop("real_outputs", []) if isinstance(value, dict) else []
     source, outputs, rows, nodes = fields(value, GRAPH, ("input", "outputs", "quantizers", "nodes"))
     input_name, input_shape = fields(source, f"{GRAPH}: input", ("name", "shape"))
     tensors, metadata = read_tensors(members[WEIGHTS], WEIGHTS)
@@ -83,7 +86,14 @@ def read_graph(members: Mapping[str, bytes]) -> Graph:
         raise InputError(f"{sorted(reader.unread)[0]}: no operation reads this weight")
     shape = tuple(_size(size, "input") for size in _array(input_shape, "input"))
     names = tuple(_name(name, "outputs") for name in _array(outputs, "outputs"))
-    graph = Graph(shape, tuple(made), names, quantizers, _name(input_name, "input"))
+    graph = Graph(
+        shape,
+        tuple(made),
+        names,
+        quantizers,
+        _name(input_name, "input"),
+        frozenset(_name(name, "real_outputs") for name in _array(real, "real_outputs")),
+    )
     return _with_real_biases(graph)
 
 

@@ -55,15 +55,20 @@ class _Writer:
         self.values: dict[str, fx.Node] = {}
 
     def write(self) -> torch.fx.Graph:
+        from torch import fx
+
         source = self.fx.placeholder("input")
         name = self.graph.input_name
         self.values[name] = self._quantize(source, name)
+        real: dict[str, fx.Node] = {}
         for node in self.graph.nodes:
             value = self._operation(node)
-            if node.requantizes:
+            if node.name in self.graph.real_outputs:
+                real[node.name] = value
+            if node.requantizes and node.name not in self.graph.unquantized:
                 value = self._quantize(value, node.name)
             self.values[node.name] = value
-        outputs = tuple(self.values[name] for name in self.graph.outputs)
+        outputs = tuple(real.get(name, self.values[name]) for name in self.graph.outputs)
         self.fx.output(outputs[0] if len(outputs) == 1 else outputs)
         return self.fx
 

@@ -93,19 +93,22 @@ class QuantizedNet(nn.Module):
     def forward(self, x: Tensor) -> Tensor | tuple[Tensor, ...]:
         """float32 images (N, C, H, W) to the output, or a tuple of several."""
         outputs = self.graph.outputs
-        found = {name: value for name, value in self.run(x, fuse_gelu=True) if name in outputs}
-        return only_or_all([found[name] for name in outputs])
+        real: dict[str, Tensor] = {}
+        found = {n: value for n, value in self.run(x, fuse_gelu=True, real=real) if n in outputs}
+        return only_or_all([real.get(name, found[name]) for name in outputs])
 
     def run(
         self,
         x: Tensor,
         adjust: Adjust | None = None,
         fuse_gelu: bool = False,
+        real: dict[str, Tensor] | None = None,
     ) -> Iterator[tuple[str, Tensor]]:
         """Yield (name, tensor) by node; `adjust` as for `GraphNet.run`.
 
         With `fuse_gelu` the same is computed in less memory, but a tensor that only a GELU reads
-        is yielded as it is before it is quantized.
+        is yielded as it is before it is quantized. `real` takes the outputs that are given out as
+        real numbers.
         """
         scale, zero, weight_scale = self.scales()
         kernels = triton_kernels(scale.device)
@@ -128,8 +131,12 @@ class QuantizedNet(nn.Module):
                 value = node.activated(adjust(node, sums))
             else:
                 value = node.compute([values[name] for name in node.inputs], weights)
-            if node.requantizes and not later & {node.name, node.inputs[0]}:
-                in_place = not _backward_reads_output(node)
+            is_real = node.name in self.graph.real_outputs
+            if is_real and real is not None:
+                real[node.name] = value
+            rounds = node.requantizes and node.name not in self.graph.unquantized
+            if rounds and not later & {node.name, node.inputs[0]}:
+                in_place = not (is_real or _backward_reads_output(node))
                 value = grids.quantize(value, self._place(node.name), in_place)
             values[node.name] = value
             for name in self.last_uses.get(node.name, ()):
@@ -246,6 +253,7 @@ def _only_for_gelu(graph: Graph) -> frozenset[str]:
         for name in graph.tensors()
         if [type(reader) for reader in graph.readers(name)] == [Gelu]
         and name not in graph.outputs
+        and graph.readers(name)[0].name not in graph.real_outputs
         and name != graph.input_name
         and graph.node(name).requantizes
         and not isinstance(graph.node(name), Gelu)

@@ -7,7 +7,7 @@ import json
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from edgevit.choices import Activation, Augmentation, Profile, RangeRule
+from edgevit.choices import OUTPUT_TYPES, Activation, Augmentation, Profile, RangeRule
 from edgevit.errors import InputError
 from edgevit.limits import MAX_RUN_IMAGES
 from edgevit.models.options import bound_option
@@ -26,8 +26,9 @@ class QuantizeOptions:
     scales. `holdout` is the share of the training images that only selects the best checkpoint.
     `eval_images` of the images that may be reported on are, or all of them.
     `activation` takes the place of every GELU of the fused net. `equalize` and `ranges` decide
-    what the fine-tuning starts from, and what a run without it ends with. `bound` is that of the
-    proof of fusing, a share of the largest logit. `max_drop` is in percentage points of top-1. A
+    what the fine-tuning starts from, and what a run without it ends with. `output_type` is "int8"
+    or "float32" by output's name, "all" for others that can be. `bound` is that of the proof of
+    fusing, a share of the largest logit. `max_drop` is in percentage points of top-1. A
     float net near chance is refused without `allow_poor_float`: a program that is as wrong would
     pass the gate.
     """
@@ -59,6 +60,12 @@ class QuantizeOptions:
         "mse",
         "How far the activations' first ranges reach. minmax: to what calibration saw, as NNCF "
         "takes it; mse: to where the square error of quantization is least.",
+    )
+    output_type: dict[str, str] = option(
+        factory=dict,
+        help="int8: an output is rounded to int8, as every tensor is; float32: it is given out as "
+        "the operation makes it of its int8 inputs. NAME is an output's, or all.",
+        metavar="NAME=TYPE",
     )
     epochs: float = option(
         4.0,
@@ -176,6 +183,11 @@ class QuantizeOptions:
 
     def __post_init__(self) -> None:
         check(self)
+        if wrong := [t for t in self.output_type.values() if t not in OUTPUT_TYPES]:
+            raise InputError(
+                f"--output-type {wrong[0]!r} is not one of {', '.join(OUTPUT_TYPES)}; write "
+                "NAME=float32"
+            )
         if self.epochs and not self.teacher_weight and not self.label_weight:
             raise InputError(
                 "--teacher-weight and --label-weight are both 0: nothing to learn from"

@@ -44,7 +44,7 @@ from edgevit.quantize.options import QuantizeOptions, run_key
 from edgevit.quantize.parts import Parts, check_enough, divide
 from edgevit.quantize.post_training import post_training
 from edgevit.quantize.run import Run, program_info, program_now
-from edgevit.quantize.subject import Subject, module_of, subject_of
+from edgevit.quantize.subject import Subject, module_of, subject_of, with_output_types
 from edgevit.runs.deterministic import deterministic
 from edgevit.runs.folder import METRICS, RECIPE, STATE, run_folder
 from edgevit.runs.options import MachineOptions
@@ -273,7 +273,7 @@ def _subject(
     source = f"{len(chosen)} images of {parts.images.title}"
     subject = subject_of(model, batch_of(parts.images, chosen), source, name, options.bound)
     weights_channels_last(subject.net).to(group.device)
-    return subject
+    return replace(subject, graph=with_output_types(subject.graph, options.output_type))
 
 
 def _fine_tune(

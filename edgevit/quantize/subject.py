@@ -5,7 +5,8 @@ from __future__ import annotations
 import copy
 import hashlib
 import os
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
@@ -22,6 +23,10 @@ from edgevit.options import Size
 PROOF_BATCH = 16
 RELATIVE_BOUND = 1e-4
 """Of the largest output: float32 rounding alone moves outputs by 1e-6 to 1e-5 of it."""
+
+
+ALL_OUTPUTS = "all"
+"""Stands for the outputs that an option does not name."""
 
 
 @dataclass(frozen=True)
@@ -98,6 +103,24 @@ def subject_of(
     graph = trace(net, tuple(images.shape[1:]))
     origin["trace_proof"] = asdict(_prove(net, graph, images)) | {"images_source": images_source}
     return Subject(net, graph, name or type(model).__name__, origin, key)
+
+
+def with_output_types(graph: Graph, types: Mapping[str, str]) -> Graph:
+    """The graph with the outputs that are asked for as "float32" given out as real numbers.
+
+    types   output's name, or "all" for those that are not named and can be -> "int8" or "float32"
+    Raises InputError for a name that is no output's, and a named one that can be no real numbers.
+    """
+    if unknown := sorted(set(types) - {*graph.outputs, ALL_OUTPUTS}):
+        raise InputError(
+            f"--output-type {unknown[0]}: the net has no such output; its outputs are "
+            f"{', '.join(graph.outputs)}"
+        )
+    others = types.get(ALL_OUTPUTS, "int8")
+    chosen = {name for name in graph.outputs if types.get(name, others) == "float32"}
+    while left := set(graph.only_int8(chosen)) - set(types):
+        chosen -= left
+    return replace(graph, real_outputs=frozenset(chosen))
 
 
 def key_of(model: nn.Module) -> str:

@@ -63,10 +63,12 @@ def read_program(package: MilProgram) -> Reading:
 
 @dataclass(frozen=True)
 class _Value:
-    """A variable: whose real values it has, and whether as integers (`quantizer`)."""
+    """A variable: whose real values it has, whether as integers (`quantizer`), and whether they
+    are what the operation made, not rounded to int8 (`raw`)."""
 
     name: str
     quantizer: Quantizer | None = None
+    raw: bool = False
 
 
 class Reader:
@@ -103,7 +105,6 @@ class Reader:
                 raise self.misread(op.name, what) from error
         if self.constants:
             raise self.misread(next(iter(self.constants)), "no convolution reads this weight")
-        self._check_moved()
         outputs, names = self._outputs()
         places = {name: place(index) for index, name in enumerate(self.nodes)} | {INPUT: INPUT}
         try:
@@ -111,9 +112,11 @@ class Reader:
                 shape,
                 tuple(_renamed(node, places) for node in self.nodes.values()),
                 tuple(places[name] for name in outputs),
+                real_outputs=frozenset(places[name] for name in self._real_outputs(outputs)),
             )
         except InputError as error:
             raise self.misread(outputs[0], str(error)) from error
+        self._check_moved(graph)
         return Reading(
             graph=graph,
             quantizers={places[name]: found for name, found in self.quantizers.items()},
@@ -193,6 +196,15 @@ class Reader:
             raise self.misread(INPUT, f"the package returns {results} as {found}")
         return names, results
 
+    def _real_outputs(self, outputs: list[str]) -> list[str]:
+        """The outputs whose values are not rounded to int8, in a package whose others are."""
+        given = [self.scores.name] if self.scores is not None else self.package.results
+        return [
+            name
+            for name, result in zip(outputs, given, strict=True)
+            if self.quantized and self.values[result].raw
+        ]
+
     def is_classifiers(self, op: Operation) -> bool:
         """Whether a softmax is the one that the classifier has behind the scores."""
         names = {op.name}
@@ -246,7 +258,10 @@ class Reader:
             raise self.misread(op.name, f"{op.kind} makes {op.shape}, program {shape}")
         self.nodes[node.name], self.shapes[node.name] = node, shape
         self.tensors[node.name] = op.name
-        self.values[op.name] = _Value(node.name)
+        read_raw = any(
+            self.values[ref.name].raw for ref in references(op) if ref.name in self.values
+        )
+        self.values[op.name] = _Value(node.name, raw=node.requantizes or read_raw)
 
     def _cast(self, op: Operation) -> None:
         (value,) = self.operands(op)
@@ -261,15 +276,30 @@ class Reader:
     def _quantize(self, op: Operation) -> None:
         (value,) = self.operands(op, "input")
         name = self.real(value)
-        if name in self.quantizers or value.name in self.package.results:
-            raise self.misread(name, "it is quantized twice, or given out before that")
-        if self.reads[value.name] != 1:
-            raise self.misread(name, "it is read before it is quantized")
-        del self.values[value.name]
+        if name in self.quantizers:
+            raise self.misread(name, "it is quantized twice")
+        if not self._is_given_out(value.name):
+            if self.reads[value.name] != 1:
+                raise self.misread(name, "it is read before it is quantized")
+            del self.values[value.name]
         quantizer = self._quantizer(op, op.dtype, name)
         self.quantizers[name], self.tensors[name] = quantizer, op.name
         self.values[op.name] = _Value(name, quantizer)
         self.dtypes[op.name] = op.dtype
+
+    def _is_given_out(self, variable: str) -> bool:
+        """Whether an output has these values, at once or behind a cast; nothing else may read them.
+
+        A cast's own readers are seen by `_outputs`: it is read by nothing.
+        """
+        casts = {
+            op.name
+            for op in self.package.operations
+            if op.kind == "cast" and any(ref.name == variable for ref in references(op))
+        }
+        readers = self.reads[variable] - len(casts)
+        given = {variable, *casts} & {*self.package.results}
+        return bool(given) and readers == 1 and not any(self.reads[cast] for cast in casts)
 
     def _dequantize(self, op: Operation) -> None:
         (source,) = self.operands(op, "input")
@@ -290,11 +320,12 @@ class Reader:
         except InputError as error:
             raise self.misread(name, f"{op.kind}: {error}") from error
 
-    def _check_moved(self) -> None:
+    def _check_moved(self, graph: Graph) -> None:
         """A value that is rounded to its input's grid has a pair of its own."""
-        for node in self.nodes.values():
+        for node, placed in zip(self.nodes.values(), graph.nodes, strict=True):
             rounds = isinstance(node.rule, SameAs) and node.requantizes
-            if self.quantized and rounds and node.name not in self.quantizers:
+            is_real = placed.name in graph.unquantized
+            if self.quantized and rounds and not is_real and node.name not in self.quantizers:
                 raise self.misread(node.name, f"the {node.kind} is not rounded to its input's grid")
 
     def _stored(self) -> Stored:

@@ -52,6 +52,9 @@ class Onnx(Target[OnnxOptions, NoOptions]):
         graph, io = program.graph(), options.io
         outputs = []
         for name, own in labels(graph).items():
+            if name in graph.real_outputs:
+                outputs.append(OutputTensor.of(own, graph.shape(name), "float32", None))
+                continue
             quantizer = graph.quantizer(name)
             held: dict[str, Affine | None] = {"int8": quantizer, "uint8": as_uint8(quantizer)}
             outputs.append(OutputTensor.of(own, graph.shape(name), io, held.get(io)))

@@ -69,10 +69,11 @@ class _Reader(Reader):
     def _check_pairs(self, graph: Graph) -> None:
         """Every tensor has a pair, and all pairs inside are of one type."""
         for name in graph.tensors():
-            if name not in self.quantizers:
+            if name not in self.quantizers and name not in graph.unquantized:
                 raise differs(name, "its quantizer is missing: it has no pair of its own")
         for node in graph.weighted():
-            if node.activation is None:
+            real = graph.real_outputs | graph.unquantized
+            if node.activation is None or node.name in real:
                 continue
             if node.name not in self.raw:
                 raise differs(node.name, "no pair stands before its clamp")
@@ -107,7 +108,8 @@ class _Reader(Reader):
         if self.line is not None and record.name in self.line.records:
             return
         if record.op_type == "Identity" and output in self.results:
-            self.values[output] = Value(self.real(record.input[0], record.name))
+            self.real(record.input[0], record.name)
+            self.values[output] = self.values[record.input[0]]
             return
         super().record(record, output)
 

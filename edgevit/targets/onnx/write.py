@@ -90,17 +90,26 @@ class _Writer(Writer):
         ]
         return self.node("Conv", inputs, f"{name}.normalised", kernel_shape=(1, 1), group=3)
 
+    def output_type(self, name: str) -> np.dtype:
+        is_real = name in self.graph.real_outputs
+        return np.dtype(np.float32) if is_real else self.io
+
     def finish(self, node: Node, value: str) -> None:
         name = node.name
         output = self.outputs.get(name)
-        if not self.graph.quantized:
+        if not self.graph.quantized or self._is_real(name):
             self.values[name] = value
             if output is not None:
                 self.node("Identity", [value], output)
+            if self.graph.quantized and name not in self.graph.unquantized:
+                self._pair(name, value)
         elif output is None or self.io == np.float32:
             self._pair(name, value, dequantized=output)
         else:
             self._integer_output(name, value, output)
+
+    def _is_real(self, name: str) -> bool:
+        return name in self.graph.real_outputs or name in self.graph.unquantized
 
     def _integer_output(self, name: str, value: str, output: str) -> None:
         if self.inner != self.io:
@@ -122,7 +131,7 @@ class _Writer(Writer):
         return f"{node.module}.raw"
 
     def before_clamp(self, node: Weighted, value: str) -> str:
-        if not self.graph.quantized:
+        if not self.graph.quantized or self._is_real(node.name):
             return value
         inner = self._quantize(node.name, value, f"{value}.q", self.inner)
         return self._dequantize(node.name, inner, f"{value}.dq", self.inner)

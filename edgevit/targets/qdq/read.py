@@ -41,11 +41,13 @@ class Value:
     """A tensor of the file: whose real values it has, and how it is quantized.
 
     kind  the element type of a quantized one, int8 or uint8
+    raw   whether they are what the operation made, not rounded to int8
     """
 
     name: str
     quantizer: Quantizer | None = None
     kind: np.dtype | None = None
+    raw: bool = False
 
 
 @dataclass(frozen=True)
@@ -109,7 +111,13 @@ class Reader:
             self.record(record, record.output[0])
         outputs = [self.output(value) for value in self.model.graph.output]
         shape = tuple(side.dim_value for side in source.type.tensor_type.shape.dim)
-        graph = Graph(shape, tuple(self.nodes.values()), tuple(outputs))
+        real = {
+            self.values[value.name].name
+            for value in self.model.graph.output
+            if self.quantizers and self.values[value.name].raw
+        }
+        nodes = tuple(self.nodes.values())
+        graph = Graph(shape, nodes, tuple(outputs), real_outputs=frozenset(real))
         for value, name in zip(self.model.graph.output, outputs, strict=True):
             found = tuple(side.dim_value for side in value.type.tensor_type.shape.dim)
             if found != graph.shape(name):
@@ -233,7 +241,8 @@ class Reader:
         if made.name in self.nodes or made.name == INPUT:
             raise differs(made.name, "two nodes have this name")
         self.nodes[made.name] = made
-        self.values[output] = Value(made.name)
+        read_raw = any(self.values[each].raw for each in record.input if each in self.values)
+        self.values[output] = Value(made.name, raw=made.requantizes or read_raw)
         self.tensors.setdefault(made.name, output)
 
     def inputs(self, record: Any, count: int = 1) -> tuple[str, ...]:

@@ -102,8 +102,11 @@ class Writer(ABC):
         made = helper.make_graph(
             self.nodes,
             name,
-            [self._edge(graph.input_name, graph.input_name)],
-            [self._edge(self.outputs[output], output) for output in graph.outputs],
+            [self._edge(graph.input_name, graph.input_name, self.io)],
+            [
+                self._edge(self.outputs[output], output, self.output_type(output))
+                for output in graph.outputs
+            ],
             self.initializers,
         )
         opset = helper.make_opsetid("", self.opset)
@@ -112,11 +115,15 @@ class Writer(ABC):
         helper.set_model_props(model, dict(metadata))
         return model.SerializeToString(deterministic=True)
 
-    def _edge(self, own: str, name: str) -> Any:
-        kind = self.onnx.helper.np_dtype_to_tensor_dtype(self.io)
+    def _edge(self, own: str, name: str, element: np.dtype) -> Any:
+        kind = self.onnx.helper.np_dtype_to_tensor_dtype(element)
         return self.onnx.helper.make_tensor_value_info(own, kind, self.graph.shape(name))
 
     # -- what each target decides ---------------------------------------------------------------
+
+    def output_type(self, name: str) -> np.dtype:
+        """The element type of an output."""
+        return self.io
 
     @abstractmethod
     def begin(self) -> None:

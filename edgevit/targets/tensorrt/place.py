@@ -31,7 +31,8 @@ def dropped(graph: Graph) -> dict[str, str]:
             readers[name].append(node)
     found: dict[str, str] = {}
     for node in graph.nodes:
-        reading, is_output = readers[node.name], node.name in graph.outputs
+        reading = readers[node.name]
+        is_output = node.name in graph.outputs and node.name not in graph.real_outputs
         if _is_lopsided(node):
             if not reading:
                 found[node.name] = OUTPUT

@@ -28,7 +28,7 @@ class _Reader(Reader):
             return
         name = self.real(record.input[0], record.name)
         self._check_cast(record, output, name)
-        self.values[output] = Value(name)
+        self.values[output] = Value(name, raw=self.values[record.input[0]].raw)
 
     def _check_cast(self, record: Any, output: str, name: str) -> None:
         """A cast is to a float type, and to the one that an output says it has."""

@@ -67,18 +67,31 @@ class _Writer(Writer):
 
     def _finish(self, name: str, value: str, before: np.dtype, requantizes: bool) -> None:
         """Behind an operation: its pair, if it has one; for an output, its type and name."""
-        after = self.io if name in self.outputs else self.real_type
-        if self.graph.quantized and requantizes and name not in self.dropped:
-            self._pair(name, value, before, after)
-            return
-        output = self.outputs.get(name)
-        if before == after and output is None:
+        if self.graph.quantized and name in self.graph.real_outputs:
+            self._edge_of(name, value, before, self.io)
             self.values[name] = value
+            if name not in {*self.graph.unquantized, *self.dropped}:
+                self._pair(name, value, before, self.real_type, None)
             return
+        requantizes = requantizes and name not in self.graph.unquantized
+        after = self.io if name in self.outputs else self.real_type
+        output = self.outputs.get(name)
+        if self.graph.quantized and requantizes and name not in self.dropped:
+            self._pair(name, value, before, after, output)
+        elif before == after and output is None:
+            self.values[name] = value
+        else:
+            self._edge_of(name, value, before, after)
+
+    def _edge_of(self, name: str, value: str, before: np.dtype, after: np.dtype) -> None:
+        """A tensor in the type of the model's edges, under an output's name where it is one."""
+        output = self.outputs.get(name)
         kind = self.onnx.helper.np_dtype_to_tensor_dtype(after)
         self.values[name] = self.node("Cast", [value], f"{name}.cast", output=output, to=kind)
 
-    def _pair(self, name: str, value: str, before: np.dtype, after: np.dtype) -> None:
+    def _pair(
+        self, name: str, value: str, before: np.dtype, after: np.dtype, output: str | None
+    ) -> None:
         quantizer = self.graph.quantizer(name)
         if quantizer.zero_point:
             raise InputError(
@@ -89,7 +102,7 @@ class _Writer(Writer):
         scale = self._scale(name, quantizer.scale, before)
         inner = self.node("QuantizeLinear", [value, scale, zero_point], f"{name}.q")
         inputs = [inner, self._scale(name, quantizer.scale, after), zero_point]
-        output = self.outputs.get(name, f"{name}.dq")
+        output = output or f"{name}.dq"
         self.values[name] = self.node("DequantizeLinear", inputs, f"{name}.dq", output=output)
 
     def _scale(self, name: str, scale: float, kind: np.dtype) -> str:

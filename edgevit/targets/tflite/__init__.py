@@ -90,9 +90,10 @@ def _input(program: Program, io: str) -> InputTensor:
 def _outputs(graph: Graph, io: str) -> list[OutputTensor]:
     found = []
     for name, label in labels(graph).items():
-        shape, quantizer = graph.shape(name), _edge(graph, name, io)
+        kind = "float32" if name in graph.real_outputs else io
+        shape, quantizer = graph.shape(name), _edge(graph, name, kind)
         held = shape if len(shape) == 2 else nhwc(shape)
-        found.append(OutputTensor.of(label, held, io, quantizer))
+        found.append(OutputTensor.of(label, held, kind, quantizer))
     return found
 
 

@@ -38,9 +38,11 @@ class Emitter:
     graph   quantized, or float for a float artifact
     """
 
-    def __init__(self, graph: Graph) -> None:
+    def __init__(self, graph: Graph, writer: ModelWriter | None = None) -> None:
+        """writer: of the file that the operators belong to; default: of a file of their own"""
         self.graph, self.quantized = graph, graph.quantized
-        self.writer = ModelWriter("edgevit " + ("int8" if self.quantized else "float32"))
+        kind = "int8" if self.quantized else "float32"
+        self.writer = writer or ModelWriter(f"edgevit {kind}")
         self.schema = self.writer.schema
         self.tensors: dict[str, int] = {}
         self.elided = elided(graph)
@@ -55,7 +57,8 @@ class Emitter:
             emit = emitters.get(type(node))
             if emit is None:
                 raise InputError(f"{node.name}: the TFLite target does not know {node.kind!r}")
-            emit(self, node)
+            if node.name not in self.graph.unquantized:
+                emit(self, node)
 
     def sources(self, node: Node) -> list[int]:
         """The tensors that a node reads."""

@@ -208,8 +208,8 @@ class _Builder:
 
 
 def _range(graph: Graph, name: str) -> list[float] | None:
-    """The least and the largest value that a tensor's quantizer holds; None without quantizers."""
-    if not graph.quantized:
+    """The least and the largest value that a tensor's quantizer holds; None for real numbers."""
+    if not graph.quantized or name in graph.real_outputs:
         return None
     quantizer = graph.quantizer(name)
     return [quantizer.low, quantizer.high]

@@ -9,18 +9,20 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 import numpy as np
 
 from edgevit.errors import EdgevitError, InputError
 from edgevit.graph import INPUT, Graph
 from edgevit.graph.diff import Stored, differs
-from edgevit.ops import Flatten, Node, Quantizer, Shape
+from edgevit.ops import Flatten, Node, Quantizer, Shape, Weighted
 from edgevit.targets.base import Reading
 from edgevit.targets.tflite.file import File, Operator, Tensor, open_file
 from edgevit.targets.tflite.operators import READERS, TAKES
 from edgevit.targets.tflite.operators_weighted import line_values
 from edgevit.targets.tflite.reader import Reader, nhwc, numbers, per_tensor
+from edgevit.targets.tflite.schema import REAL
 
 FLATTENED = "flatten of {}"
 """What a flatten is called that moves nothing and so is no operator."""
@@ -55,11 +57,13 @@ class _Graph(Reader):
         self.shapes: dict[str, Shape] = {}
         self.quantizers: dict[str, Quantizer] = {}
         self.tensors: dict[str, str] = {}
+        self.dequantized: dict[str, str] = {}  # real tensor in an int8 file -> the int8 one
+        self.real: set[str] = set()  # made by real operators of an int8 file
 
     def run(self) -> Reading:
         file = self.file
         source, values = self._input()
-        self.quantized = source.dtype == "INT8"
+        self.quantized = self.is_int8 = source.dtype == "INT8"
         self._add(source, (1, source.shape[3], *source.shape[1:3]))
         outputs = [self._output(tensor) for tensor in file.outputs]
         taken = {op.output.name for each in file.operators for op in self.taken(each)}
@@ -70,15 +74,16 @@ class _Graph(Reader):
                     raise differs(name, f"{self.readers[name]} operators read it, not one")
             elif name not in self.edges:
                 self._node(operator)
-        for tensor, shape in zip(outputs, (tensor.shape for tensor in file.outputs), strict=True):
-            if len(shape) != len(self.shapes.get(tensor.name, ())):
-                raise differs(tensor.name, f"the output of it has the shape {shape}")
+        names = [self._canonical(tensor) for tensor in outputs]
+        for name, shape in zip(names, (tensor.shape for tensor in file.outputs), strict=True):
+            if len(shape) != len(self.shapes.get(name, ())):
+                raise differs(name, f"the output of it has the shape {shape}")
         return Reading(
-            graph=self._graph(tuple(tensor.name for tensor in outputs)),
+            graph=self._graph(tuple(names)),
             quantizers=self.quantizers,
             operators=Counter(operator.name for operator in file.operators),
             tensors=self.tensors,
-            stored=Stored(integer_biases=self.quantized),
+            stored=Stored(integer_biases=self.is_int8),
             outputs=file.output_names,
             input_values=values,
             labels=file.labels,
@@ -86,10 +91,13 @@ class _Graph(Reader):
 
     def _graph(self, outputs: tuple[str, ...]) -> Graph:
         """A tensor that nothing reads is given out too: the comparison then says what is wrong."""
-        read = {name for node in self.nodes for name in node.inputs}
+        read = {name for node in self.nodes for name in node.inputs} | {*self.dequantized}
         unread = [name for name in self.shapes if name not in read and name not in outputs]
+        real = frozenset(self.real.intersection(outputs))
         try:
-            return Graph(self.shapes[INPUT], tuple(self.nodes), (*outputs, *unread))
+            return Graph(
+                self.shapes[INPUT], tuple(self.nodes), (*outputs, *unread), real_outputs=real
+            )
         except InputError as error:
             raise EdgevitError(f"scale audit: {error}") from error
 
@@ -104,6 +112,7 @@ class _Graph(Reader):
         return found if found is not None and found.name in kinds else None
 
     def flattened(self, name: str) -> str:
+        name = self.dequantized.get(name, name)
         flat = FLATTENED.format(name)
         if flat not in self.shapes:
             node = Flatten(name=flat, inputs=(name,))
@@ -113,6 +122,9 @@ class _Graph(Reader):
         return flat
 
     def _node(self, operator: Operator) -> None:
+        if self.is_int8 and operator.output.dtype == "FLOAT32":
+            self._real_node(operator)
+            return
         reader = READERS.get(operator.name)
         if reader is None:
             raise differs(operator.output.name, f"{operator.name} is no operation of a program")
@@ -121,6 +133,50 @@ class _Graph(Reader):
             shape = node.output_shape([self.shapes[each] for each in node.inputs])
         self.nodes.append(node)
         self._add(operator.output, shape)
+
+    def _real_node(self, operator: Operator) -> None:
+        """In an int8 file: a tensor dequantized, or an operation of such ones, as an output."""
+        name = operator.output.name
+        with _readable(operator), self._real():
+            if operator.name == "DEQUANTIZE":
+                (source,) = operator.inputs
+                self.dequantized[name] = source.name
+                self.shapes[name] = self.shapes[source.name]
+                self.quantizer(operator.output)
+                return
+            node = READERS[operator.name](self, operator)
+            shape = node.output_shape([self.shapes[each] for each in node.inputs])
+            if operator.output.shape != nhwc(shape):
+                raise differs(name, f"shape {operator.output.shape}, its operator makes {shape}")
+            self.quantizer(operator.output)
+        own = self._canonical(operator.output)
+        self.shapes[name] = shape
+        self.dequantized[name] = own
+        names = {tensor.name: self._canonical(tensor) for tensor in operator.inputs}
+        node = replace(node.renamed(names | self.dequantized), name=own)
+        if isinstance(node, Weighted):
+            node = replace(node, module=node.module.removesuffix(REAL))
+        beside = next((other for other in self.nodes if other.name == own), None)
+        if beside is None:
+            self.nodes.append(node)
+            self.shapes[own], self.tensors[own] = shape, name
+        elif not _same(node, beside):
+            raise differs(own, "the int8 operator and the real one beside it are not the same")
+        self.real.add(own)
+
+    def _canonical(self, tensor: Tensor) -> str:
+        """What the graph calls a tensor that an output is made of."""
+        is_real = self.is_int8 and tensor.dtype == "FLOAT32"
+        return tensor.name.removesuffix(REAL) if is_real else tensor.name
+
+    @contextmanager
+    def _real(self, is_real: bool = True) -> Iterator[None]:
+        """Inside, tensors are read as those of a float file."""
+        self.quantized = self.is_int8 and not is_real
+        try:
+            yield
+        finally:
+            self.quantized = self.is_int8
 
     def _add(self, tensor: Tensor, shape: Shape) -> None:
         """A tensor of the graph's own: its shape there, its quantizer."""
@@ -190,7 +246,8 @@ class _Graph(Reader):
                 target = tuple(numbers(operator.inputs[1]))
             if source.shape != nhwc(tensor.shape) or target != tensor.shape:
                 raise differs(source.name, f"{tensor.name} {tensor.shape} is made of it")
-            self.same_quantizer(tensor, source)
+            with self._real(tensor.dtype == "FLOAT32"):
+                self.same_quantizer(tensor, source)
             tensor = source
         return tensor
 
@@ -206,8 +263,10 @@ class _Graph(Reader):
             raise differs(result.name, "the output does not hold the program's values")
 
     def is_head(self, operator: Operator) -> bool:
-        reshapes = [edge for edge in self.edges.values() if edge.name == "RESHAPE"]
-        return any(edge.inputs[0] is operator.output for edge in reshapes)
+        # Beside a real head stands the int8 one that others read, and no output is made of it.
+        heads = [e.inputs[0].name for e in self.edges.values() if e.name == "RESHAPE"]
+        name = operator.output.name.removesuffix(REAL)
+        return any(head.removesuffix(REAL) == name for head in heads)
 
 
 def _pixel_values(first: Tensor, line: Operator) -> np.ndarray:
@@ -220,6 +279,18 @@ def _pixel_values(first: Tensor, line: Operator) -> np.ndarray:
     if weight.shape != (1, 1, 1, first.shape[-1]):
         raise differs(line.output.name, f"a convolution of {weight.shape} makes it of pixels")
     return line_values(line, np.arange(256, dtype=np.int64))
+
+
+def _same(real: Node, int8: Node) -> bool:
+    """Whether a real operation is that of an int8 one, its weights those that the int8 mean."""
+    if not (isinstance(real, Weighted) and isinstance(int8, Weighted)):
+        return real.same_operation(int8)
+    return (
+        real.same_operation(int8)
+        and real.activation is int8.activation
+        and np.array_equal(real.real_weight(), int8.real_weight())
+        and np.array_equal(real.bias, int8.bias)
+    )
 
 
 @contextmanager

@@ -6,6 +6,9 @@ from typing import Any
 
 from edgevit.errors import ToolMissing
 
+REAL = ".real"
+"""Behind the name of a tensor or a module of an int8 file, whose real form it is."""
+
 
 def schema() -> Any:
     """ai_edge_litert's generated schema module. Raises ToolMissing where it is not installed."""

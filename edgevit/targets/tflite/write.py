@@ -18,6 +18,7 @@ from edgevit.targets.tflite.metadata import (
     runtime_version,
 )
 from edgevit.targets.tflite.options import TfliteOptions
+from edgevit.targets.tflite.real import RealOutputs
 
 _BASE_RUNTIME = (1, 14, 0)
 _RUNTIMES = {
@@ -39,7 +40,13 @@ def tflite_bytes(program: Program, options: TfliteOptions) -> bytes:
     emitter = Emitter(graph)
     source = _input(emitter, program, options.io)
     emitter.run(EMITTERS)
-    outputs = [_output(emitter, name, label, options.io) for name, label in labels(graph).items()]
+    real = RealOutputs(emitter)
+    outputs = [
+        _output(real.emitter, real.emit(name), label, "float32")
+        if name in graph.real_outputs
+        else _output(emitter, name, label, options.io)
+        for name, label in labels(graph).items()
+    ]
     runtimes = [_RUNTIMES.get(used, _BASE_RUNTIME) for used in emitter.writer.versions()]
     oldest = ".".join(map(str, max(runtimes, default=_BASE_RUNTIME)))
     inside = "float32" if options.precision == "float32" else "INT8"
