@@ -162,6 +162,14 @@ def with_graph(program: Program, graph: Graph) -> Program:
     return broken
 
 
+def with_real_outputs(program: Program) -> Program:
+    """The program with every output given out as real numbers."""
+    graph = program.graph()
+    bare = replace(graph, quantizers={}, real_outputs=frozenset(graph.outputs))
+    kept = {name: graph.quantizers[name] for name in bare.owners()}
+    return with_graph(program, replace(bare, quantizers=kept))
+
+
 def replace_node(graph: Graph, name: str, **changes: object) -> Graph:
     """The graph with some fields of one node changed."""
     nodes = tuple(replace(n, **changes) if n.name == name else n for n in graph.nodes)

@@ -19,6 +19,7 @@ from edgevit.program import Program
 from edgevit.targets import load_target
 from edgevit.targets.artifact import load_artifact
 from tests.npu import OWN_FORMAT
+from tests.programs import with_real_outputs
 from tests.test_families import pictures
 from tests.test_several_outputs import WithFeatures as Classifier
 from tests.test_several_outputs import images
@@ -73,10 +74,7 @@ def test_a_real_output_has_no_quantizer_unless_it_is_read(program: Program) -> N
 def test_real_values_are_those_of_the_integers(rounded: Program) -> None:
     """Rounded to the quantizer that it had, a real output is the int8 one."""
     graph = rounded.graph()
-    kept = {n: q for n, q in graph.quantizers.items() if n == graph.owner(n)}
-    real = replace(graph, real_outputs=frozenset(graph.outputs), quantizers={})
-    kept = {name: q for name, q in kept.items() if name in real.owners()}
-    found = Executor(replace(real, quantizers=kept))(inputs(rounded))
+    found = Executor(with_real_outputs(rounded).graph())(inputs(rounded))
     counted = 0
     for name, wanted in Executor(graph)(inputs(rounded)).items():
         q = graph.quantizer(name)

@@ -19,7 +19,7 @@ from edgevit.targets.qnn.emulator import HtpArch
 from edgevit.targets.qnn.reference import HtpReference
 from tests.npu.stand_in import install
 from tests.operation_programs import operation_program
-from tests.programs import make_program, seeded_pixels
+from tests.programs import make_program, seeded_pixels, with_real_outputs
 
 QNN = load_target("qnn")
 RECORDED: dict[HtpArch, str] = {
@@ -79,3 +79,14 @@ def test_the_recorded_values_are_the_emulators(folder: Path) -> None:
 def test_an_operation_without_a_rule_is_named() -> None:
     with pytest.raises(InputError, match="softmax.*is not known"):
         HtpReference(operation_program("softmax", 0).graph())
+
+
+def test_the_arithmetic_of_real_outputs_is_not_guessed(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    with monkeypatch.context() as patched:
+        install(patched, tmp_path / "tools")
+        QNN.compile(with_real_outputs(make_program()), tmp_path / "qnn")
+    for runner in ("htp-reference", "htp-emulator"):
+        with pytest.raises(InputError, match="float16 by rules that are not known here"):
+            QNN.open_runner(load_artifact(tmp_path / "qnn"), runner=runner)

@@ -49,6 +49,11 @@ class HtpRunner:
     def __init__(self, artifact: Artifact, options: QnnRunOptions) -> None:
         self._artifact, data = artifact, _model(artifact)
         reading = read_onnx(data)
+        for name in sorted(reading.graph.real_outputs):
+            raise InputError(
+                f"{name}: it is given out as real numbers, which the HTP computes in float16 by "
+                "rules that are not known here; use --runner litert, or a phone"
+            )
         arch = options.htp_arch or _arch(artifact)
         self._htp: Htp = (
             _Reference(reading, arch)
