@@ -19,7 +19,7 @@ from edgevit.program import Program
 from edgevit.targets import load_target
 from edgevit.targets.artifact import load_artifact
 from tests.npu import OWN_FORMAT
-from tests.programs import with_real_outputs
+from tests.programs import seeded_net, with_real_outputs
 from tests.test_families import pictures
 from tests.test_several_outputs import WithFeatures as Classifier
 from tests.test_several_outputs import images
@@ -195,3 +195,18 @@ def test_weights_of_a_real_output_are_audited(program: Program, tmp_path: Path) 
     nodes = [other if node is head else node for node in graph.nodes]
     with pytest.raises(EdgevitError, match=r"head\.weight"):
         load_target("tflite").audit(compiled.data, Program(graph.with_nodes(nodes), program.info))
+
+
+def test_the_maps_of_an_encoder_are_given_out_as_real_numbers() -> None:
+    """Equalized: the factors of what is never rounded are 1."""
+    made = edgevit.quantize(
+        seeded_net().features((1, 3)), images(24, 1), images(8, 2), task="features",
+        epochs=0, calibration_images=16, output_type={"all": "float32"}, min_cosine=0, min_sqnr=-99,
+    )  # fmt: skip
+    graph = made.program.graph()
+    assert made.program.info.provenance["equalization"] is not None
+    assert graph.real_outputs == set(graph.outputs)
+    first, last = graph.outputs
+    assert graph.unquantized == {last} and first in graph.owners()
+    shapes = [value.shape[1:] for value in made.program.outputs(inputs(made.program)).values()]
+    assert shapes == [graph.shape(name)[1:] for name in graph.outputs]

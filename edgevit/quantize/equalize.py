@@ -170,7 +170,8 @@ def best_factors(
     weights     influence of each channel; none for a tensor without any
     """
     owners = {name: place for place, name in enumerate(graph.owners())}
-    names = graph.tensors()
+    # What is never rounded is an output or moved into one, whose factors are fixed.
+    names = [name for name in graph.tensors() if name not in graph.unquantized]
     group = torch.from_numpy(np.concatenate([groups[name] for name in names]).astype(np.int64))
     owner = torch.from_numpy(
         np.concatenate([np.full(len(groups[name]), owners[graph.owner(name)]) for name in names])
@@ -201,7 +202,7 @@ def best_factors(
             log_error(log_factors(steps)).backward()
             optimizer.step()
     factor = _centred(log_factors(steps.detach()), group, graph, groups)
-    return {name: np.exp(factor[groups[name]]) for name in names}
+    return {name: np.exp(factor[groups[name]]) for name in graph.tensors()}
 
 
 def _weights_of(
