@@ -25,6 +25,7 @@ profile = "asymmetric"
 augment = "dihedral"
 allow-poor-float = true
 snapshot-interval = 5
+output-type = { "stages.3.add" = "float32", all = "int8" }
 author = "A \\"B\\" \\u007f ü"
 """
 
@@ -63,6 +64,7 @@ def test_a_file_stands_for_the_command_line(tmp_path: Path, calls: list[dict[str
         "--mean", "0.5,0.5,0.25", "--epochs", "8", "--lr", "5e-5", "--batch-size", "16",
         "--profile", "asymmetric", "--augment", "dihedral", "--allow-poor-float",
         "--snapshot-interval", "5", "--author", 'A "B" \x7f ü',
+        "--output-type", "stages.3.add=float32", "--output-type", "all=int8",
     )  # fmt: skip
     from_file, from_words = calls
     assert from_file == from_words
@@ -100,6 +102,7 @@ def test_yaml_says_the_same(tmp_path: Path, calls: list[dict[str, Any]]) -> None
         "ckpt: net.pth\ndata: train.tar\noutput: m.evq\nimage-size: [64, 96]\n"
         "mean: [0.5, 0.5, 0.25]\nepochs: 8\nlr: 5e-5\nbatch_size: 16\nprofile: asymmetric\n"
         "augment: dihedral\nallow-poor-float: true\nsnapshot-interval: 5\n"
+        "output-type: {stages.3.add: float32, all: int8}\n"
         'author: "A \\"B\\" \\x7f ü"\n'
     )
     run("--config", written(tmp_path, text, "recipe.yaml"))

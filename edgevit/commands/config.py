@@ -55,10 +55,8 @@ def config_text(context: click.Context, given: Mapping[str, Any]) -> str:
     lines = [f"# edgevit {context.command.name}"]
     for parameter in context.command.params:
         value = given.get(parameter.name or "")
-        if value is None or value == () or _key(parameter) in _LEFT_OUT:
+        if value is None or value in ((), {}) or _key(parameter) in _LEFT_OUT:
             continue
-        if isinstance(value, Mapping):
-            value = [f"{name}={text}" for name, text in value.items()]
         lines.append(f"{_key(parameter)} = {_toml(value)}")
     return "\n".join(lines) + "\n"
 
@@ -166,5 +164,8 @@ def _toml(value: Any) -> str:
         return repr(value)
     if isinstance(value, list | tuple):
         return f"[{', '.join(map(_toml, value))}]"
+    if isinstance(value, Mapping):
+        rows = (f"{_toml(name)} = {_toml(text)}" for name, text in value.items())
+        return f"{{ {', '.join(rows)} }}"
     # A JSON text is a TOML one, but for DEL, which `printable` spells out as it does the others.
     return json.dumps(printable(str(value), keep=""), ensure_ascii=False)
