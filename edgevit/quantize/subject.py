@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import os
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 from edgevit.errors import GateFailed, InputError
 from edgevit.graph import Graph, trace
 from edgevit.graph.float_run import GraphNet
+from edgevit.graph.naming import named_leaves
 from edgevit.models import checkpoint
 from edgevit.models.fuse import DEFAULT_BOUND, fuse
 from edgevit.models.repvit import RepViT
@@ -76,11 +78,13 @@ def subject_of(
     images_source: str,
     name: str | None,
     bound: float = DEFAULT_BOUND,
+    output_names: Sequence[str] | None = None,
 ) -> Subject:
     """A copy of the model, fused where it has branches, and its graph.
 
     images  float32 (N, C, H, W) that the proof is made on; H and W are the program's input size
     bound   how far fusing may move a logit, as a share of the largest
+    output_names    as of `edgevit.graph.trace`
     Raises InputError for an operation that no program may hold, GateFailed when the graph does not
     compute what the model does.
     """
@@ -95,9 +99,31 @@ def subject_of(
         fused = fuse(net, images, bound, images_source=images_source, original=original)
         net, name = fused.net, name or fused.net.config.variant
         origin["fusion_proof"] = fused.proof.to_json()
-    graph = trace(net, tuple(images.shape[1:]))
+    graph = trace(net, tuple(images.shape[1:]), output_names)
+    net = one_after_another(net, images[:1])
     origin["trace_proof"] = asdict(_prove(net, graph, images)) | {"images_source": images_source}
     return Subject(net, graph, name or type(model).__name__, origin, key)
+
+
+class OneAfterAnother(nn.Module):
+    """A net whose outputs, dicts and lists among them, come as one tuple, or as one tensor."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, images: Tensor) -> Tensor | tuple[Tensor, ...]:
+        found = [value for _, value in named_leaves(self.net(images))]
+        return tuple(found) if len(found) > 1 else found[0]
+
+
+@torch.no_grad()
+def one_after_another(net: nn.Module, image: Tensor) -> nn.Module:
+    """The net itself where it returns a tensor or a tuple of tensors, else it in that form."""
+    found = net(image)
+    plain = (found,) if isinstance(found, Tensor) else found
+    is_plain = isinstance(plain, tuple) and all(isinstance(each, Tensor) for each in plain)
+    return net if is_plain else OneAfterAnother(net)
 
 
 def key_of(model: nn.Module) -> str:

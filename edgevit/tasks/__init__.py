@@ -52,8 +52,10 @@ class Limits:
 
 @dataclass(frozen=True)
 class OutputFigures:
-    """One output against another net's: signal-to-noise in dB over all images, the mean cosine."""
+    """One output against another net's: its public name, signal-to-noise in dB over all images,
+    the mean cosine."""
 
+    name: str
     sqnr_db: float
     cosine: float
 
@@ -91,6 +93,10 @@ class Task(Protocol):
     def stages(self) -> Mapping[str, str]: ...
     @property
     def has_labels(self) -> bool: ...
+
+    def for_outputs(self, names: Sequence[str]) -> Task:
+        """This task for a net whose outputs are called so; it speaks of them by these names."""
+        ...
 
     def check(self, shapes: Sequence[tuple[int, ...]], classes: int) -> None:
         """Raises InputError where output shapes (N, ...) and the number of classes do not fit."""
