@@ -9,10 +9,11 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from edgevit.errors import InputError
+from edgevit.schema import OMIT_DEFAULT
 
 if TYPE_CHECKING:
     import numpy as np
@@ -52,12 +53,14 @@ class Limits:
 
 @dataclass(frozen=True)
 class OutputFigures:
-    """One output against another net's: its public name, signal-to-noise in dB over all images,
-    the mean cosine."""
+    """One output against another net's: signal-to-noise in dB over all images, the mean cosine.
 
-    name: str
+    name    the output's public one; "" in files of before outputs had names
+    """
+
     sqnr_db: float
     cosine: float
+    name: str = field(default="", metadata=OMIT_DEFAULT)
 
 
 class Gate(Protocol):

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgevit.errors import GateFailed
+from edgevit.limits import FEATURE_SAMPLES
 from edgevit.tasks import Limits, LossWeights, OutputFigures
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
     from edgevit.tasks import Outputs
 
-SAMPLES = 2048
+SAMPLES = FEATURE_SAMPLES
 """Of each output of an image; a smaller output gives some of its values twice."""
 ALIKE = 0.98
 """Two nets agree on an image where the cosine of each output's samples is at least this."""
@@ -40,6 +41,7 @@ class FeatureGate:
 
     outputs     in the net's order
     agreement   percent of the images on which every output's cosine is `ALIKE` or more
+    against     what they are compared with, in words
     """
 
     count: int
@@ -48,6 +50,7 @@ class FeatureGate:
     min_sqnr_db: float
     min_cosine: float
     min_agreement: float = 0.0
+    against: str = "float"
 
     @property
     def passed(self) -> bool:
@@ -67,7 +70,7 @@ class FeatureGate:
         asked = f"at least {self.min_sqnr_db:.1f} dB and {self.min_cosine:.4f} are asked for"
         alike = f"{self.agreement:.2f} % of the images are alike (cosine of {ALIKE} or more)"
         more = f", at least {self.min_agreement:.2f} % must" if self.min_agreement else ""
-        return f"against float on {self.count} images: {figures}; {asked}; {alike}{more}"
+        return f"against {self.against} on {self.count} images: {figures}; {asked}; {alike}{more}"
 
     def require(self) -> None:
         """Raises GateFailed, with the figures, when an output is farther off than asked."""
@@ -167,7 +170,7 @@ class Features:
         signal = np.square(wanted, dtype=np.float64).sum((0, 2))
         decibels = 10 * np.log10((signal + _TINY) / (noise + _TINY))
         return tuple(
-            OutputFigures(self._name(index), min(float(db), MAX_DB), float(cosine))
+            OutputFigures(min(float(db), MAX_DB), float(cosine), self._name(index))
             for index, (db, cosine) in enumerate(zip(decibels, cosines, strict=True))
         )
 
