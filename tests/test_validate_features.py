@@ -18,6 +18,7 @@ from safetensors.numpy import load_file
 
 import edgevit
 from edgevit.cli import cli
+from edgevit.data.images import Preprocessing
 from edgevit.errors import GateFailed, InputError
 from edgevit.limits import FEATURE_SAMPLES
 from edgevit.measure import outputs as outputs_module
@@ -34,6 +35,7 @@ from tests.random_nets import trained_looking
 from tests.sshd import start_sshd
 
 COUNT = 24
+RULES = Preprocessing((64, 48))
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +55,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def program(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(0)
     net = trained_looking(RepViT(replace(SMALL, num_classes=10))).features([0, 1])
-    images = edgevit.ImageFolder(folder, size=(64, 48), labelled=False)
+    images = edgevit.ImageFolder(folder, like=RULES, labelled=False)
     found = edgevit.quantize(
         net, images, task="features", epochs=0, calibration_images=16, min_sqnr=-50, min_cosine=-1
     )
@@ -96,8 +98,8 @@ def test_every_output_is_compared(
 
 
 def test_a_subset_is_compared_with_the_same_images(run_folder: Path, folder: Path) -> None:
-    found = edgevit.validate(run_folder / "tflite", edgevit.ImageFolder(
-        folder, size=(64, 48), labelled=False), limit=5)  # fmt: skip
+    images = edgevit.ImageFolder(folder, like=RULES, labelled=False)
+    found = edgevit.validate(run_folder / "tflite", images, limit=5)
     assert found.outputs is not None and found.outputs.count == 5
     assert all(each.sqnr_db == 200 for each in found.outputs.outputs)
 

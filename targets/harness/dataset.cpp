@@ -125,8 +125,7 @@ Dataset Dataset::open(const fs::path& path, const std::vector<std::string>& labe
     if (listing.images.empty()) {
         const std::string expected = labels.empty() ? "" : "; expected CLASS/IMAGE.jpg below it";
         throw InputError(title + ": no JPEG or PNG image found, and no WebP, BMP or PPM" +
-                         expected +
-                         (dataset.notice_.empty() ? "" : ". " + dataset.notice_));
+                         expected + (dataset.notice_.empty() ? "" : ". " + dataset.notice_));
     }
     if (!fs::is_directory(path)) {
         dataset.archive_ = open_for_reading(path);

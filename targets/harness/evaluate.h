@@ -32,8 +32,8 @@ struct EvaluationOptions {
 };
 
 struct Evaluation {
-    std::int64_t count = 0;  // images; a long run infers them more often
-    std::int64_t top1 = 0;  // as top5 of a classification alone
+    std::int64_t count = 0;         // images; a long run infers them more often
+    std::int64_t top1 = 0;          // as top5 of a classification alone
     std::int64_t top5 = 0;          // of min(5, classes)
     std::vector<double> invoke_us;  // the runtime's call alone
     std::vector<double> device_us;  // of it, the accelerator's own clock; empty where it has none

@@ -59,8 +59,7 @@ TEST_CASE("without labels folders mean nothing") {
     CHECK(paths_of(Dataset::open(folder.path(), {}, {"train/b.png"})) ==
           "c.png:0 train/deep/a.jpg:0 ");
     const TemporaryFolder empty;
-    const std::string refused =
-        message_of<InputError>([&] { Dataset::open(empty.path(), {}); });
+    const std::string refused = message_of<InputError>([&] { Dataset::open(empty.path(), {}); });
     CHECK(contains(refused, "no JPEG or PNG image found"));
     CHECK(!contains(refused, "CLASS/"));
 }

@@ -428,8 +428,8 @@ TEST_CASE("the harness measures a classification, and of another task the output
     CHECK(several["accuracy"] == bench.result()["accuracy"]);
     bench.manifest["task"] = "features";
     write_artifact(bench.folder / "artifact", bench.manifest);
-    write_text(bench.folder / "images" / "in no class.ppm",
-               read_text(bench.folder / "images" / "c0" / "a.ppm"));
+    write_text(bench.folder / "images" / "in no class.jpg",
+               read_text(bench.folder / "images" / "c0" / "a.jpg"));
     const std::string kept = (bench.folder / "samples").string();
     REQUIRE(bench.run({"--logits", kept}) == 0);
     const json result = bench.result();
@@ -442,7 +442,7 @@ TEST_CASE("the harness measures a classification, and of another task the output
     CHECK(file.get("samples", "F32", 2, kept).shape ==
           std::vector<std::int64_t>{4, 2 * kFeatureSamples});
     const Bytes& paths = file.get("paths", "U8", 1, kept).bytes;
-    CHECK(contains(std::string(paths.begin(), paths.end()), "in no class.ppm"));
+    CHECK(contains(std::string(paths.begin(), paths.end()), "in no class.jpg"));
     CHECK(bench.run({"--reference", kept}) == 2);
     CHECK(bench.run({"--max-drop", "1", "--min-agreement", "90", "--early-stop"}) == 2);
 }
@@ -454,12 +454,11 @@ std::vector<float> samples_of(std::int64_t channels, std::int64_t pixels, bool m
     const TemporaryFolder folder;
     std::vector<float> values;
     for (std::int64_t i = 0; i < channels * pixels; ++i) {
-        values.push_back(static_cast<float>(
-            maps_last ? i % channels * pixels + i / channels : i));
+        values.push_back(static_cast<float>(maps_last ? i % channels * pixels + i / channels : i));
     }
-    const std::vector<std::int64_t> shape =
-        maps_last ? std::vector<std::int64_t>{1, pixels, 1, channels}
-                  : std::vector<std::int64_t>{1, channels, pixels, 1};
+    const std::vector<std::int64_t> shape = maps_last
+                                                ? std::vector<std::int64_t>{1, pixels, 1, channels}
+                                                : std::vector<std::int64_t>{1, channels, pixels, 1};
     json manifest = with_outputs(manifest_json(3), {output_json("map", shape, "float32")});
     manifest["task"] = "features";
     const Manifest parsed = parse_manifest(manifest.dump(), "m");
