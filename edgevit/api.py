@@ -90,11 +90,12 @@ def validate(
     force: bool = False,
     **options: Any,
 ) -> Validation:
-    """Run an artifact on labelled images with the C++ harness, and gate what it measured.
+    """Run an artifact on images with the C++ harness, and gate what it measured.
 
         validate("build/tflite", val, device="ssh://pi@board", duration_s=60).gate
 
-    images      pre-processed as the program's images; what is no ImageFolder is written as files
+    images      labelled, or any of a task without classes; pre-processed as the program's images;
+                what is no ImageFolder is written as files
     program     needed for images that the artifact records no logits for; default: the program it
                 was compiled from in this process
     out         JSON to write as `edgevit validate` does (`force` replaces it); default: none
@@ -110,16 +111,24 @@ def validate(
     if out is not None:
         check_target(out, force)
     judged = {f.name for f in fields(ValidateOptions)} - {"program"}
-    asked = {f.name for f in fields(HarnessRequest)} - {"artifact", "data", "reference", "out"}
+    asked = {f.name for f in fields(HarnessRequest)} - {
+        "artifact",
+        "data",
+        "reference",
+        "out",
+        "maps_last",
+    }
     if unknown := sorted(set(options) - judged - asked):
-        known = ", ".join(sorted(judged | asked))
-        raise InputError(f"validate has no option {', '.join(unknown)}; it has {known}")
+        listed = ", ".join(sorted(judged | asked))
+        raise InputError(f"validate has no option {', '.join(unknown)}; it has {listed}")
     with tempfile.TemporaryDirectory(prefix="edgevit-") as folder:
         source = opened.source(images)
         if isinstance(source, ImageFolder):
             skip_broken = bool(options.get("skip_broken", False))
             source = source.with_images(sound(source.images, skip_broken))
         data, reference = opened._as_files(source, program, Path(folder))
+        known = program is not None or opened._program is not None
+        wanted = known and not load_task(opened.manifest.task).has_labels
         found = measured(
             HarnessRequest(
                 artifact=opened.folder,
@@ -128,6 +137,7 @@ def validate(
                 **{name: value for name, value in options.items() if name in asked},
             ),
             ValidateOptions(**{name: v for name, v in options.items() if name in judged}),
+            opened._own_program(program) if wanted else None,
         )
     if out is not None:
         save(found, Path(out), force)
@@ -244,6 +254,8 @@ class Artifact:
         from edgevit.measure.validate import program_reference
 
         data = image_files(source, folder)
+        if not load_task(self.manifest.task).has_labels:
+            return data, None
         recorded = self._artifact.reference()
         if recorded is None and self._program is not None:
             recorded = self._program.reference

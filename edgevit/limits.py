@@ -21,6 +21,9 @@ MAX_LABEL_BYTES = 4096
 MAX_OUTPUTS = 64
 """Outputs of an artifact."""
 
+FEATURE_SAMPLES = 2048
+"""Values that are kept of each output of an image, spread evenly over it, to compare features."""
+
 MAX_TENSOR_RANK = 8
 """Dimensions of an artifact's input or output."""
 

@@ -335,6 +335,20 @@ class TargetContract:
             else:
                 assert np.allclose(scores.sum(1), 1, atol=2e-3)
 
+    def test_an_output_has_its_authors_name(self, tmp_path: Path) -> None:
+        """In the manifest and by the runner, for every option; without one it is as before."""
+        program = make_program()
+        named = with_graph(program, replace(program.graph(), given_names=("answers",)))
+        for index, options in enumerate(self.options):
+            if options.get("output_type") == "classifier":
+                continue  # Core ML's own names
+            manifest = self.compile(named, tmp_path / str(index), **options)
+            assert [output.name for output in manifest.outputs] == ["answers"]
+        runner = self.loaded.open_runner(load_artifact(tmp_path / "0"), **self.run_options)
+        assert list(runner.outputs(seeded_pixels(1))) == ["answers"]
+        other = self.compile(program, tmp_path / "unnamed", **self.options[0])
+        assert other.outputs[0].name in ("logits", "probabilities", "classLabel_probs")
+
     def test_an_artifact_of_another_program_is_found(self, tmp_path: Path) -> None:
         self.compile(make_program(), tmp_path / "out")
         with pytest.raises(EdgevitError):

@@ -210,3 +210,15 @@ def test_the_maps_of_an_encoder_are_given_out_as_real_numbers() -> None:
     assert graph.unquantized == {last} and first in graph.owners()
     shapes = [value.shape[1:] for value in made.program.outputs(inputs(made.program)).values()]
     assert shapes == [graph.shape(name)[1:] for name in graph.outputs]
+
+
+def test_an_output_is_asked_for_by_the_name_that_users_see() -> None:
+    given = {
+        "task": "features", "epochs": 0, "calibration_images": 8, "min_cosine": 0, "min_sqnr": -99,
+    }  # fmt: skip
+    net, sets = seeded_net().features((1, 3)), (images(16, 1), images(8, 2))
+    made = edgevit.quantize(net, *sets, output_type={"stage4": "float32"}, **given).program.graph()
+    real = [made.public_names[made.outputs.index(name)] for name in made.real_outputs]
+    assert real == ["stage4"]
+    with pytest.raises(InputError, match="its outputs are stage2, stage4"):
+        edgevit.quantize(net, *sets, output_type={"stage1": "float32"}, **given)

@@ -16,7 +16,7 @@ from edgevit.measure.request import HarnessRequest, ValidateOptions
 
 @click.command("validate")
 @click.argument("artifact", metavar="ARTIFACT", type=PATH)
-@options_of(HarnessRequest, without=("artifact", "out", "leave_out", "reference"))
+@options_of(HarnessRequest, without=("artifact", "out", "leave_out", "reference", "maps_last"))
 @click.option(
     "--plan-cache",
     metavar="DIR",
@@ -39,6 +39,7 @@ def validate_command(
 ) -> None:  # fmt: skip
     """Run an artifact on labelled images and gate its accuracy.
 
+    An artifact of features takes any folder of images: each output is gated against the program's.
     The harness is built first when needed. Exit code 3: a gate does not hold (the JSON is
     written all the same).
 
@@ -60,7 +61,10 @@ def validate_command(
         click.echo(json.dumps(found.to_json(), indent=2, allow_nan=False))
         return
     accuracy, invoke = found.result["accuracy"], found.result["latency_us"]["invoke"]
-    say(f"top-1 {accuracy['top1_percent']:.2f} % of {accuracy['count']} images")
+    if accuracy is not None:
+        say(f"top-1 {accuracy['top1_percent']:.2f} % of {accuracy['count']} images")
+    if found.outputs is not None:
+        say(f"outputs {found.outputs}")
     if found.accuracy is not None and found.agreement is not None:
         say(f"against {found.compared_with}: {found.accuracy}")
         say(f"agreement with the program: {found.agreement.agreement:.2f} %")

@@ -15,7 +15,8 @@ from edgevit.errors import InputError
 def image_files(source: ImageSource, folder: Path) -> Path:
     """Class folders, or a tar of them, that hold the source's images and no others.
 
-    Written into `folder` where they are not files, or a part of them.
+    Without classes they are images in any folder. Written into `folder` where they are not files,
+    or a part of them.
 
     Raises InputError as `write_tar` does.
     """
@@ -27,7 +28,7 @@ def image_files(source: ImageSource, folder: Path) -> Path:
 
 
 def write_tar(source: ImageSource, path: Path) -> None:
-    """Write the images as an uncompressed tar of class folders.
+    """Write the images as an uncompressed tar of class folders, or of images without classes.
 
     An `ImageFolder` of that tar has the source's names and pixels, in the order of the names.
     Raises InputError for a class that cannot be a folder's name, and as `cropped_bytes` does.
@@ -36,11 +37,12 @@ def write_tar(source: ImageSource, path: Path) -> None:
         if "/" in name or "\0" in name or name in ("", ".", ".."):
             raise InputError(f"{source.title}: the class {name!r} cannot be the name of a folder")
     encoded = getattr(source, "encoded", None)
+    # One folder around all: without it a lone class folder would be taken for that.
+    around = "images/" if source.classes else ""
     with tarfile.open(path, "w", format=tarfile.PAX_FORMAT) as archive:
         for i, name in enumerate(source.names):
             data = cropped_bytes(source, i) if encoded is None else encoded(i)
-            # One folder around all: without it a lone class folder would be taken for that.
-            member = tarfile.TarInfo(f"images/{name}")
+            member = tarfile.TarInfo(f"{around}{name}")
             member.size, member.mode, member.mtime = len(data), 0o600, 0
             archive.addfile(member, io.BytesIO(data))
 

@@ -30,9 +30,11 @@ class Graph:
     real_outputs  outputs that are given out as real numbers, of the integers that their operation
                  reads, where others are rounded to int8; where an operation reads such a tensor, it
                  reads it as int8 all the same
+    given_names  what the net's author calls the outputs, in order; empty: as their tensors
     Raises InputError, naming the tensor, for a name used twice, a tensor read before it is made, a
     shape that does not follow from its inputs, an output that nothing makes, a tensor that nothing
-    reads, or quantizers of tensors that are not there or that share another's.
+    reads, quantizers of tensors that are not there or that share another's, or given names that
+    are not one an output, or are a tensor's or a module's.
     """
 
     input_shape: Shape
@@ -41,6 +43,7 @@ class Graph:
     quantizers: Mapping[str, Quantizer] = field(default_factory=dict)
     input_name: str = INPUT
     real_outputs: frozenset[str] = frozenset()
+    given_names: tuple[str, ...] = ()
 
     def __deepcopy__(self, memo: dict[int, object]) -> Graph:
         """Itself: a graph does not change, and nets that hold one are copied."""
@@ -50,6 +53,7 @@ class Graph:
         object.__setattr__(self, "nodes", tuple(self.nodes))
         object.__setattr__(self, "outputs", tuple(self.outputs))
         object.__setattr__(self, "quantizers", dict(self.quantizers))
+        object.__setattr__(self, "given_names", tuple(self.given_names))
         read = {name for node in self.nodes for name in node.inputs}
         shapes = self._shapes  # checks names, order and shapes
         if not self.outputs or len(set(self.outputs)) != len(self.outputs):
@@ -73,6 +77,19 @@ class Graph:
         for name in self.quantizers:
             if self._owners.get(name) != name or name in self.unquantized:
                 raise InputError(f"{name}: it has a quantizer, but no such tensor owns one")
+        if self.given_names:
+            self._check_given_names()
+
+    def _check_given_names(self) -> None:
+        names = self.given_names
+        if len(names) != len(self.outputs) or len(set(names)) != len(names):
+            raise InputError(
+                f"the net has {len(self.outputs)} outputs, each with a name of its own; the names "
+                f"given are {', '.join(names)}"
+            )
+        inside = {*self._shapes, *(node.module for node in self.weighted())}
+        if clash := [name for name in names if name in inside]:
+            raise InputError(f"{clash[0]}: an output cannot have the name of a tensor or layer")
 
     @cached_property
     def unquantized(self) -> frozenset[str]:
@@ -155,8 +172,13 @@ class Graph:
         return bool(self.quantizers)
 
     @property
+    def public_names(self) -> tuple[str, ...]:
+        """What users call the outputs, in order: the given names, or else their tensors'."""
+        return self.given_names or self.outputs
+
+    @property
     def output_name(self) -> str:
-        """The only output's name; InputError where there are several."""
+        """The only output's tensor; InputError where there are several."""
         if len(self.outputs) != 1:
             raise InputError(f"the net has {len(self.outputs)} outputs where one is needed")
         return self.outputs[0]

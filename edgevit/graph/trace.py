@@ -20,6 +20,7 @@ import numpy as np
 
 from edgevit.errors import InputError
 from edgevit.graph.graph import INPUT, Graph, live
+from edgevit.graph.naming import own_names, with_names
 from edgevit.graph.passes import TRACE_PASSES
 from edgevit.ops import BY_OVERLOAD, ELIDED, OPERATIONS, Node, Ref, Shape, UnsupportedError
 from edgevit.ops.base import REQUIRED, Signature
@@ -29,18 +30,27 @@ if TYPE_CHECKING:
     import torch
 
 
-def trace(net: torch.nn.Module, input_shape: Sequence[int]) -> Graph:
+def trace(
+    net: torch.nn.Module, input_shape: Sequence[int], output_names: Sequence[str] | None = None
+) -> Graph:
     """The float graph of a net, batch norms folded and ReLUs fused.
 
     net          any module of known operations; it is run in eval mode and left as it was
     input_shape  (C, H, W) of its one input
+    output_names what its outputs are called, in order; default: what the net itself calls them
+                 (see `edgevit.graph.naming`)
     Raises InputError naming the operation and the layer that no program may hold, or what
-    torch.export says of a net it cannot trace.
+    torch.export says of a net it cannot trace, and for names that are not one an output.
     """
-    return traced(net, input_shape, TRACE_PASSES)
+    return traced(net, input_shape, TRACE_PASSES, output_names)
 
 
-def traced(net: torch.nn.Module, input_shape: Sequence[int], passes: Sequence[Any]) -> Graph:
+def traced(
+    net: torch.nn.Module,
+    input_shape: Sequence[int],
+    passes: Sequence[Any],
+    output_names: Sequence[str] | None = None,
+) -> Graph:
     """`trace` with other passes, each a function from graph to graph."""
     shape = (1, *input_shape)
     exported = _export(net, shape)
@@ -66,7 +76,8 @@ def traced(net: torch.nn.Module, input_shape: Sequence[int], passes: Sequence[An
     graph = Graph(shape, tuple(live(tracer.nodes, outputs)), tuple(outputs))
     for graph_pass in passes:
         graph = graph_pass(graph)
-    return graph
+    own = own_names(net, exported.call_spec.out_spec.unflatten(range(len(outputs))))
+    return with_names(graph, own if output_names is None else tuple(output_names))
 
 
 def _export(net: torch.nn.Module, shape: Shape) -> Any:

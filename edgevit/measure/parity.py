@@ -167,7 +167,8 @@ def parity_of(
     runner = open_artifact(artifact, **options)
     layers = _layers(runner, program, place, source, _spread(len(source), chosen.layer_images))
     order = _spread(len(source), chosen.images)
-    task, labels = load_task(artifact.manifest.task), torch.from_numpy(source.labels[order])
+    task = load_task(artifact.manifest.task).for_outputs(program.graph().public_names)
+    labels = torch.from_numpy(source.labels[order])
     maps_last = load_target(artifact.manifest.target).maps_last
     title = artifact.folder.name
     expected, found = _kept(runner, program, place, task, source, order, title, maps_last)
@@ -408,8 +409,8 @@ def _answers(parity: Parity) -> str:
     """How the artifact's answers compare with the program's."""
     if parity.top1_percent is None or parity.program_top1_percent is None:
         figures = ", ".join(
-            f"output {index} {each.sqnr_db:.1f} dB (cosine {each.cosine:.4f})"
-            for index, each in enumerate(parity.outputs)
+            f"{each.name} {each.sqnr_db:.1f} dB (cosine {each.cosine:.4f})"
+            for each in parity.outputs
         )
         return f"{figures} against the program's on {parity.images} images"
     return (

@@ -73,10 +73,10 @@ def proof_of(folder: Path, program_sha256: str | None = None) -> Proof:
         other = "artifact" if names[0] != manifest.artifact.sha256 else "program"
         problem = f"{NOT_VALIDATED}: {VALIDATION_FILE} is of another {other}"
         return Proof(manifest, None, parity, None, problem)
-    gates = [validation.get(name) for name in ("accuracy_gate", "agreement_gate")]
+    gates = [validation.get(name) for name in ("accuracy_gate", "agreement_gate", "output_gate")]
     if not validation["passed"] or not all(gate["passed"] for gate in gates if gate):
         return Proof(manifest, validation, parity, False, None)
-    if gates[0] is None:
+    if gates[0] is None and gates[2] is None:
         return Proof(manifest, validation, parity, None, NO_GATE)
     return Proof(manifest, validation, parity, True, None)
 
@@ -131,7 +131,7 @@ def _rules() -> dict[str, Any]:
     share = {"anyOf": [{"type": "null"}, _object(top1_percent=number)]}
     gate = {"anyOf": [{"type": "null"}, _object(passed={"type": "boolean"})]}
     result = _object(
-        accuracy=_object(top1_percent=number, count=count),
+        accuracy={"anyOf": [{"type": "null"}, _object(top1_percent=number, count=count)]},
         agreement=share,
         agreement_float=share,
         latency_us=_object(invoke=_object(p50=number, p90=number)),
@@ -147,6 +147,14 @@ def _rules() -> dict[str, Any]:
         passed={"type": "boolean"}, failures=failures, accuracy_gate=gate, result=result
     )
     rules["properties"]["agreement_gate"] = gate
+    figures = _object(name={"type": "string"}, sqnr_db=number, cosine=number)
+    outputs = _object(
+        passed={"type": "boolean"},
+        count=count,
+        agreement=number,
+        outputs={"type": "array", "items": figures},
+    )
+    rules["properties"]["output_gate"] = {"anyOf": [{"type": "null"}, outputs]}
     return rules | {"$defs": full["$defs"]}
 
 

@@ -20,6 +20,9 @@ from edgevit.options import OptionField, check, option, option_fields
 SCHEMA_VERSION = 1
 KIND = "edgevit-request"
 BUCKET_S = 10.0
+MIN_SQNR_DB, MIN_COSINE = 10.0, 0.95
+"""What each output of features must reach against the program's, where nobody asks for more: as
+`edgevit quantize` asks of the program."""
 _BACKEND = re.compile("[a-z0-9_]{1,32}")
 
 
@@ -54,13 +57,15 @@ class HarnessRequest:
     out               where the harness writes its result; None: `run_harness` returns it only
     leave_out         names of images that are passed over, as `ImageSet.entries` has them
     reference         the program's logits (.safetensors); None: those that the manifest names
-    logits            file to write: logits float32 (N, C), labels, predictions, paths
+    logits            file to write: logits float32 (N, C), labels, predictions, paths; where the
+                      task has no classes samples float32 (N, K), as `Task.kept` gives them, paths
     dump_inputs       file to write: the input tensor of every image
     profile           file to write: the time of each op (JSON)
     runtime           a file, or else a bare name that the system's loader finds; None: the one of
                       the installed wheel; for Core ML a compiled model (.mlmodelc), None: the
                       artifact, compiled for the run
     early_stop        end the run when gates with these limits are decided
+    maps_last         outputs that are maps have their channels last (`Target.maps_last`)
 
     The other fields are options of `edgevit validate`. Raises InputError for a value of another
     type or out of range, naming the option.
@@ -74,7 +79,9 @@ class HarnessRequest:
     )
     reference: Path | None = option(None, "The program's logits (.safetensors).")
     logits: Path | None = option(
-        None, "File to write every image's logits to (.safetensors).", metavar="FILE"
+        None,
+        "File to write every image's logits, or samples of its outputs, to (.safetensors).",
+        metavar="FILE",
     )
     dump_inputs: Path | None = option(
         None, "File to write every image's input tensor to (.safetensors).", metavar="FILE"
@@ -132,6 +139,7 @@ class HarnessRequest:
     mlperf: bool = option(
         False, "Run for at least 60 s and 1024 inferences, as MLPerf does; its figure is the P90."
     )
+    maps_last: bool = option(False, "Outputs that are maps have their channels last.")
     early_stop: GateLimits | None = None
 
     def __post_init__(self) -> None:
@@ -180,6 +188,22 @@ class ValidateOptions(DamageOptions):
         "Quantized program; required for images whose logits the artifact does not hold.",
         metavar="M.evq",
     )
+    min_sqnr: float | None = option(
+        None,
+        "Gate of features: signal-to-noise of each output against the program's.",
+        minimum=-100,
+        maximum=200,
+        metavar="DB",
+        default_text=f"{MIN_SQNR_DB:g}",
+    )
+    min_cosine: float | None = option(
+        None,
+        "Gate of features: mean cosine of each output with the program's.",
+        minimum=-1,
+        maximum=1,
+        metavar="COSINE",
+        default_text=f"{MIN_COSINE:g}",
+    )
     max_drop: float | None = option(
         None,
         "Gate: top-1 points that the artifact may lose against float.",
@@ -213,6 +237,9 @@ class ValidateOptions(DamageOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        for name in ("min_sqnr", "min_cosine"):
+            if getattr(self, name) is not None and not self.gate:
+                raise InputError(f"--{name.replace('_', '-')} is a gate's; --no-gate has none")
         if self.early_stop and not self.gate:
             raise InputError(
                 "--early-stop ends a run when its gates are decided; --no-gate has none"

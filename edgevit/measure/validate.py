@@ -1,4 +1,4 @@
-"""Runs the C++ harness over labelled images and judges what it measured."""
+"""Runs the C++ harness over images and judges what it measured: classes, or each output."""
 
 from __future__ import annotations
 
@@ -20,12 +20,16 @@ from edgevit.data.source import ImageFolder, ImageSource
 from edgevit.errors import GateFailed, InputError
 from edgevit.files import atomic_path, check_target
 from edgevit.measure.devices import open_device, run_on_device
+from edgevit.measure.devices.base import Transport
 from edgevit.measure.harness import SOURCES, description_of, run_harness
+from edgevit.measure.outputs import check_asked, output_gate, program_for
 from edgevit.measure.parity import find_program, program_beside
 from edgevit.measure.request import GateLimits, HarnessRequest, ValidateOptions
 from edgevit.program import Program, Reference
+from edgevit.targets import load_target
 from edgevit.targets.manifest import VALIDATION_FILE, Manifest
 from edgevit.tasks import Task, load_task
+from edgevit.tasks.features import FeatureGate
 from edgevit.tasks.gate import GateResult, gate
 
 SCHEMA_VERSION = 1
@@ -61,6 +65,7 @@ class Validation:
     agreement: GateResult | None
     limits: GateLimits
     device: str = "local"  # or "ssh", "adb": the address is its owner's
+    outputs: FeatureGate | None = None  # of an artifact without classes: it has no other gate
 
     @property
     def gate(self) -> GateResult | None:
@@ -88,6 +93,8 @@ class Validation:
                 f"agreement with the program is {self.agreement.agreement:.2f} % of "
                 f"{self.agreement.count} images, below {self.limits.min_agreement:.2f} %"
             )
+        if self.outputs is not None and not self.outputs.passed:
+            lines.append(f"outputs {self.outputs}")
         return lines
 
     @property
@@ -110,6 +117,7 @@ class Validation:
                 "min_agreement": self.limits.min_agreement,
                 "passed": self.agreement.agreement >= self.limits.min_agreement,
             },
+            **({"output_gate": self.outputs.to_json()} if self.outputs else {}),
             "result": self.result,
         }
 
@@ -125,7 +133,8 @@ def validate(
 
     The gates compare with the logits recorded in the artifact for exactly these images; for other
     images `options.program` is run on them first, unless the request names its logits. The limits
-    default to the target's budgets.
+    default to the target's budgets. An artifact without classes has a gate for each of its outputs,
+    against the program's own, and needs the program.
 
     Raises InputError for bad input, GateFailed (after writing the JSON) when a gate does not hold,
     ToolMissing when the device cannot be reached.
@@ -147,19 +156,24 @@ def save(found: Validation, out: Path, force: bool) -> None:
         temporary.write_text(json.dumps(found.to_json(), indent=2, allow_nan=False) + "\n")
 
 
-def measured(request: HarnessRequest, options: ValidateOptions) -> Validation:
-    """`validate` without its JSON, and without an error for a gate that does not hold."""
+def measured(
+    request: HarnessRequest, options: ValidateOptions, program: Program | None = None
+) -> Validation:
+    """`validate` without its JSON, and without an error for a gate that does not hold.
+
+    program   what the outputs of a task without classes are compared with; default: that of
+              `options`, or the one beside the artifact
+    """
     transport = open_device(options.device)
     if request.early_stop is not None:
         raise InputError("the limits of an early stop are the gates'; ask for it with early_stop")
     manifest = Manifest.load(request.artifact)
-    if not load_task(manifest.task).has_labels:
-        raise InputError(
-            f"{request.artifact}: its task is {manifest.task}, and validate measures predictions; "
-            "compare its outputs with the program's by `edgevit parity`"
-        )
+    has_labels = load_task(manifest.task).has_labels
     limits = limits_of_target(manifest.target, options.max_drop, options.min_agreement)
-    every = ImageSet.open(request.data, manifest.labels)
+    _check_gates(request, options, has_labels)
+    every = ImageSet.open(
+        request.data, manifest.labels if has_labels else None, labelled=has_labels
+    )
     for line in every.notices:
         log.warning(line)
     images = sound(every, options.skip_broken, options.broken_list)
@@ -170,6 +184,10 @@ def measured(request: HarnessRequest, options: ValidateOptions) -> Validation:
             data=image_files(source, Path(folder)),
             leave_out=_left_out(every, images, Path(folder)),
         )
+        if not has_labels:
+            check_asked(request, options, manifest, len(images.entries))
+            program = program or program_for(request, options, manifest)
+            return _measured_outputs(request, options, manifest, images, program, transport)
         reference, named = _references(request, manifest, options.program, Path(folder), images)
         if reference is None and options.gate:
             whole = manifest.profile != WEIGHTS_ONLY
@@ -181,16 +199,52 @@ def measured(request: HarnessRequest, options: ValidateOptions) -> Validation:
         logits = request.logits or Path(folder) / "logits.safetensors"
         early_stop = limits if options.early_stop else None
         asked = replace(request, reference=named, logits=logits, early_stop=early_stop)
-        if transport is None:
-            result = run_harness(asked, options.harness)
-        else:
-            result = run_on_device(transport, asked, harness=options.harness, keep=options.keep)
+        result = _run(asked, options, transport)
         unseen = _surely_held(result, images)
         accuracy, agreement = _gates(logits, reference, limits.max_drop, unseen)
     if not options.gate:
         accuracy = agreement = None
-    kind = "local" if transport is None else transport.kind
-    return Validation(result, accuracy, agreement, limits, kind)
+    return Validation(result, accuracy, agreement, limits, _kind(transport))
+
+
+def _measured_outputs(
+    request: HarnessRequest,
+    options: ValidateOptions,
+    manifest: Manifest,
+    images: ImageSet,
+    program: Program | None,
+    transport: Transport | None,
+) -> Validation:
+    """`measured` of an artifact whose task has no classes: every output against the program's."""
+    with tempfile.TemporaryDirectory(prefix="edgevit-") as folder:
+        samples = request.logits or Path(folder) / "samples.safetensors"
+        maps_last = load_target(manifest.target).maps_last
+        asked = replace(request, logits=samples, maps_last=maps_last)
+        result = _run(asked, options, transport)
+        source = ImageFolder.of(images, manifest.preprocessing)
+        gate = output_gate(program, source, samples, options) if program and options.gate else None
+    limits = limits_of_target(manifest.target, options.max_drop, options.min_agreement)
+    return Validation(result, None, None, limits, _kind(transport), gate)
+
+
+def _check_gates(request: HarnessRequest, options: ValidateOptions, has_labels: bool) -> None:
+    if has_labels and not (options.min_sqnr is None and options.min_cosine is None):
+        raise InputError(
+            f"{request.artifact}: --min-sqnr and --min-cosine gate features; this artifact answers "
+            "with classes, whose gates are --max-drop and --min-agreement"
+        )
+
+
+def _run(
+    request: HarnessRequest, options: ValidateOptions, transport: Transport | None
+) -> dict[str, Any]:
+    if transport is None:
+        return run_harness(request, options.harness)
+    return run_on_device(transport, request, harness=options.harness, keep=options.keep)
+
+
+def _kind(transport: Transport | None) -> str:
+    return "local" if transport is None else transport.kind
 
 
 def _left_out(every: ImageSet, images: ImageSet, folder: Path) -> Path | None:

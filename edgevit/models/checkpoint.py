@@ -10,7 +10,8 @@ import json
 import logging
 import os
 import re
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,7 @@ METADATA_SCHEMA_VERSION = 2
 FLOAT_TYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 _LATER_FIELDS = {"in_channels", "branch_norms"}
+_AVERAGED_COPY = re.compile(r"^(ema_)\w+$")
 _VARIANT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 
 log = logging.getLogger(__name__)
@@ -316,7 +318,7 @@ def _describe(
         proof=proof,
         weights=chosen.weights,
         riders=riders,
-        notes=(*chosen.notes, *_assumed(match, riders)),
+        notes=(*chosen.notes, *_assumed(match, riders), *_inside(chosen, riders)),
     )
 
 
@@ -330,6 +332,33 @@ def _assumed(match: Match, riders: tuple[str, ...]) -> tuple[str, ...]:
             "order, with the logits −z/2 and z/2"
         )
     if riders:
-        more = f" and {len(riders) - 3} more" if len(riders) > 3 else ""
-        notes.append(f"left aside, as no part of the net: {', '.join(map(repr, riders[:3]))}{more}")
+        notes.append(f"left aside, as no part of the net: {_listed(riders)}")
     return tuple(notes)
+
+
+def _inside(chosen: Chosen, riders: tuple[str, ...]) -> tuple[str, ...]:
+    """What a backbone's own module has beside the stages, such as a norm of each map."""
+    own = tuple(name for name in riders if name in chosen.candidate.tensors)
+    if not (own and chosen.candidate.prefix and chosen.match.config.features_only):
+        return ()
+    return (f"its maps are the stages' own: {_listed(own)} of the backbone is not applied to them",)
+
+
+def parts_of(riders: Iterable[str]) -> tuple[str, ...]:
+    """The parts that tensors belong to, such as "neck" or "bbox_head", in their order.
+
+    Copies that a training framework averaged ("ema_backbone_features_0_...") are one part.
+    """
+    firsts = (_AVERAGED_COPY.sub(r"\1*", name).partition(".")[0] for name in riders)
+    return tuple(dict.fromkeys(firsts))
+
+
+def _listed(riders: tuple[str, ...]) -> str:
+    """Tensors by name, or by part where there are parts of several."""
+    counts = Counter(parts_of((name,))[0] for name in riders)
+    if len(riders) > 3 and max(counts.values()) > 1:
+        return ", ".join(
+            f"{part!r} ({count} tensor{'s'[: count > 1]})" for part, count in counts.items()
+        )
+    more = f" and {len(riders) - 3} more" if len(riders) > 3 else ""
+    return f"{', '.join(map(repr, riders[:3]))}{more}"

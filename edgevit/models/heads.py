@@ -18,6 +18,10 @@ Shape = tuple[int, ...]
 
 _FROM_PYTHON = "give the net itself, from Python: edgevit.quantize(model, train, val)"
 _HEADS = ("head.head", "head.head_dist")
+_OF_OTHER_TASKS = re.compile(
+    r"neck\.|(?:\w+_)?(?:bbox|rpn|roi|mask|decode|auxiliary|keypoint)_head\."
+)
+"""Parts of detectors and segmenters, as mmdet and mmseg call them: none reads the map's mean."""
 _NORM_LINEAR = {
     f"{layer}.{name}"
     for layer, names in (("bn", ("weight", "bias", "running_mean", "running_var")),
@@ -178,6 +182,8 @@ def _outside(outside: Mapping[str, Shape], features: int) -> Head:
     if len(weights) != 1 or not weights[0].endswith(".weight"):
         return Head(0)
     module = weights[0].removesuffix(".weight")
+    if _OF_OTHER_TASKS.match(module):
+        return Head(0)
     shape = outside[weights[0]]
     if len(shape) != 2 or shape[1] != features or outside.get(f"{module}.bias") not in (
         None, shape[:1],

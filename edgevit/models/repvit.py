@@ -226,6 +226,12 @@ class RepViT(nn.Module):
         if not config.features_only:
             self.head = Classifier(config.widths[-1], config.num_classes, config.distillation)
 
+    @property
+    def output_names(self) -> tuple[str, ...]:
+        """Of a backbone's maps, as `edgevit.graph.naming` asks for them: stage1, stage2, ..."""
+        chosen = self.config.out_indices if self.config.features_only else ()
+        return tuple(f"stage{index + 1}" for index in sorted(chosen))
+
     def forward_features(self, x: Tensor) -> tuple[Tensor, ...]:
         """The maps of the stages in `config.out_indices`, finest first, (N, width, H', W') each."""
         x = self.stem(x)

@@ -3,9 +3,11 @@
 Together they are the truth, and each scale stands once: an activation's in graph.json, a weight's
 beside its int8 values. What follows from these is not stored: shapes, and the real biases.
 
-    graph.json  {"input": {"name", "shape"}, "outputs": [name…], "real_outputs": [name…] if any,
+    graph.json  {"input": {"name", "shape"}, "outputs": [tensor…], "output_names": [name…],
+                 "real_outputs": [tensor…],
                  "quantizers": [{"name", "scale", "zero_point", "how"}…],
                  "nodes": [{"op", "name", "inputs", and the operation's own attributes}…]}
+                output_names is missing where the outputs are called as their tensors
     weights     "MODULE.weight" int8, "MODULE.weight_scale" float32 [O], "MODULE.bias" int32 [O]
 """
 
@@ -30,6 +32,7 @@ from edgevit.schema import parse_json
 GRAPH, WEIGHTS = "graph.json", "weights.safetensors"
 MAX_NODES, MAX_NAME, MAX_RANK, MAX_SIZE = 16384, 256, 8, 2**31
 
+_NAMES = "output_names"
 _METADATA = {"schema_version": "2"}
 _NAME = re.compile(r"[^\s\x00-\x1f/\\](?:[^\x00-\x1f]*[^\s\x00-\x1f])?")
 
@@ -42,9 +45,12 @@ def graph_members(graph: Graph) -> dict[str, bytes]:
     _array(list(graph.nodes), "nodes")
     for name in (*graph.tensors(), *(node.module for node in graph.weighted())):
         _name(name, "a tensor or module")
+    for name in graph.given_names:
+        _name(name, _NAMES)
     value = {
         "input": {"name": graph.input_name, "shape": list(graph.input_shape)},
         "outputs": list(graph.outputs),
+        **({_NAMES: list(graph.given_names)} if graph.given_names else {}),
         "quantizers": [
             {"name": name, "scale": q.scale, "zero_point": q.zero_point, "how": q.how}
             for name, q in graph.quantizers.items()
@@ -74,7 +80,10 @@ def read_graph(members: Mapping[str, bytes]) -> Graph:
     """The inverse of `graph_members`. Raises InputError, saying what and where."""
     value = parse_json(members[GRAPH], GRAPH)
     real = value.pop("real_outputs", []) if isinstance(value, dict) else []
-    source, outputs, rows, nodes = fields(value, GRAPH, ("input", "outputs", "quantizers", "nodes"))
+    keys = ("input", "outputs", "quantizers", "nodes")
+    # Files of nets whose outputs have no names of their own lack the key.
+    has_names = isinstance(value, dict) and _NAMES in value
+    source, outputs, rows, nodes, *named = fields(value, GRAPH, (*keys, _NAMES)[: 4 + has_names])
     input_name, input_shape = fields(source, f"{GRAPH}: input", ("name", "shape"))
     tensors, metadata = read_tensors(members[WEIGHTS], WEIGHTS)
     if metadata != _METADATA:
@@ -86,6 +95,9 @@ def read_graph(members: Mapping[str, bytes]) -> Graph:
         raise InputError(f"{sorted(reader.unread)[0]}: no operation reads this weight")
     shape = tuple(_size(size, "input") for size in _array(input_shape, "input"))
     names = tuple(_name(name, "outputs") for name in _array(outputs, "outputs"))
+    given = tuple(_name(name, _NAMES) for each in named for name in _array(each, _NAMES))
+    if has_names and not given:
+        raise InputError(f"{GRAPH}: {_NAMES} is empty")
     graph = Graph(
         shape,
         tuple(made),
@@ -93,6 +105,7 @@ def read_graph(members: Mapping[str, bytes]) -> Graph:
         quantizers,
         _name(input_name, "input"),
         frozenset(_name(name, "real_outputs") for name in _array(real, "real_outputs")),
+        given,
     )
     return _with_real_biases(graph)
 

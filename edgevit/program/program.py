@@ -80,7 +80,8 @@ class Program:
         for another shape or element type, for a program that needs more memory than there is, or
         where there are several outputs (see `outputs`).
         """
-        return self.outputs(images)[self._graph.output_name]
+        _ = self._graph.output_name  # raises where there are several
+        return next(iter(self.outputs(images).values()))
 
     def __call__(self, images: torch.Tensor) -> torch.Tensor | tuple[torch.Tensor, ...]:
         """What a net returns: `outputs` in their order, a tensor alone where there is one."""
@@ -88,17 +89,23 @@ class Program:
         return found[0] if len(found) == 1 else found
 
     def outputs(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Every dequantized output by name: float32 (N, C, H, W) images to float32 (N, …) each."""
+        """Every dequantized output by its public name.
+
+        float32 (N, C, H, W) images to float32 (N, …) each.
+        """
         import torch
 
         self._check_images(images)
-        names = self._graph.outputs
+        graph = self._graph
+        named = dict(zip(graph.public_names, graph.outputs, strict=True))
         if not len(images):
-            return {name: images.new_zeros(0, *self._graph.shape(name)[1:]) for name in names}
+            return {own: images.new_zeros(0, *graph.shape(name)[1:]) for own, name in named.items()}
         with torch.inference_mode(), _enough_memory():
             split = images.split(self._chunk_images(images.device.type))
             chunks = [self._executor(chunk) for chunk in split]
-        return {name: torch.cat([chunk[name] for chunk in chunks]).clone() for name in names}
+        return {
+            own: torch.cat([chunk[name] for chunk in chunks]).clone() for own, name in named.items()
+        }
 
     def tensors(self, images: torch.Tensor) -> Iterator[tuple[str, torch.Tensor]]:
         """Every activation of normalised images, in order: canonical name, int8 values.

@@ -15,7 +15,7 @@ from edgevit.data.source import ImageFolder
 from edgevit.device import chosen_device
 from edgevit.errors import InputError, Interrupted
 from edgevit.files import atomic_path, check_target, read_file
-from edgevit.models.checkpoint import load
+from edgevit.models.checkpoint import CheckpointInfo, load, parts_of
 from edgevit.quantize.options import QuantizeOptions
 from edgevit.quantize.pipeline import Result, quantize
 from edgevit.runs.folder import CURVES, RUN_SUFFIX, remove_run
@@ -95,6 +95,8 @@ def quantize_files(
         if source.labels is not None:
             raise InputError("--labels names classes, which the task features does not have")
         model = model.features([stage - 1 for stage in source.task.stages])
+    elif model.config.features_only:
+        raise InputError(_no_head(loaded.info))
     train = ImageFolder(
         source.data,
         labelled=not is_features,
@@ -129,6 +131,15 @@ def quantize_files(
             log.info("%s is left: it holds files that are not edgevit's", folder)
     group.wait()
     return result
+
+
+def _no_head(info: CheckpointInfo) -> str:
+    parts = parts_of(info.riders)
+    beside = f" beside {', '.join(parts)}, of which edgevit has none" if parts else ""
+    return (
+        f"{info.path}: holds a backbone, {info.variant} without a classifier's head{beside}; "
+        "--task features quantizes its maps, and its images need no classes"
+    )
 
 
 @contextmanager

@@ -6,6 +6,7 @@ import copy
 import json
 import logging
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -78,6 +79,7 @@ def quantize(
     *,
     teacher: nn.Module | Teacher | str | None = None,
     task: str = "classification",
+    output_names: Sequence[str] | None = None,
     name: str | None = None,
     author: str | None = None,
     license: str | None = None,
@@ -109,6 +111,10 @@ def quantize(
     teacher     what the student learns from: a net, a function from images to outputs, a
                 checkpoint, or "module:function"; default: the float net
     task        what the outputs mean
+    output_names
+                what the outputs are called in the program and every artifact; default: the keys of
+                a dict or the fields of a named tuple that the model returns, its `output_names`,
+                or else the names of its tensors
     name, author, license
                 for the program and the artifacts' metadata; the default name is the net's
     run_dir     a folder that keeps the state: the same call goes on from there after a kill, to
@@ -153,7 +159,8 @@ def quantize(
         if chosen_task.has_labels:
             lengths = map(len, map(os.fsencode, paths))
             check_size(len(parts.reported), len(images.classes), sum(lengths))
-        subject = _subject(module, parts, options, name, group)
+        subject = _subject(module, parts, options, name, group, output_names)
+        chosen_task = chosen_task.for_outputs(subject.graph.public_names)
         shapes = [subject.graph.shape(output) for output in subject.graph.outputs]
         chosen_task.check(shapes, len(images.classes))
         check_enough(parts, options, group.size)
@@ -243,7 +250,9 @@ def _key(
     precision: Precision,
 ) -> str:
     # On the CPU it changes nothing.
-    chosen = {} if group.device.type == "cpu" else {"precision": precision}
+    chosen: dict[str, Any] = {} if group.device.type == "cpu" else {"precision": precision}
+    if subject.graph.given_names:
+        chosen["output_names"] = list(subject.graph.given_names)
     return run_key(
         options,
         model=subject.key,
@@ -267,11 +276,17 @@ def _run_sha256(source: ImageSource) -> str:
 
 
 def _subject(
-    model: nn.Module, parts: Parts, options: QuantizeOptions, name: str | None, group: Group
+    model: nn.Module,
+    parts: Parts,
+    options: QuantizeOptions,
+    name: str | None,
+    group: Group,
+    output_names: Sequence[str] | None,
 ) -> Subject:
     chosen = draw(sorted(parts.train + parts.holdout), PROOF_IMAGES, options.seed)
     source = f"{len(chosen)} images of {parts.images.title}"
-    subject = subject_of(model, batch_of(parts.images, chosen), source, name, options.bound)
+    images = batch_of(parts.images, chosen)
+    subject = subject_of(model, images, source, name, options.bound, output_names)
     weights_channels_last(subject.net).to(group.device)
     return replace(subject, graph=with_output_types(subject.graph, options.output_type))
 

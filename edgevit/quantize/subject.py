@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from edgevit.errors import GateFailed, InputError
 from edgevit.graph import Graph, trace
 from edgevit.graph.float_run import GraphNet
+from edgevit.graph.naming import named_leaves
 from edgevit.models import checkpoint
 from edgevit.models.fuse import DEFAULT_BOUND, fuse
 from edgevit.models.repvit import RepViT
@@ -81,11 +82,13 @@ def subject_of(
     images_source: str,
     name: str | None,
     bound: float = DEFAULT_BOUND,
+    output_names: Sequence[str] | None = None,
 ) -> Subject:
     """A copy of the model, fused where it has branches, and its graph.
 
     images  float32 (N, C, H, W) that the proof is made on; H and W are the program's input size
     bound   how far fusing may move a logit, as a share of the largest
+    output_names    as of `edgevit.graph.trace`
     Raises InputError for an operation that no program may hold, GateFailed when the graph does not
     compute what the model does.
     """
@@ -100,7 +103,8 @@ def subject_of(
         fused = fuse(net, images, bound, images_source=images_source, original=original)
         net, name = fused.net, name or fused.net.config.variant
         origin["fusion_proof"] = fused.proof.to_json()
-    graph = trace(net, tuple(images.shape[1:]))
+    graph = trace(net, tuple(images.shape[1:]), output_names)
+    net = one_after_another(net, images[:1])
     origin["trace_proof"] = asdict(_prove(net, graph, images)) | {"images_source": images_source}
     return Subject(net, graph, name or type(model).__name__, origin, key)
 
@@ -111,16 +115,39 @@ def with_output_types(graph: Graph, types: Mapping[str, str]) -> Graph:
     types   output's name, or "all" for those that are not named and can be -> "int8" or "float32"
     Raises InputError for a name that is no output's, and a named one that can be no real numbers.
     """
-    if unknown := sorted(set(types) - {*graph.outputs, ALL_OUTPUTS}):
+    tensors = dict(zip(graph.public_names, graph.outputs, strict=True))
+    if unknown := sorted(set(types) - {*tensors, ALL_OUTPUTS}):
         raise InputError(
             f"--output-type {unknown[0]}: the net has no such output; its outputs are "
-            f"{', '.join(graph.outputs)}"
+            f"{', '.join(tensors)}"
         )
+    asked = {tensors[name]: kind for name, kind in types.items() if name != ALL_OUTPUTS}
     others = types.get(ALL_OUTPUTS, "int8")
-    chosen = {name for name in graph.outputs if types.get(name, others) == "float32"}
-    while left := set(graph.only_int8(chosen)) - set(types):
+    chosen = {name for name in graph.outputs if asked.get(name, others) == "float32"}
+    while left := set(graph.only_int8(chosen)) - set(asked):
         chosen -= left
     return replace(graph, real_outputs=frozenset(chosen))
+
+
+class OneAfterAnother(nn.Module):
+    """A net whose outputs, dicts and lists among them, come as one tuple, or as one tensor."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, images: Tensor) -> Tensor | tuple[Tensor, ...]:
+        found = [value for _, value in named_leaves(self.net(images))]
+        return tuple(found) if len(found) > 1 else found[0]
+
+
+@torch.no_grad()
+def one_after_another(net: nn.Module, image: Tensor) -> nn.Module:
+    """The net itself where it returns a tensor or a tuple of tensors, else it in that form."""
+    found = net(image)
+    plain = (found,) if isinstance(found, Tensor) else found
+    is_plain = isinstance(plain, tuple) and all(isinstance(each, Tensor) for each in plain)
+    return net if is_plain else OneAfterAnother(net)
 
 
 def key_of(model: nn.Module) -> str:

@@ -344,6 +344,12 @@ class Manifest:
         Manifest.parse(data)
         return data
 
+    @property
+    def answers_probabilities(self) -> bool:
+        """Whether the first output is the result of the net's own softmax."""
+        first = self.outputs[0]
+        return "probabilities" in (first.meaning, first.name)  # older manifests have the name alone
+
     def table(self) -> np.ndarray:
         """float32 (C, 256): what the input holds for a pixel of 0..255, by channel."""
         return np.array(self.input.table, np.float32)

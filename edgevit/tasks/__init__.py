@@ -9,10 +9,11 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from edgevit.errors import InputError
+from edgevit.schema import OMIT_DEFAULT
 
 if TYPE_CHECKING:
     import numpy as np
@@ -52,10 +53,14 @@ class Limits:
 
 @dataclass(frozen=True)
 class OutputFigures:
-    """One output against another net's: signal-to-noise in dB over all images, the mean cosine."""
+    """One output against another net's: signal-to-noise in dB over all images, the mean cosine.
+
+    name    the output's public one; "" in files of before outputs had names
+    """
 
     sqnr_db: float
     cosine: float
+    name: str = field(default="", metadata=OMIT_DEFAULT)
 
 
 class Gate(Protocol):
@@ -91,6 +96,10 @@ class Task(Protocol):
     def stages(self) -> Mapping[str, str]: ...
     @property
     def has_labels(self) -> bool: ...
+
+    def for_outputs(self, names: Sequence[str]) -> Task:
+        """This task for a net whose outputs are called so; it speaks of them by these names."""
+        ...
 
     def check(self, shapes: Sequence[tuple[int, ...]], classes: int) -> None:
         """Raises InputError where output shapes (N, ...) and the number of classes do not fit."""

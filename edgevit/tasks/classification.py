@@ -36,6 +36,10 @@ class Classification:
     stages: Mapping[str, str] = STAGES
     has_labels = True
 
+    def for_outputs(self, names: Sequence[str]) -> Classification:
+        """Itself: it speaks of classes."""
+        return self
+
     def check(self, shapes: Sequence[tuple[int, ...]], classes: int) -> None:
         """Raises InputError unless the first output is (N, classes)."""
         if len(shapes[0]) != 2:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgevit.errors import GateFailed
+from edgevit.limits import FEATURE_SAMPLES
 from edgevit.tasks import Limits, LossWeights, OutputFigures
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
     from edgevit.tasks import Outputs
 
-SAMPLES = 2048
+SAMPLES = FEATURE_SAMPLES
 """Of each output of an image; a smaller output gives some of its values twice."""
 ALIKE = 0.98
 """Two nets agree on an image where the cosine of each output's samples is at least this."""
@@ -40,6 +41,7 @@ class FeatureGate:
 
     outputs     in the net's order
     agreement   percent of the images on which every output's cosine is `ALIKE` or more
+    against     what they are compared with, in words
     """
 
     count: int
@@ -48,6 +50,7 @@ class FeatureGate:
     min_sqnr_db: float
     min_cosine: float
     min_agreement: float = 0.0
+    against: str = "float"
 
     @property
     def passed(self) -> bool:
@@ -61,13 +64,13 @@ class FeatureGate:
 
     def __str__(self) -> str:
         figures = "; ".join(
-            f"output {index}: SQNR {each.sqnr_db:.1f} dB, cosine {each.cosine:.4f}"
-            for index, each in enumerate(self.outputs)
+            f"{each.name}: SQNR {each.sqnr_db:.1f} dB, cosine {each.cosine:.4f}"
+            for each in self.outputs
         )
         asked = f"at least {self.min_sqnr_db:.1f} dB and {self.min_cosine:.4f} are asked for"
         alike = f"{self.agreement:.2f} % of the images are alike (cosine of {ALIKE} or more)"
         more = f", at least {self.min_agreement:.2f} % must" if self.min_agreement else ""
-        return f"against float on {self.count} images: {figures}; {asked}; {alike}{more}"
+        return f"against {self.against} on {self.count} images: {figures}; {asked}; {alike}{more}"
 
     def require(self) -> None:
         """Raises GateFailed, with the figures, when an output is farther off than asked."""
@@ -76,12 +79,25 @@ class FeatureGate:
 
 
 class Features:
-    """Outputs of any shape, each as near float's as it can be."""
+    """Outputs of any shape, each as near float's as it can be.
+
+    names   of the outputs, in order; without them they are called output0, output1, ...
+    """
+
+    def __init__(self, names: Sequence[str] = ()) -> None:
+        self.names = tuple(names)
 
     name = "features"
     score_name, score_title = "cosine", "cosine with float"
     stages: Mapping[str, str] = STAGES
     has_labels = False
+
+    def for_outputs(self, names: Sequence[str]) -> Features:
+        """Features of these names."""
+        return Features(names)
+
+    def _name(self, index: int) -> str:
+        return self.names[index] if self.names else f"output{index}"
 
     def check(self, shapes: Sequence[tuple[int, ...]], classes: int) -> None:
         """Every shape is a feature's."""
@@ -124,8 +140,8 @@ class Features:
         for index in range(values.shape[1]):
             if len(values) > 1 and not values[:, index].std(0).any():
                 return (
-                    f"output {index} of the float net is the same for all {len(values)} images: "
-                    "check the checkpoint, the pre-processing and the stages"
+                    f"{self._name(index)} of the float net is the same for all {len(values)} "
+                    "images: check the checkpoint, the pre-processing and the stages"
                 )
         return None
 
@@ -154,16 +170,16 @@ class Features:
         signal = np.square(wanted, dtype=np.float64).sum((0, 2))
         decibels = 10 * np.log10((signal + _TINY) / (noise + _TINY))
         return tuple(
-            OutputFigures(min(float(db), MAX_DB), float(cosine))
-            for db, cosine in zip(decibels, cosines)
+            OutputFigures(min(float(db), MAX_DB), float(cosine), self._name(index))
+            for index, (db, cosine) in enumerate(zip(decibels, cosines, strict=True))
         )
 
     def metrics(self, found: FeatureGate, earlier: Mapping[str, float]) -> dict[str, float]:
         """The mean cosine of every stage, and each output's own figures of the program."""
         own: dict[str, float] = {}
-        for index, each in enumerate(found.outputs):
-            own[f"program_output{index}_sqnr_db"] = each.sqnr_db
-            own[f"program_output{index}_cosine"] = each.cosine
+        for each in found.outputs:
+            own[f"program_{each.name}_sqnr_db"] = each.sqnr_db
+            own[f"program_{each.name}_cosine"] = each.cosine
         cosine = float(np.mean([each.cosine for each in found.outputs]))
         return {
             **earlier,

@@ -20,6 +20,9 @@ inline constexpr std::int64_t kMaxLabelBytes = 4096;
 // Outputs of an artifact.
 inline constexpr std::int64_t kMaxOutputs = 64;
 
+// Values that are kept of each output of an image, spread evenly over it, to compare features.
+inline constexpr std::int64_t kFeatureSamples = 2048;
+
 // Dimensions of an artifact's input or output.
 inline constexpr std::int64_t kMaxTensorRank = 8;
 

@@ -66,7 +66,10 @@ std::vector<CLI::Option*> add_files(CLI::App& app, Request& r) {
     app.add_option("--reference", r.reference,
                    "the program's logits (.safetensors); default: the manifest's");
     app.add_option("--logits", r.logits,
-                   "write logits, labels, predictions and paths (.safetensors)");
+                   "write logits, labels, predictions and paths, or where the task has no classes "
+                   "samples of every output (.safetensors)");
+    app.add_flag("--maps-last", r.maps_last,
+                 "outputs that are maps have their channels last: place their samples by it");
     app.add_option("--dump-inputs", r.dump_inputs,
                    "write every image's input tensor (.safetensors)");
     app.add_option("--profile", r.profile, "write the time of each op, from 50 extra runs (JSON)");

@@ -123,20 +123,21 @@ Dataset Dataset::open(const fs::path& path, const std::vector<std::string>& labe
     dataset.path_ = path;
     dataset.notice_ = left_out_line(listing, title);
     if (listing.images.empty()) {
-        throw InputError(title +
-                         ": no JPEG or PNG image found, and no WebP, BMP or PPM; expected "
-                         "CLASS/IMAGE.jpg below it" +
-                         (dataset.notice_.empty() ? "" : ". " + dataset.notice_));
+        const std::string expected = labels.empty() ? "" : "; expected CLASS/IMAGE.jpg below it";
+        throw InputError(title + ": no JPEG or PNG image found, and no WebP, BMP or PPM" +
+                         expected + (dataset.notice_.empty() ? "" : ". " + dataset.notice_));
     }
     if (!fs::is_directory(path)) {
         dataset.archive_ = open_for_reading(path);
     }
     const std::set<std::string> known(labels.begin(), labels.end());
-    const std::string top =
-        top_folder(listing.images, [&](const std::string& name) { return known.count(name) != 0; });
+    const IsLabel is_label = [&](const std::string& name) { return known.count(name) != 0; };
+    const std::string top = labels.empty() ? "" : top_folder(listing.images, is_label);
     std::vector<Entry>& entries = dataset.entries_;
     entries = entries_of(std::move(listing.images), top.empty() ? 0 : top.size() + 1);
-    set_labels(entries, labels, title);
+    if (!labels.empty()) {
+        set_labels(entries, labels, title);
+    }
     const std::set<std::string> dropped(leave_out.begin(), leave_out.end());
     entries.erase(
         std::remove_if(entries.begin(), entries.end(),

@@ -2,7 +2,8 @@
 //
 // Order, names and sha256 are those of edgevit.data.image_set.ImageSet: entries sorted by the bytes
 // of their relative path "Class/name.jpg"; one top-level folder around the class folders is
-// dropped; which files are images is decided in listing.h.
+// dropped; which files are images is decided in listing.h. Images of a task without classes are in
+// any folder, and keep their whole path.
 #pragma once
 
 #include <cstdint>
@@ -26,7 +27,8 @@ class Dataset {
 
     // The images of the entries named in `leave_out` are passed over. Raises InputError when `path`
     // is missing, unreadable, holds no image, an image outside a class folder, or a class that is
-    // not in `labels`.
+    // not in `labels`. Without labels folders mean nothing: images may lie in none, and all are of
+    // label 0.
     static Dataset open(const std::filesystem::path& path, const std::vector<std::string>& labels,
                         const std::vector<std::string>& leave_out = {});
 

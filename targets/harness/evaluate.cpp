@@ -9,6 +9,7 @@
 #include "kinds.h"
 #include "machine.h"
 #include "safetensors.h"
+#include "samples.h"
 
 namespace edgevit {
 namespace {
@@ -51,10 +52,16 @@ class Evaluator {
   public:
     Evaluator(Session& session, const Dataset& dataset, const ReferenceLogits* reference,
               const EvaluationOptions& options)
-        : session_(session), classification_(session), manifest_(session.manifest()),
-          dataset_(dataset), reference_(reference), options_(options),
+        : session_(session), manifest_(session.manifest()), dataset_(dataset),
+          reference_(reference), options_(options),
           indices_(spread(dataset.entries().size(), options.limit)),
-          classes_(static_cast<std::size_t>(manifest_.classes)) {}
+          classes_(static_cast<std::size_t>(manifest_.classes)) {
+        if (manifest_.is_classification()) {
+            classification_.emplace(session);
+        } else {
+            samples_.emplace(session, options.maps_last);
+        }
+    }
 
     Evaluation run() {
         open_outputs();
@@ -163,13 +170,21 @@ class Evaluator {
         });
     }
 
+    void read_outputs() {
+        if (classification_) {
+            classification_->read_scores();
+        } else {
+            samples_->read();
+        }
+    }
+
     void warm_up(const Dataset::Entry& entry) {
         preprocess(entry);
         result_.first_input = session_.input();
         for (int i = 0; i < options_.warmup; ++i) {
             session_.set_input(session_.input());
             session_.invoke();
-            naming(entry, [this] { classification_.read_scores(); });
+            naming(entry, [this] { read_outputs(); });
         }
     }
 
@@ -183,7 +198,7 @@ class Evaluator {
         if (const std::optional<double> device_us = session_.backend().last_device_us()) {
             result_.device_us.push_back(*device_us);
         }
-        naming(entry, [this] { classification_.read_scores(); });
+        naming(entry, [this] { read_outputs(); });
         result_.invoke_us.push_back(microseconds(before, after));
         const Clock::time_point end = Clock::now();
         result_.end_to_end_us.push_back(microseconds(start, end));
@@ -193,20 +208,29 @@ class Evaluator {
     }
 
     void count(const Dataset::Entry& entry) {
-        const std::vector<std::size_t>& best = classification_.top_k(5);
-        const auto found = std::find(best.begin(), best.end(), entry.label);
         ++result_.count;
+        if (classification_) {
+            count_classes(entry);
+        } else if (logits_writer_) {
+            const std::vector<float>& samples = samples_->read();
+            logits_writer_->append(samples.data(), samples.size() * sizeof(float));
+        }
+        if (inputs_writer_) {
+            inputs_writer_->append(session_.input().data(), session_.input().size());
+        }
+    }
+
+    void count_classes(const Dataset::Entry& entry) {
+        const std::vector<std::size_t>& best = classification_->top_k(5);
+        const auto found = std::find(best.begin(), best.end(), entry.label);
         const bool is_right = found == best.begin();
         result_.top1 += is_right ? 1 : 0;
         result_.top5 += found != best.end() ? 1 : 0;
-        const std::vector<float>& logits = classification_.read_scores();
+        const std::vector<float>& logits = classification_->read_scores();
         compare(entry, logits, best.front(), is_right);
         if (logits_writer_) {
             logits_writer_->append(logits.data(), logits.size() * sizeof(float));
             predictions_.push_back(static_cast<std::int64_t>(best.front()));
-        }
-        if (inputs_writer_) {
-            inputs_writer_->append(session_.input().data(), session_.input().size());
         }
     }
 
@@ -237,6 +261,10 @@ class Evaluator {
 
     std::vector<TensorDeclaration> declare_logits() const {
         const auto images = static_cast<std::int64_t>(indices_.size());
+        if (samples_) {
+            const auto values = static_cast<std::int64_t>(samples_->size());
+            return {{"samples", "F32", {images, values}}, declare_paths()};
+        }
         return {{"logits", "F32", {images, manifest_.classes}},
                 {"labels", "I64", {images}},
                 {"predictions", "I64", {images}},
@@ -261,7 +289,10 @@ class Evaluator {
 
     void close_outputs() {
         const std::string paths = joined_paths(dataset_, indices_);
-        if (logits_writer_) {
+        if (logits_writer_ && samples_) {
+            logits_writer_->append(paths.data(), paths.size());
+            commit(*logits_writer_, declare_logits());
+        } else if (logits_writer_) {
             std::vector<std::int64_t> labels;
             labels.reserve(indices_.size());
             for (const std::size_t index : indices_) {
@@ -286,7 +317,8 @@ class Evaluator {
     }
 
     Session& session_;
-    Classification classification_;
+    std::optional<Classification> classification_;  // of a classification
+    std::optional<OutputSamples> samples_;          // of any other task
     const Manifest& manifest_;
     const Dataset& dataset_;
     const ReferenceLogits* reference_;

@@ -22,6 +22,7 @@ struct EvaluationOptions {
     std::optional<std::size_t> limit;   // images, spread evenly over the set; absent: all
     std::filesystem::path logits_file;  // empty: not written
     std::filesystem::path inputs_file;  // empty: not written
+    bool maps_last = false;             // outputs that are maps have their channels last
     std::optional<LongRunOptions> long_run;  // absent: every image once
     std::optional<GateLimits> early_stop;    // absent: every image, whatever the gates will say
     std::function<void(std::size_t done, std::size_t total)>
@@ -31,8 +32,8 @@ struct EvaluationOptions {
 };
 
 struct Evaluation {
-    std::int64_t count = 0;  // images; a long run infers them more often
-    std::int64_t top1 = 0;
+    std::int64_t count = 0;         // images; a long run infers them more often
+    std::int64_t top1 = 0;          // as top5 of a classification alone
     std::int64_t top5 = 0;          // of min(5, classes)
     std::vector<double> invoke_us;  // the runtime's call alone
     std::vector<double> device_us;  // of it, the accelerator's own clock; empty where it has none

@@ -84,6 +84,14 @@ void check_writable(const std::filesystem::path& file) {
 // fit the data; the manifest's own is passed over when the data are other images.
 std::optional<ReferenceLogits> find_reference(const Request& request, const Manifest& manifest,
                                               const Dataset& dataset, std::string& reason) {
+    if (!manifest.is_classification()) {
+        if (!request.reference.empty()) {
+            throw InputError(manifest.artifact_path().string() + ": its task is '" + manifest.task +
+                             "', and --reference is of a classification's logits");
+        }
+        reason = "the task is no classification";
+        return std::nullopt;
+    }
     const auto classes = static_cast<std::size_t>(manifest.classes);
     const std::string data_sha256 = dataset.sha256();
     if (!request.reference.empty()) {
@@ -134,6 +142,7 @@ EvaluationOptions evaluation_options(const Request& request) {
     options.limit = request.limit;
     options.logits_file = request.logits;
     options.inputs_file = request.dump_inputs;
+    options.maps_last = request.maps_last;
     options.long_run = long_run_options(request);
     options.early_stop = request.early_stop;
     options.progress = reporter(request.quiet);
@@ -144,9 +153,11 @@ EvaluationOptions evaluation_options(const Request& request) {
 void print_summary(const Run& run) {
     const Evaluation& e = run.evaluation;
     const Summary invoke = summarise(e.invoke_us);
-    std::printf("top-1 %.2f %% of %lld images",
-                100.0 * static_cast<double>(e.top1) / static_cast<double>(e.count),
-                static_cast<long long>(e.count));
+    if (run.manifest.is_classification()) {
+        std::printf("top-1 %.2f %% of ",
+                    100.0 * static_cast<double>(e.top1) / static_cast<double>(e.count));
+    }
+    std::printf("%lld images", static_cast<long long>(e.count));
     if (run.reference != nullptr) {
         std::printf(", agreement with the program %.2f %%",
                     100.0 * static_cast<double>(e.program->same_top1()) /
@@ -169,8 +180,9 @@ void run(const Request& request) {
         check_writable(file);
     }
     Manifest manifest = load_artifact(request.artifact);
-    const Dataset dataset =
-        Dataset::open(request.data, manifest.labels, names_in(request.leave_out));
+    const std::vector<std::string> labels =
+        manifest.is_classification() ? manifest.labels : std::vector<std::string>{};
+    const Dataset dataset = Dataset::open(request.data, labels, names_in(request.leave_out));
     if (!dataset.notice().empty()) {
         std::fprintf(stderr, "edgevit-harness: note: %s\n", dataset.notice().c_str());
     }

@@ -192,6 +192,7 @@ Request parse_request(const std::string& text, const std::string& where) {
     root.seconds("duration_s", kDurationS, request.duration_s);
     root.seconds("bucket_s", kBucketS, request.bucket_s);
     root.flag("mlperf", request.mlperf);
+    root.flag("maps_last", request.maps_last);
     read_early_stop(root, document, where, request);
     root.refuse_unknown_keys();
     check_request(request);

@@ -48,6 +48,7 @@ struct Request {
     std::optional<double> duration_s;
     std::optional<double> bucket_s;
     bool mlperf = false;
+    bool maps_last = false;  // outputs that are maps have their channels last
     std::optional<GateLimits> early_stop;
     bool quiet = false;  // of the command line alone
 };

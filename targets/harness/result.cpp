@@ -43,7 +43,10 @@ json to_json(const RuntimeFacts& facts) {
             {"non_cpu_fully_accelerated", or_null(facts.non_cpu_fully_accelerated)}};
 }
 
-json accuracy(const Evaluation& evaluation) {
+json accuracy(const Evaluation& evaluation, const Manifest& manifest) {
+    if (!manifest.is_classification()) {
+        return nullptr;
+    }
     return {{"count", evaluation.count},
             {"top1_count", evaluation.top1},
             {"top1_percent", percent(evaluation.top1, evaluation.count)},
@@ -198,7 +201,7 @@ void write_result(const Run& run, const std::filesystem::path& path) {
     result["threads"] = run.request.threads;
     result["warmup"] = run.request.warmup;
     result["limit"] = or_null(run.request.limit);
-    result["accuracy"] = accuracy(evaluation);
+    result["accuracy"] = accuracy(evaluation, run.manifest);
     result["agreement"] = program_agreement(run);
     result["agreement_reason"] =
         run.reference == nullptr ? json(run.reference_reason) : json(nullptr);

@@ -49,6 +49,21 @@ std::string pax_record(const std::string& key, const std::string& value) {
 
 }  // namespace
 
+TEST_CASE("without labels folders mean nothing") {
+    const TemporaryFolder folder;
+    write_text(folder / "train" / "deep" / "a.jpg", "123");
+    write_text(folder / "train" / "b.png", "1");
+    const Dataset inside = Dataset::open(folder.path(), {});
+    CHECK(paths_of(inside) == "train/b.png:0 train/deep/a.jpg:0 ");
+    write_text(folder / "c.png", "12");
+    CHECK(paths_of(Dataset::open(folder.path(), {}, {"train/b.png"})) ==
+          "c.png:0 train/deep/a.jpg:0 ");
+    const TemporaryFolder empty;
+    const std::string refused = message_of<InputError>([&] { Dataset::open(empty.path(), {}); });
+    CHECK(contains(refused, "no JPEG or PNG image found"));
+    CHECK(!contains(refused, "CLASS/"));
+}
+
 TEST_CASE("a folder is listed by path, other files and letter case of suffixes aside") {
     const TemporaryFolder folder;
     write_text(folder / "c1" / "b.png", "12345");

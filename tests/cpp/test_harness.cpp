@@ -7,6 +7,8 @@
 #include <limits>
 
 #include "evaluate.h"
+#include "safetensors.h"
+#include "samples.h"
 #include "support.h"
 
 using namespace edgevit;
@@ -413,7 +415,7 @@ TEST_CASE("several outputs are found by their names, in any order") {
                    "its output 'c' is float32 [1, 2, 2], the manifest says float32 [1, 4]"));
 }
 
-TEST_CASE("the harness measures a classification, and refuses another task") {
+TEST_CASE("the harness measures a classification, and of another task the outputs") {
     Bench bench;
     const json boxes = output_json("boxes", {1, 5, 4}, "float32");
     bench.manifest =
@@ -424,9 +426,64 @@ TEST_CASE("the harness measures a classification, and refuses another task") {
     write_artifact(bench.folder / "artifact", manifest_json(3));
     REQUIRE(bench.run() == 0);
     CHECK(several["accuracy"] == bench.result()["accuracy"]);
-    bench.manifest["task"] = "detection";
+    bench.manifest["task"] = "features";
     write_artifact(bench.folder / "artifact", bench.manifest);
-    CHECK(bench.run() == 2);
+    write_text(bench.folder / "images" / "in no class.jpg",
+               read_text(bench.folder / "images" / "c0" / "a.jpg"));
+    const std::string kept = (bench.folder / "samples").string();
+    REQUIRE(bench.run({"--logits", kept}) == 0);
+    const json result = bench.result();
+    CHECK(result["accuracy"].is_null());
+    CHECK(result["agreement"].is_null());
+    CHECK(result["agreement_reason"] == "the task is no classification");
+    CHECK(result["latency_us"]["invoke"]["count"] == 4);
+    const Safetensors file = read_safetensors(kept);
+    CHECK(file.tensors.size() == 2);
+    CHECK(file.get("samples", "F32", 2, kept).shape ==
+          std::vector<std::int64_t>{4, 2 * kFeatureSamples});
+    const Bytes& paths = file.get("paths", "U8", 1, kept).bytes;
+    CHECK(contains(std::string(paths.begin(), paths.end()), "in no class.jpg"));
+    CHECK(bench.run({"--reference", kept}) == 2);
+    CHECK(bench.run({"--max-drop", "1", "--min-agreement", "90", "--early-stop"}) == 2);
+}
+
+namespace {
+
+// What is kept of one map whose values in the order of [1, C, H, W] are 0, 1, 2, ...
+std::vector<float> samples_of(std::int64_t channels, std::int64_t pixels, bool maps_last) {
+    const TemporaryFolder folder;
+    std::vector<float> values;
+    for (std::int64_t i = 0; i < channels * pixels; ++i) {
+        values.push_back(static_cast<float>(maps_last ? i % channels * pixels + i / channels : i));
+    }
+    const std::vector<std::int64_t> shape = maps_last
+                                                ? std::vector<std::int64_t>{1, pixels, 1, channels}
+                                                : std::vector<std::int64_t>{1, channels, pixels, 1};
+    json manifest = with_outputs(manifest_json(3), {output_json("map", shape, "float32")});
+    manifest["task"] = "features";
+    const Manifest parsed = parse_manifest(manifest.dump(), "m");
+    Bytes bytes(values.size() * sizeof(float));
+    std::memcpy(bytes.data(), values.data(), bytes.size());
+    Session session(
+        parsed, "constant",
+        std::make_unique<ConstantBackend>(parsed.input, parsed.outputs[0], std::move(bytes)));
+    session.set_input(Bytes(parsed.input.size_bytes()));
+    session.invoke();
+    return OutputSamples(session, maps_last).read();
+}
+
+}  // namespace
+
+TEST_CASE("samples are spread evenly, at the same places for channels first and last") {
+    const std::vector<float> found = samples_of(48, 1000, false);
+    REQUIRE(found.size() == kFeatureSamples);
+    for (std::size_t i = 0; i < found.size(); ++i) {
+        CHECK(found[i] == static_cast<float>(i * 48000 / kFeatureSamples));
+    }
+    CHECK(found == samples_of(48, 1000, true));
+    // A small output gives its values several times.
+    CHECK(samples_of(3, 2, true) == samples_of(3, 2, false));
+    CHECK(samples_of(3, 2, true).back() == 5);
 }
 
 TEST_CASE("warm-up is not counted, and equal logits go to the first class") {

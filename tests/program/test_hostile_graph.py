@@ -105,6 +105,13 @@ STRUCTURE: dict[str, tuple[Callable[[dict], Any], str]] = {
     "a module twice": (edit("stem.conv2", module="stem.conv1"), "stem.conv1.weight: .*two"),
     "no outputs": (lambda v: v.update(outputs=[]), "one or more outputs"),
     "an output twice": (lambda v: v.update(outputs=["head", "head"]), "one or more outputs, each"),
+    "no output names": (lambda v: v.update(output_names=[]), "output_names is empty"),
+    "an output name too many": (lambda v: v.update(output_names=["a", "b"]), "of its own"),
+    "a tensor's name for an output": (
+        lambda v: v.update(output_names=["stem.conv1"]), "cannot have the name of a tensor"
+    ),
+    "an output name with a line break": (lambda v: v.update(output_names=["a\n"]), "is not a name"),
+    "output names that are no list": (lambda v: v.update(output_names="a"), "not a list"),
     "an output that nothing makes": (lambda v: v.update(outputs=["nothing"]), "nothing: the"),
     "the input as output": (lambda v: v.update(outputs=["input"]), "input: the output must be"),
     "logits that are not first": (

@@ -13,7 +13,9 @@ from edgevit.data.images import ImageSet
 from edgevit.errors import InputError, ToolMissing
 from edgevit.files import open_file, read_file, read_tree
 from edgevit.limits import MAX_MANIFEST_BYTES, MAX_TREE_BYTES
+from edgevit.program.info import CLASSIFICATION
 from edgevit.schema import parse_json
+from edgevit.tasks import load_task, task_names
 
 # e_machine of an ELF file, by what `uname -m` calls the machines that run it.
 _ELF_MACHINES = {
@@ -44,27 +46,34 @@ def pack_artifact(artifact_dir: Path, out: Path) -> None:
 
 
 def labels_of(artifact_dir: Path) -> list[str] | None:
-    """The labels in the manifest; None where the harness will say what is wrong with it."""
+    """The labels in the manifest, none of a task without classes; None where the harness will say
+    what is wrong with it."""
     try:
         path = artifact_dir / "manifest.json"
-        labels = parse_json(read_file(path, MAX_MANIFEST_BYTES), str(path))["labels"]
-    except (InputError, KeyError, TypeError):
+        manifest = parse_json(read_file(path, MAX_MANIFEST_BYTES), str(path))
+        labels, task = manifest["labels"], manifest.get("task", CLASSIFICATION)
+    except (InputError, KeyError, TypeError, AttributeError):
         return None
+    if task in task_names() and not load_task(task).has_labels:
+        return []
     return labels if isinstance(labels, list) and all(isinstance(n, str) for n in labels) else None
 
 
 def pack_images(data: Path, out: Path, labels: Sequence[str] | None = None) -> None:
     """An image folder as a tar that has the same entries, in their order.
 
-    labels   the model's, which tell a class folder from a folder around the classes
+    labels   the model's, which tell a class folder from a folder around the classes; none of a
+             task without classes, whose folders mean nothing
 
     One folder stands around the class folders, and is dropped again by whoever reads the tar:
     without it a lone class folder would be.
     """
-    images = ImageSet.open(data, labels)
+    labelled = labels is None or len(labels) > 0
+    images = ImageSet.open(data, labels or None, labelled=labelled)
+    around = "images/" if labelled else ""
     with tarfile.open(out, "w", format=tarfile.PAX_FORMAT) as archive:
         for i, (name, _) in enumerate(images.entries):
-            _add(archive, f"images/{name}", images.read_bytes(i))
+            _add(archive, f"{around}{name}", images.read_bytes(i))
 
 
 def check_machine(path: Path, machine: str, what: str) -> None:

@@ -147,11 +147,16 @@ def _artifact_row(name: str, proof: Proof) -> Row:
         )
     result = validation["result"]
     agreement, to_float = result["agreement"], result["agreement_float"]
+    accuracy, outputs = result["accuracy"], validation.get("output_gate")
+    if accuracy is None:  # no classes: an image agrees where every output is alike
+        images, alike = (outputs["count"], outputs["agreement"]) if outputs else (None, None)
+    else:
+        images, alike = accuracy["count"], agreement and agreement["top1_percent"]
     return Row(
         f"artifact {name}",
-        top1=result["accuracy"]["top1_percent"],
-        images=result["accuracy"]["count"],
-        program_agreement=agreement and agreement["top1_percent"],
+        top1=accuracy and accuracy["top1_percent"],
+        images=images,
+        program_agreement=alike,
         float_agreement=to_float and to_float["top1_percent"],
         invoke_p50_us=result["latency_us"]["invoke"]["p50"],
         threads=result["threads"],
@@ -266,6 +271,8 @@ def _artifact_section(name: str, part: dict[str, Any]) -> str:
             f"<p>Measured on {escape(machine['cpu'])} ({escape(str(machine['cores']))} cores), "
             f"{escape(validation['result']['runtime']['name'])}</p>"
         )
+        if outputs := validation.get("output_gate"):
+            lines.append(_outputs_section(outputs))
         # Results written before there were long runs have no such key.
         if (run := validation["result"].get("long_run")) is not None:
             lines.append(section(run, validation["result"]["latency_us"]["invoke"]))
@@ -278,8 +285,21 @@ def _artifact_section(name: str, part: dict[str, Any]) -> str:
     return "".join(lines)
 
 
+def _outputs_section(gate: dict[str, Any]) -> str:
+    rows = "".join(
+        f"<tr><td>{escape(each['name'])}<td class=n>{each['sqnr_db']:.1f}"
+        f"<td class=n>{each['cosine']:.4f}"
+        for each in gate["outputs"]
+    )
+    return (
+        f"<p>Outputs against the quantized program's, {gate['count']:d} images</p>"
+        f"<table><tr><th>output<th>SQNR dB<th>cosine</tr>{rows}</table>"
+    )
+
+
 def _parity_section(parity: dict[str, Any]) -> str:
     first = parity["first_departure"]
+    what = "images are alike" if parity.get("outputs") else "predictions"
     rows = "".join(
         f"<tr><td>{escape(row['name'])}<td>{escape(row['op'])}"
         f"<td class=n>{'exact' if row['sqnr_db'] is None else format(row['sqnr_db'], '.1f')}"
@@ -288,7 +308,7 @@ def _parity_section(parity: dict[str, Any]) -> str:
     )
     return (
         f"<p>Parity with the program ({escape(parity['engine'])}): "
-        f"{parity['agreement_percent']:.2f} % of {parity['images']:d} predictions; "
+        f"{parity['agreement_percent']:.2f} % of {parity['images']:d} {what}; "
         + (f"departs first at <code>{escape(first)}</code>" if first else "every tensor is equal")
         + f"</p><details><summary>layer by layer, {parity['layer_images']:d} images</summary>"
         "<table><tr><th>layer<th>operation<th>SQNR dB<th>max steps<th>differ %</tr>"

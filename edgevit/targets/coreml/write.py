@@ -9,6 +9,7 @@ like), so that a layer has the same name in Xcode's performance report as in par
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -114,7 +115,14 @@ def convert(program: Program, options: CoremlOptions) -> Any:
 
 
 def output_names(graph: Graph) -> dict[str, str]:
-    """The graph's outputs -> their names in the package: "logits", or NAME_output of several."""
+    """The graph's outputs -> their names in the package.
+
+    The author's, with "_" for what no Swift name may hold; without one "logits", or NAME_output of
+    several.
+    """
+    if graph.given_names:
+        names = (re.sub(r"^(?=\d)|\W", "_", name, flags=re.ASCII) for name in graph.given_names)
+        return dict(zip(graph.outputs, names, strict=True))
     if len(graph.outputs) == 1:
         return {graph.outputs[0]: LOGITS_NAME}
     return {name: f"{name.replace('.', '_')}_output" for name in graph.outputs}
@@ -122,9 +130,12 @@ def output_names(graph: Graph) -> dict[str, str]:
 
 def _check_outputs(program: Program, options: CoremlOptions) -> None:
     graph = program.graph()
-    if len(set(output_names(graph).values())) < len(graph.outputs):
+    names = list(output_names(graph).values())
+    inside = {name.replace(".", "_") for name in graph.tensors() if graph.given_names}
+    if len(set(names)) < len(names) or inside & set(names) or INPUT_NAME in names:
         raise InputError(
-            f"outputs {', '.join(graph.outputs)}: Core ML would name two of them alike"
+            f"outputs {', '.join(graph.public_names)}: Core ML would name two of them, or one and "
+            "another tensor, alike; give other names (output_names=)"
         )
     if options.output_type == "logits":
         return

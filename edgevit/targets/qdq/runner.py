@@ -14,7 +14,7 @@ from edgevit.program import Program
 from edgevit.targets.artifact import Artifact, Held, check_held
 from edgevit.targets.base import Reading, require_bytes
 from edgevit.targets.manifest import InputTensor, OutputTensor
-from edgevit.targets.qdq.toolkit import PROBABILITIES, onnx
+from edgevit.targets.qdq.toolkit import onnx
 
 Settings = Mapping[str, str]
 """Session configuration entries of ONNX Runtime."""
@@ -37,7 +37,7 @@ class OnnxRunner:
     ) -> None:
         self._artifact, self._data = artifact, require_bytes(artifact.data, "ONNX")
         self._read, self._settings = read, settings or {}
-        self.probabilities = artifact.manifest.outputs[0].name == PROBABILITIES
+        self.probabilities = artifact.manifest.answers_probabilities
         self._table = artifact.manifest.table()
         self._dtype = np.dtype(artifact.manifest.input.dtype)
         self._session = self._open(self._data)

@@ -43,9 +43,11 @@ def model_metadata(program: Program) -> dict[str, str]:
 def output_names(graph: Graph, label: str = OUTPUT_NAME) -> dict[str, str]:
     """The graph's outputs -> their names in the model.
 
-    label  of an only output; one of several, and an only one where the net itself calls something
-           so, is "NAME.output"
+    label  of an only output without a name of its author's; one of several, and an only one where
+           the net itself calls something so, is "NAME.output"
     """
+    if graph.given_names:
+        return dict(zip(graph.outputs, graph.given_names, strict=True))
     taken = {*graph.tensors(), *(node.module for node in graph.weighted())}
     if len(graph.outputs) == 1 and label not in taken:
         return {graph.outputs[0]: label}

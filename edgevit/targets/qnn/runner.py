@@ -23,7 +23,6 @@ from edgevit.targets.base import Reading
 from edgevit.targets.onnx.read import read_onnx
 from edgevit.targets.pixels import quantized_pixels
 from edgevit.targets.qdq.runner import with_outputs
-from edgevit.targets.qdq.toolkit import PROBABILITIES
 from edgevit.targets.qnn.emulator import ARCHS, HtpArch, HtpEmulator, HtpSettings
 from edgevit.targets.qnn.options import QnnRunOptions
 from edgevit.targets.qnn.reference import HtpReference
@@ -61,7 +60,7 @@ class HtpRunner:
             else _Emulator(data, str(artifact.folder / HTP_FILE), reading, arch)
         )
         self.engine = self._htp.engine
-        self.probabilities = reading.outputs[0] == PROBABILITIES
+        self.probabilities = artifact.manifest.answers_probabilities
         self._ends = reading.graph.outputs
         self._quantizers = reading.quantizers
         rules = artifact.manifest.preprocessing

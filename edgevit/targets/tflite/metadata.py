@@ -131,13 +131,14 @@ class _Builder:
         )
 
     def _outputs(self, info: ProgramInfo, graph: Graph) -> list[int]:
-        scores, *others = graph.outputs
-        return [self._scores(graph, info, scores), *(self._map(graph, name) for name in others)]
+        pairs = list(zip(graph.outputs, graph.public_names, strict=True))
+        scores = [self._scores(graph, info, pairs.pop(0)[0])] if info.labels else []
+        return [*scores, *(self._map(graph, *pair) for pair in pairs)]
 
-    def _map(self, graph: Graph, name: str) -> int:
+    def _map(self, graph: Graph, name: str, called: str) -> int:
         return self._table(
             _TENSOR,
-            name=self._text(name),
+            name=self._text(called),
             description=self._text("features"),
             content=self._content(_FEATURE, self._table({})),
             **self._stats_of(graph, name),

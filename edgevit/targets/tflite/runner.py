@@ -27,8 +27,7 @@ class TfliteRunner:
     def __init__(self, artifact: Artifact) -> None:
         self.engine = f"LiteRT {version('ai-edge-litert')}, XNNPACK"
         self._artifact, self._data = artifact, require_bytes(artifact.data, "TFLite")
-        # `write` calls the first output so behind a softmax, and "logits" else.
-        self.probabilities = artifact.manifest.outputs[0].name == "probabilities"
+        self.probabilities = artifact.manifest.answers_probabilities
         self._table = artifact.manifest.table()
         self._interpreter = _interpreter(self._data, str(artifact.path))
         (source, *_), outputs = (

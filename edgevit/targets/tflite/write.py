@@ -63,9 +63,12 @@ def tflite_bytes(program: Program, options: TfliteOptions) -> bytes:
 def labels(graph: Graph) -> dict[str, str]:
     """Output's canonical name -> its name in the artifact's signature.
 
-    A first vector is "logits", or "probabilities" behind a softmax; every other output keeps its
-    own name, as does a first one where another output is called so.
+    The name that the net's author gave. Without one, a first vector is "logits", or "probabilities"
+    behind a softmax; every other output keeps its tensor's name, as does a first one where another
+    output is called so.
     """
+    if graph.given_names:
+        return dict(zip(graph.outputs, graph.given_names, strict=True))
     first, *others = graph.outputs
     label = "probabilities" if isinstance(graph.node(first), Softmax) else "logits"
     if len(graph.shape(first)) != 2 or label in others:
