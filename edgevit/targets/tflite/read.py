@@ -19,6 +19,7 @@ from edgevit.ops import Flatten, Node, Quantizer, Shape
 from edgevit.targets.base import Reading
 from edgevit.targets.tflite.file import File, Operator, Tensor, open_file
 from edgevit.targets.tflite.operators import READERS, TAKES
+from edgevit.targets.tflite.operators_norm import Norm, norm_behind
 from edgevit.targets.tflite.operators_weighted import line_values
 from edgevit.targets.tflite.reader import Reader, nhwc, numbers, per_tensor
 
@@ -55,6 +56,8 @@ class _Graph(Reader):
         self.shapes: dict[str, Shape] = {}
         self.quantizers: dict[str, Quantizer] = {}
         self.tensors: dict[str, str] = {}
+        self.norms: dict[str, Norm] = {}
+        self.inside_norms: set[str] = set()
 
     def run(self) -> Reading:
         file = self.file
@@ -62,13 +65,14 @@ class _Graph(Reader):
         self.quantized = source.dtype == "INT8"
         self._add(source, (1, source.shape[3], *source.shape[1:3]))
         outputs = [self._output(tensor) for tensor in file.outputs]
+        self._find_norms()
         taken = {op.output.name for each in file.operators for op in self.taken(each)}
         for operator in file.operators:
             name = operator.output.name
             if name in taken:
                 if self.readers[name] != 1:
                     raise differs(name, f"{self.readers[name]} operators read it, not one")
-            elif name not in self.edges:
+            elif name not in self.edges and name not in self.inside_norms:
                 self._node(operator)
         for tensor, shape in zip(outputs, (tensor.shape for tensor in file.outputs), strict=True):
             if len(shape) != len(self.shapes.get(tensor.name, ())):
@@ -93,7 +97,20 @@ class _Graph(Reader):
         except InputError as error:
             raise EdgevitError(f"scale audit: {error}") from error
 
+    def _find_norms(self) -> None:
+        """The float islands: what stands between a DEQUANTIZE and a QUANTIZE, or is float anyway."""
+        for operator in self.file.operators:
+            if operator.output.name in self.edges:
+                continue
+            with _readable(operator):
+                norm = norm_behind(operator, self.makers, self.readers, self.quantized)
+            if norm is not None:
+                self.norms[operator.output.name] = norm
+                self.inside_norms.update(norm.operators)
+
     def taken(self, operator: Operator) -> list[Operator]:
+        if {operator.output.name} & (self.inside_norms | self.norms.keys()):
+            return []
         take = TAKES.get(operator.name)
         with _readable(operator):
             found = take(self, operator) if take is not None else None
@@ -113,11 +130,16 @@ class _Graph(Reader):
         return flat
 
     def _node(self, operator: Operator) -> None:
-        reader = READERS.get(operator.name)
-        if reader is None:
+        reader, norm = READERS.get(operator.name), self.norms.get(operator.output.name)
+        if reader is None and norm is None:
             raise differs(operator.output.name, f"{operator.name} is no operation of a program")
         with _readable(operator):
-            node = reader(self, operator)
+            node: Node
+            if norm is not None:
+                node = norm.form.node(operator.output.name, norm.source)
+            else:
+                assert reader is not None
+                node = reader(self, operator)
             shape = node.output_shape([self.shapes[each] for each in node.inputs])
         self.nodes.append(node)
         self._add(operator.output, shape)
@@ -178,7 +200,10 @@ class _Graph(Reader):
     def _output(self, tensor: Tensor) -> Tensor:
         """The tensor of the graph that an output holds: in another type, a vector as (1, C)."""
         operator = self.makers.get(tensor.name)
-        if operator is not None and operator.name in ("QUANTIZE", "DEQUANTIZE"):
+        if operator is not None and (
+            operator.name == "DEQUANTIZE"
+            or (operator.name == "QUANTIZE" and operator.inputs[0].dtype == "INT8")
+        ):
             self.edges[operator.output.name] = operator
             self._same_values(tensor, operator)
             tensor = operator.inputs[0]
