@@ -48,20 +48,35 @@ def find_norms(graph: Graph) -> Graph:
     for node in kept:
         if node.traced_only and not isinstance(node, ChannelAffine):
             raise InputError(
-                f"{node.name}: {_WHAT.get(type(node), node.kind)} is known as a part of a layer "
-                "norm over the channels of maps alone, which this is none of"
+                f"{_written_in(node)}: {_described(node)} is not supported but in a layer norm "
+                "over the channels of maps"
             )
     return graph.with_nodes(kept, outputs)
 
 
 _WHAT: dict[type[Node], str] = {
-    ChannelMean: "a mean over the channels",
-    ChannelVariance: "a variance",
-    Power: "a power or root",
+    ChannelMean: "aten.mean.dim: a mean over axes (1,)",
+    ChannelVariance: "aten.var: a variance",
     Quotient: "aten.div.Tensor: a quotient with a tensor below the line",
-    Permute: "a permute",
-    LastNorm: "aten.layer_norm.default",
+    Permute: "aten.permute.default: another order of axes",
+    LastNorm: "aten.layer_norm.default: a norm of the last axis",
 }
+
+
+def _described(node: Node) -> str:
+    if not isinstance(node, Power):
+        return _WHAT[type(node)]
+    roots = {0.5: "aten.sqrt.default: a root", -0.5: "aten.rsqrt.default: a root"}
+    return roots.get(node.exponent, f"aten.pow.Tensor_Scalar: a power of {node.exponent:g}")
+
+
+def _written_in(node: Node) -> str:
+    """The module path of a call that has not its module's name to itself.
+
+    A mean and a quotient are named by the operations that read their calls.
+    """
+    owner, _, last = node.name.rpartition(".")
+    return owner if last.rstrip("_0123456789") in (node.kind, "mean", "mul") else node.name
 
 
 class _Finder:

@@ -48,7 +48,7 @@ class ChannelVariance(ChannelMean):
     aten: ClassVar[Mapping[str, Signature]] = {
         "aten.var.correction": {
             "self": TENSOR,
-            "dim": (tuple, REQUIRED),
+            "dim": ((tuple, type(None)), None),
             "correction": ((int, float, type(None)), None),
             "keepdim": (bool, False),
         },
@@ -63,7 +63,7 @@ class ChannelVariance(ChannelMean):
     @classmethod
     def from_call(cls, name: str, args: Mapping[str, Any], shapes: Sequence[Shape]) -> list[Node]:
         biased = args.get("correction", 1) == 0 or args.get("unbiased", True) is False
-        axes = [axis % len(shapes[0]) for axis in args["dim"]]
+        axes = [axis % len(shapes[0]) for axis in args["dim"] or ()]
         if not biased or axes != [1] or not args["keepdim"] or len(shapes[0]) != 4:
             raise UnsupportedError("a variance that is not a layer norm's over the channels")
         return [cls(name=name, inputs=activations(args))]

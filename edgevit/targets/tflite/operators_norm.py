@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from edgevit.graph.diff import differs
 from edgevit.graph.norm_form import Call, NormForm, check_reads, norm_form
 from edgevit.targets.tflite.file import Operator
-from edgevit.targets.tflite.reader import numbers, unfused
+from edgevit.targets.tflite.reader import numbers
 
 _KINDS = {"SUB": "sub", "MUL": "mul", "ADD": "add", "DIV": "div"}
 
@@ -67,7 +67,6 @@ def _call(operator: Operator | None) -> Call | None:
         return Call("mean", (source.name,)) if over_channels else None
     if operator.name == "SQRT":
         return Call("sqrt", operands)
-    if operator.name not in _KINDS:
+    if operator.name not in _KINDS or operator.options.fusedActivationFunction:
         return None
-    unfused(operator)
     return Call(_KINDS[operator.name], operands)
