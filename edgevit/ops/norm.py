@@ -7,7 +7,6 @@ it is a float island: targets write DEQUANTIZE, real operators, QUANTIZE for it,
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Self
@@ -46,7 +45,7 @@ class LayerNorm(Node):
     def __post_init__(self) -> None:
         super().__post_init__()
         weight, bias = self.weights.weight, self.weights.bias
-        if not (math.isfinite(self.eps) and self.eps > 0 and np.float32(self.eps) == self.eps):
+        if not 0 < self.eps <= float(np.finfo(np.float32).max) or not _is_float32(self.eps):
             raise InputError(f"{self.name}: eps {self.eps!r} is not a positive float32")
         fits = weight.ndim == 1 and weight.shape == bias.shape and 0 < len(weight)
         if not fits or len(weight) > MAX_NORM_CHANNELS:
@@ -111,6 +110,11 @@ class LayerNorm(Node):
             return quantize(real.float(), output)
 
         return step
+
+
+def _is_float32(value: float) -> bool:
+    # As Python's float: numpy would round the other side of the comparison as well.
+    return float(np.float32(value)) == value
 
 
 def layer_norm(name: str, source: str, eps: float, weight: Any, bias: Any, channels: int) -> Node:
