@@ -68,8 +68,9 @@ def images(size: int = 64, count: int = 2) -> Tensor:
 # -- the nets -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("variant", "fusion", "millions"), [("repvit_m1", True, 5.5),
-                                                             ("repvit_m2_3", False, 23.2)])  # fmt: skip
+@pytest.mark.parametrize(
+    ("variant", "fusion", "millions"), [("repvit_m1", True, 5.5), ("repvit_m2_3", False, 23.2)]
+)
 def test_the_published_encoders_have_their_size(
     variant: str, fusion: bool, millions: float
 ) -> None:
@@ -174,7 +175,7 @@ def test_another_encoder_is_named_and_refused(tmp_path: Path) -> None:
         ("TinyViT", "image_encoder.layers.0.blocks.0.conv1.c.weight"),
     ):
         state = {name: torch.zeros(4, 4), "mask_decoder.iou_token.weight": torch.zeros(1, 256)}
-        with pytest.raises(InputError, match=f"{kind}.*RepViT-SAM's and EdgeSAM's image encoders"):
+        with pytest.raises(InputError, match=f"{kind}.*image encoders of RepViT-SAM and EdgeSAM"):
             edgevit.load(saved(state, tmp_path))
 
 
@@ -237,9 +238,7 @@ def test_the_program_has_one_output_and_two_islands(program: Path) -> None:
 
 
 @pytest.mark.parametrize("target", OWN_FORMAT)
-def test_every_target_holds_it(
-    target: str, program: Path, pictures: Path, tmp_path: Path
-) -> None:
+def test_every_target_holds_it(target: str, program: Path, pictures: Path, tmp_path: Path) -> None:
     result = run("compile", program, "--target", target, "-o", tmp_path)
     assert result.exit_code == 0 and "neck.1, neck.3" in result.stdout, result.output
     assert Manifest.load(tmp_path / target).islands == ("neck.1", "neck.3")

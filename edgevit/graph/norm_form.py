@@ -44,6 +44,7 @@ class NormForm:
         """The operation, under the names of the graph."""
         return LayerNorm(name=name, inputs=(source,), eps=self.eps, weights=self.weights)
 
+
 def check_reads(inside: Mapping[str, int], reads: Mapping[str, int]) -> None:
     """Raises EdgevitError, naming the tensor, where something else reads a part of a norm."""
     for name, count in inside.items():

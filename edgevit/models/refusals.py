@@ -34,8 +34,9 @@ def other_architecture(
     else:
         reason = "no token mixers under stages.* (timm) or features.* (THU-MIG)"
     return InputError(
-        f"{path}: not a RepViT: {guess}; {reason}. edgevit loads {', '.join(VARIANTS)}, nets of the "
-        "same blocks with other widths and depths, and RepViT-SAM's and EdgeSAM's image encoders"
+        f"{path}: not a RepViT: {guess}; {reason}. edgevit loads {', '.join(VARIANTS)}, nets of "
+        "the same blocks with other widths and depths, and the image encoders of RepViT-SAM and "
+        "EdgeSAM"
     )
 
 

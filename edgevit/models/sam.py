@@ -151,11 +151,13 @@ class SamEncoder(RepViT):
         return net.train(self.training)
 
     def macs_beyond(self, height: int, width: int) -> int:
-        fusion = (self.fuse_stage2, self.fuse_stage3.op_list[0]) if self.config.fusion else ()
-        at_stride_16 = [*fusion[:1], self.neck[0], self.neck[2]]
-        enlarged = height * width * ENLARGED**2 if self.config.fusion else height * width
-        macs = sum(layer.weight.numel() for layer in at_stride_16) * enlarged
-        return macs + sum(layer.weight.numel() for layer in fusion[1:]) * height * width
+        """Those of the neck, which works at a sixteenth of the input, and of the fusion."""
+        neck = sum(layer.weight.numel() for layer in self.neck if isinstance(layer, nn.Conv2d))
+        if not self.config.fusion:
+            return neck * height * width
+        last = sum(weight.numel() for weight in self.fuse_stage3.parameters())
+        neck += self.fuse_stage2.weight.numel()
+        return (neck * ENLARGED**2 + last) * height * width
 
 
 def neck_of(shapes: Mapping[str, Shape]) -> bool | None:

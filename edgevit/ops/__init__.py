@@ -11,7 +11,6 @@ from edgevit.ops.arithmetic import Add, Binary, Mul
 from edgevit.ops.base import Node, Ref, Shape, Unary, UnsupportedError, quantize
 from edgevit.ops.convolution import Conv2d, ConvTranspose2d, Linear
 from edgevit.ops.norm import LayerNorm
-from edgevit.ops.norm_parts import ChannelMean
 from edgevit.ops.pointwise import (
     Clamp,
     Gelu,
@@ -65,9 +64,10 @@ BY_OVERLOAD: dict[str, Any] = {overload: op for op in TRACED for overload in op.
 
 __all__ = [
     "BY_KIND", "BY_OVERLOAD", "CLAMPS", "ELIDED", "HOW", "INT8_MAX", "INT8_MIN", "OPERATIONS",
-    "WEIGHT_MAX", "Add", "AvgPool2d", "Binary", "ChannelAffine", "ChannelMean", "Clamp", "Concat", "Conv2d",
+    "WEIGHT_MAX", "Add", "AvgPool2d", "Binary", "ChannelAffine", "Clamp", "Concat", "Conv2d",
     "ConvTranspose2d", "Fixed", "Flatten", "FloatWeights", "Gelu", "HardSigmoid", "HardSwish",
-    "How", "Int8Weights", "LayerNorm", "Learned", "Linear", "MaxPool2d", "Mean", "Mul", "Node", "Pad",
-    "Quantizer", "Ref", "Relu", "Relu6", "Resize", "SameAs", "Shape", "Sigmoid", "Silu", "Slice",
-    "Softmax", "Tanh", "Unary", "UnsupportedError", "Weighted", "is_float16_exact", "quantize",
+    "How", "Int8Weights", "LayerNorm", "Learned", "Linear", "MaxPool2d", "Mean", "Mul", "Node",
+    "Pad", "Quantizer", "Ref", "Relu", "Relu6", "Resize", "SameAs", "Shape", "Sigmoid", "Silu",
+    "Slice", "Softmax", "Tanh", "Unary", "UnsupportedError", "Weighted", "is_float16_exact",
+    "quantize",
 ]  # fmt: skip

@@ -47,7 +47,7 @@ class LayerNorm(Node):
         weight, bias = self.weights.weight, self.weights.bias
         if not 0 < self.eps <= float(np.finfo(np.float32).max) or not _is_float32(self.eps):
             raise InputError(f"{self.name}: eps {self.eps!r} is not a positive float32")
-        fits = weight.ndim == 1 and weight.shape == bias.shape and 0 < len(weight)
+        fits = weight.ndim == 1 and weight.shape == bias.shape and len(weight) > 0
         if not fits or len(weight) > MAX_NORM_CHANNELS:
             raise InputError(f"{self.name}: weight {weight.shape} and bias {bias.shape} do not fit")
         if any(values.dtype != np.float32 for values in (weight, bias)):
@@ -118,7 +118,7 @@ def _is_float32(value: float) -> bool:
 
 
 def layer_norm(name: str, source: str, eps: float, weight: Any, bias: Any, channels: int) -> Node:
-    """The node of numbers as a net has them, each one value or (C,); None for weight 1 or bias 0."""
+    """The node of a net's numbers, each one value or (C,); None for a weight of 1, a bias of 0."""
     values = [
         np.broadcast_to(np.asarray(default if v is None else v, np.float32).reshape(-1), channels)
         for v, default in ((weight, 1.0), (bias, 0.0))

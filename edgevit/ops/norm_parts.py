@@ -1,8 +1,8 @@
 """Parts of a layer norm as nets write it; `graph.norms` puts them together, no program holds one.
 
-    Given   u = x.mean(1, keepdim=True); s = (x - u).pow(2).mean(1, keepdim=True)
-            (x - u) / torch.sqrt(s + eps); or layer_norm between two permutes
-    Result  ChannelMean, Power, Quotient; or Permute, LastNorm, Permute
+Given   u = x.mean(1, keepdim=True); s = (x - u).pow(2).mean(1, keepdim=True)
+        (x - u) / torch.sqrt(s + eps); or layer_norm between two permutes
+Result  ChannelMean, Power, Quotient; or Permute, LastNorm, Permute
 """
 
 from __future__ import annotations

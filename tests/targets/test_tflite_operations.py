@@ -169,9 +169,7 @@ def test_a_real_operator_outside_a_norm_is_an_error(monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.parametrize("part", ["centred", "variance", "scaled"])
-def test_nothing_else_may_read_a_part_of_a_norm(
-    part: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_nothing_else_may_read_a_part_of_a_norm(part: str, monkeypatch: pytest.MonkeyPatch) -> None:
     emit = EMITTERS[LayerNorm]
 
     def and_read(e: Emitter, node: LayerNorm) -> None:

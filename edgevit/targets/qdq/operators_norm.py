@@ -53,6 +53,4 @@ def _call(reader: Reader, makers: Mapping[str, Any], name: str) -> Call | None:
 
 def _are_float32(operands: tuple[str | np.ndarray, ...]) -> bool:
     constants = [value for value in operands if isinstance(value, np.ndarray)]
-    return all(
-        v.dtype == np.float32 and v.shape in ((), (1, v.size, 1, 1)) for v in constants
-    )
+    return all(v.dtype == np.float32 and v.shape in ((), (1, v.size, 1, 1)) for v in constants)

@@ -1,4 +1,4 @@
-"""TFLite's real operators between a DEQUANTIZE and a QUANTIZE as a layer norm; see `graph.norm_form`.
+"""TFLite's real operators from a DEQUANTIZE to a QUANTIZE as a layer norm; see `graph.norm_form`.
 
 A float file has them without the two.
 """

@@ -98,7 +98,7 @@ class _Graph(Reader):
             raise EdgevitError(f"scale audit: {error}") from error
 
     def _find_norms(self) -> None:
-        """The float islands: what stands between a DEQUANTIZE and a QUANTIZE, or is float anyway."""
+        """Layer norms: the islands of a quantized file, or the same operators in a float one."""
         for operator in self.file.operators:
             if operator.output.name in self.edges:
                 continue
