@@ -42,13 +42,19 @@ class Htp(Protocol):
 
 
 class HtpRunner:
-    """Raises InputError for an artifact without its ONNX, or of a float program, or with an
-    operation that the reference has no rule of; ToolMissing for the emulator without
+    """Raises InputError for an artifact without its ONNX or of a float program, for an operation
+    that runs in float or that the reference has no rule of; ToolMissing for the emulator without
     onnxruntime-qnn."""
 
     def __init__(self, artifact: Artifact, options: QnnRunOptions) -> None:
         self._artifact, data = artifact, _model(artifact)
         reading = read_onnx(data)
+        islands = [node.name for node in reading.graph.nodes if node.runs_in_float]
+        if islands:
+            raise InputError(
+                f"{artifact.folder}: {', '.join(islands[:3])} run in float, which the emulated HTP "
+                "does not take; --runner litert runs the artifact on the CPU"
+            )
         arch = options.htp_arch or _arch(artifact)
         self._htp: Htp = (
             _Reference(reading, arch)
