@@ -277,3 +277,16 @@ def any_program(graph: Graph, seed: int = 0, profile: str = "portable") -> Progr
     found = {name: replace(q, scale=scales[name]) for name, q in found.items()}
     quantized = quantize_graph(graph, found, weight_scales(graph), profile, "calibrated")
     return with_graph(make_program(IMAGE_SIZE, profile), quantized)
+
+
+def norm_program(profile: str = "portable") -> Program:
+    """A classifier of 10 classes with a layer norm, "n1.layer_norm"."""
+    net = Net(3)
+    net.conv(shape=(12, 3, 3, 3), padding=(1, 1))
+    net(LayerNorm, eps=2.0**-20, weights=norm_weights(net.random, 12))
+    net.conv(shape=(8, 12, 1, 1))
+    net(Mean)
+    net(Flatten)
+    net.conv(Linear, (10, 8))
+    graph = Graph(net.shapes["input"], tuple(net.nodes), (net.last,))
+    return any_program(graph, 0, profile)

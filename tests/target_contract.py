@@ -31,8 +31,7 @@ from click.testing import CliRunner
 from edgevit.commands.compile import compile_command
 from edgevit.errors import EdgevitError, InputError
 from edgevit.files import read_tree, write_tree
-from edgevit.graph import Graph
-from edgevit.ops import Flatten, LayerNorm, Linear, Mean
+from edgevit.ops import LayerNorm
 from edgevit.ops.base import Unary
 from edgevit.options import option_fields
 from edgevit.program import Program, Reference, WeightsProgram
@@ -41,9 +40,8 @@ from edgevit.targets import load_target, target_names
 from edgevit.targets.artifact import ArtifactData, load_artifact, size_bytes
 from edgevit.targets.base import Target
 from edgevit.targets.manifest import Audit, Manifest
-from tests.operation_programs import Net, any_program
+from tests.operation_programs import norm_program
 from tests.programs import make_program, seeded_pixels, with_graph
-from tests.random_graphs import norm_weights
 
 ACTIVATION = "stages.0.blocks.0.channel_mixer.act"
 
@@ -348,15 +346,7 @@ class TargetContract:
 
     def norm_program(self, profile: str, **changed: Any) -> Program:
         """A classifier with a layer norm "n1.layer_norm", of which fields may be changed."""
-        net = Net(3)
-        net.conv(shape=(12, 3, 3, 3), padding=(1, 1))
-        weights = norm_weights(net.random, 12)
-        net(LayerNorm, eps=2.0**-20, weights=weights)
-        net.conv(shape=(8, 12, 1, 1))
-        net(Mean)
-        net(Flatten)
-        net.conv(Linear, (10, 8))
-        program = any_program(Graph(net.shapes["input"], tuple(net.nodes), (net.last,)), 0, profile)
+        program = norm_program(profile)
         if not changed:
             return program
         graph = program.graph()
