@@ -26,6 +26,7 @@ from edgevit.ops import (
     Flatten,
     FloatWeights,
     Gelu,
+    LayerNorm,
     Linear,
     MaxPool2d,
     Mean,
@@ -41,7 +42,7 @@ from edgevit.ops import (
 )
 from edgevit.program import Program
 from tests.programs import make_program, quantizers, seeded_images, weight_scales, with_graph
-from tests.random_graphs import POINTWISE
+from tests.random_graphs import POINTWISE, norm_weights
 
 IMAGE_SIZE = 16
 
@@ -113,6 +114,19 @@ def _map(kind: type[Node], **attributes: Any) -> Build:
     def build(net: Net) -> None:
         net.conv(padding=(1, 1))
         net(kind, **attributes)
+
+    return build
+
+
+def _norm(channels: int, behind: bool = True) -> Build:
+    """A layer norm between two convolutions, or the last."""
+
+    def build(net: Net) -> None:
+        net.conv(shape=(channels, 3, 3, 3), padding=(1, 1))
+        weights = norm_weights(net.random, channels)
+        net(LayerNorm, eps=float(np.float32(1e-6)), weights=weights)
+        if behind:
+            net.conv(shape=(4, channels, 1, 1))
 
     return build
 
@@ -229,6 +243,9 @@ FORMS: dict[str, Build] = {
     "resize bilinear": _map(Resize, size=(32, 32), mode="bilinear"),
     "resize bilinear, fourfold": _map(Resize, size=(64, 64), mode="bilinear"),
     "resize bilinear, uneven": _map(Resize, size=(16, 48), mode="bilinear"),
+    "layer_norm": _norm(8),
+    "layer_norm of 48": _norm(48),
+    "layer_norm, given out": _norm(16, behind=False),
     "slice channels": _map(Slice, axis=1, start=2, stop=7, step=2),
     "slice rows": _map(Slice, axis=2, start=1, stop=16, step=3),
     "slice columns": _map(Slice, axis=3, start=0, stop=9),
@@ -260,3 +277,16 @@ def any_program(graph: Graph, seed: int = 0, profile: str = "portable") -> Progr
     found = {name: replace(q, scale=scales[name]) for name, q in found.items()}
     quantized = quantize_graph(graph, found, weight_scales(graph), profile, "calibrated")
     return with_graph(make_program(IMAGE_SIZE, profile), quantized)
+
+
+def norm_program(profile: str = "portable") -> Program:
+    """A classifier of 10 classes with a layer norm, "n1.layer_norm"."""
+    net = Net(3)
+    net.conv(shape=(12, 3, 3, 3), padding=(1, 1))
+    net(LayerNorm, eps=2.0**-20, weights=norm_weights(net.random, 12))
+    net.conv(shape=(8, 12, 1, 1))
+    net(Mean)
+    net(Flatten)
+    net.conv(Linear, (10, 8))
+    graph = Graph(net.shapes["input"], tuple(net.nodes), (net.last,))
+    return any_program(graph, 0, profile)

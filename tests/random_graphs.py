@@ -19,6 +19,7 @@ from edgevit.ops import (
     ConvTranspose2d,
     Flatten,
     FloatWeights,
+    LayerNorm,
     Linear,
     MaxPool2d,
     Mean,
@@ -39,6 +40,12 @@ IMAGE_SIZE, CLASSES = 32, 10
 
 POINTWISE = tuple(kind for kind in OPERATIONS if kind.__module__ == "edgevit.ops.pointwise")
 """Every activation: a new one is drawn and tested without being named here."""
+
+
+def norm_weights(random: np.random.Generator, channels: int) -> FloatWeights:
+    """Weight and bias of a layer norm."""
+    weight, bias = random.normal(1, 0.3, channels), random.normal(0, 0.3, channels)
+    return FloatWeights(weight.astype(np.float32), bias.astype(np.float32))
 
 
 class Builder:
@@ -154,6 +161,11 @@ class Builder:
         weights = self.weights((channels, channels, 1, 1), channels)
         return self.add(Conv2d(name=name, inputs=(mean,), module=name, weights=weights))
 
+    def norm(self, source: str) -> str:
+        name = self.name(LayerNorm)
+        weights = norm_weights(self.random, self.shapes[source][1])
+        return self.add(LayerNorm(name=name, inputs=(source,), eps=2.0**-20, weights=weights))
+
     def head(self, source: str, softmax: bool) -> str:
         mean = self.add(Mean(name="mean", inputs=(source,)))
         flat = self.add(Flatten(name="flatten", inputs=(mean,)))
@@ -179,6 +191,8 @@ def random_graph(seed: int, operations: int = 8, softmax: bool = False) -> Graph
         if step == builder.transposed and builder.shapes[last][2] > 16:
             step = builder.conv
         last = step(last)
+    if seed % 5 == 2:
+        last = builder.norm(last)
     output = builder.head(last, softmax)
     graph = Graph(builder.shapes["input"], tuple(builder.nodes), (output,))
     return fuse_activations(graph)

@@ -31,6 +31,7 @@ from click.testing import CliRunner
 from edgevit.commands.compile import compile_command
 from edgevit.errors import EdgevitError, InputError
 from edgevit.files import read_tree, write_tree
+from edgevit.ops import LayerNorm
 from edgevit.ops.base import Unary
 from edgevit.options import option_fields
 from edgevit.program import Program, Reference, WeightsProgram
@@ -39,6 +40,7 @@ from edgevit.targets import load_target, target_names
 from edgevit.targets.artifact import ArtifactData, load_artifact, size_bytes
 from edgevit.targets.base import Target
 from edgevit.targets.manifest import Audit, Manifest
+from tests.operation_programs import norm_program
 from tests.programs import make_program, seeded_pixels, with_graph
 
 ACTIVATION = "stages.0.blocks.0.channel_mixer.act"
@@ -353,6 +355,49 @@ class TargetContract:
         self.compile(make_program(), tmp_path / "out")
         with pytest.raises(EdgevitError):
             self.loaded.check_artifact(tmp_path / "out", make_program(seed=1))
+
+    # -- float islands ----------------------------------------------------------------------------
+
+    def norm_program(self, profile: str, **changed: Any) -> Program:
+        """A classifier with a layer norm "n1.layer_norm", of which fields may be changed."""
+        program = norm_program(profile)
+        if not changed:
+            return program
+        graph = program.graph()
+        nodes = [replace(n, **changed) if n.kind == "layer_norm" else n for n in graph.nodes]
+        return with_graph(program, graph.with_nodes(nodes))
+
+    def test_an_island_is_named_audited_and_run(self, tmp_path: Path) -> None:
+        for profile in self.profiles:
+            program, folder = self.norm_program(profile), tmp_path / profile
+            manifest = self.compile(program, folder)
+            assert manifest.islands == ("n1.layer_norm",)
+            kept = len(program.graph().activations()) - len(manifest.drops)
+            assert manifest.audit == Audit(kept, 30, exact=True)
+            check_json(manifest.to_json(), "manifest.json", json_schema(Manifest, "manifest.json"))
+            assert Manifest.load(folder) == manifest
+            runner = self.loaded.open_runner(load_artifact(folder), **self.run_options)
+            pixels = seeded_pixels(2, 16)
+            expected = program.run(program.info.preprocessing.normalise(pixels)).numpy()
+            step = program.graph().quantizer(program.graph().output_name).scale
+            assert np.abs(runner.scores(pixels) - expected).max() <= self.logit_steps * step
+
+    def test_an_island_with_other_numbers_is_found_and_named(self, tmp_path: Path) -> None:
+        profile = self.profiles[0]
+        program = self.norm_program(profile)
+        self.compile(program, tmp_path / "out")
+        node = program.graph().node("n1.layer_norm")
+        assert isinstance(node, LayerNorm)
+        for part in ("weight", "bias"):
+            values = getattr(node.weights, part).copy()
+            values[5] *= np.float32(1.01)
+            weights = replace(node.weights, **{part: values})
+            with pytest.raises(EdgevitError, match=f"n1.layer_norm.{part}: differs"):
+                other = self.norm_program(profile, weights=weights)
+                self.loaded.check_artifact(tmp_path / "out", other)
+        with pytest.raises(EdgevitError, match="n1.layer_norm: eps is"):
+            other = self.norm_program(profile, eps=2.0**-19)
+            self.loaded.check_artifact(tmp_path / "out", other)
 
     # -- int8 weights alone -----------------------------------------------------------------------
 

@@ -22,6 +22,7 @@ import pytest
 from edgevit.measure.harness import build_harness, find_runtime
 from edgevit.targets import load_target
 from edgevit.targets.tflite.schema import schema
+from tests.operation_programs import norm_program
 from tests.programs import make_program
 from tests.test_harness import picture
 
@@ -39,6 +40,14 @@ def compiled(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def weights_only(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("weights") / "tflite"
     load_target("tflite").compile(make_program(), folder, weights_only="on")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def island(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """With a layer norm's real operators among int8 ones."""
+    folder = tmp_path_factory.mktemp("island") / "tflite"
+    load_target("tflite").compile(norm_program(), folder)
     return folder
 
 
@@ -87,7 +96,9 @@ def run(
     return done.returncode, done.stderr
 
 
-@pytest.mark.parametrize(("form", "flips"), [("compiled", FLIPS), ("weights_only", FLIPS // 2)])
+@pytest.mark.parametrize(
+    ("form", "flips"), [("compiled", FLIPS), ("weights_only", FLIPS // 2), ("island", FLIPS // 2)]
+)
 def test_no_turned_bit_ends_the_harness_by_a_signal(
     form: str, flips: int, images: Path, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
@@ -142,6 +153,29 @@ def test_int8_weights_that_do_not_fit_real_inputs_are_refused(
     code, messages = run(tmp_path / "a", weights_only, images, _change(model, lambda *_: None))
     assert code == 0, messages
     code, messages = run(tmp_path / "b", weights_only, images, _change(model, change))
+    assert code == 2 and "is a damaged .tflite model" in messages
+
+
+def _other_type(model: Any, tensors: dict[str, Any]) -> None:
+    tensors["n1.layer_norm.normal"].type = schema().TensorType.INT32
+
+
+def _other_shape(model: Any, tensors: dict[str, Any]) -> None:
+    tensors["n1.layer_norm.deviation"].shape = [1, 16, 16, 12]
+
+
+def _other_sides(model: Any, tensors: dict[str, Any]) -> None:
+    tensors["n1.layer_norm.mean"].shape = [1, 16, 8, 1]
+
+
+@pytest.mark.parametrize("change", [_other_type, _other_shape, _other_sides])
+def test_parts_of_a_norm_that_do_not_fit_are_refused(
+    change: Callable[[Any, dict[str, Any]], None], island: Path, images: Path, tmp_path: Path
+) -> None:
+    model = (island / "model.tflite").read_bytes()
+    code, messages = run(tmp_path / "a", island, images, _change(model, lambda *_: None))
+    assert code == 0, messages
+    code, messages = run(tmp_path / "b", island, images, _change(model, change))
     assert code == 2 and "is a damaged .tflite model" in messages
 
 

@@ -209,6 +209,7 @@ def _print_summary(manifest: Manifest, folder: Path) -> None:
         ("options", ", ".join(f"{k} {v}" for k, v in manifest.options.items())),
         ("scale audit", audited),
         ("dropped quantizers", _few(manifest.drops)),
+        *([("runs in float", _few(manifest.islands))] if manifest.islands else []),
         *((found.name, str(found)) for found in manifest.placement),
         ("size", f"{artifact.size_bytes / 1e6:.2f} MB"),
         ("written to", str(folder)),

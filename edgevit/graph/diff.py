@@ -14,7 +14,7 @@ import numpy as np
 
 from edgevit.errors import EdgevitError
 from edgevit.graph.graph import Graph
-from edgevit.ops import FloatWeights, Int8Weights, Node, Quantizer, Weighted
+from edgevit.ops import FloatWeights, Int8Weights, LayerNorm, Node, Quantizer, Weighted
 
 
 @dataclass(frozen=True)
@@ -123,8 +123,14 @@ class _Comparison:
             want, have = getattr(node, name), getattr(found, name)
             if name == "module":
                 want = self.spelled(want)
+            if isinstance(want, float) and isinstance(have, float):
+                want, have = (self.stored.of(node).type(value) for value in (want, have))
             if want != have:
                 raise differs(node.name, f"{name} is {have}, program {want}")
+        if isinstance(node, LayerNorm) and isinstance(found, LayerNorm):
+            for part in ("weight", "bias"):
+                values = getattr(found.weights, part), getattr(node.weights, part)
+                self._same_real(f"{node.name}.{part}", node, *values)
         if isinstance(node, Weighted) and isinstance(found, Weighted):
             self._weighted(node, found)
 

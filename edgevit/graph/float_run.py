@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
 from edgevit.graph.graph import Graph
-from edgevit.ops import FloatWeights, Node, Weighted
+from edgevit.ops import Node, Weighted
 
 Adjust = Callable[[Weighted, Tensor], Tensor]
 
@@ -17,7 +16,7 @@ Adjust = Callable[[Weighted, Tensor], Tensor]
 class Layer(nn.Module):
     """One node of a graph as a module; it owns the weights, if there are any.
 
-    weight, bias  float32 parameters, of a convolution or linear
+    weight, bias  float32 parameters, of a convolution, a linear or a norm
     """
 
     def __init__(self, node: Node) -> None:
@@ -25,11 +24,11 @@ class Layer(nn.Module):
         self.node = node
         self.weight: nn.Parameter | None = None
         self.bias: nn.Parameter | None = None
-        if isinstance(node, Weighted):
-            weight = torch.tensor(node.real_weight())
+        if values := node.real_weights():
+            weight, bias = (torch.tensor(value) for value in values)
             if weight.dim() == 4:  # as the kernels like it best
                 weight = weight.contiguous(memory_format=torch.channels_last)
-            self.weight, self.bias = nn.Parameter(weight), nn.Parameter(torch.tensor(node.bias))
+            self.weight, self.bias = nn.Parameter(weight), nn.Parameter(bias)
 
     @property
     def weights(self) -> tuple[Tensor, ...]:
@@ -97,11 +96,8 @@ class GraphNet(nn.Module):
         """The graph with the weights as they are now."""
         nodes = []
         for layer in self.nodes():
-            node = layer.node
-            if isinstance(node, Weighted):
-                weight, bias = (t.detach().cpu().contiguous().numpy() for t in layer.weights)
-                node = replace(node, weights=FloatWeights(weight.copy(), bias.copy()))
-            nodes.append(node)
+            held = [t.detach().cpu().contiguous().numpy().copy() for t in layer.weights]
+            nodes.append(layer.node.with_real_weights(held) if held else layer.node)
         return self.graph.with_nodes(nodes)
 
 

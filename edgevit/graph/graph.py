@@ -71,7 +71,7 @@ class Graph:
         unread = [name for name in shapes if name not in read and name not in self.outputs]
         if unread:
             raise InputError(f"{unread[0]}: nothing reads this tensor")
-        for module, count in Counter(node.module for node in self.weighted()).items():
+        for module, count in Counter(filter(None, (n.stored_as for n in self.nodes))).items():
             if count > 1:
                 raise InputError(f"{module}: two operations have the weights of this module")
         for name in self.quantizers:

@@ -14,6 +14,7 @@ import numpy as np
 from edgevit.choices import Activation
 from edgevit.errors import InputError
 from edgevit.graph.graph import Graph
+from edgevit.graph.norms import find_norms
 from edgevit.ops import (
     Add,
     ChannelAffine,
@@ -22,6 +23,7 @@ from edgevit.ops import (
     FloatWeights,
     Gelu,
     HardSwish,
+    LayerNorm,
     Linear,
     Node,
     Relu6,
@@ -54,7 +56,7 @@ def fold_affines(graph: Graph) -> Graph:
     """Batch norms and constant factors disappear into weights.
 
     Given   conv2d (or linear, conv_transpose2d) -> channel_affine; or channel_affine -> linear;
-            or channel_affine -> channel_affine
+            or channel_affine -> channel_affine; or layer_norm -> channel_affine
     Result  one conv2d or linear with scaled weights and a shifted bias, under its own name; or one
             channel_affine, under the second one's
 
@@ -71,6 +73,12 @@ def fold_affines(graph: Graph) -> Graph:
             nodes[node.name] = _folded_forward(maker, node)
         elif isinstance(node, ChannelAffine) and isinstance(maker, Weighted) and alone:
             nodes[maker.name] = _folded(maker, node)
+            renamed[node.name] = maker.name
+        elif isinstance(node, ChannelAffine) and isinstance(maker, LayerNorm) and alone:
+            weight, bias = maker.weights.weight * node.gain, maker.weights.bias * node.gain
+            nodes[maker.name] = maker.with_real_weights(
+                [v.astype(np.float32) for v in (weight, bias + node.offset)]
+            )
             renamed[node.name] = maker.name
         elif isinstance(node, ChannelAffine) and isinstance(maker, ChannelAffine) and alone:
             del nodes[maker.name]
@@ -243,6 +251,7 @@ def fuse_activations(graph: Graph) -> Graph:
 
 
 TRACE_PASSES: tuple[Callable[[Graph], Graph], ...] = (
+    find_norms,
     drop_identities,
     fold_affines,
     branches_to_convolutions,

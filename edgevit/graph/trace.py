@@ -145,6 +145,9 @@ class _Tracer:
         if overload in _SPLITS:
             self._split(call, overload)
             return
+        if overload in _RESHAPES and call.args[0].name in self.stored:
+            self.stored[call.name] = _reshaped(call, self.stored[call.args[0].name])
+            return
         operation = BY_OVERLOAD.get(overload)
         if operation is None:
             known = ", ".join(each.kind for each in OPERATIONS)
@@ -286,6 +289,19 @@ def _activation_names(args: Mapping[str, Any]) -> list[str]:
     from edgevit.ops.base import activations
 
     return list(activations(args))
+
+
+_RESHAPES = (
+    "aten.unsqueeze.default", "aten.view.default", "aten.reshape.default", "aten.expand.default",
+    "aten.slice.Tensor", "aten.squeeze.dims",
+)  # fmt: skip
+"""Calls that give a stored tensor another shape, as in `weight[:, None, None] * x`."""
+
+
+def _reshaped(call: Any, stored: np.ndarray) -> np.ndarray:
+    import torch
+
+    return call.target(torch.from_numpy(stored), *call.args[1:], **call.kwargs).contiguous().numpy()
 
 
 _SPLITS = ("aten.split_with_sizes.default", "aten.split.Tensor", "aten.chunk.default")

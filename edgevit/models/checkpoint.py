@@ -35,6 +35,7 @@ from edgevit.models.repvit import (
     skeleton,
     variant_of,
 )
+from edgevit.models.sam import SamConfig
 from edgevit.models.torchfile import StoredTensor
 from edgevit.models.weights import Chosen, WeightsInfo, choose
 from edgevit.options import Size, size_text
@@ -157,13 +158,14 @@ def config_from_json(value: Mapping[str, Any]) -> RepViTConfig:
 
     Raises InputError for other keys, and for values of another type.
     """
-    known = {field.name for field in fields(RepViTConfig)}
     if not isinstance(value, Mapping):
         raise InputError(f"the config is {value!r}, expected an object")
+    kind = SamConfig if "fusion" in value else RepViTConfig
+    known = {field.name for field in fields(kind)}
     if not known - _LATER_FIELDS <= set(value) <= known:
         raise InputError(f"the config has the keys {sorted(value)}, expected {sorted(known)}")
     try:
-        return RepViTConfig(**{name: _as_tuples(each) for name, each in value.items()})
+        return kind(**{name: _as_tuples(each) for name, each in value.items()})
     except (TypeError, ValueError) as error:
         raise InputError(f"the config holds a value of the wrong type: {error}") from error
 
@@ -211,7 +213,10 @@ def _read_metadata(
 
 def _is_same_net(found: RepViTConfig, stored: RepViTConfig) -> bool:
     """Whether the stored config fits the tensors, in all that a fused net shows."""
-    shown = ("variant", "distillation", "reparameterization", "branch_norms")
+    if type(found) is not type(stored):
+        return False
+    shown = ["variant", "distillation", "reparameterization", "branch_norms"]
+    shown += ["upsample"] if isinstance(stored, SamConfig) else []
     trained = {name: getattr(stored, name) for name in shown}
     names = {variant_of(found.widths, found.depths, norms) for norms in (True, False)}
     named = stored.variant in names or (
@@ -244,6 +249,7 @@ def _filled(path: Path, chosen: Chosen, config: RepViTConfig) -> RepViT:
         if name.endswith(STATISTICS_COUNTER):
             state[name] = torch.zeros((), dtype=torch.int64)
     model.load_state_dict(state, assign=True)
+    model.unknown_neck = match.unknown_neck
     return model.eval()
 
 
@@ -324,7 +330,15 @@ def _describe(
 
 def _assumed(match: Match, riders: tuple[str, ...]) -> tuple[str, ...]:
     notes = list(match.notes)
-    if match.config.features_only:
+    if isinstance(match.config, SamConfig):
+        kind = "EdgeSAM's form, a sum of two stages" if match.config.fusion else "RepViT-SAM's form"
+        notes.append(f"it is an image encoder of Segment Anything in {kind}")
+    elif match.unknown_neck:
+        notes.append(
+            "it is the trunk of an image encoder whose neck edgevit does not know; its last stage "
+            "is taken to halve its maps, which the tensors do not tell"
+        )
+    elif match.config.features_only:
         notes.append("it is a backbone: a RepViT without a head")
     if _is_one_logit(match.config):
         notes.append(

@@ -10,7 +10,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from types import MappingProxyType
@@ -28,6 +28,7 @@ from edgevit.models.repvit import (
     skeleton,
     variant_of,
 )
+from edgevit.models.sam import beside_trunk, neck_of, sam_config
 
 # Below this share of matching tensors a file is called another architecture, not a damaged one.
 MIN_MATCH = 0.5
@@ -56,6 +57,7 @@ class Match:
     zeros     our names of tensors that the file does not have and that are zero
     riders    tensors of the file that are no part of the net
     notes     sentences on what was assumed
+    unknown_neck    those of `riders` that are an image encoder's neck, not one that edgevit knows
     score     share of the tensors that fit
     """
 
@@ -67,6 +69,7 @@ class Match:
     zeros: frozenset[str] = frozenset()
     riders: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    unknown_neck: tuple[str, ...] = ()
 
     @property
     def fused(self) -> bool:
@@ -105,14 +108,19 @@ def recognise(
     names = _our_names(own, naming, body)
     ours = {our: own[theirs] for our, theirs in names.items()}
     inside = {n: s for n, s in ours.items() if n.startswith("head.")}
-    head = find_head(path, inside, {**riders, **outside}, body.widths[-1])
-    match = _match(body, head, names, naming, shapes, outside)
+    fusion = neck_of(riders)
+    head = Head(0)
+    if fusion is None:
+        head = find_head(path, inside, {**riders, **outside}, body.widths[-1])
+    match = _match(body, head, fusion, names, naming, shapes, outside)
     if match is None or match.score < MIN_MATCH:
         raise other_architecture(path, shapes, match)
     # A tensor that repeats one number takes no room in the file, and all of it in memory.
     numbers = sum(math.prod(shape) for _, shape in match.expected.values())
     if numbers > MAX_NUMBERS:
         raise InputError(f"{path}: {numbers} weights, more than any RepViT has")
+    if fusion is None and (unknown := tuple(beside_trunk(riders))):
+        match = replace(match, unknown_neck=unknown)
     return match
 
 
@@ -291,6 +299,7 @@ def _renamed(name: str, prefixes: Mapping[str, str]) -> str:
 def _match(
     body: _Body,
     head: Head,
+    fusion: bool | None,
     names: Mapping[str, str],
     naming: str,
     shapes: Mapping[str, Shape],
@@ -310,6 +319,8 @@ def _match(
             out_indices=tuple(range(len(body.widths))),
             **body.options,
         )
+        if fusion is not None:
+            config = sam_config(config, fusion)
     except InputError:
         return None  # options that no RepViT has: none of its tensors would fit either
     theirs = {n: t for n, t in names.items() if not n.startswith("head.")}

@@ -34,14 +34,17 @@ def other_architecture(
     else:
         reason = "no token mixers under stages.* (timm) or features.* (THU-MIG)"
     return InputError(
-        f"{path}: not a RepViT: {guess}; {reason}. edgevit loads {', '.join(VARIANTS)}, and nets "
-        "of the same blocks with other widths and depths"
+        f"{path}: not a RepViT: {guess}; {reason}. edgevit loads {', '.join(VARIANTS)}, nets of "
+        "the same blocks with other widths and depths, and the image encoders of RepViT-SAM and "
+        "EdgeSAM"
     )
 
 
 def _looks_like(shapes: Mapping[str, Shape]) -> str | None:
     """Well-known neighbours, by a part of a tensor's name that only they have."""
     signs = {
+        "Segment Anything with a vision transformer as its image encoder": "image_encoder.blocks.0",
+        "MobileSAM, whose image encoder is a TinyViT": "image_encoder.layers.0",
         "a ResNet": "layer1.0.conv1.weight",
         "a vision transformer": "blocks.0.attn.qkv.weight",
         "a FastViT": ".token_mixer.mixer.",

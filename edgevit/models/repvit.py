@@ -118,6 +118,18 @@ class RepViTConfig:
             for block in blocks
         )
 
+    def stride_of(self, stage: int) -> int:
+        """How many times smaller than its input a later stage's maps are."""
+        return 2
+
+    def net_class(self) -> type[RepViT]:
+        """What nets of this config are."""
+        return RepViT
+
+    def trunk(self) -> RepViTConfig:
+        """The config without what reads the last stage's maps."""
+        return replace(self, features_only=True)
+
     @property
     def stage_count(self) -> int:
         """Stages that are built: all of them, or as far as `features_only` needs."""
@@ -158,14 +170,19 @@ class Block(nn.Module):
 
 
 class Downsample(nn.Module):
-    """Halves height and width and widens: (N, I, H, W) to (N, O, ceil(H / 2), ceil(W / 2))."""
+    """Halves height and width and widens: (N, I, H, W) to (N, O, ceil(H / 2), ceil(W / 2)).
 
-    def __init__(self, config: RepViTConfig, in_channels: int, out_channels: int) -> None:
+    With the stride 1, as a SAM encoder's last one has it, it widens alone.
+    """
+
+    def __init__(
+        self, config: RepViTConfig, in_channels: int, out_channels: int, stride: int
+    ) -> None:
         super().__init__()
         size = config.kernel_size
         self.pre_block = Block(config, in_channels, use_se=False)
         self.spatial_downsample = ConvNorm(
-            in_channels, in_channels, size, stride=2, groups=in_channels
+            in_channels, in_channels, size, stride=stride, groups=in_channels
         )
         self.channel_downsample = ConvNorm(in_channels, out_channels)
         self.ffn = ChannelMixer(out_channels, int(out_channels * config.expansion))
@@ -182,7 +199,9 @@ class Stage(nn.Module):
         super().__init__()
         width = config.widths[index]
         self.downsample = (
-            Downsample(config, config.widths[index - 1], width) if index else nn.Identity()
+            Downsample(config, config.widths[index - 1], width, config.stride_of(index))
+            if index
+            else nn.Identity()
         )
         blocks = (
             Block(config, width, use_se=config.uses_se(index, block))
@@ -217,6 +236,8 @@ class RepViT(nn.Module):
     """
 
     checkpoint_info: CheckpointInfo | None = None
+    unknown_neck: tuple[str, ...] = ()
+    """Tensors of an image encoder that stand behind the trunk, where edgevit does not know them."""
 
     def __init__(self, config: RepViTConfig) -> None:
         super().__init__()
@@ -248,6 +269,18 @@ class RepViT(nn.Module):
         x = self.stages(self.stem(x))
         return self.head(x.mean((2, 3), keepdim=True).flatten(1))
 
+    def as_features(self) -> RepViT:
+        """The net whose outputs another one reads: here the maps of every stage."""
+        if self.unknown_neck:
+            listed = ", ".join(repr(name) for name in self.unknown_neck[:3])
+            more = f" and {len(self.unknown_neck) - 3} more" if self.unknown_neck[3:] else ""
+            stages = ",".join(str(i + 1) for i in range(len(self.stages)))
+            raise InputError(
+                f"this file is an image encoder of {self.config.variant} with a neck that edgevit "
+                f"does not know ({listed}{more}); --stages {stages} takes the trunk's maps instead"
+            )
+        return self.features(range(len(self.stages)))
+
     def features(self, out_indices: Collection[int] = (0, 1, 2, 3)) -> RepViT:
         """A net of the same weights without the head, that returns these stages' maps.
 
@@ -261,7 +294,7 @@ class RepViT(nn.Module):
                 f"stage {chosen[-1] + 1} is none of {self.config.variant}'s: it has the stages 1 "
                 f"to {built}"
             )
-        config = replace(self.config, features_only=True, out_indices=chosen)
+        config = replace(self.config.trunk(), out_indices=chosen)
         net = RepViT(config)
         if is_fused(self):
             net.fuse()
@@ -269,6 +302,10 @@ class RepViT(nn.Module):
         net.load_state_dict({n: t for n, t in self.state_dict().items() if n in kept})
         net.checkpoint_info = self.checkpoint_info
         return net.train(self.training)
+
+    def macs_beyond(self, height: int, width: int) -> int:
+        """Multiply-accumulates of what reads the last stage's maps, of this size; 0 for a head."""
+        return 0
 
     @torch.no_grad()
     def fuse(self) -> RepViT:
@@ -302,7 +339,7 @@ def skeleton(config: RepViTConfig, fused: bool | Collection[str]) -> RepViT:
     `fused` tells whether its layers are plain, or the paths of those that are.
     """
     with torch.device("meta"):
-        model = RepViT(config)
+        model = config.net_class()(config)
         if fused:
             chosen = None if fused is True else fused
             _replace_fusable(model, lambda layer: layer.plain(), chosen)
@@ -340,12 +377,17 @@ def count_macs(model: RepViT, image_size: Size = PreprocessingOptions.image_size
     # By rule and not by running it: layers are listed in the order in which they run, and only
     # strides change the size of the map.
     for path, layer in model.named_modules():
+        if not path.startswith(_TRUNK):
+            continue
         if isinstance(layer, nn.Linear) or (isinstance(layer, nn.Conv2d) and ".se." in path):
             macs += layer.weight.numel()
         elif isinstance(layer, nn.Conv2d):
             height, width = -(-height // layer.stride[0]), -(-width // layer.stride[1])
             macs += layer.weight.numel() * height * width
-    return macs
+    return macs + model.macs_beyond(height, width)
+
+
+_TRUNK = ("stem", "stages", "head")
 
 
 _PUBLISHED: dict[str, tuple[tuple[int, ...], tuple[int, ...], bool]] = {

@@ -10,6 +10,7 @@ from typing import Any
 from edgevit.ops.arithmetic import Add, Binary, Mul
 from edgevit.ops.base import Node, Ref, Shape, Unary, UnsupportedError, quantize
 from edgevit.ops.convolution import Conv2d, ConvTranspose2d, Linear
+from edgevit.ops.norm import LayerNorm
 from edgevit.ops.pointwise import (
     Clamp,
     Gelu,
@@ -47,7 +48,7 @@ def _concrete(base: type[Node]) -> list[type[Node]]:
 
 
 OPERATIONS: tuple[type[Node], ...] = tuple(
-    operation for operation in _concrete(Node) if operation is not ChannelAffine
+    operation for operation in _concrete(Node) if not operation.traced_only
 )
 """Every operation that a program may hold."""
 
@@ -57,7 +58,7 @@ CLAMPS: dict[str, type[Clamp]] = {
 }
 """The activations that may be fused behind a convolution."""
 
-TRACED: tuple[Any, ...] = (*OPERATIONS, ChannelAffine, Silu)
+TRACED: tuple[Any, ...] = (*_concrete(Node), Silu)
 BY_OVERLOAD: dict[str, Any] = {overload: op for op in TRACED for overload in op.aten}
 """ATen overload -> the class whose `from_call` reads it: the allow-list of traced nets."""
 
@@ -65,7 +66,8 @@ __all__ = [
     "BY_KIND", "BY_OVERLOAD", "CLAMPS", "ELIDED", "HOW", "INT8_MAX", "INT8_MIN", "OPERATIONS",
     "WEIGHT_MAX", "Add", "AvgPool2d", "Binary", "ChannelAffine", "Clamp", "Concat", "Conv2d",
     "ConvTranspose2d", "Fixed", "Flatten", "FloatWeights", "Gelu", "HardSigmoid", "HardSwish",
-    "How", "Int8Weights", "Learned", "Linear", "MaxPool2d", "Mean", "Mul", "Node", "Pad",
-    "Quantizer", "Ref", "Relu", "Relu6", "Resize", "SameAs", "Shape", "Sigmoid", "Silu", "Slice",
-    "Softmax", "Tanh", "Unary", "UnsupportedError", "Weighted", "is_float16_exact", "quantize",
+    "How", "Int8Weights", "LayerNorm", "Learned", "Linear", "MaxPool2d", "Mean", "Mul", "Node",
+    "Pad", "Quantizer", "Ref", "Relu", "Relu6", "Resize", "SameAs", "Shape", "Sigmoid", "Silu",
+    "Slice", "Softmax", "Tanh", "Unary", "UnsupportedError", "Weighted", "is_float16_exact",
+    "quantize",
 ]  # fmt: skip

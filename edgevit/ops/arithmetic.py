@@ -167,6 +167,10 @@ class Mul(Binary):
         constant = _constant(args, shapes)
         if constant is not None and not (divides and isinstance(args["other"], Ref)):
             return _affine(name, args, 1 / constant if divides else constant, 0.0)
+        if divides and constant is None:
+            from edgevit.ops.norm_parts import Quotient
+
+            return [Quotient(name=name, inputs=activations(args))]
         if divides:
             raise UnsupportedError("a quotient with a tensor below the line")
         return [cls(name=name, inputs=activations(args))]

@@ -78,6 +78,10 @@ class Node:
     """Whether results need a rounding to the grid. False: they are values of the inputs."""
     scales_on_one_grid: ClassVar[bool] = False
     """Whether ties are avoided by putting all of its scales on one grid (see `graph.ties`)."""
+    runs_in_float: ClassVar[bool] = False
+    """Whether an int8 artifact computes it on real numbers, between a DEQUANTIZE and a QUANTIZE."""
+    traced_only: ClassVar[bool] = False
+    """Whether it exists between tracing and the passes only, so that no program holds one."""
 
     def __post_init__(self) -> None:
         count = len(self.inputs)
@@ -173,6 +177,19 @@ class Node:
         factor passes: f(k x) is not k f(x), so that inputs and output must do without.
         """
         return None
+
+    @property
+    def stored_as(self) -> str | None:
+        """The name under which a program holds its weights; None where it has none."""
+        return None
+
+    def real_weights(self) -> tuple[np.ndarray, ...]:
+        """The float32 values that `compute` takes besides the inputs, as training begins them."""
+        return ()
+
+    def with_real_weights(self, values: Sequence[np.ndarray]) -> Self:
+        """The float node with other values for `real_weights`."""
+        return self
 
     def to_json(self) -> dict[str, Any]:
         """The node as it stands in graph.json: op, name, inputs and the attributes."""

@@ -25,6 +25,7 @@ from edgevit.ops.base import (
     quantize,
     require_maps,
 )
+from edgevit.ops.norm_parts import ChannelMean
 from edgevit.ops.quantizer import UNIT_INTERVAL, Quantizer, SameAs
 from edgevit.ops.shape import Flatten
 
@@ -61,6 +62,8 @@ class Mean(Node):
                 raise UnsupportedError(f"adaptive pooling to {tuple(args['output_size'])}")
             return [cls(name=name, inputs=activations(args))]
         axes = tuple(sorted(axis % len(shapes[0]) for axis in args["dim"]))
+        if axes == (1,) and len(shapes[0]) == 4 and args["keepdim"] and args["dtype"] is None:
+            return [ChannelMean(name=name, inputs=activations(args))]
         if axes != (2, 3) or args["dtype"] is not None:
             raise UnsupportedError(f"a mean over axes {axes}; height and width are known")
         if args["keepdim"]:

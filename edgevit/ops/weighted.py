@@ -127,6 +127,16 @@ class Weighted(Node):
             return self.weights.weight
         return self.weight * self.per_channel(self.weight_scale)
 
+    @property
+    def stored_as(self) -> str:
+        return self.module
+
+    def real_weights(self) -> tuple[np.ndarray, ...]:
+        return self.real_weight(), self.bias
+
+    def with_real_weights(self, values: Sequence[np.ndarray]) -> Self:
+        return replace(self, weights=FloatWeights(*values))
+
     def rescaled(self, read: np.ndarray, made: np.ndarray) -> Self:
         """The float operation whose input comes divided by `read` and whose output is so by `made`.
 
@@ -310,6 +320,7 @@ class ChannelAffine(Node):
     offset: np.ndarray = field(repr=False, metadata={"stored": False})
 
     kind = "channel_affine"
+    traced_only = True
     aten: ClassVar[Mapping[str, Signature]] = {"aten.batch_norm.default": _NORM}
 
     @classmethod

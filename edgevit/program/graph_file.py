@@ -8,7 +8,8 @@ beside its int8 values. What follows from these is not stored: shapes, and the r
                  "quantizers": [{"name", "scale", "zero_point", "how"}…],
                  "nodes": [{"op", "name", "inputs", and the operation's own attributes}…]}
                 output_names is missing where the outputs are called as their tensors
-    weights     "MODULE.weight" int8, "MODULE.weight_scale" float32 [O], "MODULE.bias" int32 [O]
+    weights     "MODULE.weight" int8, "MODULE.weight_scale" float32 [O], "MODULE.bias" int32 [O];
+                of a layer norm "NAME.weight" and "NAME.bias" float32 [C]
 """
 
 from __future__ import annotations
@@ -24,7 +25,17 @@ import numpy as np
 from edgevit.errors import InputError
 from edgevit.graph import Graph
 from edgevit.graph.quantized import bias_value
-from edgevit.ops import BY_KIND, CLAMPS, HOW, Int8Weights, Node, Quantizer, Weighted
+from edgevit.ops import (
+    BY_KIND,
+    CLAMPS,
+    HOW,
+    FloatWeights,
+    Int8Weights,
+    LayerNorm,
+    Node,
+    Quantizer,
+    Weighted,
+)
 from edgevit.program.container import fields
 from edgevit.program.tensors import read_tensors, tensor_bytes
 from edgevit.schema import parse_json
@@ -43,7 +54,7 @@ def graph_members(graph: Graph) -> dict[str, bytes]:
     Raises InputError for names and sizes that `read_graph` would not take.
     """
     _array(list(graph.nodes), "nodes")
-    for name in (*graph.tensors(), *(node.module for node in graph.weighted())):
+    for name in (*graph.tensors(), *(n.stored_as for n in graph.nodes if n.stored_as)):
         _name(name, "a tensor or module")
     for name in graph.given_names:
         _name(name, _NAMES)
@@ -65,6 +76,10 @@ def graph_members(graph: Graph) -> dict[str, bytes]:
         weights[f"{node.module}.weight"] = node.weight
         weights[f"{node.module}.weight_scale"] = node.weight_scale
         weights[f"{node.module}.bias"] = node.bias_q
+    for node in graph.nodes:
+        if isinstance(node, LayerNorm):
+            weights[f"{node.name}.weight"] = node.weights.weight
+            weights[f"{node.name}.bias"] = node.weights.bias
     return {GRAPH: text.encode(), WEIGHTS: tensor_bytes(weights, _METADATA)}
 
 
@@ -147,6 +162,9 @@ class _Reader:
                 "activation": _clamp(activation, name),
                 "weights": self._weights(given["module"], how, name),
             }
+        if issubclass(kind, LayerNorm):
+            parts = (self._tensor(f"{name}.{part}", "float32") for part in ("weight", "bias"))
+            given["weights"] = FloatWeights(*parts)
         sources = tuple(_name(item, name) for item in _array(inputs, name))
         return kind(name=name, inputs=sources, **given)
 
@@ -212,7 +230,9 @@ def _quantizer(row: Any) -> tuple[str, Quantizer]:
 
 
 def _attribute(value: Any, hint: Any, where: str) -> Any:
-    """A JSON value as the field's type has it: int, str, or a pair of ints."""
+    """A JSON value as the field's type has it: int, float, str, or a pair of ints."""
+    if hint is float and type(value) is float:
+        return value
     if hint is int and type(value) is int and abs(value) < MAX_SIZE:
         return value
     if hint is str and isinstance(value, str):

@@ -75,19 +75,22 @@ class _Writer:
     def _operation(self, node: Node) -> torch.fx.Node:
         """The calls of the operation's own computation, named after what they make."""
         inputs = [self._proxy(self.values[name]) for name in node.inputs]
-        weights = self._weights(node) if isinstance(node, Weighted) else []
+        weights = self._weights(node)
         before = len(self.fx.nodes)
         # Of proxies, torch's operations make proxies.
         result = cast("torch.fx.Proxy", node.compute(inputs, weights)).node
         calls = list(self.fx.nodes)[before:]
         path = _module_of(node)
-        for call in calls[:-1]:  # a convolution in front of its ReLU
+        for call in calls[:-1]:  # a convolution in front of its ReLU, a norm's parts
             inner = node.module if isinstance(node, Weighted) else f"{node.name}_{call.name}"
             self._name(call, inner, inner)
         self._name(result, node.name, path)
         return result
 
-    def _weights(self, node: Weighted) -> list[Any]:
+    def _weights(self, node: Node) -> list[Any]:
+        if not isinstance(node, Weighted):
+            parts = zip(("weight", "bias"), node.real_weights(), strict=False)
+            return [self._proxy(self._buffer(f"{node.stored_as}.{n}", v)) for n, v in parts]
         path = node.module
         if isinstance(node.weights, Int8Weights):
             zero_points = np.zeros(node.channels, np.int64)

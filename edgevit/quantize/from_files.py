@@ -16,6 +16,9 @@ from edgevit.device import chosen_device
 from edgevit.errors import InputError, Interrupted
 from edgevit.files import atomic_path, check_target, read_file
 from edgevit.models.checkpoint import CheckpointInfo, load, parts_of
+from edgevit.models.fuse import noise_images
+from edgevit.models.repvit import RepViT
+from edgevit.models.sam import SamEncoder, signal_to_noise
 from edgevit.quantize.options import QuantizeOptions
 from edgevit.quantize.pipeline import Result, quantize
 from edgevit.runs.folder import CURVES, RUN_SUFFIX, remove_run
@@ -94,7 +97,7 @@ def quantize_files(
     if is_features:
         if source.labels is not None:
             raise InputError("--labels names classes, which the task features does not have")
-        model = model.features([stage - 1 for stage in source.task.stages])
+        model = _features(model, source)
     elif model.config.features_only:
         raise InputError(_no_head(loaded.info))
     train = ImageFolder(
@@ -105,6 +108,9 @@ def quantize_files(
         class_order=source.images.class_order,
     )
     val = ImageFolder(source.eval_data, like=train) if source.eval_data is not None else None
+    teacher = source.teacher
+    if teacher is None and model is not loaded.model and isinstance(model, SamEncoder):
+        teacher = loaded.model  # as it was trained
     with _interruptible(folder):
         result = quantize(
             model,
@@ -112,7 +118,7 @@ def quantize_files(
             val,
             options,
             task=source.task.task,
-            teacher=source.teacher,
+            teacher=teacher,
             author=source.author,
             license=source.license,
             run_dir=folder,
@@ -140,6 +146,37 @@ def _no_head(info: CheckpointInfo) -> str:
         f"{info.path}: holds a backbone, {info.variant} without a classifier's head{beside}; "
         "--task features quantizes its maps, and its images need no classes"
     )
+
+
+def _features(model: RepViT, source: Source) -> RepViT:
+    """The net whose outputs are the features that were asked for.
+
+    Raises InputError for stages that it has not, for a neck that edgevit does not know, and where
+    --upsample says too little or has nothing to say.
+    """
+    asked = source.task
+    found = model.features([s - 1 for s in asked.stages]) if asked.stages else model.as_features()
+    if not isinstance(found, SamEncoder) or not found.config.fusion:
+        if asked.upsample != "as-trained":
+            raise InputError(
+                f"--upsample {asked.upsample} is for an image encoder that sums two stages, which "
+                f"{source.checkpoint} is not, or not with these --stages"
+            )
+        return found
+    if asked.upsample == "as-trained" and found.config.upsample == "bicubic":
+        raise InputError(
+            f"{source.checkpoint}: this encoder enlarges its last stage by bicubic interpolation, "
+            "which INT8 runtimes lack; --upsample bilinear takes bilinear interpolation in its "
+            "place, with the encoder as it was trained as the teacher"
+        )
+    bilinear = found.with_upsample("bilinear")
+    if bilinear is not found:
+        images = noise_images(source.preprocessing.image_size, found.config.in_channels)[:1]
+        log.info(
+            "bilinear for bicubic: the float embeddings of seeded noise keep %.1f dB",
+            signal_to_noise(found, bilinear, images),
+        )
+    return bilinear
 
 
 @contextmanager

@@ -156,6 +156,8 @@ def nncf_quantizers(
         for hook_name, quantizer in get_hook_storage(quantized).named_hooks():
             kind, operation, port = decode_hook_name(hook_name)
             node = _node_of(graph, operation)
+            if node is not None and node.runs_in_float:
+                continue  # its parts and weights are real; its own result is completed
             if not isinstance(quantizer, AsymmetricQuantizer | SymmetricQuantizer):
                 kind = type(quantizer).__name__
                 raise EdgevitError(f"NNCF placed a {kind} where a quantizer belongs: {hook_name}")

@@ -156,6 +156,7 @@ class Compiled:
     audit       None for a float artifact, which is there to compare with
     profile     None: the program's
     drops       canonical names of the quantizers that this target leaves out
+    islands     canonical names of the operations that are computed on real numbers
     commands    title -> command line that takes the artifact further on a device
     files       name -> contents of what lies beside the artifact
     placement   of each SoC that it was compiled for ahead of time
@@ -172,6 +173,7 @@ class Compiled:
     audit: Audit | None
     profile: str | None = None
     drops: tuple[str, ...] = ()
+    islands: tuple[str, ...] = ()
     commands: Mapping[str, str] = field(default_factory=dict)
     files: Mapping[str, bytes] = field(default_factory=dict)
     placement: tuple[Placement, ...] = ()
@@ -194,6 +196,7 @@ class Compiled:
             preprocessing=info.preprocessing,
             labels=info.labels,
             drops=self.drops,
+            islands=self.islands,
             ops=dict(sorted(self.ops.items())),
             audit=self.audit,
             reference=_reference_file(program.reference),

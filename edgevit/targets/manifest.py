@@ -243,6 +243,7 @@ class Manifest:
     options     what it was compiled with
     labels      in the order of the logits, distinct
     drops       tensors whose quantizer this target leaves out
+    islands     operations that an int8 artifact computes on real numbers, between int8 ones
     ops         operator name to count
     reference   null for a program without recorded logits, or with too many to lie beside
     commands    title to a command line that takes the artifact further on a device
@@ -274,6 +275,7 @@ class Manifest:
         default_factory=dict, metadata=OMIT_DEFAULT
     )
     placement: tuple[Placement, ...] = field(default=(), metadata=OMIT_DEFAULT)
+    islands: tuple[str, ...] = field(default=(), metadata=OMIT_DEFAULT)
 
     def __post_init__(self) -> None:
         if self.preprocessing.schema_version > self.schema_version:

@@ -357,13 +357,16 @@ const std::map<int, Check>& checks() {
         {34, check_pad},     // PAD
         {39, check_transpose},
         {40, check_mean},
-        {45, check_slice},        // STRIDED_SLICE
-        {60, check_pad},          // PADV2
-        {67, check_transposed},   // TRANSPOSE_CONV
-        {97, check_resize},       // RESIZE_NEAREST_NEIGHBOR
-        {114, check_conversion},  // QUANTIZE
-        {117, check_values},      // HARD_SWISH
-        {150, check_values},      // GELU
+        {41, [](const Checked& op) { check_pairs(op, 28); }},  // SUB
+        {42, [](const Checked& op) { check_pairs(op, 29); }},  // DIV
+        {45, check_slice},                                     // STRIDED_SLICE
+        {60, check_pad},                                       // PADV2
+        {67, check_transposed},                                // TRANSPOSE_CONV
+        {75, check_values},                                    // SQRT
+        {97, check_resize},                                    // RESIZE_NEAREST_NEIGHBOR
+        {114, check_conversion},                               // QUANTIZE
+        {117, check_values},                                   // HARD_SWISH
+        {150, check_values},                                   // GELU
     };
     return known;
 }

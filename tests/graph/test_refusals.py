@@ -27,7 +27,7 @@ LAYERS: list[tuple[nn.Module, str]] = [
     (nn.ConvTranspose2d(4, 4, 2, dilation=2), "odd: aten.conv_transpose2d.input: .* dilation"),
     (nn.BatchNorm2d(4, track_running_stats=False), "odd: aten.batch_norm.default"),
     (nn.GroupNorm(2, 4), "odd: operation aten.group_norm.default"),
-    (nn.LayerNorm([4, 8, 8]), "odd: operation aten.layer_norm.default"),
+    (nn.LayerNorm([4, 8, 8]), "odd: aten.layer_norm.default: a layer norm that is not over"),
     (nn.MaxPool2d(2, ceil_mode=True), "odd: aten.max_pool2d.default: pooling with ceil_mode"),
     (nn.MaxPool2d(2, dilation=2), "odd: aten.max_pool2d.default: pooling with dilation"),
     (nn.AvgPool2d(3, padding=1), "odd: aten.avg_pool2d.default: average pooling with padding"),
@@ -56,11 +56,24 @@ def test_a_layer_out_of_range_is_named(layer: nn.Module, message: str) -> None:
         trace(net, SHAPE)
 
 
+def _norm_and(y: torch.Tensor, more: Any) -> torch.Tensor:
+    """A norm of which something else reads a part."""
+    away = y - y.mean(1, keepdim=True)
+    return away / torch.sqrt(away.pow(2).mean(1, keepdim=True) + 1e-6) + more(away)
+
+
 FUNCTIONS: list[tuple[Any, str]] = [
     (lambda y: y.add(y, alpha=2), "block: aten.add.Tensor: a sum with alpha 2"),
     (lambda y: y / y.sigmoid(), "block: aten.div.Tensor: a quotient with a tensor below the line"),
     (lambda y: 1 / y, "block: operation aten.reciprocal.default"),
     (lambda y: y.mean(1, keepdim=True), r"block: aten.mean.dim: a mean over axes \(1,\)"),
+    (lambda y: y - y.mean(1, keepdim=True), r"block: aten.mean.dim: a mean over axes \(1,\)"),
+    (lambda y: y.var(1, keepdim=True), "block: aten.var.*: a variance that is not"),
+    (lambda y: y.pow(2), "block: aten.pow.Tensor_Scalar: a power of 2"),
+    (lambda y: y.relu().sqrt(), "block: aten.sqrt.default: a root"),
+    (lambda y: y.permute(0, 2, 3, 1), "block: aten.permute.default: another order of axes"),
+    (lambda y: y.permute(0, 3, 2, 1), r"block: aten.permute.default: an order of axes \(0, 3"),
+    (lambda y: _norm_and(y, lambda away: away), "block: aten.mean.dim: a mean over"),
     (lambda y: y.mean(), "block: operation aten.mean.default"),
     (lambda y: y.mean((2, 3), dtype=torch.float64), "block: aten.mean.dim: dtype cannot be"),
     (lambda y: torch.cat([y, y], 2), "block: aten.cat.default: a concatenation along axis 2"),

@@ -31,6 +31,40 @@ class Form:
     layers: dict[str, nn.Module] = field(default_factory=dict)
 
 
+class WrittenOut(nn.Module):
+    """As Segment Anything's neck has it."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(channels))
+        self.bias = nn.Parameter(torch.zeros(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        mean = x.mean(1, keepdim=True)
+        variance = (x - mean).pow(2).mean(1, keepdim=True)
+        x = (x - mean) / torch.sqrt(variance + 1e-6)
+        return self.weight[:, None, None] * x + self.bias[:, None, None]
+
+
+def turned(layer: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    return layer(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2).contiguous()
+
+
+class Permuted(WrittenOut):
+    def forward(self, x: Tensor) -> Tensor:
+        return turned(lambda y: F.layer_norm(y, (4,), self.weight, self.bias, 1e-6), x)
+
+
+def by_variance(x: Tensor) -> Tensor:
+    away = x - x.mean(1, keepdim=True)
+    return away * torch.rsqrt(torch.var(x, 1, unbiased=False, keepdim=True) + 1e-5)
+
+
+def by_powers(x: Tensor) -> Tensor:
+    away = x - x.mean(-3, keepdim=True)
+    return ((away * away).mean(1, keepdim=True) + 1e-5) ** -0.5 * away
+
+
 def mean_first(layer: Callable[[Tensor], Tensor]) -> Callable[[Any, Tensor], Tensor]:
     return lambda net, x: layer(net.c(x).mean((2, 3)))
 
@@ -101,6 +135,14 @@ FORMS = [
     Form("F.max_pool2d", lambda n, x: F.max_pool2d(n.c(x), 2), "max_pool2d"),
     Form("Softmax", mean_first(nn.Softmax(1)), "mean flatten softmax"),
     Form("F.softmax", mean_first(lambda y: y.softmax(-1)), "mean flatten softmax"),
+    Form("LayerNorm2d", lambda n, x: n.d(n.c(x)), "layer_norm", {"d": WrittenOut(4)}),
+    Form("F.layer_norm", lambda n, x: n.d(n.c(x)), "layer_norm", {"d": Permuted(4)}),
+    Form("LayerNorm between permutes", lambda n, x: turned(n.d, n.c(x)), "layer_norm",
+         {"d": nn.LayerNorm(4)}),
+    Form("LayerNorm, nothing learned", lambda n, x: turned(n.d, n.c(x)), "layer_norm",
+         {"d": nn.LayerNorm(4, elementwise_affine=False)}),
+    Form("norm by var and rsqrt", lambda n, x: by_variance(n.c(x)), "layer_norm"),
+    Form("norm by powers", lambda n, x: by_powers(n.c(x)), "layer_norm"),
     Form("Flatten", lambda n, x: n.d(n.c(x)), "flatten", {"d": nn.Flatten()}),
     Form("torch.flatten", lambda n, x: torch.flatten(n.c(x), 1), "flatten"),
     Form("view", lambda n, x: n.c(x).view(x.shape[0], -1), "flatten"),

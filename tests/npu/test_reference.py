@@ -88,5 +88,7 @@ def test_the_arithmetic_of_real_outputs_is_not_guessed(
         install(patched, tmp_path / "tools")
         QNN.compile(with_real_outputs(make_program()), tmp_path / "qnn")
     for runner in ("htp-reference", "htp-emulator"):
-        with pytest.raises(InputError, match="float16 by rules that are not known here"):
+        with pytest.raises(
+            InputError, match="run in float, by rules of the HTP that are not known here"
+        ):
             QNN.open_runner(load_artifact(tmp_path / "qnn"), runner=runner)

@@ -41,6 +41,8 @@ def int8(node: Any, inputs: Sequence[Array], quantizers: Sequence[Any], output: 
         factor = np.float32(float(scales[0] * scales[1] / scales[2]))
         steps = np.rint((centred[0] * centred[1]).astype(np.float32) * factor)
         return np.clip(steps + output.zero_point, -128, 127).astype(np.int8)
+    if node.kind == "layer_norm":
+        return requantized(_layer_norm(node, centred[0], quantizers[0].scale), output)
     real = [x * q.scale for x, q in zip(centred, quantizers)]
     return requantized(REAL[node.kind](*real), output)
 
@@ -112,6 +114,18 @@ WEIGHTED: dict[str, Callable[[Any, Array, Array], Array]] = {
 # -- real values ------------------------------------------------------------------------------
 
 _erf = np.vectorize(math.erf)
+
+
+def _layer_norm(node: Any, x: Array, scale: float) -> Array:
+    """By the formula, in numbers of 64 bits of significand."""
+    real = x.astype(np.longdouble) * np.longdouble(scale)
+    away = real - real.mean(1, keepdims=True)
+    deviation = np.sqrt((away * away).mean(1, keepdims=True) + np.longdouble(node.eps))
+    weight, bias = (
+        values.astype(np.longdouble).reshape(-1, 1, 1)
+        for values in (node.weights.weight, node.weights.bias)
+    )
+    return away / deviation * weight + bias
 
 
 def _softmax(x: Array) -> Array:

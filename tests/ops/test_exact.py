@@ -21,7 +21,9 @@ from edgevit.ops import (
     ConvTranspose2d,
     Fixed,
     Flatten,
+    FloatWeights,
     Int8Weights,
+    LayerNorm,
     Linear,
     MaxPool2d,
     Mean,
@@ -61,6 +63,14 @@ def weighted(kind: type[Weighted], shape: Sequence[int], **fields: Any) -> Weigh
     more = {name: fields.pop(name) for name in ("bias", "largest") if name in fields}
     made = weights(shape, kind.channel_axis, **more)
     return kind(name="out", inputs=("x",), module="out", weights=made, **fields)
+
+
+def norm(channels: int, eps: float) -> LayerNorm:
+    random = np.random.default_rng(channels)
+    weight = random.normal(1, 0.4, channels).astype(np.float32)
+    bias = random.normal(0, 0.4, channels).astype(np.float32)
+    eps = float(np.float32(eps))
+    return LayerNorm(name="out", inputs=("x",), eps=eps, weights=FloatWeights(weight, bias))
 
 
 @dataclass(frozen=True)
@@ -121,6 +131,8 @@ CASES = [
     case(AvgPool2d(name="out", inputs=("x",), kernel=(3, 4), stride=(1, 2)), MAPS),
     case(MaxPool2d(name="out", inputs=("x",), kernel=(3, 2), stride=(2, 1), padding=(1, 1)), MAPS),
     case(MaxPool2d(name="out", inputs=("x",), kernel=(2, 2), stride=(3, 2)), MAPS),
+    *(case(norm(channels, eps), (channels, 8, 10))
+      for channels, eps in ((6, 1e-6), (96, 1e-5), (1, 1e-6), (6, 30.0))),
     unary(Flatten), unary(Flatten, (40,)),
     case(Concat(name="out", inputs=("x",)), MAPS),
     case(Concat(name="out", inputs=("x", "y")), MAPS, (2, 8, 10)),

@@ -48,7 +48,8 @@ REFUSED = ("hard_sigmoid",)
 """Of LABELS: what the HTP does not take with int8 activations."""
 UNKNOWN = ("conv depthwise, dilated", "conv and relu6", "softmax", "relu6",
            "avg_pool2d", "avg_pool2d 3/2", "resize bilinear", "resize bilinear, fourfold",
-           "resize bilinear, uneven")  # fmt: skip
+           "resize bilinear, uneven", "layer_norm", "layer_norm of 48",
+           "layer_norm, given out")  # fmt: skip
 """Of LABELS: those of which no rule was found."""
 EXACT = tuple(label for label in LABELS if label not in (*REFUSED, *UNKNOWN))
 

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import torch
 
-from edgevit.errors import InputError
+from edgevit.errors import EdgevitError, InputError
 from edgevit.graph import Graph, float_graph
 from edgevit.graph.execute import Executor
 from edgevit.graph.float_run import GraphNet
@@ -25,8 +25,10 @@ from edgevit.ops import (
     BY_KIND,
     OPERATIONS,
     AvgPool2d,
+    Gelu,
     HardSigmoid,
     HardSwish,
+    LayerNorm,
     Linear,
     Quantizer,
     Relu,
@@ -39,6 +41,7 @@ from edgevit.targets.exact import hard_sigmoid
 from edgevit.targets.pixel_input import PixelInput
 from edgevit.targets.tflite import TARGET
 from edgevit.targets.tflite.emit import EMITTERS
+from edgevit.targets.tflite.emitter import Emitter
 from edgevit.targets.tflite.options import IO_TYPES, TfliteOptions
 from tests.operation_programs import LABELS, Build, Net, any_program, operation_program
 from tests.programs import make_program, seeded_images, seeded_pixels, with_graph
@@ -107,11 +110,12 @@ def test_litert_computes_what_the_program_computes(label: str, profile: str) -> 
 
 def test_the_tolerances_are_what_was_measured() -> None:
     assert TARGET.tolerance_steps == {
-        HardSwish: 1, AvgPool2d: 1, Resize: 1, Relu: 1, Relu6: 1,
+        HardSwish: 1, AvgPool2d: 1, Resize: 1, Relu: 1, Relu6: 1, LayerNorm: 1,
     }  # fmt: skip
     for label, most in (
         ("hard_swish", 0.01), ("avg_pool2d", 0.2), ("avg_pool2d 3/2", 0.2),
         ("resize bilinear", 0.1), ("resize bilinear, fourfold", 0.05),
+        ("layer_norm of 48", 0.0005),
     ):  # fmt: skip
         kind = label.split()[0]
         share, steps = differing(operation_program(label, 3), 3)[kind]
@@ -145,6 +149,40 @@ def test_a_float_artifact_is_the_programs_weights_in_float(label: str) -> None:
     found = Model(data)(images.permute(0, 2, 3, 1).contiguous().numpy())
     scale = float(expected.abs().max())
     assert np.abs(found[0] - expected.numpy()[0]).max() <= 2e-5 * scale
+
+
+def test_a_real_operator_outside_a_norm_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A GELU between a DEQUANTIZE and a QUANTIZE of its own computes the same, and is no norm."""
+
+    def real_gelu(e: Emitter, node: Gelu) -> None:
+        shape = (1, 16, 16, 8)
+        real = e.writer.activation("gelu.real", shape, "float32", None)
+        made = e.writer.activation("gelu.made", shape, "float32", None)
+        e.operator("DEQUANTIZE", e.sources(node), real, e.schema.DequantizeOptionsT())
+        e.operator("GELU", [real], made, e.schema.GeluOptionsT(approximate=False), version=1)
+        e.operator("QUANTIZE", [made], e.result(node.name), e.schema.QuantizeOptionsT())
+
+    monkeypatch.setitem(EMITTERS, Gelu, real_gelu)
+    program = operation_program("gelu", 0)
+    with pytest.raises(EdgevitError, match=r"gelu\.real: DEQUANTIZE is no operation of a program"):
+        TARGET.audit(TARGET.write(program, TfliteOptions()), program)
+
+
+@pytest.mark.parametrize("part", ["centred", "variance", "scaled"])
+def test_nothing_else_may_read_a_part_of_a_norm(part: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    emit = EMITTERS[LayerNorm]
+
+    def and_read(e: Emitter, node: LayerNorm) -> None:
+        emit(e, node)
+        names = [tensor.name for tensor in e.writer.graph.tensors]
+        place = names.index(f"{node.name}.{part}")
+        more = e.writer.activation("more", (1, 16, 16, 8), "float32", None)
+        e.operator("SQRT", [place], more, version=1)
+
+    monkeypatch.setitem(EMITTERS, LayerNorm, and_read)
+    program = operation_program("layer_norm", 0)
+    with pytest.raises(EdgevitError, match=f"{part}: . operators read a part of a norm"):
+        TARGET.audit(TARGET.write(program, TfliteOptions()), program)
 
 
 def _pixel_head(net: Net) -> None:

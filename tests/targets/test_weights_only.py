@@ -95,10 +95,10 @@ def test_litert_computes_every_operation_as_it_says(label: str) -> None:
         for node in graph.nodes:
             result = model.tensor(node.name if node.name in held else node.inputs[0])
             values[node.name] = result.reshape(graph.shape(node.name)).contiguous()
-            inputs, weights = [values[name] for name in node.inputs], ()
+            inputs = [values[name] for name in node.inputs]
+            weights = tuple(map(torch.tensor, node.real_weights()))
             if isinstance(node, Weighted):
                 inputs = [as_litert(node, inputs[0])]
-                weights = tuple(map(torch.tensor, (node.real_weight(), node.bias)))
             expected = node.compute(inputs, weights)
             bound = ROUNDING * max(1.0, float(expected.abs().max()))
             assert float((values[node.name] - expected).abs().max()) <= bound, node.name

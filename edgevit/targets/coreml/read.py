@@ -21,6 +21,7 @@ import numpy as np
 from edgevit.errors import InputError
 from edgevit.graph import INPUT, Graph
 from edgevit.graph.diff import Stored
+from edgevit.graph.norm_form import NormForm
 from edgevit.ops import INT8_MIN, Clamp, ConvTranspose2d, Node, Quantizer, SameAs, Shape, Weighted
 from edgevit.targets.base import Misread, Reading
 from edgevit.targets.coreml.package import (
@@ -32,6 +33,7 @@ from edgevit.targets.coreml.package import (
     references,
 )
 from edgevit.targets.coreml.records import RECORDS, weights_of
+from edgevit.targets.coreml.records_norm import norms
 
 CONSTANT = "constexpr_"
 LABEL, PROBABILITIES = "classLabel", "classLabel_probs"
@@ -90,12 +92,17 @@ class Reader:
         self.stored: set[str] = set()
         self.pixels: np.ndarray | None = None
         self.labels: list[str] | None = None
+        self.norms: dict[str, NormForm] = {}
         self.scores: Ref | None = None  # what a classifier's softmax reads
         self.reads = Counter(ref.name for op in package.operations for ref in references(op))
 
     def run(self) -> Reading:
         shape = self._input()
+        self.norms = norms(self)
+        inside = {name for norm in self.norms.values() for name in norm.inside}
         for op in self.package.operations:
+            if op.name in inside:
+                continue
             try:
                 self._operation(op)
             except InputError as error:  # of the node's own checks
@@ -245,6 +252,9 @@ class Reader:
             self._dequantize(op)
         elif op.kind == "cast":
             self._cast(op)
+        elif (norm := self.norms.get(op.name)) is not None:
+            self.stored.add(op.dtype)
+            self._add(op, norm.node(op.name, self.real(Ref(norm.source))))
         else:
             record = RECORDS.get(op.kind)
             if record is None:

@@ -28,6 +28,7 @@ from edgevit.ops import (
     Gelu,
     HardSigmoid,
     HardSwish,
+    LayerNorm,
     Linear,
     MaxPool2d,
     Mean,
@@ -88,6 +89,8 @@ def convert(program: Program, options: CoremlOptions) -> Any:
     if options.weights_only == "off":
         graph.activations()  # names a tensor without a quantizer
     _check_outputs(program, options)
+    if graph.quantized and options.compute_precision == "float16":
+        _check_squares(graph)
     if options.input_type == "image" and program.info.preprocessing.channels == "RGBA":
         raise InputError(
             "Core ML's images have no alpha, which this program's RGBA input needs; compile with "
@@ -112,6 +115,20 @@ def convert(program: Program, options: CoremlOptions) -> Any:
             skip_model_load=True,
         )  # fmt: skip
     return model
+
+
+def _check_squares(graph: Graph) -> None:
+    """A norm squares its input, and the largest float16 is 65504."""
+    for node in graph.nodes:
+        if not isinstance(node, LayerNorm):
+            continue
+        quantizer = graph.quantizer(node.inputs[0])
+        span = quantizer.high - quantizer.low
+        if span**2 > float(np.finfo(np.float16).max):
+            raise InputError(
+                f"{node.name}: this layer norm's input spans {span:.4g}, the square of which "
+                "float16 does not hold; compile with --compute-precision float32"
+            )
 
 
 def output_names(graph: Graph) -> dict[str, str]:
@@ -181,6 +198,7 @@ def _transposed(node: ConvTranspose2d, graph: Graph) -> str | None:
 HINDRANCES: dict[type[Node], Hindrance] = {
     **dict.fromkeys((Conv2d, Linear, Add, Mul, Gelu, HardSwish, Relu, Relu6, Sigmoid), _none),
     **dict.fromkeys((HardSigmoid, Tanh, Mean, AvgPool2d, MaxPool2d, Softmax, Resize), _none),
+    LayerNorm: _none,
     **dict.fromkeys((Flatten, Concat, Slice, Pad), _identity),
     ConvTranspose2d: _transposed,
 }

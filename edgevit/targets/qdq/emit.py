@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from edgevit.ops import (
     Add,
     AvgPool2d,
@@ -15,6 +17,7 @@ from edgevit.ops import (
     Gelu,
     HardSigmoid,
     HardSwish,
+    LayerNorm,
     Linear,
     MaxPool2d,
     Mean,
@@ -114,6 +117,28 @@ def _pad(writer: Writer, node: Pad) -> str:
     return writer.node("Pad", [*writer.read(node), amounts], node.name, mode="constant")
 
 
+def _norm(writer: Writer, node: LayerNorm) -> str:
+    """A float island: its parts in float32, whatever else is not quantized is."""
+    (x,), name = writer.read(node), node.name
+    if writer.real_type != np.float32:
+        to = writer.onnx.helper.np_dtype_to_tensor_dtype(np.dtype(np.float32))
+        x = writer.node("Cast", [x], f"{name}.real", to=to)
+    weight, bias = (v[None] for v in node.real_weights())
+    axes = writer.integers("norm.axes", 1)
+    eps = writer.constant(f"{name}.eps", np.array(node.eps, np.float32))
+
+    def made(kind: str, inputs: list[str], part: str, **attributes: Any) -> str:
+        return writer.node(kind, inputs, f"{name}.{part}", **attributes)
+
+    centred = made("Sub", [x, made("ReduceMean", [x, axes], "mean", keepdims=1)], "centred")
+    squares = made("Mul", [centred, centred], "squares")
+    variance = made("ReduceMean", [squares, axes], "variance", keepdims=1)
+    deviation = made("Sqrt", [made("Add", [variance, eps], "shifted")], "deviation")
+    normal = made("Div", [centred, deviation], "normal")
+    scaled = made("Mul", [normal, writer.constant(f"{name}.weight", weight)], "scaled")
+    return writer.node("Add", [scaled, writer.constant(f"{name}.bias", bias)], name)
+
+
 EMITTERS: dict[type[Node], Callable[[Writer, Any], str]] = {
     Conv2d: _conv,
     ConvTranspose2d: _conv_transpose,
@@ -131,6 +156,7 @@ EMITTERS: dict[type[Node], Callable[[Writer, Any], str]] = {
     AvgPool2d: _pool("AveragePool"),
     MaxPool2d: _pool("MaxPool"),
     Softmax: _simple("Softmax", axis=1),
+    LayerNorm: _norm,
     Flatten: _simple("Flatten", axis=1),
     Concat: _simple("Concat", axis=1),
     Resize: _resize,

@@ -18,6 +18,7 @@ import numpy as np
 from edgevit.errors import EdgevitError, InputError
 from edgevit.graph import INPUT, Graph
 from edgevit.graph.diff import Stored, differs
+from edgevit.graph.norm_form import NormForm
 from edgevit.ops import (
     INT8_MIN,
     FloatWeights,
@@ -30,6 +31,7 @@ from edgevit.ops import (
 )
 from edgevit.targets.base import Reading
 from edgevit.targets.qdq.operators import READERS
+from edgevit.targets.qdq.operators_norm import norms
 from edgevit.targets.qdq.toolkit import METADATA_PREFIX, onnx
 
 _UNREADABLE = (LookupError, ValueError, TypeError, AttributeError, ArithmeticError)
@@ -79,6 +81,7 @@ class Reader:
         self.real_types: dict[str, np.dtype] = {}
         self.reads = Counter(name for node in model.graph.node for name in node.input)
         self.results = {value.name for value in model.graph.output}
+        self.norms: dict[str, NormForm] = {}
 
     @classmethod
     def read(cls, data: bytes) -> Reading:
@@ -104,11 +107,14 @@ class Reader:
         if twice := [name for name, count in names.items() if count > 1]:
             raise differs(twice[0], "two nodes have this name")
         source = self._source()
+        self.norms = norms(self)
+        inside = {name for norm in self.norms.values() for name in norm.inside}
         self.begin(source)
         for record in self.model.graph.node:
             if len(record.output) != 1 or record.domain:
                 raise differs(record.name, f"{record.op_type} is not part of the program")
-            self.record(record, record.output[0])
+            if record.output[0] not in inside:
+                self.record(record, record.output[0])
         outputs = [self.output(value) for value in self.model.graph.output]
         shape = tuple(side.dim_value for side in source.type.tensor_type.shape.dim)
         real = {
@@ -234,10 +240,15 @@ class Reader:
             raise differs(name, f"{record.op_type}: {error}") from error
 
     def _operation(self, record: Any, output: str) -> None:
-        read = READERS.get(record.op_type)
-        if read is None:
+        read, norm = READERS.get(record.op_type), self.norms.get(output)
+        made: Node
+        if norm is not None:
+            self.real_types[record.name] = np.dtype(np.float32)
+            made = norm.node(record.name, self.real(norm.source, record.name))
+        elif read is not None:
+            made = read(self, record)
+        else:
             raise differs(record.name, f"{record.op_type} is not part of the program")
-        made = read(self, record)
         if made.name in self.nodes or made.name == INPUT:
             raise differs(made.name, "two nodes have this name")
         self.nodes[made.name] = made

@@ -41,17 +41,19 @@ class Htp(Protocol):
 
 
 class HtpRunner:
-    """Raises InputError for an artifact without its ONNX, or of a float program, or with an
-    operation that the reference has no rule of; ToolMissing for the emulator without
+    """Raises InputError for an artifact without its ONNX or of a float program, for an operation
+    that runs in float or that the reference has no rule of; ToolMissing for the emulator without
     onnxruntime-qnn."""
 
     def __init__(self, artifact: Artifact, options: QnnRunOptions) -> None:
         self._artifact, data = artifact, _model(artifact)
         reading = read_onnx(data)
-        for name in sorted(reading.graph.real_outputs):
+        graph = reading.graph
+        islands = [node.name for node in graph.nodes if node.runs_in_float]
+        if real := [*islands, *sorted(graph.real_outputs)]:
             raise InputError(
-                f"{name}: it is given out as real numbers, which the HTP computes in float16 by "
-                "rules that are not known here; use --runner litert, or a phone"
+                f"{artifact.folder}: {', '.join(real[:3])} run in float, by rules of the HTP that "
+                "are not known here; --runner litert runs the artifact on the CPU"
             )
         arch = options.htp_arch or _arch(artifact)
         self._htp: Htp = (

@@ -63,7 +63,8 @@ class _Writer(Writer):
         self._finish(self.graph.input_name, self.graph.input_name, self.io, True)
 
     def finish(self, node: Node, value: str) -> None:
-        self._finish(node.name, value, self.real_type, node.requantizes)
+        made = np.dtype(np.float32) if node.runs_in_float else self.real_type
+        self._finish(node.name, value, made, node.requantizes)
 
     def _finish(self, name: str, value: str, before: np.dtype, requantizes: bool) -> None:
         """Behind an operation: its pair, if it has one; for an output, its type and name."""

@@ -31,6 +31,7 @@ from edgevit.ops import (
     Tanh,
 )
 from edgevit.targets.exact import hard_sigmoid
+from edgevit.targets.tflite.emit_norm import NORMS
 from edgevit.targets.tflite.emit_weighted import WEIGHTED
 from edgevit.targets.tflite.emitter import Emit, Emitter, nhwc, pad_amounts, strided_slice
 
@@ -215,7 +216,7 @@ def _pad(e: Emitter, node: Pad) -> None:
 
 
 EMITTERS: dict[type[Node], Emit] = {
-    **WEIGHTED, Add: _add, Mul: _mul,
+    **WEIGHTED, **NORMS, Add: _add, Mul: _mul,
     Gelu: _gelu, HardSwish: _unary, Relu: _unary, Relu6: _unary, Sigmoid: _unary,
     Tanh: _unary,
     HardSigmoid: _hard_sigmoid, Mean: _mean, AvgPool2d: _avg_pool, MaxPool2d: _max_pool,

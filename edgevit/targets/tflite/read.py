@@ -20,6 +20,7 @@ from edgevit.ops import Flatten, Node, Quantizer, Shape, Weighted
 from edgevit.targets.base import Reading
 from edgevit.targets.tflite.file import File, Operator, Tensor, open_file
 from edgevit.targets.tflite.operators import READERS, TAKES
+from edgevit.targets.tflite.operators_norm import Norm, norm_behind
 from edgevit.targets.tflite.operators_weighted import line_values
 from edgevit.targets.tflite.reader import Reader, nhwc, numbers, per_tensor
 from edgevit.targets.tflite.schema import REAL
@@ -59,6 +60,8 @@ class _Graph(Reader):
         self.tensors: dict[str, str] = {}
         self.dequantized: dict[str, str] = {}  # real tensor in an int8 file -> the int8 one
         self.real: set[str] = set()  # made by real operators of an int8 file
+        self.norms: dict[str, Norm] = {}
+        self.inside_norms: set[str] = set()
 
     def run(self) -> Reading:
         file = self.file
@@ -66,13 +69,14 @@ class _Graph(Reader):
         self.quantized = self.is_int8 = source.dtype == "INT8"
         self._add(source, (1, source.shape[3], *source.shape[1:3]))
         outputs = [self._output(tensor) for tensor in file.outputs]
+        self._find_norms()
         taken = {op.output.name for each in file.operators for op in self.taken(each)}
         for operator in file.operators:
             name = operator.output.name
             if name in taken:
                 if self.readers[name] != 1:
                     raise differs(name, f"{self.readers[name]} operators read it, not one")
-            elif name not in self.edges:
+            elif name not in self.edges and name not in self.inside_norms:
                 self._node(operator)
         names = [self._canonical(tensor) for tensor in outputs]
         for name, shape in zip(names, (tensor.shape for tensor in file.outputs), strict=True):
@@ -101,7 +105,21 @@ class _Graph(Reader):
         except InputError as error:
             raise EdgevitError(f"scale audit: {error}") from error
 
+    def _find_norms(self) -> None:
+        """Layer norms: the islands of a quantized file, or the same operators in a float one."""
+        for operator in self.file.operators:
+            if operator.output.name in self.edges:
+                continue
+            with _readable(operator):
+                is_int8 = operator.output.dtype == "INT8"
+                norm = norm_behind(operator, self.makers, self.readers, is_int8)
+            if norm is not None:
+                self.norms[operator.output.name] = norm
+                self.inside_norms.update(norm.operators)
+
     def taken(self, operator: Operator) -> list[Operator]:
+        if {operator.output.name} & (self.inside_norms | self.norms.keys()):
+            return []
         take = TAKES.get(operator.name)
         with _readable(operator):
             found = take(self, operator) if take is not None else None
@@ -125,14 +143,23 @@ class _Graph(Reader):
         if self.is_int8 and operator.output.dtype == "FLOAT32":
             self._real_node(operator)
             return
-        reader = READERS.get(operator.name)
-        if reader is None:
-            raise differs(operator.output.name, f"{operator.name} is no operation of a program")
-        with _readable(operator):
-            node = reader(self, operator)
-            shape = node.output_shape([self.shapes[each] for each in node.inputs])
+        node, shape = self._operation(operator)
         self.nodes.append(node)
         self._add(operator.output, shape)
+
+    def _operation(self, operator: Operator) -> tuple[Node, Shape]:
+        """What an operator means, of the tensors that it reads, and the shape that it makes."""
+        reader, norm = READERS.get(operator.name), self.norms.get(operator.output.name)
+        node: Node
+        with _readable(operator):
+            if norm is not None:
+                node = norm.form.node(operator.output.name, norm.source)
+            elif reader is not None:
+                node = reader(self, operator)
+            else:
+                name = operator.output.name
+                raise differs(name, f"{operator.name} is no operation of a program")
+            return node, node.output_shape([self.shapes[each] for each in node.inputs])
 
     def _real_node(self, operator: Operator) -> None:
         """In an int8 file: a tensor dequantized, or an operation of such ones, as an output."""
@@ -144,8 +171,7 @@ class _Graph(Reader):
                 self.shapes[name] = self.shapes[source.name]
                 self.quantizer(operator.output)
                 return
-            node = READERS[operator.name](self, operator)
-            shape = node.output_shape([self.shapes[each] for each in node.inputs])
+            node, shape = self._operation(operator)
             if operator.output.shape != nhwc(shape):
                 raise differs(name, f"shape {operator.output.shape}, its operator makes {shape}")
             self.quantizer(operator.output)
@@ -234,7 +260,10 @@ class _Graph(Reader):
     def _output(self, tensor: Tensor) -> Tensor:
         """The tensor of the graph that an output holds: in another type, a vector as (1, C)."""
         operator = self.makers.get(tensor.name)
-        if operator is not None and operator.name in ("QUANTIZE", "DEQUANTIZE"):
+        if operator is not None and (
+            operator.name == "DEQUANTIZE"
+            or (operator.name == "QUANTIZE" and operator.inputs[0].dtype == "INT8")
+        ):
             self.edges[operator.output.name] = operator
             self._same_values(tensor, operator)
             tensor = operator.inputs[0]
@@ -283,13 +312,12 @@ def _pixel_values(first: Tensor, line: Operator) -> np.ndarray:
 
 def _same(real: Node, int8: Node) -> bool:
     """Whether a real operation is that of an int8 one, its weights those that the int8 mean."""
-    if not (isinstance(real, Weighted) and isinstance(int8, Weighted)):
-        return real.same_operation(int8)
+    activations = {getattr(node, "activation", None) for node in (real, int8)}
+    pairs = zip(real.real_weights(), int8.real_weights(), strict=True)
     return (
         real.same_operation(int8)
-        and real.activation is int8.activation
-        and np.array_equal(real.real_weight(), int8.real_weight())
-        and np.array_equal(real.bias, int8.bias)
+        and len(activations) == 1
+        and all(np.array_equal(found, wanted) for found, wanted in pairs)
     )
 
 
