@@ -1,7 +1,7 @@
 """A layer norm as TFLite operators: the float island of a full-INT8 file.
 
     Given   LayerNorm "n" of int8 "x"
-    Result  DEQUANTIZE "n.dequantized", MEAN "n.mean", SUB "n.centred", MUL "n.squares",
+    Result  DEQUANTIZE "n.input", MEAN "n.mean", SUB "n.centred", MUL "n.squares",
             MEAN "n.variance", ADD "n.shifted", SQRT "n.deviation", DIV "n.normal",
             MUL "n.scaled", ADD "n.result", QUANTIZE "n"
 
@@ -34,7 +34,7 @@ def _norm(e: Emitter, node: LayerNorm) -> None:
     keep = s.ReducerOptionsT(keepDims=True)
     (x,) = e.sources(node)
     if e.quantized:
-        source, x = x, e.writer.activation(f"{node.name}.dequantized", shape, "float32", None)
+        source, x = x, e.writer.activation(f"{node.name}.input", shape, "float32", None)
         e.operator("DEQUANTIZE", [source], x, s.DequantizeOptionsT())
     mean = made("MEAN", [x, axis], "mean", plane, keep)
     centred = made("SUB", [x, mean], "centred", shape, s.SubOptionsT())
