@@ -147,6 +147,7 @@ def test_the_report_lists_every_output(run_folder: Path, folder: Path, tmp_path:
     assert row["program_agreement"] == 100
     page = (tmp_path / "report.html").read_text()
     assert "<td>stage2<td class=n>200.0<td class=n>1.0000" in page
+    assert "Outputs against float" in page and page.count("<td>stage1") == 2
 
 
 def test_over_ssh_the_same_images_are_run(
