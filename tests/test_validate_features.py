@@ -104,6 +104,19 @@ def test_a_subset_is_compared_with_the_same_images(run_folder: Path, folder: Pat
     assert all(each.sqnr_db == 200 for each in found.outputs.outputs)
 
 
+@pytest.mark.parametrize(
+    ("options", "decibels"), [({"weights_only": "on"}, 30.0), ({"precision": "float32"}, 60.0)]
+)
+def test_what_computes_in_floats_is_compared_with_the_weights_alone(
+    options: dict[str, str], decibels: float, program: Path, folder: Path, tmp_path: Path
+) -> None:
+    """LiteRT's kernels of int8 weights round the activations of each image on the way."""
+    load_target("tflite").compile(Program.load(program), tmp_path / "tflite", **options)
+    asked = ValidateOptions(program=program, min_sqnr=decibels)
+    found = validate(HarnessRequest(tmp_path / "tflite", folder, limit=4), asked)
+    assert found.outputs is not None and "weights in float32" in found.outputs.against
+
+
 def test_an_artifact_of_another_net_fails_by_name(
     run_folder: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -18,7 +18,7 @@ from edgevit.errors import InputError
 from edgevit.limits import FEATURE_SAMPLES
 from edgevit.measure.parity import find_program, program_beside
 from edgevit.measure.request import MIN_COSINE, MIN_SQNR_DB, HarnessRequest, ValidateOptions
-from edgevit.program import Program
+from edgevit.program import Program, WeightsProgram
 from edgevit.targets.manifest import Manifest
 from edgevit.tasks import Limits, load_task
 
@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 
 MAX_SAMPLE_BYTES = 2**30
 """Of all outputs of all images of a run: they are held at once, twice."""
-AGAINST = "the quantized program"
+AGAINST, AGAINST_FLOAT = "the quantized program", "the program's weights in float32"
+_FLOATS = (WEIGHTS_ONLY, "float32", "float16")
 
 
 def check_asked(
@@ -69,9 +70,14 @@ def program_for(
 
 
 def output_gate(
-    program: Program, source: ImageSource, samples: Path, options: ValidateOptions
+    program: Program,
+    manifest: Manifest,
+    source: ImageSource,
+    samples: Path,
+    options: ValidateOptions,
 ) -> FeatureGate:
-    """Every output of the artifact against the program's.
+    """Every output of the artifact against the program's; of one that computes in floats, against
+    the program's weights in float32.
 
     source   has the images of the run, by the names in `samples`
     samples  what the harness wrote
@@ -81,6 +87,9 @@ def output_gate(
     from edgevit.data.batches import outputs_of
     from edgevit.data.distributed import Group
 
+    computes_floats = manifest.profile in _FLOATS
+    if computes_floats:
+        program = WeightsProgram.of(program)
     tensors = load_file(samples)
     names = tensors["paths"].tobytes().decode("utf-8", "surrogateescape").split("\n")
     place = {name: index for index, name in enumerate(source.names)}
@@ -101,4 +110,5 @@ def output_gate(
         MIN_COSINE if options.min_cosine is None else options.min_cosine,
     )
     gate = task.gate(expected, found, np.zeros(len(order), np.int64), limits)
-    return replace(gate, against=AGAINST)  # pyright: ignore[reportArgumentType,reportReturnType,reportCallIssue]  # of a task without classes
+    against = AGAINST_FLOAT if computes_floats else AGAINST
+    return replace(gate, against=against)  # pyright: ignore[reportArgumentType,reportReturnType,reportCallIssue]  # of a task without classes

@@ -222,7 +222,11 @@ def _measured_outputs(
         asked = replace(request, logits=samples, maps_last=maps_last)
         result = _run(asked, options, transport)
         source = ImageFolder.of(images, manifest.preprocessing)
-        gate = output_gate(program, source, samples, options) if program and options.gate else None
+        gate = (
+            output_gate(program, manifest, source, samples, options)
+            if program and options.gate
+            else None
+        )
     limits = limits_of_target(manifest.target, options.max_drop, options.min_agreement)
     return Validation(result, None, None, limits, _kind(transport), gate)
 
