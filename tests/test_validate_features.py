@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shutil
+import tarfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -161,6 +163,26 @@ def test_the_report_lists_every_output(run_folder: Path, folder: Path, tmp_path:
     page = (tmp_path / "report.html").read_text()
     assert "<td>stage2<td class=n>200.0<td class=n>1.0000" in page
     assert "Outputs against float" in page and page.count("<td>stage1") == 2
+
+
+def test_a_tar_with_a_broken_image_and_odd_names_in_a_long_run(
+    run_folder: Path, folder: Path, tmp_path: Path
+) -> None:
+    """What is left out here is left out by the harness; rows are found by their names."""
+    path = tmp_path / "some.tar"
+    with tarfile.open(path, "w") as archive:
+        for i, name in enumerate(["a b.png", "ü/ß.png", "train/x.png", "plain.png"]):
+            archive.add(folder / f"{4 * i:02d}.png", name)
+        broken = tarfile.TarInfo("broken.png")
+        broken.size = 40
+        archive.addfile(broken, io.BytesIO((folder / "00.png").read_bytes()[:40]))
+    request = HarnessRequest(run_folder / "tflite", path, duration_s=0.5)
+    with pytest.raises(InputError, match="broken.png"):
+        validate(request, out=tmp_path / "v.json")
+    found = validate(request, ValidateOptions(skip_broken=True), out=tmp_path / "v.json")
+    assert found.outputs is not None and found.outputs.count == 4
+    assert [each.sqnr_db for each in found.outputs.outputs] == [200, 200]
+    assert found.result["long_run"]["samples"] >= 4
 
 
 def test_over_ssh_the_same_images_are_run(
