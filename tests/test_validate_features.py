@@ -138,6 +138,23 @@ def test_an_artifact_of_another_net_fails_by_name(
     assert not json.loads((tmp_path / "v.json").read_text())["passed"]
 
 
+def test_an_output_may_have_a_limit_of_its_own(
+    run_folder: Path, folder: Path, tmp_path: Path
+) -> None:
+    float_form = tmp_path / "tflite"
+    load_target("tflite").compile(
+        Program.load(run_folder / "m.evq"), float_form, precision="float32"
+    )
+    asked = (
+        "validate", float_form, "--program", run_folder / "m.evq", "--data", folder, "--limit", 3,
+        "--force", "--min-sqnr", 50,
+    )  # fmt: skip
+    assert run(*asked, "--min-sqnr-of", "stage1=60").exit_code == 0
+    failing = run(*asked, "--min-sqnr-of", "stage2=199.5")
+    assert isinstance(failing.exception, GateFailed)
+    assert "at least 50.0 dB (stage2: 199.5 dB)" in str(failing.exception)
+
+
 def test_the_command_says_each_output_and_ends_with_3(run_folder: Path, folder: Path) -> None:
     asked = ("validate", run_folder / "onnx", "--data", folder, "--force")
     result = run(*asked)
@@ -219,6 +236,9 @@ def test_what_is_in_no_file_is_validated_too(program: Path, tmp_path: Path) -> N
         ({"early_stop": True}, "has no classes for --early-stop"),
         ({"gate": False, "min_sqnr": 3.0}, "--min-sqnr is a gate's; --no-gate has none"),
         ({"min_cosine": 2.0}, "--min-cosine"),
+        ({"min_sqnr_of": {"stage7": "3"}}, "no output 'stage7'; the outputs are stage1, stage2"),
+        ({"min_sqnr_of": {"stage2": "many"}}, "'many' is no number from -100 to 200"),
+        ({"min_sqnr_of": {"stage2": "3"}, "gate": False}, "--min-sqnr-of is a gate's"),
     ],
 )
 def test_options_that_do_not_fit_are_refused(

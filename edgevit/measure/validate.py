@@ -232,7 +232,8 @@ def _measured_outputs(
 
 
 def _check_gates(request: HarnessRequest, options: ValidateOptions, has_labels: bool) -> None:
-    if has_labels and not (options.min_sqnr is None and options.min_cosine is None):
+    asked = options.min_sqnr, options.min_cosine, options.min_sqnr_of or None
+    if has_labels and asked != (None, None, None):
         raise InputError(
             f"{request.artifact}: --min-sqnr and --min-cosine gate features; this artifact answers "
             "with classes, whose gates are --max-drop and --min-agreement"

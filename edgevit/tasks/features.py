@@ -8,7 +8,7 @@ summed: what the gate measures in decibels.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -70,6 +70,7 @@ class FeatureGate:
     agreement   percent of the images on which every output's cosine is `ALIKE` or more
     against     what they are compared with, in words
     downstream  of what is built on the outputs, where the user scores that
+    min_sqnr_of of outputs that have a limit of their own, by name
     """
 
     count: int
@@ -80,11 +81,13 @@ class FeatureGate:
     min_agreement: float = 0.0
     against: str = "float"
     downstream: DownstreamFigures | None = None
+    min_sqnr_of: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def passed(self) -> bool:
         near = all(
-            each.sqnr_db >= self.min_sqnr_db and each.cosine >= self.min_cosine
+            each.sqnr_db >= self.min_sqnr_of.get(each.name, self.min_sqnr_db)
+            and each.cosine >= self.min_cosine
             for each in self.outputs
         )
         serves = self.downstream is None or self.downstream.passed
@@ -98,7 +101,8 @@ class FeatureGate:
             f"{each.name}: SQNR {each.sqnr_db:.1f} dB, cosine {each.cosine:.4f}"
             for each in self.outputs
         )
-        asked = f"at least {self.min_sqnr_db:.1f} dB and {self.min_cosine:.4f} are asked for"
+        own = "".join(f" ({name}: {limit:.1f} dB)" for name, limit in self.min_sqnr_of.items())
+        asked = f"at least {self.min_sqnr_db:.1f} dB{own} and {self.min_cosine:.4f} are asked for"
         alike = f"{self.agreement:.2f} % of the images are alike (cosine of {ALIKE} or more)"
         more = f", at least {self.min_agreement:.2f} % must" if self.min_agreement else ""
         built = f"; {self.downstream}" if self.downstream else ""
@@ -195,6 +199,7 @@ class Features:
             min_sqnr_db=limits.min_sqnr_db,
             min_cosine=limits.min_cosine,
             min_agreement=limits.min_agreement,
+            min_sqnr_of=dict(limits.min_sqnr_of),
         )
 
     def by_output(self, reference: np.ndarray, found: np.ndarray) -> tuple[OutputFigures, ...]:
