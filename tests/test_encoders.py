@@ -9,10 +9,11 @@ import pytest
 import torch
 from click.testing import CliRunner
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
 import edgevit
 from edgevit.cli import cli
+from edgevit.data.images import Preprocessing
 from edgevit.errors import InputError
 from edgevit.models.checkpoint import parts_of
 from edgevit.models.repvit import RepViT, variant_config
@@ -166,6 +167,32 @@ def test_timms_own_backbones(variant: str, form: str, tmp_path: Path) -> None:
     assert info is not None and info.variant == variant
     assert info.num_classes == (1000 if form == "full" else 0)
     assert same_maps(path, maps)
+
+
+class Unpadded(nn.Module):
+    """Its second map is gone below 55 pixels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fine, self.deep = nn.Conv2d(3, 8, 7, stride=4), nn.Conv2d(8, 8, 13)
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        fine = self.fine(x)
+        return {"fine": fine, "deep": self.deep(fine.relu())}
+
+
+def test_a_size_at_which_a_map_vanishes_is_said(tmp_path: Path) -> None:
+    pictures = [torch.zeros(52, 60, 3, dtype=torch.uint8).numpy() for _ in range(12)]
+    images = edgevit.from_sequence(pictures, like=Preprocessing((52, 60)), classes=())
+    with pytest.raises(InputError, match=r"for an input of \(1, 3, 52, 60\): .*Kernel size"):
+        edgevit.quantize(Unpadded().eval(), images, task="features", epochs=0)
+    detector_file(tmp_path / "d.pth", small_net(), NECK)
+    result = run(
+        "quantize", tmp_path / "d.pth", "--task", "features", "--data", tmp_path, "--image-size",
+        "512x16", "-o", tmp_path / "m.evq",
+    )  # fmt: skip
+    assert isinstance(result.exception, InputError)
+    assert "512x16 px; use 32 to" in str(result.exception).replace(" × ", "x")
 
 
 def test_timms_choice_of_stages(tmp_path: Path) -> None:

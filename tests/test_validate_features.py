@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shutil
+import tarfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -104,6 +106,19 @@ def test_a_subset_is_compared_with_the_same_images(run_folder: Path, folder: Pat
     assert all(each.sqnr_db == 200 for each in found.outputs.outputs)
 
 
+@pytest.mark.parametrize(
+    ("options", "decibels"), [({"weights_only": "on"}, 30.0), ({"precision": "float32"}, 60.0)]
+)
+def test_what_computes_in_floats_is_compared_with_the_weights_alone(
+    options: dict[str, str], decibels: float, program: Path, folder: Path, tmp_path: Path
+) -> None:
+    """LiteRT's kernels of int8 weights round the activations of each image on the way."""
+    load_target("tflite").compile(Program.load(program), tmp_path / "tflite", **options)
+    asked = ValidateOptions(program=program, min_sqnr=decibels)
+    found = validate(HarnessRequest(tmp_path / "tflite", folder, limit=4), asked)
+    assert found.outputs is not None and "weights in float32" in found.outputs.against
+
+
 def test_an_artifact_of_another_net_fails_by_name(
     run_folder: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -121,6 +136,23 @@ def test_an_artifact_of_another_net_fails_by_name(
         validate(request, out=tmp_path / "v.json")
     assert error.value.result.outputs.outputs[1].sqnr_db < 10
     assert not json.loads((tmp_path / "v.json").read_text())["passed"]
+
+
+def test_an_output_may_have_a_limit_of_its_own(
+    run_folder: Path, folder: Path, tmp_path: Path
+) -> None:
+    float_form = tmp_path / "tflite"
+    load_target("tflite").compile(
+        Program.load(run_folder / "m.evq"), float_form, precision="float32"
+    )
+    asked = (
+        "validate", float_form, "--program", run_folder / "m.evq", "--data", folder, "--limit", 3,
+        "--force", "--min-sqnr", 50,
+    )  # fmt: skip
+    assert run(*asked, "--min-sqnr-of", "stage1=60").exit_code == 0
+    failing = run(*asked, "--min-sqnr-of", "stage2=199.5")
+    assert isinstance(failing.exception, GateFailed)
+    assert "at least 50.0 dB (stage2: 199.5 dB)" in str(failing.exception)
 
 
 def test_the_command_says_each_output_and_ends_with_3(run_folder: Path, folder: Path) -> None:
@@ -147,6 +179,27 @@ def test_the_report_lists_every_output(run_folder: Path, folder: Path, tmp_path:
     assert row["program_agreement"] == 100
     page = (tmp_path / "report.html").read_text()
     assert "<td>stage2<td class=n>200.0<td class=n>1.0000" in page
+    assert "Outputs against float" in page and page.count("<td>stage1") == 2
+
+
+def test_a_tar_with_a_broken_image_and_odd_names_in_a_long_run(
+    run_folder: Path, folder: Path, tmp_path: Path
+) -> None:
+    """What is left out here is left out by the harness; rows are found by their names."""
+    path = tmp_path / "some.tar"
+    with tarfile.open(path, "w") as archive:
+        for i, name in enumerate(["a b.png", "ü/ß.png", "train/x.png", "plain.png"]):
+            archive.add(folder / f"{4 * i:02d}.png", name)
+        broken = tarfile.TarInfo("broken.png")
+        broken.size = 40
+        archive.addfile(broken, io.BytesIO((folder / "00.png").read_bytes()[:40]))
+    request = HarnessRequest(run_folder / "tflite", path, duration_s=0.5)
+    with pytest.raises(InputError, match="broken.png"):
+        validate(request, out=tmp_path / "v.json")
+    found = validate(request, ValidateOptions(skip_broken=True), out=tmp_path / "v.json")
+    assert found.outputs is not None and found.outputs.count == 4
+    assert [each.sqnr_db for each in found.outputs.outputs] == [200, 200]
+    assert found.result["long_run"]["samples"] >= 4
 
 
 def test_over_ssh_the_same_images_are_run(
@@ -183,6 +236,9 @@ def test_what_is_in_no_file_is_validated_too(program: Path, tmp_path: Path) -> N
         ({"early_stop": True}, "has no classes for --early-stop"),
         ({"gate": False, "min_sqnr": 3.0}, "--min-sqnr is a gate's; --no-gate has none"),
         ({"min_cosine": 2.0}, "--min-cosine"),
+        ({"min_sqnr_of": {"stage7": "3"}}, "no output 'stage7'; the outputs are stage1, stage2"),
+        ({"min_sqnr_of": {"stage2": "many"}}, "'many' is no number from -100 to 200"),
+        ({"min_sqnr_of": {"stage2": "3"}, "gate": False}, "--min-sqnr-of is a gate's"),
     ],
 )
 def test_options_that_do_not_fit_are_refused(

@@ -6,6 +6,8 @@ is run here, on the same images and no others.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,7 +20,7 @@ from edgevit.errors import InputError
 from edgevit.limits import FEATURE_SAMPLES
 from edgevit.measure.parity import find_program, program_beside
 from edgevit.measure.request import MIN_COSINE, MIN_SQNR_DB, HarnessRequest, ValidateOptions
-from edgevit.program import Program
+from edgevit.program import Program, WeightsProgram
 from edgevit.targets.manifest import Manifest
 from edgevit.tasks import Limits, load_task
 
@@ -27,7 +29,8 @@ if TYPE_CHECKING:
 
 MAX_SAMPLE_BYTES = 2**30
 """Of all outputs of all images of a run: they are held at once, twice."""
-AGAINST = "the quantized program"
+AGAINST, AGAINST_FLOAT = "the quantized program", "the program's weights in float32"
+_FLOATS = (WEIGHTS_ONLY, "float32", "float16")
 
 
 def check_asked(
@@ -38,12 +41,31 @@ def check_asked(
     if options.max_drop is not None or options.early_stop:
         asked = "--early-stop" if options.early_stop else "--max-drop"
         raise InputError(f"{what} for {asked}; its gates are --min-sqnr and --min-cosine")
+    limits_of_outputs(options.min_sqnr_of, [output.name for output in manifest.outputs])
     size = FEATURE_SAMPLES * len(manifest.outputs) * 4
     if min(images, request.limit or images) * size > MAX_SAMPLE_BYTES:
         raise InputError(
             f"{request.artifact}: {size} bytes are kept of each image, and {MAX_SAMPLE_BYTES} at "
             f"most of all; run {MAX_SAMPLE_BYTES // size} images or fewer (--limit)"
         )
+
+
+def limits_of_outputs(given: Mapping[str, str], names: Sequence[str]) -> dict[str, float]:
+    """The limits of single outputs, in dB. Raises InputError for no number, or no output's name."""
+    found = {}
+    for name, text in given.items():
+        if name not in names:
+            raise InputError(
+                f"--min-sqnr-of {name}={text}: there is no output {name!r}; the outputs are "
+                f"{', '.join(names)}"
+            )
+        try:
+            found[name] = float(text)
+        except ValueError:
+            found[name] = math.nan
+        if not -100 <= found[name] <= 200:
+            raise InputError(f"--min-sqnr-of {name}={text}: {text!r} is no number from -100 to 200")
+    return found
 
 
 def program_for(
@@ -69,9 +91,14 @@ def program_for(
 
 
 def output_gate(
-    program: Program, source: ImageSource, samples: Path, options: ValidateOptions
+    program: Program,
+    manifest: Manifest,
+    source: ImageSource,
+    samples: Path,
+    options: ValidateOptions,
 ) -> FeatureGate:
-    """Every output of the artifact against the program's.
+    """Every output of the artifact against the program's; of one that computes in floats, against
+    the program's weights in float32.
 
     source   has the images of the run, by the names in `samples`
     samples  what the harness wrote
@@ -81,11 +108,16 @@ def output_gate(
     from edgevit.data.batches import outputs_of
     from edgevit.data.distributed import Group
 
+    computes_floats = manifest.profile in _FLOATS
+    if computes_floats:
+        program = WeightsProgram.of(program)
     tensors = load_file(samples)
     names = tensors["paths"].tobytes().decode("utf-8", "surrogateescape").split("\n")
     place = {name: index for index, name in enumerate(source.names)}
     order = [place[name] for name in names]
-    task = load_task(program.info.task).for_outputs(program.graph().public_names)
+    # As the artifact calls them: Core ML has "_" for what its names cannot hold.
+    names_here = [output.name for output in manifest.outputs]
+    task = load_task(program.info.task).for_outputs(names_here)
     title = "program on the images"
     expected = outputs_of(program, task.kept, source, order, Group.alone(), title).numpy()
     found = tensors["samples"]
@@ -99,6 +131,8 @@ def output_gate(
         options.min_agreement or 0.0,
         MIN_SQNR_DB if options.min_sqnr is None else options.min_sqnr,
         MIN_COSINE if options.min_cosine is None else options.min_cosine,
+        limits_of_outputs(options.min_sqnr_of, names_here),
     )
     gate = task.gate(expected, found, np.zeros(len(order), np.int64), limits)
-    return replace(gate, against=AGAINST)  # pyright: ignore[reportArgumentType,reportReturnType,reportCallIssue]  # of a task without classes
+    against = AGAINST_FLOAT if computes_floats else AGAINST
+    return replace(gate, against=against)  # pyright: ignore[reportArgumentType,reportReturnType,reportCallIssue]  # of a task without classes

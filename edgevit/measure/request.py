@@ -196,6 +196,10 @@ class ValidateOptions(DamageOptions):
         metavar="DB",
         default_text=f"{MIN_SQNR_DB:g}",
     )
+    min_sqnr_of: dict[str, str] = option(
+        factory=dict,
+        help="The same for one output, for example stage3=20; repeat it for several.",
+    )
     min_cosine: float | None = option(
         None,
         "Gate of features: mean cosine of each output with the program's.",
@@ -237,8 +241,8 @@ class ValidateOptions(DamageOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("min_sqnr", "min_cosine"):
-            if getattr(self, name) is not None and not self.gate:
+        for name in ("min_sqnr", "min_sqnr_of", "min_cosine"):
+            if getattr(self, name) not in (None, {}) and not self.gate:
                 raise InputError(f"--{name.replace('_', '-')} is a gate's; --no-gate has none")
         if self.early_stop and not self.gate:
             raise InputError(

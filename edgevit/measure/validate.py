@@ -222,13 +222,18 @@ def _measured_outputs(
         asked = replace(request, logits=samples, maps_last=maps_last)
         result = _run(asked, options, transport)
         source = ImageFolder.of(images, manifest.preprocessing)
-        gate = output_gate(program, source, samples, options) if program and options.gate else None
+        gate = (
+            output_gate(program, manifest, source, samples, options)
+            if program and options.gate
+            else None
+        )
     limits = limits_of_target(manifest.target, options.max_drop, options.min_agreement)
     return Validation(result, None, None, limits, _kind(transport), gate)
 
 
 def _check_gates(request: HarnessRequest, options: ValidateOptions, has_labels: bool) -> None:
-    if has_labels and not (options.min_sqnr is None and options.min_cosine is None):
+    asked = options.min_sqnr, options.min_cosine, options.min_sqnr_of or None
+    if has_labels and asked != (None, None, None):
         raise InputError(
             f"{request.artifact}: --min-sqnr and --min-cosine gate features; this artifact answers "
             "with classes, whose gates are --max-drop and --min-agreement"

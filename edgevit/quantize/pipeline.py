@@ -39,6 +39,8 @@ from edgevit.quantize.distill import (
     teacher_key,
     teacher_name,
 )
+from edgevit.quantize.downstream import NAME as DOWNSTREAM
+from edgevit.quantize.downstream import Downstream, Scorer, check_downstream, check_labelled
 from edgevit.quantize.finetune import FineTuner, History
 from edgevit.quantize.net import QuantizedNet
 from edgevit.quantize.options import QuantizeOptions, run_key
@@ -51,6 +53,7 @@ from edgevit.runs.folder import METRICS, RECIPE, STATE, run_folder
 from edgevit.runs.options import MachineOptions
 from edgevit.runs.recording import check_tensorboard
 from edgevit.tasks import Gate, Limits, LossWeights, load_task
+from edgevit.tasks.features import DownstreamFigures, FeatureGate
 
 PROOF_IMAGES = 64
 
@@ -80,6 +83,7 @@ def quantize(
     teacher: nn.Module | Teacher | str | None = None,
     task: str = "classification",
     output_names: Sequence[str] | None = None,
+    downstream: Downstream | None = None,
     name: str | None = None,
     author: str | None = None,
     license: str | None = None,
@@ -115,6 +119,9 @@ def quantize(
                 what the outputs are called in the program and every artifact; default: the keys of
                 a dict or the fields of a named tuple that the model returns, its `output_names`,
                 or else the names of its tensors
+    downstream  of features: a function that scores what is built on them, from 0 to 1, on the
+                reported images and their labels (see `edgevit.quantize.downstream`); float, PTQ and
+                the program are scored, and the program may lose `max_drop` points against float
     name, author, license
                 for the program and the artifacts' metadata; the default name is the net's
     run_dir     a folder that keeps the state: the same call goes on from there after a kill, to
@@ -148,7 +155,11 @@ def quantize(
     state = None if run_dir is None else Path(run_dir)
     rules = DamageRules(skip_broken, None if broken_list is None else Path(broken_list))
     damage = Damage(state, fresh, rules, group)
-    images = as_source(train, None, None if chosen_task.has_labels else ())
+    check_downstream(downstream, chosen_task, group.size)
+    labelled = chosen_task.has_labels or downstream is not None
+    images = as_source(train, None, None if labelled else ())
+    if downstream is not None:
+        check_labelled(images, "training")
     report = None if val is None else as_source(val, images.preprocessing, images.classes)
     images = damage.settle(images, "train")
     report = images if report is None else damage.settle(report, "report")
@@ -190,11 +201,16 @@ def quantize(
                 about={k: v for k, v in (("author", author), ("license", license)) if v},
             )
             events = None if tensorboard is None else Path(tensorboard)
-            return _run(run, snapshot_interval_s, events, teacher_name(teacher))
+            scorer = None if downstream is None else Scorer(run, downstream)
+            return _run(run, snapshot_interval_s, events, teacher_name(teacher), scorer)
 
 
 def _run(
-    run: Run, snapshot_interval_s: float, tensorboard: Path | None, teacher_name: str
+    run: Run,
+    snapshot_interval_s: float,
+    tensorboard: Path | None,
+    teacher_name: str,
+    scorer: Scorer | None,
 ) -> Result:
     parts = run.parts
     run.say(
@@ -206,6 +222,9 @@ def _run(
     _believe(run, float_outputs)
     net, equalization = post_training(run, float_outputs)
     metrics = json.loads((run.folder / METRICS).read_text())
+    if scorer is not None:
+        metrics[f"float_{DOWNSTREAM}"] = scorer.of(run.subject.net, "float")
+        metrics[f"ptq_{DOWNSTREAM}"] = scorer.of(program_now(run, net), "PTQ, biases corrected")
     history = History()
     if run.options.steps(len(parts.train)):
         history = _fine_tune(run, net, snapshot_interval_s, tensorboard)
@@ -213,7 +232,7 @@ def _run(
     else:
         net.snap()
     run = replace(run, about={**run.about, "equalization": equalization})
-    return _finish(run, net, float_outputs, metrics, history, teacher_name)
+    return _finish(run, net, float_outputs, metrics, history, teacher_name, scorer)
 
 
 def _believe(run: Run, outputs: Tensor) -> None:
@@ -347,6 +366,7 @@ def _finish(
     metrics: dict[str, float],
     history: History,
     teacher_name: str,
+    scorer: Scorer | None,
 ) -> Result:
     """Build the program, measure it (not the training net) on the report images, gate."""
     info = program_info(run, history, teacher_name)
@@ -356,6 +376,10 @@ def _finish(
     o = run.options
     limits = Limits(o.max_drop, o.min_agreement, o.min_sqnr, o.min_cosine)
     found = run.task.gate(float_outputs.numpy(), outputs.numpy(), labels, limits)
+    if scorer is not None and isinstance(found, FeatureGate):
+        metrics[f"program_{DOWNSTREAM}"] = score = scorer.of(program, "quantized program")
+        downstream = DownstreamFigures(metrics[f"float_{DOWNSTREAM}"], score, o.max_drop)
+        found = replace(found, downstream=downstream)
     metrics = run.task.metrics(found, metrics)
     run.say(str(found))
     report = run.parts.report

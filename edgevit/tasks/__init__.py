@@ -43,12 +43,14 @@ class Limits:
     min_agreement   percent of the images on which both must agree; 0 asks for none
     min_sqnr_db, min_cosine
                     of each output against float's, where outputs are features
+    min_sqnr_of     of outputs that have a limit of their own, by name
     """
 
     max_drop: float
     min_agreement: float = 0.0
     min_sqnr_db: float = 0.0
     min_cosine: float = 0.0
+    min_sqnr_of: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

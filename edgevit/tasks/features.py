@@ -8,7 +8,7 @@ summed: what the gate measures in decibels.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -36,12 +36,41 @@ _TINY = 1e-30
 
 
 @dataclass(frozen=True)
+class DownstreamFigures:
+    """What a user's own score, from 0 to 1, says of both nets.
+
+    max_drop    points (hundredths) that the second may lose against the first
+    """
+
+    float_score: float
+    score: float
+    max_drop: float
+
+    @property
+    def drop(self) -> float:
+        """Points lost; below 0 where the second is better."""
+        return 100 * (self.float_score - self.score)
+
+    @property
+    def passed(self) -> bool:
+        return self.drop <= self.max_drop
+
+    def __str__(self) -> str:
+        return (
+            f"downstream score {100 * self.score:.2f} % against {100 * self.float_score:.2f} %: "
+            f"drop {self.drop:+.2f} points, allowed {self.max_drop:.2f}"
+        )
+
+
+@dataclass(frozen=True)
 class FeatureGate:
     """Outputs of two nets on the same images.
 
     outputs     in the net's order
     agreement   percent of the images on which every output's cosine is `ALIKE` or more
     against     what they are compared with, in words
+    downstream  of what is built on the outputs, where the user scores that
+    min_sqnr_of of outputs that have a limit of their own, by name
     """
 
     count: int
@@ -51,13 +80,18 @@ class FeatureGate:
     min_cosine: float
     min_agreement: float = 0.0
     against: str = "float"
+    downstream: DownstreamFigures | None = None
+    min_sqnr_of: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def passed(self) -> bool:
-        return self.agreement >= self.min_agreement and all(
-            each.sqnr_db >= self.min_sqnr_db and each.cosine >= self.min_cosine
+        near = all(
+            each.sqnr_db >= self.min_sqnr_of.get(each.name, self.min_sqnr_db)
+            and each.cosine >= self.min_cosine
             for each in self.outputs
         )
+        serves = self.downstream is None or self.downstream.passed
+        return near and serves and self.agreement >= self.min_agreement
 
     def to_json(self) -> dict[str, Any]:
         return {**asdict(self), "passed": self.passed}
@@ -67,10 +101,15 @@ class FeatureGate:
             f"{each.name}: SQNR {each.sqnr_db:.1f} dB, cosine {each.cosine:.4f}"
             for each in self.outputs
         )
-        asked = f"at least {self.min_sqnr_db:.1f} dB and {self.min_cosine:.4f} are asked for"
+        own = "".join(f" ({name}: {limit:.1f} dB)" for name, limit in self.min_sqnr_of.items())
+        asked = f"at least {self.min_sqnr_db:.1f} dB{own} and {self.min_cosine:.4f} are asked for"
         alike = f"{self.agreement:.2f} % of the images are alike (cosine of {ALIKE} or more)"
         more = f", at least {self.min_agreement:.2f} % must" if self.min_agreement else ""
-        return f"against {self.against} on {self.count} images: {figures}; {asked}; {alike}{more}"
+        built = f"; {self.downstream}" if self.downstream else ""
+        return (
+            f"against {self.against} on {self.count} images: {figures}; {asked}; {alike}{more}"
+            f"{built}"
+        )
 
     def require(self) -> None:
         """Raises GateFailed, with the figures, when an output is farther off than asked."""
@@ -160,6 +199,7 @@ class Features:
             min_sqnr_db=limits.min_sqnr_db,
             min_cosine=limits.min_cosine,
             min_agreement=limits.min_agreement,
+            min_sqnr_of=dict(limits.min_sqnr_of),
         )
 
     def by_output(self, reference: np.ndarray, found: np.ndarray) -> tuple[OutputFigures, ...]:

@@ -6,6 +6,7 @@
 #include <cmath>
 #include <limits>
 
+#include "core/limits.h"
 #include "evaluate.h"
 #include "safetensors.h"
 #include "samples.h"
@@ -476,9 +477,10 @@ std::vector<float> samples_of(std::int64_t channels, std::int64_t pixels, bool m
 
 TEST_CASE("samples are spread evenly, at the same places for channels first and last") {
     const std::vector<float> found = samples_of(48, 1000, false);
-    REQUIRE(found.size() == kFeatureSamples);
+    constexpr auto kSamples = static_cast<std::size_t>(kFeatureSamples);
+    REQUIRE(found.size() == kSamples);
     for (std::size_t i = 0; i < found.size(); ++i) {
-        CHECK(found[i] == static_cast<float>(i * 48000 / kFeatureSamples));
+        CHECK(found[i] == static_cast<float>(i * 48000 / kSamples));
     }
     CHECK(found == samples_of(48, 1000, true));
     // A small output gives its values several times.

@@ -250,9 +250,26 @@ def _program_section(program: dict[str, Any]) -> str:
     return (
         f"<h2>Quantized program</h2><p>{escape(program['file'])}, sha256 "
         f"<code>{escape(program['sha256'])}</code>, profile {escape(program['profile'])}, "
-        f"{len(program['labels'])} classes</p><details><summary>provenance</summary><pre>"
+        f"{len(program['labels'])} classes</p>{_program_outputs(program)}"
+        "<details><summary>provenance</summary><pre>"
         f"{escape(json.dumps(kept, indent=1))}</pre></details>"
     )
+
+
+def _program_outputs(program: dict[str, Any]) -> str:
+    """Each output against float's, where the program's metrics name outputs."""
+    values = {each["name"]: each["value"] for each in program["metrics"]}
+    names = [
+        name.removeprefix("program_").removesuffix("_sqnr_db")
+        for name in values
+        if name.startswith("program_") and name.endswith("_sqnr_db")
+    ]
+    figures = [
+        {"name": name, **{kind: values[f"program_{name}_{kind}"] for kind in ("sqnr_db", "cosine")}}
+        for name in names
+        if f"program_{name}_cosine" in values
+    ]
+    return f"<p>Outputs against float's</p>{_output_table(figures)}" if figures else ""
 
 
 def _artifact_section(name: str, part: dict[str, Any]) -> str:
@@ -286,15 +303,17 @@ def _artifact_section(name: str, part: dict[str, Any]) -> str:
 
 
 def _outputs_section(gate: dict[str, Any]) -> str:
+    heading = f"<p>Outputs against the quantized program's, {gate['count']:d} images</p>"
+    return heading + _output_table(gate["outputs"])
+
+
+def _output_table(figures: list[dict[str, Any]]) -> str:
     rows = "".join(
         f"<tr><td>{escape(each['name'])}<td class=n>{each['sqnr_db']:.1f}"
         f"<td class=n>{each['cosine']:.4f}"
-        for each in gate["outputs"]
+        for each in figures
     )
-    return (
-        f"<p>Outputs against the quantized program's, {gate['count']:d} images</p>"
-        f"<table><tr><th>output<th>SQNR dB<th>cosine</tr>{rows}</table>"
-    )
+    return f"<table><tr><th>output<th>SQNR dB<th>cosine</tr>{rows}</table>"
 
 
 def _parity_section(parity: dict[str, Any]) -> str:
