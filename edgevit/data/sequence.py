@@ -235,7 +235,9 @@ def _first(images: Any) -> Any:
     if not len(images):
         raise InputError("there are no images in the sequence")
     item = images[0]
-    return item[0] if isinstance(item, tuple | list) and item else None
+    if isinstance(item, tuple | list):
+        return item[0] if item else None
+    return item
 
 
 def _class_names(given: list[Any], classes: Sequence[str] | None, title: str) -> list[str]:
