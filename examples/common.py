@@ -78,8 +78,8 @@ def trained(
     rest = [p for name, p in net.named_parameters() if not name.startswith("body.")]
     net.train()
     for title, first, steps, rates in (
-        ("around the body", 0, given.frozen_steps, (2e-3, 0.0)),
-        ("the whole net", given.frozen_steps, given.steps, (1e-3, 3e-4)),
+        ("around the body", 0, given.frozen_steps, (1e-2, 0.0)),
+        ("the whole net", given.frozen_steps, given.steps, (3e-3, 5e-4)),
     ):
         for parameter in body:
             parameter.requires_grad_(rates[1] > 0)

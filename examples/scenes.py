@@ -14,9 +14,9 @@ from PIL import Image
 
 import edgevit
 
-SMALLEST, LARGEST = 0.125, 0.625
+SMALLEST, LARGEST = 0.2, 0.625
 """Side of a thing, of the scene's."""
-MOST = 5
+MOST = 4
 """Things in a scene; one at least."""
 
 

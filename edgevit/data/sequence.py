@@ -205,7 +205,8 @@ def from_sequence(
     if classes is None:
         known = getattr(like, "classes", None)
         classes = getattr(dataset, "classes", None) if known is None else known
-    return ImageSequence(items, rules, classes, title or f"a {type(dataset).__name__}")
+    kind = "an array" if isinstance(dataset, np.ndarray) else f"a {type(dataset).__name__}"
+    return ImageSequence(items, rules, classes, title or kind)
 
 
 def as_source(

@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from examples.detector.net import STRIDES, flat
 
-SIDES = (32, 64, np.inf)
+SIDES = (40, 64, np.inf)
 """Longest side of the things that each level is for, pixels."""
 LEAST_SCORE, OVERLAP, MOST = 0.05, 0.6, 100
 

@@ -1,4 +1,4 @@
-"""The net: RepViT's maps at strides 8, 16 and 32, a pyramid over them, one head for all levels."""
+"""The net: RepViT's maps of all four strides, a pyramid over them, and a head."""
 
 from __future__ import annotations
 
@@ -13,14 +13,12 @@ PRIOR = -4.0
 """First class logit: few places of a map hold a thing, and training starts from there."""
 
 
-def separable() -> list[nn.Module]:
-    return [
-        nn.Conv2d(WIDTH, WIDTH, 3, padding=1, groups=WIDTH, bias=False),
-        nn.BatchNorm2d(WIDTH),
-        nn.Conv2d(WIDTH, WIDTH, 1, bias=False),
+def layer(inputs: int, kernel: int, stride: int = 1) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(inputs, WIDTH, kernel, stride, padding=kernel // 2, bias=False),
         nn.BatchNorm2d(WIDTH),
         nn.ReLU(),
-    ]
+    )
 
 
 class Detector(nn.Module):
@@ -31,25 +29,30 @@ class Detector(nn.Module):
     body    a RepViT; its head is left out
     """
 
+    output_names = tuple(f"{what}_{stride}" for what in ("score", "box") for stride in STRIDES)
+
     def __init__(self, body: RepViT, kinds: int) -> None:
         super().__init__()
-        self.body = body.features((1, 2, 3)).fuse()
-        widths = body.config.widths[1:4]
-        self.lateral = nn.ModuleList(nn.Conv2d(width, WIDTH, 1) for width in widths)
+        self.body = body.features().fuse()
+        edges, *others = body.config.widths
+        self.edges = layer(edges, 3, stride=2)
+        self.lateral = nn.ModuleList(layer(width, 1) for width in others)
         self.upsample = nn.Upsample(scale_factor=2, mode="nearest")
-        self.tower = nn.Sequential(*separable(), *separable())
+        # One for each level: a batch norm has the statistics of one level alone.
+        self.towers = nn.ModuleList(nn.Sequential(layer(WIDTH, 3), layer(WIDTH, 3)) for _ in others)
         self.score = nn.Conv2d(WIDTH, kinds, 1)
         self.box = nn.Conv2d(WIDTH, 4, 1)
         nn.init.constant_(self.score.bias, PRIOR)
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        fine, middle, coarse = (
-            layer(map_) for layer, map_ in zip(self.lateral, self.body(x), strict=True)
-        )
+        edges, *others = self.body(x)
+        lateral = zip(self.lateral, others, strict=True)
+        fine, middle, coarse = (reduce(map_) for reduce, map_ in lateral)
         middle = middle + self.upsample(coarse)
-        fine = fine + self.upsample(middle)
-        towers = [self.tower(level) for level in (fine, middle, coarse)]
-        return *map(self.score, towers), *map(self.box, towers)
+        fine = fine + self.upsample(middle) + self.edges(edges)
+        levels = zip(self.towers, (fine, middle, coarse), strict=True)
+        read = [tower(level) for tower, level in levels]
+        return *map(self.score, read), *map(self.box, read)
 
 
 def flat(outputs: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
