@@ -157,7 +157,7 @@ def forms(
         known = {field.name for field in dataclasses.fields(edgevit.QuantizeOptions)}
         if "output_type" not in known:
             raise SystemExit("this edgevit has no float outputs: leave out --output-type")
-        chosen["output_type"] = given.output_type
+        chosen["output_type"] = {"all": given.output_type}
     program = None
     for title, epochs in (("PTQ", 0.0), ("fine-tuned", given.epochs)):
         if program is None or epochs:
