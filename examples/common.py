@@ -65,6 +65,7 @@ def trained(
 
     targets     scenes -> arrays that `loss(outputs, ...)` takes behind the outputs, as tensors
     """
+    given.out.mkdir(parents=True, exist_ok=True)
     if given.float_net is not None:
         net.load_state_dict(torch.load(given.float_net, weights_only=True))
         return net.eval()
@@ -86,7 +87,6 @@ def trained(
         groups = [{"params": p, "lr": r} for p, r in zip((rest, body), rates, strict=True) if r]
         optimizer = torch.optim.AdamW(groups, weight_decay=1e-4)
         _optimize(net, batches(first, steps), steps, loss, optimizer, title)
-    given.out.mkdir(parents=True, exist_ok=True)
     torch.save(net.state_dict(), given.out / "float.pth")
     return net.eval()
 
