@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
@@ -39,3 +40,18 @@ def test_a_tiny_run_ends_in_an_artifact_that_gives_the_programs_maps(
     (output,) = program.graph().outputs
     steps = np.abs(answers - expected) / program.graph().quantizer(output).scale
     assert steps.max() < 1.01 and (steps > 0.5).mean() < 0.05
+
+
+def test_the_outputs_are_real_numbers_where_that_is_asked_for(
+    checkpoint: Path,  # noqa: F811
+    tmp_path: Path,
+) -> None:
+    asked = ["--checkpoint", str(checkpoint), "--out", str(tmp_path), "--output-type", "float32"]
+    call = [*TINY, "--epochs", "0", *asked]
+    if "output_type" not in {field.name for field in fields(edgevit.QuantizeOptions)}:
+        with pytest.raises(SystemExit, match="leave out --output-type"):
+            main(call)
+        return
+    assert list(main(call)) == ["float", "PTQ", "artifact tflite"]
+    (output,) = edgevit.open(tmp_path / "tflite").manifest.outputs
+    assert output.dtype == "float32" and output.scale is None
