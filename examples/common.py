@@ -54,6 +54,15 @@ def arguments(description: str, out: str) -> argparse.ArgumentParser:
     return parser
 
 
+def output_types(given: argparse.Namespace) -> dict[str, Any]:
+    """`--output-type` as an argument of `quantize`. Raises SystemExit where it has none."""
+    if given.output_type is None:
+        return {}
+    if "output_type" not in {field.name for field in dataclasses.fields(edgevit.QuantizeOptions)}:
+        raise SystemExit("this edgevit has no float outputs: leave out --output-type")
+    return {"output_type": {"all": given.output_type}}
+
+
 def trained(
     net: nn.Module,
     given: argparse.Namespace,
@@ -65,6 +74,7 @@ def trained(
 
     targets     scenes -> arrays that `loss(outputs, ...)` takes behind the outputs, as tensors
     """
+    output_types(given)  # not after an hour of training
     given.out.mkdir(parents=True, exist_ok=True)
     if given.float_net is not None:
         net.load_state_dict(torch.load(given.float_net, weights_only=True))
@@ -151,13 +161,9 @@ def forms(
     scenes = make_scenes(things, given.scenes, (given.seed, QUANTIZE), given.size).images
     # No gate on the maps: what the boxes or masks of them are worth is measured instead.
     chosen: dict[str, Any] = {
-        "task": "features", "seed": given.seed, "min_sqnr": -100, "min_cosine": -1
+        "task": "features", "seed": given.seed, "min_sqnr": -100, "min_cosine": -1,
+        **output_types(given),
     }  # fmt: skip
-    if given.output_type is not None:
-        known = {field.name for field in dataclasses.fields(edgevit.QuantizeOptions)}
-        if "output_type" not in known:
-            raise SystemExit("this edgevit has no float outputs: leave out --output-type")
-        chosen["output_type"] = {"all": given.output_type}
     program = None
     for title, epochs in (("PTQ", 0.0), ("fine-tuned", given.epochs)):
         if program is None or epochs:
