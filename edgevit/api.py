@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from edgevit.measure.parity import Parity
     from edgevit.measure.validate import Validation
     from edgevit.models.repvit import RepViT
+    from edgevit.targets import Runner
     from edgevit.targets.manifest import Manifest
 
 PathLike = str | os.PathLike[str]
@@ -237,6 +238,27 @@ class Artifact:
         found = classifier.classify(images if several else [images], top_k)
         return found if several else found[0]
 
+    def outputs(self, images: Images, **options: str) -> dict[str, np.ndarray]:
+        """What the artifact answers, by the outputs' names in the manifest and in its order.
+
+        images      N of them, as `parity` takes them; none needs a class
+        options     of the target's runner, as those of `edgevit parity --help`
+        Each output is float32 (N, ...), dequantized; a map is (N, C, H, W) on every target. Raises
+        InputError as `parity` does, and for values that are not finite.
+        """
+        import numpy as np
+
+        from edgevit.measure.parity import CHUNK_IMAGES, answers, open_artifact
+
+        source = as_source(images, self.preprocessing, ())
+        check_same_input(source, self.preprocessing, source.classes)
+        runner = open_artifact(self._artifact, **options) if options else self._runner
+        maps_last = load_target(self.manifest.target).maps_last
+        starts = range(0, len(source), CHUNK_IMAGES)
+        chunks = [range(i, min(i + CHUNK_IMAGES, len(source))) for i in starts]
+        found = [answers(runner, source.pixels(chunk), maps_last) for chunk in chunks]
+        return {name: np.concatenate([each[name] for each in found]) for name in found[0]}
+
     def source(self, images: Images) -> ImageSource:
         """The images as a source. Raises InputError for other preprocessing, or other classes."""
         found = as_source(images, self.preprocessing, self.labels)
@@ -272,6 +294,12 @@ class Artifact:
         path = folder / "reference.safetensors"
         path.write_bytes(replace(reference, dataset_sha256=written.sha256).to_bytes())
         return data, path
+
+    @cached_property
+    def _runner(self) -> Runner:
+        from edgevit.measure.parity import open_artifact
+
+        return open_artifact(self._artifact)
 
     @cached_property
     def _classifier(self) -> Classifier:

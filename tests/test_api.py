@@ -98,6 +98,21 @@ def test_parity_of_images_in_memory(artifact: edgevit.Artifact, val: edgevit.Ima
     assert found.layers[0].values == expected.layers[0].values
 
 
+def test_an_artifacts_outputs_are_the_programs(
+    artifact: edgevit.Artifact, val: edgevit.ImageFolder, program: edgevit.Program
+) -> None:
+    expected = program.run(val.preprocessing.normalise(val.pixels(range(len(val))))).numpy()
+    (name,) = (output.name for output in artifact.manifest.outputs)
+    for images in (val, list(val.pixels(range(len(val)))), val.pixels(range(len(val)))):
+        found = artifact.outputs(images)
+        assert list(found) == [name] and np.array_equal(found[name], expected)
+    with pytest.raises(InputError, match="is not an option of tflite"):
+        artifact.outputs(val, compute_units="cpu")
+    other = edgevit.from_sequence(val.pixels(range(3)), size=32, classes=())
+    with pytest.raises(InputError, match="32"):
+        artifact.outputs(other)
+
+
 def test_images_that_are_not_the_programs_are_refused(
     artifact: edgevit.Artifact, val: edgevit.ImageFolder, tmp_path: Path
 ) -> None:

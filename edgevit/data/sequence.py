@@ -205,7 +205,8 @@ def from_sequence(
     if classes is None:
         known = getattr(like, "classes", None)
         classes = getattr(dataset, "classes", None) if known is None else known
-    return ImageSequence(items, rules, classes, title or f"a {type(dataset).__name__}")
+    kind = "an array" if isinstance(dataset, np.ndarray) else f"a {type(dataset).__name__}"
+    return ImageSequence(items, rules, classes, title or kind)
 
 
 def as_source(
@@ -235,7 +236,9 @@ def _first(images: Any) -> Any:
     if not len(images):
         raise InputError("there are no images in the sequence")
     item = images[0]
-    return item[0] if isinstance(item, tuple | list) and item else None
+    if isinstance(item, tuple | list):
+        return item[0] if item else None
+    return item
 
 
 def _class_names(given: list[Any], classes: Sequence[str] | None, title: str) -> list[str]:

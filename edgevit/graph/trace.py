@@ -22,6 +22,7 @@ from edgevit.errors import InputError
 from edgevit.graph.graph import INPUT, Graph, live
 from edgevit.graph.naming import own_names, with_names
 from edgevit.graph.passes import TRACE_PASSES
+from edgevit.graph.refused import what_to_do
 from edgevit.ops import BY_OVERLOAD, ELIDED, OPERATIONS, Node, Ref, Shape, UnsupportedError
 from edgevit.ops.base import REQUIRED, Signature
 from edgevit.ops.shape import Slice
@@ -116,6 +117,7 @@ class _Tracer:
     shapes: dict[str, Shape] = field(default_factory=dict)
     values: dict[str, str] = field(default_factory=dict)  # name in the calls -> canonical name
     parts: dict[str, list[str]] = field(default_factory=dict)  # of a split, canonical names
+    calls: Sequence[Any] = ()
     calls_in: Counter[str] = field(default_factory=Counter)
     memory: dict[str, str] = field(default_factory=dict)  # name in the calls -> whose memory it has
     overwritten: dict[str, str] = field(default_factory=dict)  # name in the calls -> layer
@@ -126,6 +128,7 @@ class _Tracer:
 
     def count(self, calls: Sequence[Any]) -> None:
         """How many operations each module path makes: a leaf with one names its tensor."""
+        self.calls = calls
         for call in calls:
             if _overload(call) not in ELIDED:
                 self.calls_in[_path(call)] += 1
@@ -153,7 +156,7 @@ class _Tracer:
             known = ", ".join(each.kind for each in OPERATIONS)
             raise InputError(
                 f"{_path(call) or 'the net'}: operation {written} is not one that edgevit can "
-                f"quantize ({known})"
+                f"quantize ({known}){self._what_to_do(call)}"
             )
         args = self._arguments(call, overload, operation.aten[overload])
         name = self._name(call, getattr(operation, "kind", "silu"))
@@ -166,12 +169,16 @@ class _Tracer:
         try:
             made = operation.from_call(name, args, shapes)
         except UnsupportedError as error:
-            raise InputError(f"{_path(call) or name}: {overload}: {error} is not supported") from (
-                error
-            )
+            raise InputError(
+                f"{_path(call) or name}: {overload}: {error} is not supported"
+                f"{self._what_to_do(call)}"
+            ) from error
         self.values[call.name] = self._append(made)
         if written != overload:
             self._overwrite(call)
+
+    def _what_to_do(self, call: Any) -> str:
+        return what_to_do(call, self.calls, self.leaves, self.source)
 
     def resolve(self, name: str) -> str:
         """The canonical name of a value of the exported program."""

@@ -341,20 +341,23 @@ def _kept(
             pixels = source.pixels(chunk)
             images = source.preprocessing.normalise(pixels).to(device)
             expected.append(task.kept(program(images)).cpu())
-            outputs = runner.outputs(pixels)
-            for name, values in outputs.items():
-                check_finite(values, f"{runner.engine}: {name}")
-            found.append(task.kept(tuple(_channels_first(o, maps_last) for o in outputs.values())))
+            outputs = answers(runner, pixels, maps_last).values()
+            found.append(task.kept(tuple(map(torch.from_numpy, outputs))))
             progress.update(progress.done + len(chunk))
     return torch.cat(expected), torch.cat(found)
 
 
-def _channels_first(values: np.ndarray, maps_last: bool) -> torch.Tensor:
-    import torch
+def answers(runner: Runner, pixels: np.ndarray, maps_last: bool) -> dict[str, np.ndarray]:
+    """Every output of uint8 (N, H, W, C) by name, maps as (N, C, H, W) whatever the target's order.
 
-    if maps_last and values.ndim == 4:
-        values = np.ascontiguousarray(values.transpose(0, 3, 1, 2))
-    return torch.from_numpy(values)
+    Raises InputError for values that are not finite.
+    """
+    found = runner.outputs(pixels)
+    for name, values in found.items():
+        check_finite(values, f"{runner.engine}: {name}")
+        if maps_last and values.ndim == 4:
+            found[name] = np.ascontiguousarray(values.transpose(0, 3, 1, 2))
+    return found
 
 
 def _chunks(order: list[int]) -> Iterator[list[int]]:

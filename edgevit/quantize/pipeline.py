@@ -213,8 +213,9 @@ def _run(
     scorer: Scorer | None,
 ) -> Result:
     parts = run.parts
+    classes = f", {len(parts.images.classes)} classes" if run.task.has_labels else ""
     run.say(
-        f"{run.subject.name}, {len(parts.images.classes)} classes, "
+        f"{run.subject.name}{classes}, "
         f"{parts.images.preprocessing.size_text}; fine-tuning on {len(parts.train)} images, "
         f"selecting on {len(parts.holdout)}, reporting on {parts.report_text}"
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -182,3 +183,66 @@ def test_the_signatures_are_torchs_own() -> None:
                 wanted = found.default_value
                 wanted = tuple(wanted) if isinstance(wanted, list) else wanted
                 assert default == wanted, (overload, argument)
+
+
+class UnknownHead(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(8, 8, 1), nn.GroupNorm(2, 8)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.norm(self.conv(x))
+
+
+class WithHead(nn.Module):
+    """A body of known operations in a holder of its own, and a head that has another."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.model = nn.ModuleDict({
+            "backbone": nn.Sequential(nn.Conv2d(4, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3)),
+            "head": UnknownHead(),
+        })  # fmt: skip
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.model["head"](self.model["backbone"](x))
+
+
+class InBoxes(WithHead):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        maps = self.model["head"].conv(self.model["backbone"](x))
+        return maps.flatten(2).transpose(1, 2)
+
+
+def test_a_net_with_an_unknown_head_is_told_its_place_and_offered_its_body() -> None:
+    with pytest.raises(InputError) as refused:
+        trace(seeded(WithHead()), SHAPE)
+    text = str(refused.value)
+    assert text.startswith("model.head.norm: operation aten.group_norm.default is not one that")
+    line = UnknownHead.forward.__code__.co_firstlineno + 1
+    assert f"it is called in {Path(__file__).name}, line {line}" in text
+    assert 'edgevit.quantize(net.model.backbone, ..., task="features")' in text
+    assert trace(WithHead().model["backbone"].eval(), SHAPE).outputs == ("2",)
+
+
+def test_a_body_in_a_sequence_is_offered_as_it_is_reached() -> None:
+    body = nn.Sequential(nn.Conv2d(4, 8, 3), nn.ReLU())
+    with pytest.raises(InputError, match=r'quantize\(net.get_submodule\("0"\), ...'):
+        trace(seeded(nn.Sequential(body, UnknownHead())), SHAPE)
+
+
+def test_answers_that_are_put_in_order_are_to_be_given_out_before() -> None:
+    with pytest.raises(InputError) as refused:
+        trace(seeded(InBoxes()), SHAPE)
+    text = str(refused.value)
+    assert "aten.flatten.using_ints: a change of shape from (1, 8, 4, 4)" in text
+    assert "give out what it reads and do that outside of the net" in text
+    assert "'model.backbone' comes before it" in text
+
+
+def test_no_body_is_offered_where_nothing_whole_comes_before() -> None:
+    net = seeded(Net(lambda n, x: n.odd(n.c(x)), c=nn.Conv2d(4, 4, 1), odd=nn.Mish()))
+    with pytest.raises(InputError) as refused:
+        trace(net, SHAPE)
+    assert "outside of the net" in str(refused.value)
+    assert "can be quantized alone" not in str(refused.value)

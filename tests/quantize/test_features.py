@@ -141,6 +141,17 @@ def test_images_may_stand_alone(checkpoint: Path) -> None:
     assert len(result.gate.outputs) == len(SMALL.widths)
 
 
+def test_an_array_of_square_images_brings_its_size_along() -> None:
+    pictures = np.random.default_rng(1).integers(0, 256, (9, 48, 48, 3), dtype=np.uint8)
+    images = edgevit.from_sequence(pictures, classes=())
+    assert images.preprocessing == edgevit.Preprocessing(48, 48)
+    assert np.array_equal(images.pixels(range(9)), pictures)
+    with pytest.raises(InputError, match="do not tell the network's input size"):
+        edgevit.from_sequence(pictures[:, :32], classes=())
+    with pytest.raises(InputError, match=r"item 0 is ndarray, expected \(image, class\)"):
+        edgevit.from_sequence(pictures)
+
+
 def test_a_gate_that_is_missed_names_the_outputs(checkpoint: Path, folder: Path) -> None:
     images = edgevit.ImageFolder(folder, size=64, labelled=False)
     with pytest.raises(GateFailed, match="stage2: SQNR .* at least 90.0 dB") as error:

@@ -1,0 +1,1 @@
+"""A detector on RepViT: `python -m examples.detector`."""

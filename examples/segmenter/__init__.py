@@ -1,0 +1,1 @@
+"""A segmenter on RepViT: `python -m examples.segmenter`."""
