@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
 FORMS = {"edgesam": ("repvit_m1", True), "repvit-sam": ("repvit_m2_3", False)}
 STATISTICS_IMAGES = 4
+RANDOM_BOUND = 1e-2
+"""On what fusing may change: fifty random blocks in a row make more of float32's roundings."""
 
 _INVOKE = """
 import json, sys, time
@@ -130,6 +132,7 @@ def main() -> None:
     from edgevit.data.batches import batch_of, draw
     from edgevit.data.options import PreprocessingOptions
     from edgevit.models.sam import SamEncoder, signal_to_noise
+    from edgevit.quantize.options import QuantizeOptions
     from edgevit.targets import load_target
     from edgevit.tasks.features import FeatureGate
 
@@ -157,6 +160,7 @@ def main() -> None:
     result = edgevit.quantize(
         bilinear, source, task="features", epochs=0, calibration_images=given.calibration,
         min_sqnr=0.0, min_cosine=0.0, workers=0,
+        bound=RANDOM_BOUND if given.checkpoint is None else QuantizeOptions.bound,
     )  # fmt: skip
     took = time.perf_counter() - start
     gate = result.gate
