@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import logging
 import math
 import time
@@ -46,21 +45,13 @@ def arguments(description: str, out: str) -> argparse.ArgumentParser:
     add("--epochs", type=float, default=2, help="of fine-tuning the quantized net")
     add("--eval-scenes", type=int, default=500, help="to report on")
     add("--target", action="append", help="tflite (the default), onnx, coreml or tensorrt")
-    add("--output-type", choices=("int8", "float32"), help="of the quantized nets' outputs")
+    types = ("int8", "float32")
+    add("--output-type", choices=types, default="int8", help="of the quantized nets' outputs")
     add("--float-net", type=Path, help="weights that an earlier run left: no training")
     add("--seed", type=int, default=0)
     add("--threads", type=int, default=torch.get_num_threads())
     add("--out", type=Path, default=Path(out), help="folder for weights, programs and artifacts")
     return parser
-
-
-def output_types(given: argparse.Namespace) -> dict[str, Any]:
-    """`--output-type` as an argument of `quantize`. Raises SystemExit where it has none."""
-    if given.output_type is None:
-        return {}
-    if "output_type" not in {field.name for field in dataclasses.fields(edgevit.QuantizeOptions)}:
-        raise SystemExit("this edgevit has no float outputs: leave out --output-type")
-    return {"output_type": {"all": given.output_type}}
 
 
 def trained(
@@ -74,7 +65,6 @@ def trained(
 
     targets     scenes -> arrays that `loss(outputs, ...)` takes behind the outputs, as tensors
     """
-    output_types(given)  # not after an hour of training
     given.out.mkdir(parents=True, exist_ok=True)
     if given.float_net is not None:
         net.load_state_dict(torch.load(given.float_net, weights_only=True))
@@ -162,7 +152,7 @@ def forms(
     # No gate on the maps: what the boxes or masks of them are worth is measured instead.
     chosen: dict[str, Any] = {
         "task": "features", "seed": given.seed, "min_sqnr": -100, "min_cosine": -1,
-        **output_types(given),
+        "output_type": {"all": given.output_type},
     }  # fmt: skip
     program = None
     for title, epochs in (("PTQ", 0.0), ("fine-tuned", given.epochs)):

@@ -194,7 +194,9 @@ def _check_values_taken(given: dict[str, Any], own: dict[str, dict[str, Any]]) -
 def _print_summary(manifest: Manifest, folder: Path) -> None:
     artifact, audit = manifest.artifact, manifest.audit
     rows = [("profile", manifest.profile)]
-    edges = [("input", manifest.input), *(("output", each) for each in manifest.outputs)]
+    several = len(manifest.outputs) > 1
+    outputs = [(f"output {each.name}" if several else "output", each) for each in manifest.outputs]
+    edges = [("input", manifest.input), *outputs]
     for name, tensor in edges:
         how = "" if tensor.scale is None else f", scale {tensor.scale:.6g}, "
         how += "" if tensor.scale is None else f"zero-point {tensor.zero_point}"

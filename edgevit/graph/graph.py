@@ -233,6 +233,11 @@ class Graph:
             )
         return fixed[0]
 
+    def islands(self) -> tuple[str, ...]:
+        """The operations that a quantized graph computes on real numbers, in order."""
+        real = self.real_outputs | self.unquantized
+        return tuple(n.name for n in self.nodes if n.runs_in_float or n.name in real)
+
     def quantizer(self, name: str) -> Quantizer:
         """The one quantizer of a tensor, its owner's; InputError if it has none."""
         found = self.quantizers.get(self._owners.get(name, name))

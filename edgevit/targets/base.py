@@ -320,9 +320,7 @@ class Target(ABC, Generic[Options, RunOptions]):
             audit=None if floating else Audit(compared.activations, compared.weight_channels),
             profile=self.float_profile(options) if floating else None,
             drops=tuple(graph.owners() if floating else self.drops(graph)),
-            islands=tuple(n.name for n in graph.nodes if n.runs_in_float)
-            if reading.quantizers
-            else (),
+            islands=graph.islands() if reading.quantizers else (),
             commands=self.commands(options),
             files=self.more_files(program, options),
         )

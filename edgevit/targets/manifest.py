@@ -243,7 +243,8 @@ class Manifest:
     options     what it was compiled with
     labels      in the order of the logits, distinct
     drops       tensors whose quantizer this target leaves out
-    islands     operations that an int8 artifact computes on real numbers, between int8 ones
+    islands     operations that an int8 artifact computes on real numbers: between int8 ones, or
+                as an output
     ops         operator name to count
     reference   null for a program without recorded logits, or with too many to lie beside
     commands    title to a command line that takes the artifact further on a device

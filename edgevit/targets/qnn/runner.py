@@ -48,9 +48,7 @@ class HtpRunner:
     def __init__(self, artifact: Artifact, options: QnnRunOptions) -> None:
         self._artifact, data = artifact, _model(artifact)
         reading = read_onnx(data)
-        graph = reading.graph
-        islands = [node.name for node in graph.nodes if node.runs_in_float]
-        if real := [*islands, *sorted(graph.real_outputs)]:
+        if real := reading.graph.islands():
             raise InputError(
                 f"{artifact.folder}: {', '.join(real[:3])} run in float, by rules of the HTP that "
                 "are not known here; --runner litert runs the artifact on the CPU"
