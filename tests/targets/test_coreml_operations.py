@@ -6,6 +6,7 @@ what the program means, not how Apple's hardware rounds.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -20,9 +21,15 @@ from edgevit.targets.base import float_form
 from edgevit.targets.coreml import TARGET
 from edgevit.targets.coreml.options import CoremlOptions
 from edgevit.targets.coreml.records import RECORDS
-from edgevit.targets.coreml.write import HINDRANCES
-from tests.operation_programs import LABELS, any_program, operation_graph, operation_program
-from tests.programs import make_program, replace_node
+from edgevit.targets.coreml.write import HINDRANCES, write_package
+from tests.operation_programs import (
+    LABELS,
+    any_program,
+    norm_program,
+    operation_graph,
+    operation_program,
+)
+from tests.programs import make_program, replace_node, with_graph
 from tests.random_graphs import random_program
 from tests.targets.coreml_editor import Editor, converted
 from tests.targets.coreml_steps import differences, nodes_by_name
@@ -33,7 +40,7 @@ REFUSED = "conv_transpose 2/3"
 CHOSEN = (
     "conv of 2 groups", "conv depthwise, dilated", "conv_transpose 3/2", "linear of maps",
     "add gate first", "mul plane first", "hard_sigmoid", "avg_pool2d 3/2", "max_pool2d 3/2",
-    "resize bilinear, uneven", "slice rows", "softmax", "kept quantizers",
+    "resize bilinear, uneven", "slice rows", "softmax", "kept quantizers", "layer_norm of 48",
 )  # fmt: skip
 """A form of each kind of operation; the others are for the full run: a conversion takes seconds."""
 
@@ -277,3 +284,15 @@ def test_core_mls_hard_swish_is_audited(options: CoremlOptions, kind: str, argum
         value.bytes.values = np.float16(0.25).tobytes()
     with pytest.raises(EdgevitError, match=f"stem.act1: {kind} has {argument}"):
         TARGET.audit(editor.done(), program)
+
+
+def test_a_norm_whose_squares_float16_does_not_hold_is_refused() -> None:
+    """They are held in float32, which the message names."""
+    program = norm_program()
+    graph = program.graph()
+    wide = replace(graph.quantizer("n0.conv2d"), scale=1.5)
+    quantizers = {**graph.quantizers, "n0.conv2d": wide}
+    program = with_graph(program, replace(graph, quantizers=quantizers))
+    with pytest.raises(InputError, match=r"n1\.layer_norm: .* --compute-precision float32"):
+        write_package(program, CoremlOptions())
+    TARGET.audit(write_package(program, EXACT), program)
