@@ -245,7 +245,9 @@ def test_a_rounding_that_is_left_out_is_found() -> None:
     for op in [last, *(q for q in editor.of_kind("quantize")
                        if q.inputs["input"].arguments[0].name == kept)]:  # fmt: skip
         block.remove(op)
-    with pytest.raises(EdgevitError, match="n1.avg_pool2d: the output has real numbers, program int8"):
+    with pytest.raises(
+        EdgevitError, match="n1.avg_pool2d: the output has real numbers, program int8"
+    ):
         TARGET.audit(editor.done(), program)
 
 

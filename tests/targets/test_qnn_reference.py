@@ -202,7 +202,7 @@ def test_every_value_of_a_function(kind: type[Node]) -> None:
         assert_exact(program, values, "75", least=256)
 
 
-@pytest.mark.parametrize("seed", [2, 3, 4, 10, 16])
+@pytest.mark.parametrize("seed", [3, 4, 10, 13, 16])  # no layer norm: it is float
 def test_random_nets(seed: int) -> None:
     program = random_program(seed)
     size = program.graph().input_shape[2]
