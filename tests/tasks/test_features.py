@@ -59,7 +59,7 @@ def test_the_gate_speaks_of_every_output() -> None:
     assert (first.sqnr_db, first.cosine) == (MAX_DB, pytest.approx(1))
     assert second.sqnr_db < 10 and third.sqnr_db < 10 and second.cosine < 0.98
     assert not found.passed and found.agreement == 0
-    with pytest.raises(GateFailed, match=r"output 1: SQNR \d\.\d dB, cosine 0\.\d{4}.*10\.0 dB"):
+    with pytest.raises(GateFailed, match=r"output1: SQNR \d\.\d dB, cosine 0\.\d{4}.*10\.0 dB"):
         found.require()
     same = TASK.gate(reference, reference, NONE.numpy(), Limits(0, 100, 10, 0.9))
     assert same.passed and same.agreement == 100
@@ -83,6 +83,6 @@ def test_an_output_that_never_changes_is_doubted() -> None:
     outputs = maps(0)
     assert TASK.doubt(TASK.kept(outputs), NONE, ()) is None
     dead = (outputs[0], torch.ones(4, 16, 3, 5), outputs[2])
-    assert "output 1 of the float net is the same for all 4 images" in str(
+    assert "output1 of the float net is the same for all 4 images" in str(
         TASK.doubt(TASK.kept(dead), NONE, ())
     )
