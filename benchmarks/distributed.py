@@ -40,7 +40,7 @@ def one_process(setting: str, steps: int, device: str, tar: Path, folder: Path) 
     from edgevit.data.source import ImageFolder
     from edgevit.graph import trace
     from edgevit.graph.float_run import GraphNet
-    from edgevit.models.repvit import repvit_m0_9
+    from edgevit.models.variants import repvit_m0_9
     from edgevit.quantize.finetune import FineTuner
     from edgevit.quantize.net import QuantizedNet
     from edgevit.quantize.options import QuantizeOptions

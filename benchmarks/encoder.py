@@ -64,8 +64,8 @@ def make_encoder(form: str, body: Path | None, images: Tensor) -> tuple[SamEncod
     from torch import nn
 
     from edgevit.models.checkpoint import load
-    from edgevit.models.repvit import variant_config
     from edgevit.models.sam import SamEncoder, sam_config
+    from edgevit.models.variants import variant_config
 
     torch.manual_seed(0)
     variant, fusion = FORMS[form]

@@ -44,7 +44,7 @@ def one_process(mode: str, setting: str) -> dict[str, float]:
     import torch.nn.functional as F
 
     from edgevit.data.batches import channels_last
-    from edgevit.models.repvit import repvit_m0_9
+    from edgevit.models.variants import repvit_m0_9
 
     size, batch, steps = SETTINGS[setting]
     torch.manual_seed(0)
@@ -78,7 +78,7 @@ def on_gpu(mode: str, setting: str, precision: str) -> dict[str, float | bool]:
 
     from edgevit.data.batches import channels_last
     from edgevit.device import at_precision, chosen_device
-    from edgevit.models.repvit import repvit_m0_9
+    from edgevit.models.variants import repvit_m0_9
     from edgevit.runs.deterministic import deterministic
 
     device = chosen_device("cuda")
@@ -167,7 +167,7 @@ def profile(setting: str) -> list[dict[str, float | str]]:
     from torch.profiler import ProfilerActivity, profile
 
     from edgevit.data.batches import channels_last
-    from edgevit.models.repvit import repvit_m0_9
+    from edgevit.models.variants import repvit_m0_9
 
     size, batch, _ = SETTINGS[setting]
     net = repvit_m0_9(1000, distillation=False).eval().fuse().to(memory_format=torch.channels_last)

@@ -7,7 +7,8 @@ from typing import TypeVar
 import torch
 from torch import nn
 
-from edgevit.models.repvit import VARIANTS, RepViT
+from edgevit.models.repvit import RepViT
+from edgevit.models.variants import VARIANTS
 
 Net = TypeVar("Net", bound=nn.Module)
 

@@ -18,7 +18,8 @@ from edgevit.models import tensorfile
 from edgevit.models.checkpoint import config_from_json, load
 from edgevit.models.fuse import fuse, save_fused
 from edgevit.models.recognise import recognise
-from edgevit.models.repvit import VARIANTS, RepViT, RepViTConfig, skeleton, variant_config
+from edgevit.models.repvit import RepViT, RepViTConfig, skeleton
+from edgevit.models.variants import VARIANTS, variant_config
 from tests.official_names import official_state_dict
 from tests.random_nets import random_images, random_net
 from tests.saved_nets import A_TENSOR, NET, STATE, refusal, same_logits, saved

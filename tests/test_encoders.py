@@ -16,7 +16,8 @@ from edgevit.cli import cli
 from edgevit.data.images import Preprocessing
 from edgevit.errors import InputError
 from edgevit.models.checkpoint import parts_of
-from edgevit.models.repvit import RepViT, variant_config
+from edgevit.models.repvit import RepViT
+from edgevit.models.variants import variant_config
 from tests.official_names import official_state_dict
 from tests.programs import SMALL
 from tests.random_nets import trained_looking

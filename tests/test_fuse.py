@@ -20,7 +20,8 @@ from edgevit.models.fuse import (
     noise_images,
     save_fused,
 )
-from edgevit.models.repvit import VARIANTS, is_fused
+from edgevit.models.repvit import is_fused
+from edgevit.models.variants import VARIANTS
 from tests.official_names import official_state_dict
 from tests.random_nets import random_images, random_net
 from tests.shared_data import shared_checkpoint, shared_data

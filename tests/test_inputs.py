@@ -19,7 +19,8 @@ from edgevit.errors import InputError
 from edgevit.measure.request import HarnessRequest, ValidateOptions
 from edgevit.measure.validate import validate
 from edgevit.models.fuse import noise_images
-from edgevit.models.repvit import count_macs, skeleton, variant_config
+from edgevit.models.repvit import count_macs, skeleton
+from edgevit.models.variants import variant_config
 from edgevit.program import Program
 from edgevit.targets import load_target
 from edgevit.targets.artifact import load_artifact

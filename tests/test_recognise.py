@@ -14,7 +14,8 @@ from edgevit.models.checkpoint import load
 from edgevit.models.fuse import fuse, noise_images, save_fused
 from edgevit.models.recognise import recognise, without_counters
 from edgevit.models.refusals import check_names_and_shapes
-from edgevit.models.repvit import RepViT, RepViTConfig, skeleton, variant_config
+from edgevit.models.repvit import RepViT, RepViTConfig, skeleton
+from edgevit.models.variants import variant_config
 from tests.official_names import official_state_dict
 from tests.random_nets import random_images, random_net, trained_looking
 from tests.saved_nets import saved

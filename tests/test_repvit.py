@@ -4,17 +4,15 @@ from torch import nn
 
 from edgevit.errors import InputError
 from edgevit.models.repvit import (
-    VARIANTS,
     RepViT,
     RepViTConfig,
     count_macs,
     count_parameters,
     is_fused,
-    repvit_m0_6,
     skeleton,
     unfused_layers,
-    variant_config,
 )
+from edgevit.models.variants import VARIANTS, repvit_m0_6, variant_config
 from tests.random_nets import random_images, random_net
 from tests.timm_compat import import_timm
 

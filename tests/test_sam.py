@@ -20,8 +20,9 @@ from edgevit.errors import InputError
 from edgevit.graph import trace
 from edgevit.models import checkpoint
 from edgevit.models.recognise import _renamed, _thu_prefixes
-from edgevit.models.repvit import RepViTConfig, count_macs, is_fused, variant_config
+from edgevit.models.repvit import RepViTConfig, count_macs, is_fused
 from edgevit.models.sam import EMBEDDING, LayerNorm2d, SamEncoder, sam_config, signal_to_noise
+from edgevit.models.variants import variant_config
 from edgevit.ops import LayerNorm
 from edgevit.program import Program
 from edgevit.targets import load_target

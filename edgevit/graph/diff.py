@@ -181,9 +181,9 @@ class _Comparison:
             for name in self.quantizers:
                 raise differs(name, "it has a quantizer, in a float artifact")
             return 0
+        unwanted = {*self.dropped, *expected.unquantized}
         for spelled, quantizer in self.quantizers.items():
             name = self.names.get(spelled)
-            unwanted = {*self.dropped, *expected.unquantized}
             if name is None or expected.owner(name) in unwanted:
                 raise differs(name or spelled, "it has a quantizer that should not be there")
             same_quantizer(name, quantizer, expected.quantizer(name))

@@ -102,15 +102,15 @@ class Graph:
         Where such an output is made by an operation that moves values only, so is what that reads
         and nothing else does: the embedding that is a flattened mean, the concatenation of scores.
         """
-        read = {name for node in self.nodes for name in node.inputs}
-        found = set(real_outputs) - read
+        readers: dict[str, set[str]] = {}
+        for node in self.nodes:
+            for name in node.inputs:
+                readers.setdefault(name, set()).add(node.name)
+        found = set(real_outputs) - readers.keys()
         int8 = {self.input_name, *self.outputs} - found
         for node in reversed(self.nodes):
-            if node.name not in found or node.requantizes:
-                continue
-            for name in set(node.inputs) - int8:
-                if all(each.name in found for each in self.readers(name)):
-                    found.add(name)
+            if node.name in found and not node.requantizes:
+                found |= {n for n in set(node.inputs) - int8 if readers[n] <= found}
         return frozenset(found)
 
     def only_int8(self, real_outputs: Collection[str]) -> list[str]:

@@ -60,7 +60,7 @@ def norm_form(last: str, call_of: Callable[[str], Call | None]) -> NormForm | No
     inside: Counter[str] = Counter()
 
     def parts(value: str | np.ndarray | None, kind: str) -> tuple[str | np.ndarray, ...]:
-        """The two operands of a call of a kind; None twice for any other tensor."""
+        """The operands of a call of a kind; none of any other tensor."""
         if not isinstance(value, str):
             return ()
         inside[value] += 1

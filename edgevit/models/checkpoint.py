@@ -26,17 +26,10 @@ from edgevit.models import tensorfile
 from edgevit.models.inert import PickleError
 from edgevit.models.recognise import STATISTICS_COUNTER, Match, without_counters
 from edgevit.models.refusals import check_names_and_shapes
-from edgevit.models.repvit import (
-    VARIANTS,
-    RepViT,
-    RepViTConfig,
-    count_macs,
-    count_parameters,
-    skeleton,
-    variant_of,
-)
+from edgevit.models.repvit import RepViT, RepViTConfig, count_macs, count_parameters, skeleton
 from edgevit.models.sam import SamConfig
 from edgevit.models.torchfile import StoredTensor
+from edgevit.models.variants import VARIANTS, variant_of
 from edgevit.models.weights import Chosen, WeightsInfo, choose
 from edgevit.options import Size, size_text
 

@@ -21,14 +21,9 @@ from edgevit.limits import MAX_CLASSES
 from edgevit.models.heads import Head, Shape, find_head
 from edgevit.models.layers import FUSABLE
 from edgevit.models.refusals import other_architecture
-from edgevit.models.repvit import (
-    SE_CHOICES,
-    RepViTConfig,
-    SqueezeExciteUse,
-    skeleton,
-    variant_of,
-)
+from edgevit.models.repvit import SE_CHOICES, RepViTConfig, SqueezeExciteUse, skeleton
 from edgevit.models.sam import beside_trunk, neck_of, sam_config
+from edgevit.models.variants import variant_of
 
 # Below this share of matching tensors a file is called another architecture, not a damaged one.
 MIN_MATCH = 0.5

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from edgevit.errors import InputError
 from edgevit.models.heads import Shape
-from edgevit.models.repvit import VARIANTS
+from edgevit.models.variants import VARIANTS
 
 if TYPE_CHECKING:
     from edgevit.models.recognise import Match

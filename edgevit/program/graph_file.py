@@ -43,7 +43,7 @@ from edgevit.schema import parse_json
 GRAPH, WEIGHTS = "graph.json", "weights.safetensors"
 MAX_NODES, MAX_NAME, MAX_RANK, MAX_SIZE = 16384, 256, 8, 2**31
 
-_NAMES = "output_names"
+_NAMES, _REAL = "output_names", "real_outputs"
 _METADATA = {"schema_version": "2"}
 _NAME = re.compile(r"[^\s\x00-\x1f/\\](?:[^\x00-\x1f]*[^\s\x00-\x1f])?")
 
@@ -69,7 +69,7 @@ def graph_members(graph: Graph) -> dict[str, bytes]:
         "nodes": [_node_json(node) for node in graph.nodes],
     }
     if graph.real_outputs:
-        value["real_outputs"] = [name for name in graph.outputs if name in graph.real_outputs]
+        value[_REAL] = [name for name in graph.outputs if name in graph.real_outputs]
     text = json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False)
     weights: dict[str, np.ndarray] = {}
     for node in graph.weighted():
@@ -94,7 +94,7 @@ def _node_json(node: Node) -> dict[str, Any]:
 def read_graph(members: Mapping[str, bytes]) -> Graph:
     """The inverse of `graph_members`. Raises InputError, saying what and where."""
     value = parse_json(members[GRAPH], GRAPH)
-    real = value.pop("real_outputs", []) if isinstance(value, dict) else []
+    real = _real_outputs(value)
     keys = ("input", "outputs", "quantizers", "nodes")
     # Files of nets whose outputs have no names of their own lack the key.
     has_names = isinstance(value, dict) and _NAMES in value
@@ -119,10 +119,22 @@ def read_graph(members: Mapping[str, bytes]) -> Graph:
         names,
         quantizers,
         _name(input_name, "input"),
-        frozenset(_name(name, "real_outputs") for name in _array(real, "real_outputs")),
+        frozenset(real),
         given,
     )
+    if real != [name for name in names if name in graph.real_outputs]:
+        raise InputError(f"{GRAPH}: {_REAL} are not in the order of the outputs, each once")
     return _with_real_biases(graph)
+
+
+def _real_outputs(value: Any) -> list[str]:
+    """Taken out of graph.json, which lacks the key where all outputs are rounded."""
+    if not isinstance(value, dict) or _REAL not in value:
+        return []
+    names = [_name(name, _REAL) for name in _array(value.pop(_REAL), _REAL)]
+    if not names:
+        raise InputError(f"{GRAPH}: {_REAL} is empty")
+    return names
 
 
 class _Reader:

@@ -21,7 +21,8 @@ from edgevit.data.source import ImageFolder
 from edgevit.device import at_precision, device_text
 from edgevit.errors import InputError
 from edgevit.files import check_target
-from edgevit.models.repvit import RepViT, RepViTConfig, variant_config
+from edgevit.models.repvit import RepViT, RepViTConfig
+from edgevit.models.variants import variant_config
 from edgevit.quantize.subject import key_of
 from edgevit.runs.deterministic import deterministic
 from edgevit.runs.folder import CURVES, RUN_SUFFIX, STATE, remove_run, run_folder

@@ -111,6 +111,18 @@ STRUCTURE: dict[str, tuple[Callable[[dict], Any], str]] = {
         lambda v: v.update(output_names=["stem.conv1"]), "cannot have the name of a tensor"
     ),
     "an output name with a line break": (lambda v: v.update(output_names=["a\n"]), "is not a name"),
+    "no real outputs": (lambda v: v.update(real_outputs=[]), "real_outputs is empty"),
+    "a real output twice": (
+        lambda v: v.update(real_outputs=["head", "head"], quantizers=v["quantizers"][:-1]),
+        "each once",
+    ),
+    "a real output that is none": (
+        lambda v: v.update(real_outputs=["stem.conv1"]), "stem.conv1: it is no output"
+    ),
+    "a real output with a quantizer": (
+        lambda v: v.update(real_outputs=["head"]), "head: it has a quantizer, but"
+    ),
+    "real outputs that are no list": (lambda v: v.update(real_outputs="head"), "not a list"),
     "output names that are no list": (lambda v: v.update(output_names="a"), "not a list"),
     "an output that nothing makes": (lambda v: v.update(outputs=["nothing"]), "nothing: the"),
     "the input as output": (lambda v: v.update(outputs=["input"]), "input: the output must be"),

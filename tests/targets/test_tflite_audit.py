@@ -13,10 +13,11 @@ from edgevit.errors import EdgevitError
 from edgevit.program import Program
 from edgevit.targets.tflite import TARGET
 from tests.operation_programs import operation_program
-from tests.programs import make_program, with_graph
+from tests.programs import make_program, with_graph, with_real_outputs
 from tests.targets.tflite_files import (
     Change,
     Places,
+    read_model,
     read_values,
     replaced,
     rewired,
@@ -156,3 +157,53 @@ def test_whatever_bytes_are_wrong_is_an_error_of_edgevits() -> None:
             except EdgevitError:
                 found += 1
     assert found > 180
+
+
+def test_an_operator_without_inputs_is_an_error() -> None:
+    program = make_program()
+    for name in ("logits", "stem.act1", "stem.conv1.pad"):
+        for inputs in ([], [0]):
+            changed = rewired(lambda o, t: setattr(o[name], "inputs", inputs), program)  # noqa: B023
+            with pytest.raises(EdgevitError, match="scale audit"):
+                TARGET.audit(changed, program)
+
+
+@pytest.mark.parametrize(
+    "label",
+    [
+        "conv strided", "max_pool2d 3/2", "linear of maps", "layer_norm", "conv_transpose 3/2",
+        "hard_sigmoid", "pad", "mean", "real output",
+    ],
+)  # fmt: skip
+def test_every_tensor_has_the_shape_that_its_operator_makes(label: str) -> None:
+    """LiteRT takes the file's word for some: it computes on other pixels then, in silence."""
+    real = label == "real output"
+    program = with_real_outputs(make_program()) if real else operation_program(label, 0)
+    data = tflite_bytes(program)
+    made = read_model(data).subgraphs[0]
+    names = [tensor.name.decode() for tensor in made.tensors]
+    for index in {output for operator in made.operators for output in operator.outputs}:
+        for axis in range(len(made.tensors[index].shape)):
+
+            def other(o: dict[str, Any], t: dict[str, int], i: int = index, a: int = axis) -> None:
+                shape = list(o[""].tensors[i].shape)
+                shape[a] += 1
+                o[""].tensors[i].shape = shape
+
+            with pytest.raises(EdgevitError, match="scale audit"):
+                TARGET.audit(rewired(other, program), program)
+                pytest.fail(f"{names[index]}, axis {axis}")
+
+
+def test_damaged_labels_are_an_error_of_edgevits() -> None:
+    program = make_program()
+    data = bytearray(tflite_bytes(program))
+    begin, found = data.rindex(b"PK\x03\x04"), 0
+    for at in range(begin, len(data)):
+        changed = bytearray(data)
+        changed[at] ^= 0x55
+        try:
+            TARGET.audit(bytes(changed), program)
+        except EdgevitError:
+            found += 1
+    assert found > 100

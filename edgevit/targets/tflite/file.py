@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import struct
 import zipfile
+import zlib
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,6 +22,9 @@ from edgevit.targets.tflite.schema import schema
 _IDENTIFIER = b"TFL3"
 _LABELS_FILE = "labels.txt"
 _MAX_LABELS_BYTES = 2**26
+_ZIP_ERRORS = (
+    zipfile.BadZipFile, zlib.error, EOFError, OSError, KeyError, NotImplementedError, RuntimeError,
+)  # fmt: skip
 _DTYPES = {
     name: np.dtype(code)
     for name, code in (("INT8", "i1"), ("UINT8", "u1"), ("INT32", "<i4"), ("FLOAT32", "<f4"))
@@ -176,7 +180,7 @@ def _labels(data: bytes) -> tuple[str, ...] | None:
     try:
         with zipfile.ZipFile(buffer) as archive, archive.open(_LABELS_FILE) as file:
             text = file.read(_MAX_LABELS_BYTES + 1)
-    except (zipfile.BadZipFile, KeyError, NotImplementedError, RuntimeError) as error:
+    except _ZIP_ERRORS as error:
         raise ValueError(f"its labels cannot be read: {error}") from error
     if len(text) > _MAX_LABELS_BYTES:
         raise ValueError(f"its labels are over {_MAX_LABELS_BYTES} bytes")

@@ -22,7 +22,7 @@ from edgevit.targets.tflite.file import File, Operator, Tensor, open_file
 from edgevit.targets.tflite.operators import READERS, TAKES
 from edgevit.targets.tflite.operators_norm import Norm, norm_behind
 from edgevit.targets.tflite.operators_weighted import line_values
-from edgevit.targets.tflite.reader import Reader, nhwc, numbers, per_tensor
+from edgevit.targets.tflite.reader import Reader, check_shape, nhwc, numbers, per_tensor
 from edgevit.targets.tflite.schema import REAL
 
 FLATTENED = "flatten of {}"
@@ -37,7 +37,10 @@ def read(data: bytes) -> Reading:
 
     Raises EdgevitError naming the tensor or operator that is no known operation of a program.
     """
-    return _Graph(open_file(data)).run()
+    try:
+        return _Graph(open_file(data)).run()
+    except _UNREADABLE as error:  # of an operator without the inputs that every one has
+        raise EdgevitError(f"scale audit: the file is not a readable model: {error!r}") from error
 
 
 class _Graph(Reader):
@@ -72,6 +75,8 @@ class _Graph(Reader):
         self._find_norms()
         taken = {op.output.name for each in file.operators for op in self.taken(each)}
         for operator in file.operators:
+            with _readable(operator):
+                check_shape(operator)
             name = operator.output.name
             if name in taken:
                 if self.readers[name] != 1:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
+import numpy as np
+
 from edgevit.errors import InputError
 from edgevit.graph.diff import differs
 from edgevit.ops import Clamp, Node, Quantizer, Relu, Relu6, Shape
@@ -91,6 +93,49 @@ def pad_sides(operator: Operator) -> tuple[Pair, Pair]:
         raise differs(operator.output.name, f"it pads other axes than rows and columns: {amounts}")
     top, bottom, left, right = amounts[2:6]
     return (top, left), (bottom, right)
+
+
+def check_shape(operator: Operator) -> None:
+    """Raises EdgevitError where a tensor on the way has not the shape that its operator makes.
+
+    Of the graph's own tensors the operation knows the shape; of a padded map, the parts of a norm
+    or what is only (de)quantized no operation does, and a runtime takes the file's word.
+    """
+    makes = _SHAPES.get(operator.name)
+    if makes is None:
+        return
+    made = makes(operator)
+    if operator.output.shape != made:
+        what = f"shape {operator.output.shape}, its {operator.name} makes {made}"
+        raise differs(operator.output.name, what)
+
+
+def _padded_shape(operator: Operator) -> Shape:
+    batch, height, width, channels = operator.inputs[0].shape
+    (top, left), (bottom, right) = pad_sides(operator)
+    return batch, height + top + bottom, width + left + right, channels
+
+
+def _mean_shape(operator: Operator) -> Shape:
+    axes = set(numbers(operator.inputs[1]))
+    return tuple(1 if i in axes else size for i, size in enumerate(operator.inputs[0].shape))
+
+
+def _same_shape(operator: Operator) -> Shape:
+    return operator.inputs[0].shape
+
+
+def _joint_shape(operator: Operator) -> Shape:
+    return tuple(np.broadcast_shapes(*(tensor.shape for tensor in operator.inputs)))
+
+
+_SHAPES: Mapping[str, Callable[[Operator], Shape]] = {
+    **dict.fromkeys(("DEQUANTIZE", "QUANTIZE", "SQRT"), _same_shape),
+    **dict.fromkeys(("ADD", "DIV", "MUL", "SUB"), _joint_shape),
+    **dict.fromkeys(("PAD", "PADV2"), _padded_shape),
+    "MEAN": _mean_shape,
+    "TRANSPOSE": lambda o: tuple(o.inputs[0].shape[axis] for axis in numbers(o.inputs[1])),
+}
 
 
 def padding_in_front(r: Reader, operator: Operator, window: Pair, stride: Pair) -> Pair:
