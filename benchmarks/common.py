@@ -44,6 +44,28 @@ def observed_quantizers(graph: Any, images: list[Any]) -> tuple[dict[str, Any], 
     return activations, {node.module: weight_scale(node) for node in graph.weighted()}
 
 
+def timing_program(graph: Any, name: str) -> Any:
+    """A classifier's program from its float graph: for timing, sizes and compilers only.
+
+    Its ranges are those of 16 of the embedded images, and nothing is corrected or tuned.
+    """
+    from edgevit.data.images import ImageSet, Preprocessing
+    from edgevit.demo import EMBEDDED
+    from edgevit.program import ModelInfo, ProgramInfo, build_program
+    from edgevit.quantize.net import QuantizedNet
+
+    height, width = graph.input_shape[2:]
+    size = height if height == width else (height, width)
+    source, preprocessing = ImageSet.open(EMBEDDED / "train.tar"), Preprocessing(size, size)
+    images = [x for x, _ in source.batches(preprocessing, 1, range(0, 1600, 100))]
+    quantized = QuantizedNet(graph, *observed_quantizers(graph, images))
+    quantized.snap()
+    classes = graph.shape(graph.output_name)[1]
+    labels = tuple(f"class_{i:04d}" for i in range(classes))
+    info = ProgramInfo(ModelInfo(name, classes, size), "portable", preprocessing, labels)
+    return build_program(graph, quantized.activation_quantizers(), quantized.weight_scales(), info)
+
+
 def write_result(name: str, figures: dict[str, Any], before: dict[str, Any]) -> Path:
     """benchmarks/results/NAME.json; `before` is `machine()` as it was when the work began."""
     command = ["python", *(a if not os.path.isabs(a) else Path(a).name for a in sys.argv)]

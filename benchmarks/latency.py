@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import machine, observed_quantizers, write_result
+from common import machine, timing_program, write_result
 
 IMAGES = 40
 
@@ -29,25 +29,16 @@ def make_program(size: int, activation: str = "gelu") -> Any:
     """The net's program, with the activation in place of every GELU."""
     import torch
 
-    from edgevit.data.images import ImageSet, Preprocessing
     from edgevit.demo import EMBEDDED
     from edgevit.graph import trace
     from edgevit.graph.passes import swap_gelus
     from edgevit.models.checkpoint import load
-    from edgevit.program import ModelInfo, ProgramInfo, build_program
-    from edgevit.quantize.net import QuantizedNet
 
     torch.manual_seed(0)
     net = load(EMBEDDED / "repvit_m0_9_eurosat64.safetensors").model.fuse()
     net.head = torch.nn.Linear(net.head.in_features, 1000)
     graph = swap_gelus(trace(net, (3, size, size)), activation)
-    source, preprocessing = ImageSet.open(EMBEDDED / "train.tar"), Preprocessing(size, size)
-    images = [x for x, _ in source.batches(preprocessing, 1, range(0, 1600, 100))]
-    quantized = QuantizedNet(graph, *observed_quantizers(graph, images))
-    quantized.snap()
-    labels = tuple(f"class_{i:04d}" for i in range(1000))
-    info = ProgramInfo(ModelInfo("repvit_m0_9", 1000, size), "portable", preprocessing, labels)
-    return build_program(graph, quantized.activation_quantizers(), quantized.weight_scales(), info)
+    return timing_program(graph, "repvit_m0_9")
 
 
 def make_artifacts(work: Path, size: int) -> dict[str, Any]:
