@@ -11,7 +11,7 @@ JOBS := $(shell nproc)
 comma := ,
 LITERT := $(VENV)/lib/python3.11/site-packages/ai_edge_litert/libLiteRt.so
 
-.PHONY: demo test test-python test-cpp test-arm64 test-full test-cuda check-cuda test-rtx test-nnapi test-zig test-qnn test-openvino env harness clean
+.PHONY: demo test test-python test-cpp test-arm64 test-full test-cuda check-cuda test-rtx test-nnapi test-zig test-qnn test-openvino test-docs docs env harness clean
 .PHONY: lint lint-rules lint-layout lint-types lint-cpp-layout lint-cpp
 
 demo: env harness
@@ -62,6 +62,13 @@ check-cuda:
 	@PYTHONPATH=$(CURDIR) $(CUDA_PYTHON) -c "import torch; print(torch.__version__, torch.cuda.get_device_name())"
 	-$(MAKE) test-cuda CUDA_PYTHON=$(CUDA_PYTHON)
 	PYTHONPATH=$(CURDIR) $(CUDA_PYTHON) benchmarks/training.py --device cuda --rounds 1
+
+# The site, in build/site; a link that leads nowhere or a page that is not listed ends it.
+docs: env
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
+	NO_MKDOCS_2_WARNING=1 PYTHONPATH=$(CURDIR) $(BIN)/mkdocs build --strict --quiet
+
+test-docs: docs
 
 # Whether TensorRT-RTX, which is not TensorRT, builds our ONNX on a CPU; 97 MB, NVIDIA-licensed.
 test-rtx: env

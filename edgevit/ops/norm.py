@@ -1,6 +1,6 @@
 """Layer norm over the channels of maps: the one operation that a program computes on real numbers.
 
-Its statistics differ from position to position by more than int8 holds (README, "SAM encoder"), so
+Its statistics differ from position to position by more than int8 holds (docs/encoder.md), so
 it is a float island: targets write DEQUANTIZE, real operators, QUANTIZE for it, and for it alone.
 `edgevit.ops.norm_parts` has what nets write it as.
 """

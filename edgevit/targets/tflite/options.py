@@ -14,9 +14,9 @@ IO_TYPES: tuple[IoType, ...] = get_args(IoType)
 
 REFUSED = {
     "16x8": "int16 activations run at 0.04 times the speed of float32 under LiteRT on a CPU, which "
-    "has no fast kernel for them (benchmarks/modes.py; README, What each mode is worth)",
+    "has no fast kernel for them (benchmarks/modes.py; docs/modes.md)",
     "int4": "int4 weights run at 0.3 to 0.9 times the speed of float32 under LiteRT on a CPU, and "
-    "int8 ones at 1.7 times (benchmarks/modes.py; README, What each mode is worth)",
+    "int8 ones at 1.7 times (benchmarks/modes.py; docs/modes.md)",
 }
 """Precisions that LiteRT would run -> what they were measured to be worth."""
 

@@ -118,7 +118,7 @@ typedef struct edgevit_options {
                                     environment variable says */
     const char* compute_units;   /* the runtime option compute_units (Core ML) */
     const char* plan_cache;      /* the runtime option plan_cache (TensorRT) */
-    /* runtime_option_count options of the back-end; targets/README.md lists them */
+    /* runtime_option_count options of the back-end; docs/harness.md lists them */
     const edgevit_runtime_option* runtime_options;
     size_t runtime_option_count;
     const char* accelerator;  /* the runtime option accelerator (LiteRT): "cpu" (default), "gpu" or

@@ -19,7 +19,7 @@ class EdgevitSession private constructor(whyNotNpu: String?, open: () -> Long) :
      * @param threads of LiteRT, 1 to 256.
      * @param runtimeLibrary LiteRT: a bare name for the system's loader, or a path.
      * @param accelerator "cpu", "gpu" or "npu", which must run all of it, or opening fails.
-     * @param options more runtime options by name, as targets/README.md lists them.
+     * @param options more runtime options by name, as docs/harness.md lists them.
      * @param whyNotNpu for the answers, where another artifact's NPU was tried before: see [RanOn].
      * @throws EdgevitException with the reason.
      */
