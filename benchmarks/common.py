@@ -50,8 +50,8 @@ def timing_program(graph: Any, name: str) -> Any:
     Its ranges are those of 16 of the embedded images, and nothing is corrected or tuned.
     """
     from edgevit.data.images import ImageSet, Preprocessing
-    from edgevit.demo import EMBEDDED
     from edgevit.program import ModelInfo, ProgramInfo, build_program
+    from edgevit.project import EMBEDDED
     from edgevit.quantize.net import QuantizedNet
 
     height, width = graph.input_shape[2:]

@@ -65,9 +65,9 @@ def model_of(net: Net) -> Any:
     """The embedded trained net, or one of seeded weights whose norms have seen images."""
     import torch
 
-    from edgevit.demo import EMBEDDED as FOLDER
     from edgevit.models import repvit
     from edgevit.models.checkpoint import load
+    from edgevit.project import EMBEDDED as FOLDER
 
     if net.variant == "m0_9":
         return load(FOLDER / EMBEDDED, image_size=net.size).model
@@ -85,7 +85,7 @@ def model_of(net: Net) -> Any:
 def program_of(net: Net, work: Path) -> Path:
     """The net's program in `work`, made unless it is there."""
     import edgevit
-    from edgevit.demo import EMBEDDED as FOLDER
+    from edgevit.project import EMBEDDED as FOLDER
 
     path = work / f"{net.name}.evq"
     if path.exists():
@@ -106,7 +106,7 @@ def program_of(net: Net, work: Path) -> Path:
 def photographs(size: int, count: int) -> Iterator[np.ndarray]:
     """uint8 (size, size, 3) of the embedded val images, enlarged."""
     import edgevit
-    from edgevit.demo import EMBEDDED as FOLDER
+    from edgevit.project import EMBEDDED as FOLDER
 
     source = edgevit.ImageFolder(FOLDER / "val.tar", size=size, resize=size)
     for i in range(count):

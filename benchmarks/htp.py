@@ -110,7 +110,7 @@ def operations(arch: HtpArch) -> dict[str, Any]:
 
 def trained(path: Path, count: int, archs: Iterable[HtpArch]) -> dict[str, Any]:
     """Of a trained program: its operations, and its logits."""
-    from edgevit.demo import EMBEDDED
+    from edgevit.project import EMBEDDED
 
     program = Program.load(path)
     graph = program.graph()

@@ -29,10 +29,10 @@ def make_program(size: int, activation: str = "gelu") -> Any:
     """The net's program, with the activation in place of every GELU."""
     import torch
 
-    from edgevit.demo import EMBEDDED
     from edgevit.graph import trace
     from edgevit.graph.passes import swap_gelus
     from edgevit.models.checkpoint import load
+    from edgevit.project import EMBEDDED
 
     torch.manual_seed(0)
     net = load(EMBEDDED / "repvit_m0_9_eurosat64.safetensors").model.fuse()

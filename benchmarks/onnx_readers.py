@@ -72,8 +72,8 @@ def _step(program: Any) -> float:
 
 def one_program(path: Path, count: int) -> dict[str, Any]:
     from edgevit.data.images import ImageSet
-    from edgevit.demo import EMBEDDED
     from edgevit.program import Program
+    from edgevit.project import EMBEDDED
     from edgevit.targets.onnx import TARGET
     from edgevit.targets.onnx.options import OnnxOptions
     from edgevit.targets.onnx.session import settings_of

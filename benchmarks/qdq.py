@@ -45,8 +45,8 @@ def nncf_default(work: Path) -> Path:
     import torch
 
     from edgevit.data.images import ImageSet, Preprocessing
-    from edgevit.demo import EMBEDDED
     from edgevit.models.checkpoint import load
+    from edgevit.project import EMBEDDED
 
     net = load(EMBEDDED / "repvit_m0_9_eurosat64.safetensors").model.fuse().eval()
     source = ImageSet.open(EMBEDDED / "train.tar")

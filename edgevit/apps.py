@@ -37,8 +37,8 @@ from edgevit import __version__
 from edgevit.device_groups import DeviceGroups
 from edgevit.errors import InputError, ToolMissing
 from edgevit.files import atomic_path, check_target, read_file, write_tree
-from edgevit.measure.harness import SOURCES
 from edgevit.measure.proof import proof_of
+from edgevit.project import SOURCES
 from edgevit.schema import check_json, parse_json, read_json
 from edgevit.targets.artifact import Artifact, load_artifact
 
@@ -110,8 +110,8 @@ def template_names() -> list[str]:
     """
     if not (SOURCES / "targets").is_dir():
         raise ToolMissing(
-            f"the app templates are not beside the package ({SOURCES}): work in a checkout of "
-            "edgevit and install it with `pip install -e .`"
+            f"the app templates are not where they were installed ({SOURCES}): install edgevit "
+            "again"
         )
     found = (SOURCES / "targets").glob(f"*/deploy/{DESCRIPTION_FILE}")
     return sorted(path.parent.parent.name for path in found)

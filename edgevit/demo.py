@@ -13,11 +13,11 @@ from edgevit.data.options import PreprocessingOptions
 from edgevit.errors import ToolMissing
 from edgevit.files import check_target, remove_written, writing
 from edgevit.options import check, option
+from edgevit.project import EMBEDDED
 
 if TYPE_CHECKING:
     from edgevit.program import Program
 
-EMBEDDED = Path(__file__).resolve().parent.parent / "calibration" / "eurosat"
 EPOCHS = 8.0
 # A thousand images and two minutes of training: the drop is known to about a point.
 MAX_DROP = 1.5
@@ -57,9 +57,7 @@ def run_demo(out: Path, force: bool) -> dict[str, Any]:
     from edgevit.program import Program
 
     if not EMBEDDED.is_dir():
-        raise ToolMissing(
-            f"the embedded images are not at {EMBEDDED}: run the demo from a checkout of edgevit"
-        )
+        raise ToolMissing(f"the embedded images are not at {EMBEDDED}: install edgevit again")
     started_s = time.monotonic()
     _claim(out, force)
     program = Program.load(_quantized(out))

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from edgevit.measure.harness import SOURCES, description_of, find_runtime
+from edgevit.measure.harness import description_of, find_runtime
+from edgevit.project import SOURCES
 from edgevit.targets import load_target, target_names
 from edgevit.targets.npu import SAMSUNG, Vendor
 

@@ -25,7 +25,7 @@ TOOLKITS = {
 
 # Strictly downwards: a module may import only from layers above its own line.
 LAYERS = [
-    ["choices", "console", "errors", "leftovers", "limits", "system"],
+    ["choices", "console", "errors", "leftovers", "limits", "project", "system"],
     ["device", "files", "options", "progress", "schema"],
     ["data"],
     ["kernels"],

@@ -284,7 +284,7 @@ def test_what_building_needs_is_named(tmp_path, monkeypatch):
         build_harness(tmp_path / "build")
     monkeypatch.undo()
     monkeypatch.setattr(harness, "SOURCES", tmp_path)
-    with pytest.raises(ToolMissing, match="work in a checkout"):
+    with pytest.raises(ToolMissing, match="install edgevit again"):
         build_harness(tmp_path / "build")
 
 

@@ -358,7 +358,7 @@ def test_without_the_sources_the_advice_is_a_checkout(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(package, "SOURCES", tmp_path)
-    with pytest.raises(ToolMissing, match="checkout"):
+    with pytest.raises(ToolMissing, match="install edgevit again"):
         write_package("coreml", tmp_path)
 
 

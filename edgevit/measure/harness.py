@@ -29,11 +29,11 @@ from edgevit.files import read_file
 from edgevit.limits import MAX_MANIFEST_BYTES, MAX_RESULT_BYTES
 from edgevit.measure.request import HarnessRequest
 from edgevit.progress import Progress
+from edgevit.project import COMPILED_HARNESS, IS_CHECKOUT, SOURCES
 from edgevit.schema import check_json, parse_json
 from edgevit.targets.manifest import MANIFEST_FILE
 
 PROGRAM = "edgevit-harness"
-SOURCES = Path(__file__).resolve().parents[2]
 ERROR_PREFIX = f"{PROGRAM}: error: "
 _PROGRESS_LINE = re.compile(r"(\d+)/(\d+) (images|s of the long run)(?:,|$)")
 _LOG_LINES_KEPT = 20
@@ -42,16 +42,19 @@ _KNOWS_NO_REQUEST = "--artifact is required"
 
 
 def build_harness(build_dir: Path | None = None) -> Path:
-    """The harness program, configured and compiled with CMake when missing or older than a source.
+    """The harness program: the wheel's, or configured and compiled with CMake.
 
-    `build_dir` defaults to build/harness in a checkout. Two processes may call this at once: the
-    second waits for the first. Raises ToolMissing, with the command that helps, when there are no
-    sources, no CMake, no compiler, or a library is missing; EdgevitError when compiling fails.
+    It is compiled when it is missing or older than a source; `build_dir` defaults to build/harness
+    in a checkout, elsewhere to a folder of the user's cache. Two processes may call this at once:
+    the second waits for the first. Raises ToolMissing, with the command that helps, when there are
+    no sources, no CMake, no compiler, or a library is missing; EdgevitError when compiling fails.
     """
+    if build_dir is None and COMPILED_HARNESS.is_file():
+        return COMPILED_HARNESS
     if not (SOURCES / "targets" / "harness").is_dir():
         raise ToolMissing(
-            f"the harness's C++ sources are not beside the package ({SOURCES}): "
-            "work in a checkout of edgevit and install it with `pip install -e .`"
+            f"the harness's C++ sources are not where they were installed ({SOURCES}): "
+            "install edgevit again"
         )
     build_dir = build_dir or _default_build_dir()
     program = build_dir / "targets" / "harness" / PROGRAM
@@ -121,7 +124,7 @@ def find_runtime(target: str) -> Path | None:
 
 
 def description_of(target: str) -> dict[str, Any]:
-    """What targets/TARGET/target.toml says; nothing where there is none, as without a checkout."""
+    """What targets/TARGET/target.toml says; nothing where there is none."""
     path = SOURCES / "targets" / target / "target.toml"
     return tomllib.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
@@ -144,7 +147,7 @@ def _result_schema() -> dict[str, Any]:
 
 
 def _default_build_dir() -> Path:
-    if os.access(SOURCES, os.W_OK):
+    if IS_CHECKOUT and os.access(SOURCES, os.W_OK):
         return SOURCES / "build" / "harness"
     cache_home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(cache_home) / "edgevit" / "harness"

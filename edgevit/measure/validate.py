@@ -21,11 +21,12 @@ from edgevit.errors import GateFailed, InputError
 from edgevit.files import atomic_path, check_target
 from edgevit.measure.devices import open_device, run_on_device
 from edgevit.measure.devices.base import Transport
-from edgevit.measure.harness import SOURCES, description_of, run_harness
+from edgevit.measure.harness import description_of, run_harness
 from edgevit.measure.outputs import check_asked, output_gate, program_for
 from edgevit.measure.parity import find_program, program_beside
 from edgevit.measure.request import GateLimits, HarnessRequest, ValidateOptions
 from edgevit.program import Program, Reference
+from edgevit.project import SOURCES
 from edgevit.targets import load_target
 from edgevit.targets.manifest import VALIDATION_FILE, Manifest
 from edgevit.tasks import Task, load_task

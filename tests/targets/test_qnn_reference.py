@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edgevit.demo import EMBEDDED
 from edgevit.errors import InputError
 from edgevit.graph import Graph, quantize_graph
 from edgevit.graph.execute import Executor
@@ -33,6 +32,7 @@ from edgevit.ops import (
     Tanh,
 )
 from edgevit.program import Program
+from edgevit.project import EMBEDDED
 from edgevit.targets.qnn.emulator import ARCHS, HtpArch, HtpSettings
 from edgevit.targets.qnn.reference import HtpReference, htp_step, missing_rule
 from tests.operation_programs import FORMS, LABELS, Net, any_program, operation_graph

@@ -22,12 +22,12 @@ from click.testing import CliRunner
 import edgevit
 from edgevit.commands.compile import compile_command
 from edgevit.data.images import ImageSet, Preprocessing
-from edgevit.demo import EMBEDDED
 from edgevit.errors import InputError
 from edgevit.files import read_tree
 from edgevit.graph.weights import weights_form
 from edgevit.ops import Conv2d, FloatWeights, Weighted
 from edgevit.program import Program, WeightsProgram
+from edgevit.project import EMBEDDED
 from edgevit.quantize.weights_only import weights_program
 from edgevit.targets import load_target
 from edgevit.targets.artifact import load_artifact

@@ -30,7 +30,6 @@ from edgevit.measure.devices.remote import OUTPUT_LIMITS, RemoteRun, there
 from edgevit.measure.devices.ssh import Ssh
 from edgevit.measure.devices.store import Blob, discard, push
 from edgevit.measure.harness import (
-    SOURCES,
     HarnessLog,
     build_harness,
     check_result,
@@ -39,6 +38,7 @@ from edgevit.measure.harness import (
     manifest_target,
 )  # fmt: skip
 from edgevit.measure.request import HarnessRequest
+from edgevit.project import SOURCES
 from edgevit.schema import parse_json
 
 __all__ = ["open_device", "run_on_device"]

@@ -28,7 +28,7 @@ def coremltools() -> ModuleType:
             import coremltools as package
     except ImportError as error:
         raise ToolMissing(
-            f"the Core ML target needs coremltools ({error}): pip install coremltools==9.0"
+            f"the Core ML target needs coremltools ({error}): pip install 'edgevit[coreml]'"
         ) from error
     finally:
         for name in hidden:

@@ -19,6 +19,6 @@ def onnx() -> ModuleType:
         import onnx.helper
     except ImportError as error:
         raise ToolMissing(
-            f"an ONNX file is written and read with onnx ({error}): pip install onnx==1.23.2"
+            f"an ONNX file is written and read with onnx ({error}): pip install 'edgevit[onnx]'"
         ) from error
     return onnx
