@@ -11,7 +11,7 @@ JOBS := $(shell nproc)
 comma := ,
 LITERT := $(VENV)/lib/python3.11/site-packages/ai_edge_litert/libLiteRt.so
 
-.PHONY: demo test test-python test-cpp test-arm64 test-full test-cuda check-cuda test-rtx test-nnapi test-zig test-qnn test-openvino test-docs docs env harness clean
+.PHONY: demo test test-python test-cpp test-arm64 test-full test-cuda check-cuda test-rtx test-nnapi test-zig test-qnn test-openvino test-docs docs test-wheel wheel env harness clean
 .PHONY: lint lint-rules lint-layout lint-types lint-cpp-layout lint-cpp
 
 demo: env harness
@@ -69,6 +69,19 @@ docs: env
 	NO_MKDOCS_2_WARNING=1 PYTHONPATH=$(CURDIR) $(BIN)/mkdocs build --strict --quiet
 
 test-docs: docs
+
+# dist/: a wheel that runs on other Linux machines (auditwheel puts libjpeg, libpng and libwebp inside), and the
+# sources.
+wheel: env
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[wheel]'
+	rm -rf build/dist dist
+	$(BIN)/python -m build --outdir build/dist
+	PATH=$(abspath $(BIN)):$$PATH $(BIN)/auditwheel repair --wheel-dir dist build/dist/*.whl
+	cp build/dist/*.tar.gz dist/
+
+# What pip installs of them, in environments of their own outside of the checkout.
+test-wheel: wheel
+	EDGEVIT_DIST=$(CURDIR)/dist $(BIN)/python -m pytest -q -m wheel tests/test_wheel.py
 
 # Whether TensorRT-RTX, which is not TensorRT, builds our ONNX on a CPU; 97 MB, NVIDIA-licensed.
 test-rtx: env
