@@ -78,10 +78,10 @@ class QuantizeOptions:
         32, "Images per training step.", minimum=1, maximum=65_536, metavar="N"
     )
     lr: float = option(
-        1e-4, "Peak learning rate of the weights.", minimum=0, maximum=10, metavar="RATE"
+        1e-5, "Peak learning rate of the weights.", minimum=0, maximum=10, metavar="RATE"
     )
     scale_lr: float = option(
-        1e-3,
+        1e-4,
         "Peak learning rate of the logarithms of the scales.",
         minimum=0,
         maximum=1,
