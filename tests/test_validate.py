@@ -104,13 +104,15 @@ def test_a_gate_that_fails_writes_its_figures_and_says_which(artifact: Path, ima
     assert written["passed"] is False and len(written["failures"]) >= 1
     report = collect(artifact.parent)
     assert report["passed"] is False
+    # Its own file is replaced, another's is not.
+    (artifact / "validation.json").write_text('{"kind": "mine"}')
     with pytest.raises(InputError, match="--force"):
         validate(HarnessRequest(artifact, images))
+    (artifact / "validation.json").write_text(json.dumps(written))
     with pytest.raises(GateFailed, match="agreement with the program is"):
         validate(
             HarnessRequest(artifact, images),
             ValidateOptions(max_drop=100.0, min_agreement=100.1),
-            force=True,
         )
 
 

@@ -61,12 +61,13 @@ def parity_command(
     options = collect(ParityOptions, given)
 
     from edgevit.files import check_target
-    from edgevit.measure.parity import check_agreement, compare
+    from edgevit.measure.own_file import is_own
+    from edgevit.measure.parity import KIND, check_agreement, compare
     from edgevit.targets.manifest import PARITY_FILE
 
     own = _own_options(list(dict.fromkeys(folders)), given)
     for folder in own:
-        check_target(folder / PARITY_FILE, force)
+        check_target(folder / PARITY_FILE, force or is_own(folder / PARITY_FILE, KIND))
     found = {
         str(folder): compare(
             folder,

@@ -24,6 +24,7 @@ from edgevit.errors import GateFailed, InputError
 from edgevit.files import atomic_path, check_target, sha256_file
 from edgevit.measure.harness import description_of
 from edgevit.measure.options import ParityOptions
+from edgevit.measure.own_file import is_own
 from edgevit.ops import Quantizer
 from edgevit.program import Program
 from edgevit.progress import Progress
@@ -105,6 +106,8 @@ def compare(
 ) -> Parity:
     """Compare an artifact folder with its program; writes parity.json beside the artifact.
 
+    An earlier run's parity.json is replaced; `force` replaces another file.
+
     data          labelled images; `images` of them, spread evenly (default all), are predicted, and
                   `layer_images` of them compared layer by layer
     program       the .evq; default: the file of that name near the folder
@@ -114,7 +117,9 @@ def compare(
     Raises InputError for an artifact that is not its manifest's or not this program's, and for
     options the target does not have.
     """
-    out = folder / PARITY_FILE if out is None else out
+    if out is None:
+        out = folder / PARITY_FILE
+        force = force or is_own(out, KIND)
     check_target(out, force)
     artifact = load_artifact(folder)
     _check_comparable(artifact)

@@ -23,6 +23,7 @@ from edgevit.measure.devices import open_device, run_on_device
 from edgevit.measure.devices.base import Transport
 from edgevit.measure.harness import description_of, run_harness
 from edgevit.measure.outputs import check_asked, output_gate, program_for
+from edgevit.measure.own_file import is_own
 from edgevit.measure.parity import find_program, program_beside
 from edgevit.measure.request import GateLimits, HarnessRequest, ValidateOptions
 from edgevit.program import Program, Reference
@@ -51,6 +52,9 @@ def limits_of_target(
         budgets["max_accuracy_drop_points"] if max_drop is None else max_drop,
         budgets["min_program_agreement_percent"] if min_agreement is None else min_agreement,
     )
+
+
+KIND = "edgevit-validation"
 
 
 @dataclass(frozen=True)
@@ -105,7 +109,7 @@ class Validation:
     def to_json(self) -> dict[str, Any]:
         return {
             "schema_version": SCHEMA_VERSION,
-            "kind": "edgevit-validation",
+            "kind": KIND,
             "device": self.device,
             "passed": self.passed,
             "failures": self.failures(),
@@ -132,6 +136,8 @@ def validate(
 ) -> Validation:
     """Run the artifact on the images, write the JSON (default: validation.json in the artifact).
 
+    An earlier run's validation.json is replaced; `force` replaces other files.
+
     The gates compare with the logits recorded in the artifact for exactly these images; for other
     images `options.program` is run on them first, unless the request names its logits. The limits
     default to the target's budgets. An artifact without classes has a gate for each of its outputs,
@@ -141,12 +147,16 @@ def validate(
     ToolMissing when the device cannot be reached.
     """
     options = options or ValidateOptions()
-    out = request.artifact / VALIDATION_FILE if out is None else out
-    for path in (out, request.out, request.logits, request.dump_inputs, request.profile):
+    again = False
+    if out is None:
+        out = request.artifact / VALIDATION_FILE
+        again = is_own(out, KIND)
+    check_target(out, force or again)
+    for path in (request.out, request.logits, request.dump_inputs, request.profile):
         if path is not None:
             check_target(path, force)
     found = measured(request, options)
-    save(found, out, force)
+    save(found, out, force or again)
     found.require(f" (all figures are in {out})")
     return found
 
