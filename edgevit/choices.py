@@ -48,3 +48,6 @@ Device = Literal["auto", "cpu", "cuda"]
 
 Precision = Literal["tf32", "float32"]
 """Of matrix products and convolutions on CUDA; tf32 has float32's range and 10 bits of mantissa."""
+
+ReportForm = Literal["html", "md", "junit"]
+"""A page, Markdown for a pull request, JUnit's XML for a continuous integration."""

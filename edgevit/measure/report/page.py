@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
@@ -14,6 +14,7 @@ from edgevit.errors import InputError
 from edgevit.files import atomic_path, check_target
 from edgevit.measure.proof import NOT_VALIDATED, Proof, proof_of
 from edgevit.measure.report.long_run import section
+from edgevit.measure.report.text_forms import Columns, failures, junit, markdown
 from edgevit.program import Program
 from edgevit.schema import read_json
 from edgevit.targets.manifest import Manifest
@@ -203,38 +204,40 @@ def print_table(report: dict[str, Any], title: str) -> None:
     console.print_table(title, rows, headings, right=numbers, min_width=128)
 
 
-def write_report(folder: Path, force: bool = False) -> dict[str, Any]:
-    """Write report.json and report.html into the run folder and return the report."""
-    for name in ("report.json", "report.html"):
+def write_report(
+    folder: Path, force: bool = False, forms: Sequence[str] = ("html",)
+) -> dict[str, Any]:
+    """Write report.json and these forms of it into the run folder, and return the report.
+
+    forms   keys of FORMS
+    """
+    written = [FORMS[form] for form in dict.fromkeys(forms)]
+    for name in ("report.json", *(name for name, _ in written)):
         check_target(folder / name, force)
     report = collect(folder)
     with atomic_path(folder / "report.json", force) as temporary:
         temporary.write_text(json.dumps(report, indent=2, allow_nan=False) + "\n", "utf-8")
-    with atomic_path(folder / "report.html", force) as temporary:
-        page = _page(report, folder.resolve().name)
-        temporary.write_bytes(page.encode("utf-8", "backslashreplace"))
+    for name, form in written:
+        with atomic_path(folder / name, force) as temporary:
+            text = form(report, folder.resolve().name, COLUMNS)
+            temporary.write_bytes(text.encode("utf-8", "backslashreplace"))
     return report
 
 
-def _page(report: dict[str, Any], title: str) -> str:
-    heads = "".join(f"<th>{escape(heading)}</th>" for heading, _ in COLUMNS)
+def _page(report: dict[str, Any], title: str, columns: Columns) -> str:
+    heads = "".join(f"<th>{escape(heading)}</th>" for heading, _ in columns)
     body = ""
     for row in report["rows"]:
-        cells = [escape(text(row)) for _, text in COLUMNS]
+        cells = [escape(text(row)) for _, text in columns]
         body += f"<tr><td>{cells[0]}</td>" + "".join(f'<td class="n">{c}</td>' for c in cells[1:])
     verdict = {True: "passed", False: "failed", None: "unknown"}[report["passed"]]
     words = NOT_VALIDATED if verdict == "unknown" else verdict
-    failures = [
-        line
-        for part in report["artifacts"].values()
-        for line in (part["validation"] or {}).get("failures", [])
-    ]
     unknown = [f"{name}: {why}" for name, why in report["not_validated"].items()]
     parts = [
         "<!doctype html><meta charset=utf-8>",
         f"<title>edgevit: {escape(title)}</title><style>{STYLE}</style>",
         f"<h1>{escape(title)}: <span class={verdict}>{words}</span></h1>",
-        "".join(f"<p class=failed>{escape(line)}</p>" for line in failures),
+        "".join(f"<p class=failed>{escape(line)}</p>" for line in failures(report)),
         "".join(f"<p class=unknown>{escape(line)}</p>" for line in unknown),
         f"<table><tr>{heads}</tr>{body}</table>",
     ]
@@ -333,3 +336,11 @@ def _parity_section(parity: dict[str, Any]) -> str:
         "<table><tr><th>layer<th>operation<th>SQNR dB<th>max steps<th>differ %</tr>"
         f"{rows}</table></details>"
     )
+
+
+FORMS: dict[str, tuple[str, Callable[[dict[str, Any], str, Columns], str]]] = {
+    "html": ("report.html", _page),
+    "md": ("report.md", markdown),
+    "junit": ("report.xml", junit),
+}
+"""What `edgevit report --format` takes -> the file's name, and what makes it."""
