@@ -87,7 +87,7 @@ def preset_of(source: str | os.PathLike[str]) -> Preset:
     """
     name, config = config_of(source)
     known = {key: config[key] for key in _PREPROCESSING if config.get(key) is not None}
-    return of_timm(known, f"{PREFIX}{name} (timm)")
+    return of_timm(known, f"{PREFIX}{name}")
 
 
 def timm_info(net: nn.Module) -> TimmInfo:

@@ -62,9 +62,9 @@ def config_of(source: str | os.PathLike[str]) -> tuple[str, dict[str, Any]]:
 
 def check_size(name: str, config: Mapping[str, Any], image_size: Size) -> None:
     """Raises InputError for a size that the net is not made for."""
-    own = tuple(config["input_size"][1:])
-    given = image_size if isinstance(image_size, tuple) else (image_size, image_size)
-    if config.get("fixed_input_size") and given != own:
+    height, width = config["input_size"][1:]
+    own = height if height == width else (height, width)
+    if config.get("fixed_input_size") and image_size not in (own, (height, width)):
         raise InputError(
             f"{PREFIX}{name}: its attention is made for images of {size_text(own)} px, not "
             f"{size_text(image_size)}; leave --image-size out"
