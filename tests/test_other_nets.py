@@ -28,14 +28,15 @@ from tests.timm_compat import import_timm
 CLASSES, SIZE = 10, 64
 SHAPE = (3, SIZE, SIZE)
 REPNEXT = "repnext_m1"
-QUICK = ("mobilenetv3_large_100", "mobilenetv4_conv_small", "fastvit_t8", "regnetx_004")
-MERGED = ("mobileone_s1", "mobileone_s4", "fastvit_t8", "repvgg_a0", "repghostnet_100")
+QUICK = (
+    "mobilenetv3_large_100", "mobilenetv4_conv_small", "mobileone_s1", "fastvit_t8", REPNEXT,
+    "efficientnet_b0", "repvgg_a0", "resnet18", "regnety_008", "regnetx_004", "ghostnet_100",
+    "repghostnet_100",
+)  # fmt: skip
+MERGED = ("mobileone_s1", "fastvit_t8", "repvgg_a0", "repghostnet_100")
 """Nets that timm itself merges, to be compared with."""
 
-FULL = (
-    "mobileone_s1", "mobileone_s4", "efficientnet_b0", "repvgg_a0", REPNEXT, "resnet18",
-    "regnety_008", "ghostnet_100", "repghostnet_100", "tf_mobilenetv3_large_100", "repvit_m0_9",
-)  # fmt: skip
+FULL = ("mobileone_s4", "tf_mobilenetv3_large_100", "repvit_m0_9")
 NETS = [*QUICK, *(pytest.param(name, marks=pytest.mark.full) for name in FULL)]
 
 
@@ -112,18 +113,25 @@ def test_onnx_runtime_computes_every_operation_as_the_program(name: str) -> None
         assert off.max() == 0, (place, off.max(), (off > 0).mean())
 
 
+@pytest.mark.parametrize("name", NETS)
+def test_tensorrt_holds_the_program(name: str) -> None:
+    _audited(name, "tensorrt")
+
+
 @pytest.mark.full
-@pytest.mark.parametrize("target_name", ["coreml", "tensorrt"])
 @pytest.mark.parametrize("name", [*QUICK, *FULL])
-def test_the_other_targets_hold_the_program(name: str, target_name: str) -> None:
-    target = load_target(target_name)
-    program = program_of(name)
+def test_core_ml_holds_the_program(name: str) -> None:
+    _audited(name, "coreml")
+
+
+def _audited(name: str, target_name: str) -> None:
+    target, program = load_target(target_name), program_of(name)
     options = make_options(target_name, target.Options, {})
     _, compared = target.audit(target.write(program, options), program)
     assert compared.weight_channels == sum(n.channels for n in program.graph().weighted())
 
 
-@pytest.mark.parametrize("name", MERGED)
+@pytest.mark.parametrize("name", [*MERGED, pytest.param("mobileone_s4", marks=pytest.mark.full)])
 def test_branches_are_merged_as_far_as_timm_does(name: str) -> None:
     import_timm()
     from timm.utils.model import reparameterize_model
