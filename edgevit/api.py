@@ -38,18 +38,23 @@ PathLike = str | os.PathLike[str]
 Image: TypeAlias = "PathLike | Picture | np.ndarray | Tensor"
 
 
-def load(path: PathLike, *, variant: str | None = None, weights: str | None = None) -> RepViT:
+def load(
+    path: PathLike, *, variant: str | None = None, weights: PathLike | None = None
+) -> RepViT | Any:
     """The net of a RepViT checkpoint, in eval mode, on the CPU; a file's name does not matter.
+    Or a net of timm by its name, with the weights of a file:
+
+        net = edgevit.load("timm:mobilenetv3_large_100", weights="mine.pth")
 
     variant     fail unless it is this one, such as "repvit_m0_9"
     weights     which weights of several in the file, such as "model"; default: the averaged ones
-                (EMA) where there are some
+                (EMA) where there are some. Of a net of timm: the file, or "mine.pth#model"
     `model.checkpoint_info` says what was recognised. Nothing in the file is run. Raises InputError
-    when it cannot be read safely or is of another architecture.
+    when it cannot be read safely or is of another architecture, ToolMissing where timm is missing.
     """
-    from edgevit.models import checkpoint
+    from edgevit.models.nets import load_net
 
-    return checkpoint.load(path, variant=variant, weights=weights).model
+    return load_net(path, variant=variant, weights=weights)
 
 
 def compile(

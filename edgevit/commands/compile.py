@@ -30,6 +30,7 @@ from edgevit.commands.preprocessing import chosen_preprocessing, preprocessing_o
 from edgevit.console import print_table
 from edgevit.data.options import PreprocessingOptions
 from edgevit.errors import InputError
+from edgevit.models.named import is_timm
 from edgevit.models.options import CheckpointOptions
 from edgevit.options import option_fields
 from edgevit.targets import load_target, option_classes, target_names, unknown_option
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
 
 
 @click.command("compile")
-@click.argument("source", metavar="M.evq|CKPT", type=PATH)
+@click.argument("source", metavar="M.evq|CKPT|timm:NAME", type=PATH)
 @click.option(
     "--target",
     "targets",
@@ -86,6 +87,7 @@ def compile_command(
       edgevit compile model.evq --target tflite --target coreml -o build
     Without data:
       edgevit compile repvit.pth --weights-only --target tflite --image-size 224 -o build
+      edgevit compile timm:resnet18 --weights mine.pth --weights-only --target tflite
     """
     own = _own_options(list(dict.fromkeys(targets)), collect_given(option_classes(), options))
 
@@ -121,7 +123,13 @@ def _program(source: Path, weights_only: bool, given: dict[str, Any]) -> Program
     from edgevit.program import Program
     from edgevit.program.evq import is_program
 
-    if is_program(source) or not weights_only:
+    named = is_timm(source)
+    if not weights_only and named:
+        raise InputError(
+            f"{source} is quantized first (edgevit quantize), or compiled without data by "
+            "--weights-only"
+        )
+    if not named and (is_program(source) or not weights_only):
         unused = given_flags(
             PreprocessingOptions, CheckpointOptions, names=("preprocessing", "labels")
         )
@@ -139,18 +147,18 @@ def _program(source: Path, weights_only: bool, given: dict[str, Any]) -> Program
     preprocessing = chosen_preprocessing(given, source)
 
     from edgevit.data.images import Preprocessing
-    from edgevit.models.checkpoint import load
+    from edgevit.models.nets import load_net
     from edgevit.quantize.weights_only import weights_program
 
     asked = collect(CheckpointOptions, given)
-    loaded = load(
+    net = load_net(
         source,
         variant=asked.variant,
         weights=asked.weights,
         image_size=preprocessing.image_size,
     )
     rules = Preprocessing.from_options(preprocessing)
-    return weights_program(loaded.model, rules, read_labels(given["labels"]))
+    return weights_program(net, rules, read_labels(given["labels"]))
 
 
 def _own_options(targets: list[str], given: dict[str, Any]) -> dict[str, dict[str, Any]]:

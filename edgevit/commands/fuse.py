@@ -14,6 +14,8 @@ from edgevit.commands.options import force_option, json_option
 from edgevit.commands.preprocessing import chosen_preprocessing, preprocessing_options
 from edgevit.console import print_table
 from edgevit.data.options import DamageOptions, PreprocessingOptions
+from edgevit.errors import InputError
+from edgevit.models.named import is_timm
 from edgevit.models.options import CheckpointOptions, FuseOptions
 from edgevit.options import size_text
 
@@ -64,6 +66,11 @@ def fuse_command(
     Example:
       edgevit fuse repvit.pth -o fused.safetensors --data eurosat-val.tar --image-size 64
     """
+    if is_timm(checkpoint):
+        raise InputError(
+            f"{checkpoint}: `edgevit fuse` is for RepViT's checkpoints; `edgevit quantize "
+            f"{checkpoint}` merges a net's branches by itself, with a proof"
+        )
     options, asked = collect(FuseOptions, given), collect(CheckpointOptions, given)
     preprocessing, damage = chosen_preprocessing(given, checkpoint), collect(DamageOptions, given)
 

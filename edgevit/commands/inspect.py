@@ -8,19 +8,23 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgevit.commands.generate import PATH, collect, options_of
+from edgevit.commands.generate import PATH, collect, explicit, options_of
 from edgevit.commands.options import json_option
 from edgevit.console import print_table
 from edgevit.data.options import PreprocessingOptions
+from edgevit.models.named import is_timm
 from edgevit.models.options import CheckpointOptions
 from edgevit.options import size_text
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from edgevit.models.checkpoint import CheckpointInfo
+    from edgevit.models.timm_nets import TimmInfo
 
 
 @click.command("inspect")
-@click.argument("checkpoint", metavar="CKPT", type=PATH)
+@click.argument("checkpoint", metavar="CKPT|timm:NAME", type=PATH)
 @options_of(CheckpointOptions)
 @options_of(PreprocessingOptions, only=("image_size",))
 @json_option
@@ -31,11 +35,20 @@ def inspect_command(checkpoint: Path, as_json: bool, **given: Any) -> None:
     folder as Hugging Face lays it out, or a file that `edgevit fuse` wrote. The description comes
     from the tensors alone: edgevit runs no code in the file and writes nothing.
 
+    timm:NAME is a net of timm, filled from --weights FILE or, without it, as it is before training:
+    the description says whether edgevit can quantize it and, where not, which operation and layer
+    stand against it. Its image size is timm's where none is given.
+
     \b
     Example:
       edgevit inspect repvit_m0_9_eurosat64_timm.pth
+      edgevit inspect timm:mobilenetv3_large_100 --weights mine.pth
     """
     asked, size = collect(CheckpointOptions, given), collect(PreprocessingOptions, given).image_size
+
+    if is_timm(checkpoint):
+        _inspect_timm(checkpoint, asked, explicit(PreprocessingOptions, given), as_json)
+        return
 
     from edgevit.models.checkpoint import inspect
 
@@ -44,6 +57,67 @@ def inspect_command(checkpoint: Path, as_json: bool, **given: Any) -> None:
         click.echo(json.dumps(info.to_json(), indent=2, allow_nan=False))
     else:
         _print_table(info)
+
+
+def _inspect_timm(
+    checkpoint: Path, asked: CheckpointOptions, given: dict[str, Any], as_json: bool
+) -> None:
+    from edgevit.models.timm_nets import load_timm, preset_of, timm_info, untrained
+
+    size = PreprocessingOptions(**preset_of(checkpoint).merged(given)).image_size
+    if asked.weights is None:
+        net = untrained(checkpoint, size)
+    else:
+        net = load_timm(checkpoint, asked.weights, variant=asked.variant, image_size=size)
+    info = timm_info(net)
+    found = _merged(net, info)
+    if as_json:
+        click.echo(json.dumps(info.to_json() | found, indent=2, allow_nan=False))
+    else:
+        _print_timm(info, found)
+
+
+def _merged(net: nn.Module, info: TimmInfo) -> dict[str, Any]:
+    """What the tracer makes of the net: figures, or why it cannot be quantized."""
+    from edgevit.errors import InputError
+    from edgevit.graph import trace
+    from edgevit.graph.size import macs_of, weights_of
+
+    size = info.image_size
+    sides = size if isinstance(size, tuple) else (size, size)
+    try:
+        graph = trace(net, (info.in_channels, *sides))
+    except InputError as error:
+        return {"refused": str(error), "fused_parameters": None, "fused_macs": None}
+    return {
+        "refused": None,
+        "fused_parameters": weights_of(graph),
+        "fused_macs": macs_of(graph),
+    }
+
+
+def _print_timm(info: TimmInfo, found: dict[str, Any]) -> None:
+    file = f"{info.path} ({info.size_bytes / 1e6:.1f} MB)" if info.path else "none"
+    merged = found["fused_parameters"]
+    rows = [("file", file)]
+    if info.path:
+        rows += [
+            ("sha256", info.sha256),
+            ("wrapped in", " → ".join(info.wrappers) or "nothing"),
+            ("numbers", info.dtype),
+        ]
+    rows += [
+        ("definition", f"timm {info.timm_version}"),
+        ("input", f"{info.in_channels} channel{'s' * (info.in_channels != 1)}"),
+        ("parameters", f"{info.parameters:,}" + (f" ({merged:,} fused)" if merged else "")),
+    ]
+    if found["refused"] is None:
+        rows.append(("MACs, fused", f"{found['fused_macs']:,} at {size_text(info.image_size)} px"))
+    rows.append(("edgevit quantize", "takes it" if found["refused"] is None else found["refused"]))
+    for each in info.weights if len(info.weights) > 1 else ():
+        rows.append(("weights", f"{each.key}{', taken' * each.taken}"))
+    rows += [("note", note) for note in info.notes]
+    print_table(f"{info.variant} · {info.num_classes} classes", rows)
 
 
 def _print_table(info: CheckpointInfo) -> None:

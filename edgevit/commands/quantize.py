@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 @click.command("quantize")
-@click.argument("checkpoint", metavar="CKPT", type=PATH)
+@click.argument("checkpoint", metavar="CKPT|timm:NAME", type=PATH)
 @click.option(
     "--data",
     required=True,
@@ -78,7 +78,10 @@ if TYPE_CHECKING:
 @force_option("M.evq")
 @json_option
 def quantize_command(**given: Any) -> None:
-    """Quantize a RepViT checkpoint to INT8 and write the program that every target starts from.
+    """Quantize a net to INT8 and write the program that every target starts from.
+
+    CKPT is a RepViT's checkpoint. timm:NAME is a net of timm (pip install 'edgevit[train]') with
+    --weights FILE; its preprocessing is timm's where none is given. Nothing is downloaded.
 
     The net is fused (with proof), calibrated by NNCF, corrected, and fine-tuned with learned
     scales under distillation from the float net. The accuracy gate compares it with float on the
@@ -91,6 +94,8 @@ def quantize_command(**given: Any) -> None:
           --image-size 64 -o model.evq
     The same from a file (epochs = 8 ...), but for what is said here:
       edgevit quantize --config recipe.toml --lr 5e-5
+    Another net than RepViT:
+      edgevit quantize timm:mobilenetv3_large_100 --weights mine.pth --data train.tar -o m.evq
     Several processes:
       torchrun --nproc-per-node 4 -m edgevit quantize repvit.pth --data imagenet/train -o m.evq
     """

@@ -124,7 +124,7 @@ def _of_file(path: Path) -> Preset | None:
     try:
         if config is not None or "input_size" in value:
             net = str(value.get("architecture") or (config or value).get("architecture") or "")
-            return replace(_of_timm(config or value, f"{path} (timm)"), net=net)
+            return replace(of_timm(config or value, f"{path} (timm)"), net=net)
         if _HUGGING_FACE_KEYS & set(value):
             return _of_hugging_face(value, f"{path} (Hugging Face)")
     except (TypeError, ValueError, KeyError, OverflowError, AttributeError) as error:
@@ -146,7 +146,8 @@ _TIMM_OTHERS = frozenset({
 _CROP_MODES = {"center": "shorter", "squash": "exact", "border": "fit"}
 
 
-def _of_timm(config: Mapping[str, Any], source: str) -> Preset:
+def of_timm(config: Mapping[str, Any], source: str) -> Preset:
+    """What timm's configuration of a net says. Raises InputError for what there is not here."""
     values: dict[str, Any] = {}
     known = {"input_size", "interpolation", "crop_pct", "crop_mode", "mean", "std"}
     if "input_size" in config:

@@ -116,16 +116,26 @@ def _float_weights(weight: np.ndarray, bias: np.ndarray) -> FloatWeights:
 
 
 def branches_to_convolutions(graph: Graph) -> Graph:
-    """A norm on a branch of a sum becomes a convolution, so that `merge_branches` can take it.
+    """A norm beside a convolution in a sum becomes one, so that `merge_branches` can take it.
 
     Given   add(conv2d (x), channel_affine (x))
     Result  add(conv2d (x), depthwise conv2d 1×1 (x))
+
+    A norm on a branch of its own stays: what makes its input may still become a convolution that
+    takes the norm in.
     """
-    sums = {name for node in graph.nodes if isinstance(node, Add) for name in node.inputs}
+    nodes = {node.name: node for node in graph.nodes}
+    branches: set[str] = set()
+    for node in graph.nodes:
+        if isinstance(node, Add) and node.inputs[0] != node.inputs[1]:
+            made = [nodes.get(name) for name in node.inputs]
+            kinds = all(isinstance(each, Conv2d | ChannelAffine) for each in made)
+            sources = {each.inputs for each in made if each is not None}
+            branches |= set(node.inputs) if kinds and len(sources) == 1 else set()
     return graph.with_nodes(
         _as_convolution(node, graph.shape(node.name))
         if isinstance(node, ChannelAffine)
-        and node.name in sums
+        and node.name in branches
         and len(graph.shape(node.name)) == 4
         else node
         for node in graph.nodes
@@ -166,25 +176,48 @@ def _as_convolution(node: ChannelAffine, shape: tuple[int, ...]) -> Conv2d:
 def merge_branches(graph: Graph) -> Graph:
     """Parallel convolutions or linears that are summed become one: reparameterization, of any net.
 
-    Given   add(conv2d 3×3 (x), conv2d 1×1 (x)), each read by the add alone, of one stride
+    Given   add(conv2d 3×3 (x), conv2d 1×1 (x)), each read by the add alone, of one stride;
+            or add(x, depthwise conv2d 3×3 (x))
     Result  one conv2d 3×3 (x), named after the sum
     """
     nodes = {node.name: node for node in graph.nodes}
     for node in graph.nodes:
         if not isinstance(node, Add) or node.inputs[0] == node.inputs[1]:
             continue
-        first, second = (nodes.get(name) for name in node.inputs)
-        if not (isinstance(first, Weighted) and isinstance(second, Weighted)):
+        branches = _branches(nodes, node)
+        if branches is None:
             continue
-        if any(b.activation or not _read_alone(graph, b.name) for b in (first, second)):
+        own = [each for each in branches if each.name in node.inputs]
+        if any(b.activation or not _read_alone(graph, b.name) for b in own):
             continue
-        if graph.shape(first.name) != graph.shape(second.name):  # one of them broadcasts
-            continue
-        merged = _merged(first, second)
+        if any(graph.shape(name) != graph.shape(node.name) for name in node.inputs):
+            continue  # one of them broadcasts
+        merged = _merged(*branches)
         if merged is not None:
-            del nodes[first.name], nodes[second.name]
+            for each in own:
+                del nodes[each.name]
             nodes[node.name] = replace(merged, name=node.name, module=node.name)
     return graph.with_nodes(nodes.values())
+
+
+def _branches(nodes: dict[str, Node], total: Add) -> tuple[Weighted, Weighted] | None:
+    """The two operations that a sum adds up, of which one may stand for its plain source.
+
+    Beside a dense convolution a plain source stays a sum: that is a residual, whose weights of 1
+    would cost the others their resolution as int8.
+    """
+    first, second = (nodes.get(name) for name in total.inputs)
+    if isinstance(first, Weighted) and isinstance(second, Weighted):
+        return first, second
+    for branch, source in ((first, total.inputs[1]), (second, total.inputs[0])):
+        if isinstance(branch, Conv2d) and branch.depthwise and branch.inputs == (source,):
+            ones, zeros = np.ones(branch.channels), np.zeros(branch.channels)
+            shape = (1, branch.channels, 1, 1)
+            identity = ChannelAffine(
+                name=f"{total.name}.source", inputs=branch.inputs, gain=ones, offset=zeros
+            )
+            return branch, _as_convolution(identity, shape)
+    return None
 
 
 def _merged(first: Weighted, second: Weighted) -> Weighted | None:
@@ -250,13 +283,23 @@ def fuse_activations(graph: Graph) -> Graph:
     return graph.with_nodes(nodes.values())
 
 
+def fold_and_merge(graph: Graph) -> Graph:
+    """Norms folded and branches merged, until neither finds more.
+
+    Given   add(x, channel_affine(add(conv2d (x), channel_affine (x)))), a mixer of FastViT
+    Result  one conv2d (x)
+    """
+    while True:
+        found = merge_branches(branches_to_convolutions(fold_affines(graph)))
+        if [n.name for n in found.nodes] == [n.name for n in graph.nodes]:
+            return found
+        graph = found
+
+
 TRACE_PASSES: tuple[Callable[[Graph], Graph], ...] = (
     find_norms,
     drop_identities,
-    fold_affines,
-    branches_to_convolutions,
-    merge_branches,  # of convolutions whose norms are folded
-    fold_affines,  # norms behind sums
+    fold_and_merge,
     affines_to_convolutions,
     fuse_activations,  # behind the merged ones
 )

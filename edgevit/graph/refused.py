@@ -7,6 +7,9 @@ from collections.abc import Collection, Sequence
 from pathlib import PurePath
 from typing import Any
 
+NO_TARGET = "no target of edgevit takes it"
+"""What no program may hold, none of the targets gets."""
+
 _FRAME = re.compile(r'File "([^"]+)", line (\d+), in ')
 _LIBRARY = re.compile(r"[/\\]torch[/\\]")
 
@@ -24,7 +27,7 @@ def what_to_do(
     source      name of the net's input in the calls
     """
     place = _place(call)
-    text = f"; it is called in {place}. " if place else ". "
+    text = f"; it is called in {place}, and {NO_TARGET}. " if place else f"; {NO_TARGET}. "
     text += (
         "Write it with other operations; or, where it only turns the answers into boxes, classes "
         "or another order, give out what it reads and do that outside of the net"

@@ -10,6 +10,8 @@ else the path of the module it is written in, and the operation's kind.
 
 from __future__ import annotations
 
+import inspect
+import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -84,6 +86,9 @@ def traced(
 def _export(net: torch.nn.Module, shape: Shape) -> Any:
     import torch
 
+    # It prints a traceback of its own for what is said below.
+    noise = logging.getLogger("torch._subclasses.fake_tensor")
+    was_disabled, noise.disabled = noise.disabled, True
     was_training = {module: module.training for module in net.modules()}
     net.eval()
     parameter = next(net.parameters(), None)
@@ -93,12 +98,26 @@ def _export(net: torch.nn.Module, shape: Shape) -> Any:
             return torch.export.export(net, (example,))
     except Exception as error:  # torch.export raises what the net's own code raises, and more
         first = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
+        needed = _needed(net)
+        if len(needed) != 1:
+            first = f"it needs {len(needed)} inputs ({', '.join(needed)}), and images are one"
         raise InputError(
             f"torch.export cannot trace this net for an input of {shape}: {first}"
         ) from error
     finally:
+        noise.disabled = was_disabled
         for module, training in was_training.items():
             module.training = training
+
+
+def _needed(net: torch.nn.Module) -> list[str]:
+    """The arguments of a net's forward that have no default."""
+    try:
+        parameters = inspect.signature(net.forward).parameters.values()
+    except (TypeError, ValueError):  # not written in Python
+        return ["images"]
+    named = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    return [p.name for p in parameters if p.kind in named and p.default is p.empty] or ["images"]
 
 
 def _array(value: torch.Tensor) -> np.ndarray:
@@ -173,7 +192,10 @@ class _Tracer:
                 f"{_path(call) or name}: {overload}: {error} is not supported"
                 f"{self._what_to_do(call)}"
             ) from error
-        self.values[call.name] = self._append(made)
+        try:
+            self.values[call.name] = self._append(made)
+        except InputError as error:  # of a shape that the operation cannot make
+            raise InputError(f"{error}{self._what_to_do(call)}") from error
         if written != overload:
             self._overwrite(call)
 

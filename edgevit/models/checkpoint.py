@@ -228,7 +228,7 @@ def _filled(path: Path, chosen: Chosen, config: RepViTConfig) -> RepViT:
     """The net with its weights, in eval mode: float32 copies, so that nothing hangs on the file."""
     match, tensors = chosen.match, chosen.tensors
     state = {
-        name: _checked_values(path, theirs, tensors[theirs])
+        name: checked_values(path, theirs, tensors[theirs])
         for name, (theirs, _) in match.expected.items()
     }
     for name in match.zeros:
@@ -257,7 +257,8 @@ def _as_two_logits(name: str, tensor: Tensor) -> Tensor:
     return torch.cat([-tensor / 2, tensor / 2])
 
 
-def _checked_values(path: Path, name: str, stored: StoredTensor) -> Tensor:
+def checked_values(path: Path, name: str, stored: StoredTensor) -> Tensor:
+    """A copy as float32. Raises InputError, naming the tensor, for no plain finite numbers."""
     if stored.problem:
         raise InputError(
             f"{path}: the tensor {name!r} is {stored.problem}; expected plain float16, bfloat16, "
@@ -339,7 +340,7 @@ def _assumed(match: Match, riders: tuple[str, ...]) -> tuple[str, ...]:
             "order, with the logits −z/2 and z/2"
         )
     if riders:
-        notes.append(f"left aside, as no part of the net: {_listed(riders)}")
+        notes.append(f"left aside, as no part of the net: {listed(riders)}")
     return tuple(notes)
 
 
@@ -348,7 +349,7 @@ def _inside(chosen: Chosen, riders: tuple[str, ...]) -> tuple[str, ...]:
     own = tuple(name for name in riders if name in chosen.candidate.tensors)
     if not (own and chosen.candidate.prefix and chosen.match.config.features_only):
         return ()
-    return (f"its maps are the stages' own: {_listed(own)} of the backbone is not applied to them",)
+    return (f"its maps are the stages' own: {listed(own)} of the backbone is not applied to them",)
 
 
 def parts_of(riders: Iterable[str]) -> tuple[str, ...]:
@@ -360,7 +361,7 @@ def parts_of(riders: Iterable[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(firsts))
 
 
-def _listed(riders: tuple[str, ...]) -> str:
+def listed(riders: tuple[str, ...]) -> str:
     """Tensors by name, or by part where there are parts of several."""
     counts = Counter(parts_of((name,))[0] for name in riders)
     if len(riders) > 3 and max(counts.values()) > 1:

@@ -21,8 +21,9 @@ class CheckpointOptions:
     )
     weights: str | None = option(
         None,
-        "Weights to read from a file that holds several, as `edgevit inspect` lists them.",
-        metavar="KEY",
+        "Weights to read from a file that holds several, as `edgevit inspect` lists them; of a net "
+        "named timm:NAME the file itself, or FILE#KEY.",
+        metavar="KEY|FILE",
         default_text="the averaged ones (EMA), else the first",
     )
 

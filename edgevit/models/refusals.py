@@ -21,7 +21,7 @@ def other_architecture(
     share: float | None = None,
 ) -> InputError:
     """The error for tensors that are no RepViT's; `share` of them fit where there is no `best`."""
-    looks = _looks_like(shapes)
+    looks = looks_like(shapes)
     first = ", ".join(list(shapes)[:3])
     guess = f"this looks like {looks}" if looks else f"its tensors begin with {first}"
     if best is not None:
@@ -40,8 +40,8 @@ def other_architecture(
     )
 
 
-def _looks_like(shapes: Mapping[str, Shape]) -> str | None:
-    """Well-known neighbours, by a part of a tensor's name that only they have."""
+def looks_like(shapes: Mapping[str, Shape]) -> str | None:
+    """Well-known nets, by a part of a tensor's name that only they have."""
     signs = {
         "Segment Anything with a vision transformer as its image encoder": "image_encoder.blocks.0",
         "MobileSAM, whose image encoder is a TinyViT": "image_encoder.layers.0",

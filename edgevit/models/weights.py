@@ -109,7 +109,7 @@ def choose(file: TensorFile, weights: str | None) -> Chosen:
 
     Raises InputError when there are no tensors, no RepViT, or none of that name.
     """
-    groups = _groups(file.path, file.value)
+    groups = tensor_groups(file.path, file.value)
     candidates = _candidates(groups)
     if weights is not None:
         named = [each for each in candidates if each.goes_by(weights)]
@@ -131,7 +131,7 @@ def choose(file: TensorFile, weights: str | None) -> Chosen:
     listed = [each for each in candidates if id(each) in matches]
     infos = tuple(
         WeightsInfo(
-            _label(each, listed),
+            label(each, listed),
             matches[id(each)].config.variant,
             0 if matches[id(each)].config.features_only else matches[id(each)].config.num_classes,
             len(each.tensors),
@@ -139,11 +139,12 @@ def choose(file: TensorFile, weights: str | None) -> Chosen:
         )
         for each in listed
     )
-    notes = () if weights is not None else _choice_note(infos)
+    notes = () if weights is not None else choice_note(infos)
     return Chosen(best, matches[id(best)], infos, notes)
 
 
-def _choice_note(infos: tuple[WeightsInfo, ...]) -> tuple[str, ...]:
+def choice_note(infos: tuple[WeightsInfo, ...], option: str = "--weights ") -> tuple[str, ...]:
+    """Which of several was taken, and what takes another: `option` and its key."""
     others = [info.key for info in infos if not info.taken]
     if not others:
         return ()
@@ -152,7 +153,7 @@ def _choice_note(infos: tuple[WeightsInfo, ...]) -> tuple[str, ...]:
     listed = ", ".join(repr(key) for key in others)
     return (
         f"took the {kind} under {taken!r}; the file also holds {listed}: "
-        f"--weights {others[0]} takes them",
+        f"{option}{others[0]} takes them",
     )
 
 
@@ -171,19 +172,24 @@ def _recognised(
 
 def _rank(candidate: Candidate, match: Match) -> tuple[bool, int, int]:
     """Lower is taken first; what is equal stays in the order of the file."""
+    return match.config.features_only, *preference(candidate)
+
+
+def preference(candidate: Candidate) -> tuple[int, int]:
+    """By its wrappers, averaged weights before others; lower is taken first."""
     parts = candidate.parts
     place = next((i for i, key in enumerate(_FIRST) if key in parts), None)
     if place is None and any(_EMA.search(part.lower()) for part in parts):
         place = len(_FIRST)
     if place is not None:
-        return match.config.features_only, 0, place
+        return 0, place
     if any(part in _LAST for part in parts):
-        return match.config.features_only, 2, 0
+        return 2, 0
     place = next((i for i, key in enumerate(_PLAIN) if key in parts), len(_PLAIN))
-    return match.config.features_only, 1, place
+    return 1, place
 
 
-def _label(candidate: Candidate, among: list[Candidate]) -> str:
+def label(candidate: Candidate, among: list[Candidate]) -> str:
     """The shortest name that only this one goes by."""
     names = (*candidate.parts, ".".join(candidate.parts))
     alone = [n for n in names if sum(each.goes_by(n) for each in among) == 1]
@@ -197,8 +203,11 @@ def _shapes(tensors: Mapping[str, StoredTensor]) -> dict[str, Shape]:
 # --- from what was read to sets of tensors -------------------------------------------------------
 
 
-def _groups(path: Path, value: Any) -> dict[tuple[str, ...], dict[str, StoredTensor]]:
-    """The tensors of each dictionary, by the keys that lead to it, in the order of the file."""
+def tensor_groups(path: Path, value: Any) -> dict[tuple[str, ...], dict[str, StoredTensor]]:
+    """The tensors of each dictionary, by the keys that lead to it, in the order of the file.
+
+    Raises InputError where there are none, or more than any net has.
+    """
     groups: dict[tuple[str, ...], dict[str, StoredTensor]] = {}
     count = 0
     for keys, name, tensor in _walk(value):
@@ -207,7 +216,7 @@ def _groups(path: Path, value: Any) -> dict[tuple[str, ...], dict[str, StoredTen
     if not groups:
         raise InputError(f"{path}: {_nothing_in(value)}")
     if max(map(len, groups.values())) > MAX_TENSORS:
-        raise InputError(f"{path}: {count} tensors, more than any RepViT has; {SAVE_HINT}")
+        raise InputError(f"{path}: {count} tensors, more than any net of edgevit has; {SAVE_HINT}")
     return groups
 
 
@@ -282,8 +291,13 @@ def _without_shared_prefix(tensors: Mapping[str, StoredTensor]) -> dict[str, Sto
     return found
 
 
+def without_wrappers(name: str) -> str:
+    """A tensor's name without the modules that FSDP, checkpointing and torch.compile put around."""
+    return _AROUND.sub("", name)
+
+
 def _clean(name: str) -> str:
-    return _NUMBERED_STAGE.sub(r"\1stages.\2.", _AROUND.sub("", name))
+    return _NUMBERED_STAGE.sub(r"\1stages.\2.", without_wrappers(name))
 
 
 def _candidates(groups: Mapping[tuple[str, ...], dict[str, StoredTensor]]) -> list[Candidate]:

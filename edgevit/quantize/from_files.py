@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from torch import nn
+
 from edgevit.data.distributed import Group
 from edgevit.data.images import Preprocessing
 from edgevit.data.options import ImageSetOptions
@@ -15,8 +17,9 @@ from edgevit.data.source import ImageFolder
 from edgevit.device import chosen_device
 from edgevit.errors import InputError, Interrupted
 from edgevit.files import atomic_path, check_target, read_file
-from edgevit.models.checkpoint import CheckpointInfo, load, parts_of
+from edgevit.models.checkpoint import parts_of
 from edgevit.models.fuse import noise_images
+from edgevit.models.nets import load_net
 from edgevit.models.repvit import RepViT
 from edgevit.models.sam import SamEncoder, signal_to_noise
 from edgevit.quantize.options import QuantizeOptions
@@ -40,7 +43,7 @@ class Source:
     images      how the folders are numbered, and what is done with damaged images
     task        what the net is quantized for; features need no class folders
     teacher     a checkpoint, or "module:function"; None: the float net
-    variant, weights
+    checkpoint, variant, weights
                 as for `edgevit.load`
     author, license
                 for the artifacts' metadata
@@ -89,17 +92,16 @@ def quantize_files(
     if not folder.exists():  # asked now, as it is for a name that is too long
         check_target(folder)
     size = source.preprocessing.image_size
-    loaded = load(
+    loaded = model = load_net(
         source.checkpoint, variant=source.variant, weights=source.weights, image_size=size
     )
-    model = loaded.model
     is_features = source.task.task == "features"
     if is_features:
         if source.labels is not None:
             raise InputError("--labels names classes, which the task features does not have")
         model = _features(model, source)
-    elif model.config.features_only:
-        raise InputError(_no_head(loaded.info))
+    elif isinstance(model, RepViT) and model.config.features_only:
+        raise InputError(_no_head(model))
     train = ImageFolder(
         source.data,
         labelled=not is_features,
@@ -109,8 +111,8 @@ def quantize_files(
     )
     val = ImageFolder(source.eval_data, like=train) if source.eval_data is not None else None
     teacher = source.teacher
-    if teacher is None and model is not loaded.model and isinstance(model, SamEncoder):
-        teacher = loaded.model  # as it was trained
+    if teacher is None and model is not loaded and isinstance(model, SamEncoder):
+        teacher = loaded  # as it was trained
     with _interruptible(folder):
         result = quantize(
             model,
@@ -139,7 +141,9 @@ def quantize_files(
     return result
 
 
-def _no_head(info: CheckpointInfo) -> str:
+def _no_head(model: RepViT) -> str:
+    info = model.checkpoint_info
+    assert info is not None
     parts = parts_of(info.riders)
     beside = f" beside {', '.join(parts)}, of which edgevit has none" if parts else ""
     return (
@@ -148,12 +152,17 @@ def _no_head(info: CheckpointInfo) -> str:
     )
 
 
-def _features(model: RepViT, source: Source) -> RepViT:
+def _features(model: nn.Module, source: Source) -> RepViT:
     """The net whose outputs are the features that were asked for.
 
     Raises InputError for stages that it has not, for a neck that edgevit does not know, and where
     --upsample says too little or has nothing to say.
     """
+    if not isinstance(model, RepViT):
+        raise InputError(
+            f"{source.checkpoint}: --task features takes the stages of a RepViT; of another net, "
+            'quantize a module that returns the maps: edgevit.quantize(net, ..., task="features")'
+        )
     asked = source.task
     found = model.features([s - 1 for s in asked.stages]) if asked.stages else model.as_features()
     if not isinstance(found, SamEncoder) or not found.config.fusion:

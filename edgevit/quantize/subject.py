@@ -16,8 +16,8 @@ from edgevit.errors import GateFailed, InputError
 from edgevit.graph import Graph, trace
 from edgevit.graph.float_run import GraphNet
 from edgevit.graph.naming import named_leaves
-from edgevit.models import checkpoint
 from edgevit.models.fuse import DEFAULT_BOUND, fuse
+from edgevit.models.nets import load_net
 from edgevit.models.repvit import RepViT
 from edgevit.options import Size
 
@@ -62,7 +62,7 @@ def module_of(model: nn.Module | str | os.PathLike[str], image_size: Size) -> nn
     Raises InputError for anything else, and for a net with NaN or infinity in it.
     """
     if isinstance(model, str | os.PathLike):
-        return checkpoint.load(model, image_size=image_size).model
+        return load_net(model, image_size=image_size)
     if not isinstance(model, nn.Module):
         raise InputError(
             f"{type(model).__name__} is no model: give a torch.nn.Module or a checkpoint's path"
@@ -97,7 +97,8 @@ def subject_of(
     origin: dict[str, Any] = {"model": {"class": type(model).__name__, "sha256": key}}
     info = getattr(model, "checkpoint_info", None)
     if info is not None:
-        origin["checkpoint"] = {"file": os.path.basename(info.path), "sha256": info.sha256}
+        file = {"file": os.path.basename(info.path), "sha256": info.sha256}
+        origin["checkpoint"] = file | getattr(info, "provenance", {})
     if isinstance(net, RepViT):
         original = info.proof if info is not None else None
         fused = fuse(net, images, bound, images_source=images_source, original=original)
@@ -106,7 +107,8 @@ def subject_of(
     graph = trace(net, tuple(images.shape[1:]), output_names)
     net = one_after_another(net, images[:1])
     origin["trace_proof"] = asdict(_prove(net, graph, images)) | {"images_source": images_source}
-    return Subject(net, graph, name or type(model).__name__, origin, key)
+    called = name or getattr(info, "variant", "") or type(model).__name__
+    return Subject(net, graph, called, origin, key)
 
 
 def with_output_types(graph: Graph, types: Mapping[str, str]) -> Graph:

@@ -9,11 +9,10 @@ from torch import Tensor, nn
 
 from edgevit.data.batches import weights_channels_last
 from edgevit.data.images import Preprocessing
+from edgevit.models.named import TIMM_PREFIX, is_timm
 from edgevit.quantize.distill import Teacher, check_teacher, load_teacher
 from edgevit.tasks.classification import TASK
 from edgevit.train.timm_parts import pretrained
-
-TIMM = "timm:"
 
 
 class _Renormalised(nn.Module):
@@ -49,8 +48,8 @@ def teacher_of(
     """
     if name is None:
         return None
-    if name.startswith(TIMM):
-        net, mean, std = pretrained(name.removeprefix(TIMM), classes)
+    if is_timm(name):
+        net, mean, std = pretrained(name.removeprefix(TIMM_PREFIX), classes)
         taught: Teacher = _frozen(_Renormalised(net, rules, mean, std), device)
     else:
         taught = load_teacher(name, nn.Identity(), device)

@@ -5,27 +5,20 @@ timm is an optional extra. Each function imports it, so that importing this modu
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable
 from typing import Any
 
 from torch import Tensor, nn
 
 from edgevit.data.images import Preprocessing
-from edgevit.errors import InputError, ToolMissing
+from edgevit.errors import InputError
+from edgevit.models.timm_package import timm_module as imported
 from edgevit.train.options import TrainOptions
 
 
 def timm_module(name: str = "timm") -> Any:
     """timm, or a module of it. Raises ToolMissing where it cannot be imported."""
-    try:
-        return importlib.import_module(name)
-    except (ImportError, RuntimeError) as error:
-        # torchvision, which timm needs, fails with a RuntimeError beside another build of torch.
-        raise ToolMissing(
-            f"`edgevit train` needs timm, which cannot be imported ({error}); install it with "
-            "pip install 'edgevit[train]', and a torchvision of the same build as torch"
-        ) from error
+    return imported(name, "`edgevit train`")
 
 
 def transform(options: TrainOptions, rules: Preprocessing) -> Callable[[Any], Tensor]:

@@ -181,6 +181,36 @@ def test_a_relu_behind_merged_branches_is_fused() -> None:
     assert isinstance(node, Conv2d) and node.activation is Relu and node.name == "2"
 
 
+def depthwise(kernel: int = 3, **options: Any) -> nn.Conv2d:
+    return conv(kernel=kernel, padding=kernel // 2, groups=4, **options)
+
+
+RESIDUALS = {
+    "a mixer with its scale": lambda n, x: x + n.scale(n.large(x) - n.norm(x)),
+    "a norm behind the sum": lambda n, x: n.norm(n.large(x) + n.small(x) + x),
+    "the source first": lambda n, x: x + n.large(x),
+}
+
+
+@pytest.mark.parametrize("name", RESIDUALS)
+def test_a_depthwise_convolution_takes_its_source_in(name: str) -> None:
+    layers = {"large": normed(depthwise()), "small": depthwise(1), "norm": nn.BatchNorm2d(4)}
+    net = Net(RESIDUALS[name], scale=Scale(4, 1, 1), **layers)
+    assert kinds(traced(seeded(net))) == ["conv2d"]
+
+
+def test_a_source_stays_where_it_is_no_part_of_the_convolution() -> None:
+    layers: dict[str, nn.Module] = {"c": conv(kernel=3, padding=1), "d": depthwise()}
+    dense = Net(lambda n, x: x + n.c(x), **copy.deepcopy(layers))
+    assert kinds(traced(seeded(dense))) == ["conv2d", "add"]
+    read_twice = Net(lambda n, x: (lambda y: (y + x) * y)(n.d(x)), **copy.deepcopy(layers))
+    assert "add" in kinds(traced(seeded(read_twice)))
+    clamped = Net(lambda n, x: x + n.d(x).relu(), **copy.deepcopy(layers))
+    assert "add" in kinds(traced(seeded(clamped)))
+    other = Net(lambda n, x: F.gelu(x) + n.d(x), **copy.deepcopy(layers))
+    assert "add" in kinds(traced(seeded(other)))
+
+
 def test_linears_that_are_summed_become_one() -> None:
     def forward(net: Any, x: Tensor) -> Tensor:
         y = x.mean((2, 3))

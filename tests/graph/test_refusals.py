@@ -13,7 +13,7 @@ from torch import nn
 from edgevit.errors import InputError
 from edgevit.graph import trace
 from edgevit.ops import BY_OVERLOAD
-from tests.nets import SHAPE, Net, Scale, seeded
+from tests.nets import SHAPE, Net, Scale, seeded, traced
 
 LAYERS: list[tuple[nn.Module, str]] = [
     (nn.Mish(), "odd: operation aten.mish.default is not one that edgevit can quantize"),
@@ -167,8 +167,32 @@ def test_a_net_of_two_inputs_is_refused() -> None:
         def forward(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
             return x + y
 
-    with pytest.raises(InputError, match="torch.export cannot trace this net"):
+    with pytest.raises(InputError, match=r"torch.export cannot .*: it needs 2 inputs \(x, y\)"):
         trace(Needs(), SHAPE)
+
+
+def test_an_input_with_a_default_is_none() -> None:
+    net = Net(lambda n, x: n.two(n.c(x)), c=nn.Conv2d(4, 4, 1), two=TwoInputs())
+    assert trace(seeded(net), SHAPE).outputs == ("c",)
+
+
+class Same(nn.Module):
+    """Padding that is computed from the input's size, more on one side than on the other."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(4, 4, 3, stride=2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        height, width = (max(0, (-(-s // 2) - 1) * 2 + 3 - s) for s in x.shape[2:])
+        padded = F.pad(x, (width // 2, width - width // 2, height // 2, height - height // 2))
+        return F.relu_(self.conv(padded))
+
+
+def test_padding_by_the_inputs_size_is_traced_for_the_size_that_is_asked_for() -> None:
+    for shape in (SHAPE, (4, 7, 10)):
+        graph = traced(seeded(Same()), shape)
+        assert graph.shape(graph.outputs[0])[2:] == (-(-shape[1] // 2), -(-shape[2] // 2))
 
 
 def test_the_signatures_are_torchs_own() -> None:
@@ -218,6 +242,7 @@ def test_a_net_with_an_unknown_head_is_told_its_place_and_offered_its_body() -> 
     with pytest.raises(InputError) as refused:
         trace(seeded(WithHead()), SHAPE)
     text = str(refused.value)
+    assert "and no target of edgevit takes it" in text
     assert text.startswith("model.head.norm: operation aten.group_norm.default is not one that")
     line = UnknownHead.forward.__code__.co_firstlineno + 1
     assert f"it is called in {Path(__file__).name}, line {line}" in text
@@ -238,6 +263,12 @@ def test_answers_that_are_put_in_order_are_to_be_given_out_before() -> None:
     assert "aten.flatten.using_ints: a change of shape from (1, 8, 4, 4)" in text
     assert "give out what it reads and do that outside of the net" in text
     assert "'model.backbone' comes before it" in text
+
+
+def test_a_resize_by_no_whole_factor_is_told_its_place() -> None:
+    net = Net(lambda n, x: n.odd(n.c(x)), c=nn.Conv2d(4, 4, 1), odd=nn.Upsample(scale_factor=1.5))
+    with pytest.raises(InputError, match="whole factors.* called in .*no target of edgevit"):
+        trace(seeded(net), SHAPE)
 
 
 def test_no_body_is_offered_where_nothing_whole_comes_before() -> None:
