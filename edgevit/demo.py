@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edgevit.data.embedded import EMBEDDED
 from edgevit.data.images import Preprocessing
 from edgevit.data.options import PreprocessingOptions
 from edgevit.errors import ToolMissing
@@ -17,7 +18,6 @@ from edgevit.options import check, option
 if TYPE_CHECKING:
     from edgevit.program import Program
 
-EMBEDDED = Path(__file__).resolve().parent.parent / "calibration" / "eurosat"
 EPOCHS = 8.0
 # A thousand images and two minutes of training: the drop is known to about a point.
 MAX_DROP = 1.5

@@ -8,8 +8,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from edgevit.data.embedded import EMBEDDED
 from edgevit.data.images import ImageSet, Preprocessing
-from edgevit.demo import EMBEDDED
 from edgevit.errors import ToolMissing
 from edgevit.graph import Graph
 from edgevit.options import Size
