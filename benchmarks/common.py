@@ -45,25 +45,10 @@ def observed_quantizers(graph: Any, images: list[Any]) -> tuple[dict[str, Any], 
 
 
 def timing_program(graph: Any, name: str) -> Any:
-    """A classifier's program from its float graph: for timing, sizes and compilers only.
+    """`edgevit.measure.timing_program`: a program from a float graph, for timing only."""
+    from edgevit.measure.timing_program import timing_program as made
 
-    Its ranges are those of 16 of the embedded images, and nothing is corrected or tuned.
-    """
-    from edgevit.data.images import ImageSet, Preprocessing
-    from edgevit.program import ModelInfo, ProgramInfo, build_program
-    from edgevit.project import EMBEDDED
-    from edgevit.quantize.net import QuantizedNet
-
-    height, width = graph.input_shape[2:]
-    size = height if height == width else (height, width)
-    source, preprocessing = ImageSet.open(EMBEDDED / "train.tar"), Preprocessing(size, size)
-    images = [x for x, _ in source.batches(preprocessing, 1, range(0, 1600, 100))]
-    quantized = QuantizedNet(graph, *observed_quantizers(graph, images))
-    quantized.snap()
-    classes = graph.shape(graph.output_name)[1]
-    labels = tuple(f"class_{i:04d}" for i in range(classes))
-    info = ProgramInfo(ModelInfo(name, classes, size), "portable", preprocessing, labels)
-    return build_program(graph, quantized.activation_quantizers(), quantized.weight_scales(), info)
+    return made(graph, name)
 
 
 def write_result(name: str, figures: dict[str, Any], before: dict[str, Any]) -> Path:

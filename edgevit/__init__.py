@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from edgevit.data.sequence import from_sequence
     from edgevit.data.source import ImageFolder, ImageSource
     from edgevit.errors import EdgevitError, GateFailed, InputError, ToolMissing
+    from edgevit.measure.benchmark import benchmark
     from edgevit.program import Program
     from edgevit.quantize.options import QuantizeOptions
     from edgevit.quantize.pipeline import quantize
@@ -34,6 +35,7 @@ _MODULES = {
     "edgevit.data.sequence": ("from_sequence",),
     "edgevit.data.source": ("ImageFolder", "ImageSource"),
     "edgevit.errors": ("EdgevitError", "GateFailed", "InputError", "ToolMissing"),
+    "edgevit.measure.benchmark": ("benchmark",),
     "edgevit.program": ("Program",),
     "edgevit.quantize.options": ("QuantizeOptions",),
     "edgevit.quantize.weights_only": ("weights_program",),
@@ -42,8 +44,8 @@ _HOMES = {name: module for module, names in _MODULES.items() for name in names}
 
 __all__ = [
     "Artifact", "EdgevitError", "GateFailed", "ImageFolder", "ImageSource", "InputError",
-    "Preprocessing", "Program", "QuantizeOptions", "ToolMissing", "__version__", "compile",
-    "from_sequence", "load", "open", "quantize", "validate", "weights_program",
+    "Preprocessing", "Program", "QuantizeOptions", "ToolMissing", "__version__", "benchmark",
+    "compile", "from_sequence", "load", "open", "quantize", "validate", "weights_program",
 ]  # fmt: skip
 
 

@@ -20,8 +20,8 @@ from edgevit.errors import EdgevitError, InputError, Interrupted
 from edgevit.progress import to_standard_error
 
 COMMANDS = (
-    "train", "inspect", "fuse", "quantize", "compile", "run", "parity", "validate", "report",
-    "package", "lint", "doctor", "demo",
+    "train", "inspect", "fuse", "quantize", "compile", "run", "parity", "validate",
+    "benchmark", "report", "package", "lint", "doctor", "demo",
 )  # fmt: skip
 
 

@@ -16,12 +16,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgevit import limits
+from edgevit.measure.benchmark_rows import Benchmark
 from edgevit.measure.request import request_schema
 from edgevit.schema import json_schema
 from edgevit.targets.manifest import Manifest
 
 ROOT = Path(__file__).resolve().parent.parent
-SCHEMAS = {"manifest": (Manifest, "manifest.json of an edgevit artifact folder")}
+SCHEMAS = {
+    "benchmark": (Benchmark, "What edgevit benchmark measured"),
+    "manifest": (Manifest, "manifest.json of an edgevit artifact folder"),
+}
 CPP_FILE = Path("targets/core/limits.h")
 SWIFT_FILE = Path("targets/coreml/deploy/Sources/RepViTClassifier/Limits.swift")
 SWIFT_NAMES = (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import MISSING
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -301,10 +301,10 @@ def _click_type(each: OptionField) -> Any:
     return click.FloatRange(low, high, **open_ends)
 
 
-def _words(each: OptionField) -> list[Any]:
+def _words(each: OptionField) -> Sequence[Any]:
     if each.form == "mapping":
         return [f"{key}={value}" for key, value in each.default.items()]
-    return list(each.default)
+    return each.default
 
 
 def _as_mapping(

@@ -69,10 +69,13 @@ def build_harness(build_dir: Path | None = None) -> Path:
     return program
 
 
-def run_harness(request: HarnessRequest, harness: Path | None = None) -> dict[str, Any]:
+def run_harness(
+    request: HarnessRequest, harness: Path | None = None, *, quiet: bool = False
+) -> dict[str, Any]:
     """Run the harness and return its result, which fits schemas/result.schema.json.
 
     harness   the program; default: built here when needed
+    quiet     show no progress of this run: it is one of many, whose progress the caller shows
 
     Raises InputError, ToolMissing or EdgevitError with the harness's own message, by its exit code.
     """
@@ -81,7 +84,7 @@ def run_harness(request: HarnessRequest, harness: Path | None = None) -> dict[st
         out = request.out or Path(folder) / "result.json"
         document = Path(folder) / "request.json"
         replace(request, out=out, runtime=_runtime_of(request)).write(document)
-        code, log = _run_with_progress([str(program), "--request", str(document)])
+        code, log = _run_with_progress([str(program), "--request", str(document)], quiet)
         log.raise_for(code)
         if not out.is_file():
             raise InputError(f"{program} ended without a result: it is not an edgevit-harness")
@@ -199,8 +202,9 @@ def _checked(command: list[str], what: str) -> None:
 class HarnessLog:
     """What a harness writes to stderr: progress is shown, the last other lines are kept."""
 
-    def __init__(self) -> None:
+    def __init__(self, quiet: bool = False) -> None:
         self.lines: list[str] = []
+        self._quiet = quiet
         self._progress: Progress | None = None
 
     def __enter__(self) -> HarnessLog:
@@ -215,6 +219,8 @@ class HarnessLog:
         match = _PROGRESS_LINE.match(line)
         if match is None:
             self.lines = [*self.lines, line.rstrip()][-_LOG_LINES_KEPT:]
+            return
+        if self._quiet:
             return
         title, unit = ("validate", "images") if match[3] == "images" else ("long run", "s")
         if self._progress is None or self._progress.title != title:
@@ -249,15 +255,15 @@ def _signal_name(number: int) -> str:
         return f"signal {number}"
 
 
-def _run_with_progress(command: list[str]) -> tuple[int, HarnessLog]:
-    """Run the harness, showing its progress; returns its exit code and the log."""
+def _run_with_progress(command: list[str], quiet: bool) -> tuple[int, HarnessLog]:
+    """Run the harness, showing its progress unless `quiet`; returns its exit code and the log."""
     try:
         process = subprocess.Popen(
             command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, errors="replace"
         )
     except (OSError, ValueError) as error:
         raise InputError(f"the harness {command[0]} cannot be run: {error}") from error
-    with process, HarnessLog() as log:
+    with process, HarnessLog(quiet) as log:
         try:
             for line in process.stderr or ():
                 log.feed(line)

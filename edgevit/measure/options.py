@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
 
 from edgevit.choices import Device
-from edgevit.limits import MAX_CLASSES, MAX_RUN_IMAGES
-from edgevit.options import check, device_option, option
+from edgevit.errors import InputError
+from edgevit.limits import MAX_CLASSES, MAX_IMAGE_SIZE, MAX_RUN_IMAGES, MAX_THREADS, MAX_WARMUP
+from edgevit.options import Size, check, device_option, option
+from edgevit.targets import target_names
 
 
 @dataclass(frozen=True)
@@ -48,3 +52,77 @@ class ParityOptions:
 
     def __post_init__(self) -> None:
         check(self)
+
+
+@dataclass(frozen=True)
+class BenchmarkOptions:
+    """What a benchmark compiles and how often it runs it. Raises InputError for values out of range
+    and a target that there is not.
+
+    image_size, seed    of nets that have no program: theirs is the program's
+    """
+
+    target: tuple[str, ...] = option(
+        ("tflite",),
+        "Target to compile each program for; repeat it for several.",
+        choices=target_names(),
+    )
+    precision: tuple[Literal["int8", "float32", "float16"], ...] = option(
+        ("int8",), "Precision to compile each program in; repeat it for several."
+    )
+    image_size: Size = option(
+        224,
+        "Side of the input, or HEIGHTxWIDTH, of nets that are no program.",
+        minimum=32,
+        maximum=MAX_IMAGE_SIZE,
+        metavar="PX",
+    )
+    threads: int = option(1, "Threads of the runtime.", minimum=1, maximum=MAX_THREADS, metavar="N")
+    rounds: int = option(
+        7,
+        "Rounds; each runs every artifact once, in an order of its own.",
+        minimum=1,
+        maximum=1000,
+        metavar="N",
+    )
+    inferences: int = option(
+        20,
+        "Timed inferences of an artifact in a round; a round's figure is their median.",
+        minimum=1,
+        maximum=10_000,
+        metavar="N",
+    )
+    warmup: int = option(
+        5,
+        "Inferences of an artifact in a round before the timing starts.",
+        minimum=0,
+        maximum=MAX_WARMUP,
+        metavar="N",
+    )
+    data: Path | None = option(
+        None,
+        "Labelled images to measure the accuracy of programs and artifacts on.",
+        metavar="DIR",
+        default_text="none: the accuracy that a program has on record",
+    )
+    limit: int | None = option(
+        None,
+        "Images of --data to run, spread evenly over the set.",
+        minimum=1,
+        maximum=MAX_RUN_IMAGES,
+        metavar="N",
+        default_text="all",
+    )
+    seed: int = option(
+        0, "Seed of random weights and of the order in a round.", minimum=0, below=2**32
+    )
+
+    def __post_init__(self) -> None:
+        check(self)
+        for name in ("target", "precision"):
+            values = getattr(self, name)
+            if not values:
+                raise InputError(f"--{name} is missing")
+            object.__setattr__(self, name, tuple(dict.fromkeys(values)))
+        if self.limit is not None and self.data is None:
+            raise InputError("--limit is of the images of --data")
