@@ -8,9 +8,11 @@ multiply-accumulates, latency of the float32 and the int8 TFLite file in the C++
 LiteRT, and what Qualcomm's compiler (where onnxruntime-qnn is installed) and TensorRT's rules say
 of them. Nothing runs on a phone or a GPU.
 
-Each round runs every file once, so that a load of the machine meets all of them; a ratio is of two
-medians of the same round. Beside the figures stand the paper's (arXiv 2307.09283: ImageNet-1k,
-iPhone 12), and top-1 of short trainings where road_training.py has left results.
+Each round runs every file once, so that a load of the machine meets all of them. The table shows
+the least time of an inference over all rounds, which other work on the machine disturbs least; the
+JSON holds medians as well, and ratios of two medians of the same round. Beside the figures stand
+the paper's (arXiv 2307.09283: ImageNet-1k, iPhone 12), and top-1 of short trainings where
+road_training.py has left results.
 """
 
 from __future__ import annotations
@@ -119,39 +121,55 @@ def spread(values: list[float]) -> dict[str, float]:
 
 
 def timed(work: Path, steps: list[str], given: argparse.Namespace) -> dict[str, Any]:
-    """By step: medians of the rounds in microseconds, and ratios within a round."""
+    """By step and precision: microseconds of an inference, and ratios to steps 0 and 8."""
     from edgevit.measure.harness import run_harness
     from edgevit.measure.request import HarnessRequest
 
     images = write_images(work, given.image_size)
-    p50: dict[tuple[str, str], list[float]] = {(s, p): [] for s in steps for p in PRECISIONS}
+    found: dict[str, dict[str, list[dict[str, float]]]] = {
+        p: {step: [] for step in steps} for p in PRECISIONS
+    }
     options: dict[str, Any] = {"threads": given.threads, "warmup": 5, "limit": given.images}
     runtime = None
     for done in range(given.rounds):
-        for step, precision in p50:
-            request = HarnessRequest(artifact(work, step, precision), images, **options)
-            found = run_harness(request)
-            runtime = found["runtime"]
-            p50[step, precision].append(found["latency_us"]["invoke"]["p50"])
+        for step in steps:
+            for precision in PRECISIONS:
+                request = HarnessRequest(artifact(work, step, precision), images, **options)
+                result = run_harness(request)
+                runtime = result["runtime"]
+                found[precision][step].append(result["latency_us"]["invoke"])
         print(f"round {done + 1} of {given.rounds}", file=sys.stderr)
+    return {"runtime": runtime, "steps": {step: compared(found, step) for step in steps}}
 
-    def ratio(own: tuple[str, str], to: tuple[str, str]) -> dict[str, float]:
-        return spread([a / b for a, b in zip(p50[own], p50[to], strict=True)])
 
-    rows: dict[str, Any] = {}
-    for step in steps:
-        row: dict[str, Any] = {"int8_speed_up": ratio((step, "float32"), (step, "int8"))}
-        for precision in PRECISIONS:
-            own = (step, precision)
-            row[precision] = {
-                "invoke_p50_us": round(statistics.median(p50[own]), 1),
-                "least_us": round(min(p50[own]), 1),
-                **{
-                    f"to_step_{to}": ratio(own, (to, precision)) for to in ("0", "8") if to in steps
-                },
-            }
-        rows[step] = row
-    return {"runtime": runtime, "steps": rows}
+def compared(found: dict[str, Any], step: str) -> dict[str, Any]:
+    """One step's figures, of the rounds' summaries by precision and step."""
+
+    def least(precision: str, of: str) -> float:
+        return min(each["min"] for each in found[precision][of])
+
+    def against(own: list[dict[str, float]], other: list[dict[str, float]]) -> dict[str, float]:
+        return spread([a["p50"] / b["p50"] for a, b in zip(own, other, strict=True)])
+
+    row: dict[str, Any] = {
+        "int8_speed_up": {
+            "of_least": round(least("float32", step) / least("int8", step), 3),
+            "of_p50": against(found["float32"][step], found["int8"][step]),
+        }
+    }
+    for precision in PRECISIONS:
+        own = found[precision][step]
+        row[precision] = {
+            "least_us": round(least(precision, step), 1),
+            "p50_us": round(statistics.median(each["p50"] for each in own), 1),
+        }
+        for to in ("0", "8"):
+            if to in found[precision]:
+                row[precision][f"to_step_{to}"] = {
+                    "of_least": round(least(precision, step) / least(precision, to), 3),
+                    "of_p50": against(own, found[precision][to]),
+                }
+    return row
 
 
 def trained() -> dict[str, Any]:
@@ -219,12 +237,12 @@ def _cells(step: str, row: dict[str, Any]) -> list[str]:
 
     def to_first(precision: str) -> str:
         found = times[precision].get("to_step_0")
-        return "-" if found is None else f"{found['median']:.2f}"
+        return "-" if found is None else f"{found['of_least']:.2f}"
 
     return [
         step, row["change"], f"{row['parameters'] / 1e6:.2f}", f"{row['macs'] / 1e6:.0f}",
-        *(f"{times[p]['invoke_p50_us'] / 1000:.2f}" for p in PRECISIONS),
-        *(to_first(p) for p in PRECISIONS), f"{times['int8_speed_up']['median']:.2f}",
+        *(f"{times[p]['least_us'] / 1000:.2f}" for p in PRECISIONS),
+        *(to_first(p) for p in PRECISIONS), f"{times['int8_speed_up']['of_least']:.2f}",
         taken, f"{lint_row['errors']} + {lint_row['warnings']}",
         f"{ms:.2f}", f"{ms / ROAD[0].ms:.2f}", "-" if top1 is None else f"{top1:.1f}",
         _top1(row["trained"]),
@@ -245,7 +263,7 @@ def said(rows: dict[str, Any]) -> str:
         return "steps 0 and 8 were not both measured"
     last = rows["8"]
     macs = last["macs"] / rows["0"]["macs"]
-    own = {p: last["latency"][p]["to_step_0"]["median"] for p in PRECISIONS}
+    own = {p: last["latency"][p]["to_step_0"]["of_least"] for p in PRECISIONS}
     phone = STEPS["8"].ms / STEPS["0"].ms
     return (
         f"From step 0 to step 8: MACs ×{macs:.2f}, this CPU ×{own['float32']:.2f} in float32 "

@@ -23,10 +23,10 @@ from tests.timm_compat import import_timm
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))
 
-import road
-import road_training
-from common import timing_program
-from road_nets import (
+import road  # pyright: ignore[reportMissingImports]
+import road_training  # pyright: ignore[reportMissingImports]
+from common import timing_program  # pyright: ignore[reportMissingImports]
+from road_nets import (  # pyright: ignore[reportMissingImports]
     DISTILLED,
     ROAD,
     STEPS,
@@ -102,7 +102,8 @@ def test_step_8_is_repvit_m0_9() -> None:
     images = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         assert torch.equal(own(images), shipped(images))
-    shipped.fuse(), own.fuse()
+    shipped.fuse()
+    own.fuse()
     expected, found = (trace(net, (3, 64, 64)) for net in (shipped, own))
     assert _operations(found) == _operations(expected)
     at_224 = graph_at_224(STEPS["8"])
@@ -207,17 +208,37 @@ def test_the_interval_is_students() -> None:
     assert found["half_width"] == pytest.approx(4.302653 / 3**0.5, rel=1e-5)
 
 
+def test_times_are_compared_by_the_least_and_by_rounds() -> None:
+    found = {
+        "float32": {
+            "0": [{"min": 8.0, "p50": 10.0}, {"min": 9.0, "p50": 20.0}],
+            "1": [{"min": 6.0, "p50": 30.0}, {"min": 4.0, "p50": 10.0}],
+        },
+        "int8": {
+            "0": [{"min": 4.0, "p50": 5.0}, {"min": 4.0, "p50": 5.0}],
+            "1": [{"min": 2.0, "p50": 3.0}, {"min": 2.0, "p50": 4.0}],
+        },
+    }
+    row = road.compared(found, "1")
+    assert row["int8_speed_up"]["of_least"] == 2.0
+    assert row["int8_speed_up"]["of_p50"] == {"median": 6.25, "min": 2.5, "max": 10.0}
+    assert row["float32"]["least_us"] == 4.0 and row["float32"]["p50_us"] == 20.0
+    assert row["float32"]["to_step_0"]["of_least"] == 0.5
+    assert row["float32"]["to_step_0"]["of_p50"] == {"median": 1.75, "min": 0.5, "max": 3.0}
+    assert "to_step_8" not in row["float32"], "step 8 was not measured"
+
+
 def test_the_table_says_what_was_not_measured(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    spread = {"median": 2.0, "min": 1.0, "max": 3.0}
-    own = {"invoke_p50_us": 1500.0, "to_step_0": spread}
+    ratio = {"of_least": 2.0}
+    own = {"least_us": 1500.0, "to_step_0": ratio}
     row = {
         "change": "none", "parameters": 5_470_000, "macs": 217_000_000,
         "npu": {"skipped": "onnxruntime-qnn is not installed"},
         "tensorrt_lint": {"errors": 0, "warnings": 2}, "trained": None,
         "paper": {"top1_percent": None, "iphone12_ms": 1.01},
-        "latency": {"float32": own, "int8": own, "int8_speed_up": spread},
+        "latency": {"float32": own, "int8": own, "int8_speed_up": ratio},
     }  # fmt: skip
     monkeypatch.setattr(road, "TRAINED", tmp_path / "none.json")
     assert road.trained() == {}
