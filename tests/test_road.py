@@ -228,6 +228,12 @@ def test_times_are_compared_by_the_least_and_by_rounds() -> None:
     assert "to_step_8" not in row["float32"], "step 8 was not measured"
 
 
+def test_a_missing_compiler_is_a_reason_and_no_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edgevit.targets.npu.compiler.plugin", lambda _: None)
+    found = road.npu(b"", "SM8750")
+    assert set(found) == {"skipped"} and "Qualcomm" in found["skipped"]
+
+
 def test_the_table_says_what_was_not_measured(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
