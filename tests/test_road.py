@@ -208,23 +208,15 @@ def test_the_interval_is_students() -> None:
     assert found["half_width"] == pytest.approx(4.302653 / 3**0.5, rel=1e-5)
 
 
-def test_times_are_compared_by_the_least_and_by_rounds() -> None:
-    found = {
-        "float32": {
-            "0": [{"min": 8.0, "p50": 10.0}, {"min": 9.0, "p50": 20.0}],
-            "1": [{"min": 6.0, "p50": 30.0}, {"min": 4.0, "p50": 10.0}],
-        },
-        "int8": {
-            "0": [{"min": 4.0, "p50": 5.0}, {"min": 4.0, "p50": 5.0}],
-            "1": [{"min": 2.0, "p50": 3.0}, {"min": 2.0, "p50": 4.0}],
-        },
-    }
-    row = road.compared(found, "1")
-    assert row["int8_speed_up"]["of_least"] == 2.0
-    assert row["int8_speed_up"]["of_p50"] == {"median": 6.25, "min": 2.5, "max": 10.0}
-    assert row["float32"]["least_us"] == 4.0 and row["float32"]["p50_us"] == 20.0
-    assert row["float32"]["to_step_0"]["of_least"] == 0.5
-    assert row["float32"]["to_step_0"]["of_p50"] == {"median": 1.75, "min": 0.5, "max": 3.0}
+def test_times_are_compared_within_a_round() -> None:
+    times = {
+        ("float32", "0"): [10.0, 20.0], ("float32", "1"): [30.0, 10.0],
+        ("int8", "0"): [5.0, 5.0], ("int8", "1"): [3.0, 4.0],
+    }  # fmt: skip
+    row = road.compared(times, "1")
+    assert row["int8_speed_up"] == {"median": 6.25, "min": 2.5, "max": 10.0}
+    assert row["float32"]["us"] == 20.0
+    assert row["float32"]["to_step_0"] == {"median": 1.75, "min": 0.5, "max": 3.0}
     assert "to_step_8" not in row["float32"], "step 8 was not measured"
 
 
@@ -237,14 +229,15 @@ def test_a_missing_compiler_is_a_reason_and_no_row(monkeypatch: pytest.MonkeyPat
 def test_the_table_says_what_was_not_measured(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ratio = {"of_least": 2.0}
-    own = {"least_us": 1500.0, "to_step_0": ratio}
+    ratio = {"median": 2.0}
+    own = {"us": 1500.0, "to_step_0": ratio}
+    times = {"float32": own, "int8": own, "int8_speed_up": ratio}
     row = {
         "change": "none", "parameters": 5_470_000, "macs": 217_000_000,
         "npu": {"skipped": "onnxruntime-qnn is not installed"},
         "tensorrt_lint": {"errors": 0, "warnings": 2}, "trained": None,
         "paper": {"top1_percent": None, "iphone12_ms": 1.01},
-        "latency": {"float32": own, "int8": own, "int8_speed_up": ratio},
+        "latency": {"harness": times, "cpu_time": times},
     }  # fmt: skip
     monkeypatch.setattr(road, "TRAINED", tmp_path / "none.json")
     assert road.trained() == {}
