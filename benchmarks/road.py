@@ -2,6 +2,7 @@
 
     python benchmarks/road.py [--rounds 5] [--images 20] [--image-size 224] [--threads 1]
         [--steps 0 1 2a ...] [--soc SM8750]
+    python benchmarks/road.py --only-trained     the last figures, with today's trained top-1
 
 The nets of road_nets.py with random weights and 1000 classes, for timing alone: parameters and
 multiply-accumulates, latency of the float32 and the int8 TFLite file in the C++ harness under
@@ -202,6 +203,15 @@ def trained() -> dict[str, Any]:
     return json.loads(TRAINED.read_text())["steps"] if TRAINED.exists() else {}
 
 
+def bring_up_to_date(path: Path) -> None:
+    """Puts what is trained by now into a result, and prints its table."""
+    figures, accuracy = json.loads(path.read_text()), trained()
+    for step, row in figures["steps"].items():
+        row["trained"] = accuracy.get(step)
+    path.write_text(json.dumps(figures, indent=2, allow_nan=False) + "\n")
+    print(table(figures["steps"]))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
@@ -210,7 +220,11 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--steps", choices=STEPS, nargs="+", default=list(STEPS))
     parser.add_argument("--soc", default="SM8750")
+    parser.add_argument("--only-trained", action="store_true", help="measure no times again")
     given = parser.parse_args()
+    if given.only_trained:
+        bring_up_to_date(RESULTS / "road.json")
+        return
     before, steps = machine(), [s for s in STEPS if s in given.steps]
     with tempfile.TemporaryDirectory() as name:
         work, rows = Path(name), {}

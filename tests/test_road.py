@@ -248,3 +248,13 @@ def test_the_table_says_what_was_not_measured(
     (tmp_path / "some.json").write_text(json.dumps({"steps": {"0": seeds}}))
     monkeypatch.setattr(road, "TRAINED", tmp_path / "some.json")
     assert "80.00 ± 1.25 (2 seeds)" in road.table({"0": row | {"trained": road.trained()["0"]}})
+
+
+def test_the_documentation_shows_the_results() -> None:
+    root = Path(road.__file__).resolve().parents[1]
+    rows = json.loads((root / "benchmarks" / "results" / "road.json").read_text())["steps"]
+    text = (root / "docs" / "road.md").read_text()
+    assert road.table(rows) in text and road.said(rows) in text
+    for step, config in STEPS.items():
+        assert rows[step]["parameters"] == graph_parameters(graph_at_224(config))
+        assert rows[step]["macs"] == graph_macs(graph_at_224(config))
