@@ -1,0 +1,35 @@
+"""litert-torch of a torch.export archive with a quantize-dequantize pair on every tensor."""
+
+from __future__ import annotations
+
+from _job import Job, run
+
+TITLE = "litert-torch, handed edgevit's scales"
+REQUIREMENTS = (
+    "litert-torch==0.10.0", "ai-edge-quantizer==0.10.0", "ai-edge-litert==2.3.0", "torch==2.13.0",
+    "torchao==0.18.0", "numpy==2.4.6",
+)  # fmt: skip
+FORMAT = "tflite"
+SCALES = "given"
+
+
+def make(job: Job) -> None:
+    import litert_torch
+    import torch
+    import torchao.quantization.pt2e  # noqa: F401  it registers the operations of the pairs
+    from litert_torch.quantize.pt2e_quantizer import PT2EQuantizer
+    from litert_torch.quantize.quant_config import QuantConfig
+
+    image = torch.from_numpy(job.calibration(channels_last=True)[:1])
+    quantized = torch.export.load(job.inputs["given_pt2"]).module()
+    with job.timed("convert"):
+        made = litert_torch.convert(
+            litert_torch.to_channel_last_io(quantized, args=[0]),
+            (image,),
+            quant_config=QuantConfig(pt2e_quantizer=PT2EQuantizer()),
+        )
+    made.export(str(job.out))
+
+
+if __name__ == "__main__":
+    run(make)
