@@ -148,7 +148,7 @@ def _run(
                 stderr=subprocess.STDOUT, timeout=timeout_s, check=False,
             )  # fmt: skip
         except subprocess.TimeoutExpired as error:
-            raise NotRun(f"{what}: it took over {error.timeout:g} s") from error
+            raise NotRun(f"{what}: it took over {timeout_s:g} s") from error
         except OSError as error:
             raise NotRun(f"{what}: {error.strerror}") from error
     if done.returncode:

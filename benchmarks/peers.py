@@ -34,6 +34,7 @@ from common import machine, write_result
 from peer_environments import FOLDER, NotRun, make_artifact, peers
 from peer_files import open_artifact, other_scales
 
+FORMATS = ("tflite", "onnx")
 LEAST_INVOKES, LEAST_SECONDS, WARM_UP = 5, 0.3, 2
 Row = dict[str, Any]
 
@@ -265,9 +266,11 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     return given
 
 
-def compare(given: argparse.Namespace) -> Row:
-    """The figures of one net: every artifact made, asked and timed."""
-    import torch
+def compare(given: argparse.Namespace, net: Any, post: Any, tuned: Any) -> Row:
+    """The figures of one net: every artifact made, asked and timed.
+
+    net    float and fused; post and tuned are its programs
+    """
     from peer_inputs import (
         CALIBRATION_IMAGES,
         Images,
@@ -278,30 +281,22 @@ def compare(given: argparse.Namespace) -> Row:
         given_files,
     )
 
-    import edgevit
-    from edgevit.program import Program
-
-    torch.set_num_threads(1)
-    work = given.work
-    work.mkdir(parents=True, exist_ok=True)
-    post, tuned = Program.load(our_program(given)), Program.load(given.tuned)
-    rules = tuned.info.preprocessing
-    net = edgevit.load(given.checkpoint).fuse().eval()
+    rules, work = tuned.info.preprocessing, given.work
     inputs = float_files(net, tuned, work) | given_files(tuned, work)
     inputs["calibration"] = calibration(given.train, rules, work / "calibration.npy")
     values, labels = evenly(given.val, rules, given.images)
     found = Comparison(Images(values, labels, float_logits(net, values)), work)
-    for form in ("tflite", "onnx"):
+    for form in FORMATS:
         path = inputs[f"float_{form}"]
-        none = {"how": "float"}
-        found.measure(f"float_{form}", "float32", path, open_artifact(path), scales=none)
+        scales = {"how": "float"}
+        found.measure(f"float_{form}", "float32", path, open_artifact(path), scales=scales)
     add_ours(found, "edgevit_ptq", "edgevit, --epochs 0", post, work)
     add_ours(found, "edgevit_tuned", "edgevit, fine-tuned", tuned, work)
     add_peers(found, inputs, tuned.graph(), given)
-    found.time(given.rounds, {form: f"edgevit_tuned_{form}" for form in ("tflite", "onnx")})
+    found.time(given.rounds, {form: f"edgevit_tuned_{form}" for form in FORMATS})
     return {
         "net": tuned.info.model.variant,
-        "image_size": given.image_size,
+        "image_size": tuned.info.model.image_size,
         "validation_set": given.val.name,
         "calibration_images": CALIBRATION_IMAGES,
         "threads": 1,
@@ -313,7 +308,16 @@ def compare(given: argparse.Namespace) -> Row:
 
 def main() -> None:
     given, before = parse(), machine()
-    figures = compare(given)
+    import torch
+
+    import edgevit
+    from edgevit.program import Program
+
+    torch.set_num_threads(1)
+    given.work.mkdir(parents=True, exist_ok=True)
+    net = edgevit.load(given.checkpoint).fuse().eval()
+    programs = Program.load(our_program(given)), Program.load(given.tuned)
+    figures = compare(given, net, *programs)
     print(markdown(figures["rows"]))
     write_result(f"peers-{given.name}", figures, before)
 
