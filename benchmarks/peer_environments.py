@@ -81,7 +81,7 @@ def environment(peer: Peer, envs: Path) -> Path:
         shutil.rmtree(folder)
     print(f"{peer.name}: installing {' '.join(peer.requirements)}", flush=True)
     _run([sys.executable, "-m", "venv", str(folder)], "no environment", envs)
-    command = [str(python), "-m", "pip", "install", "-q", *peer.requirements]
+    command = [str(python), "-m", "pip", "install", "-q", "--no-compile", *peer.requirements]
     _run(command, "its environment cannot be made", envs)
     (folder / MARKER).write_text(text + "\n")
     return python

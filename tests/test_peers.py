@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+import time
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
@@ -145,16 +146,23 @@ def test_an_environment_that_cannot_be_made(
 def test_rounds_are_interleaved_and_each_begins_with_another() -> None:
     order: list[str] = []
     runs = {name: (lambda name=name: order.append(name)) for name in "abc"}
-    times = peers.interleaved(runs, 4, lambda run: run() or 1.0)
+    times = peers.interleaved(runs, 4, lambda run: run() or (1.0, 0.5))
     assert "".join(order) == "abcbcacababc"
-    assert times == {name: [1.0] * 4 for name in "abc"}
+    assert times == {name: [(1.0, 0.5)] * 4 for name in "abc"}
 
 
 def test_latency_is_the_rounds_own_ratios() -> None:
-    found = peers.latency({"ours": [1.0, 2.0, 4.0], "theirs": [2.0, 3.0, 16.0]}, "ours")
-    assert found["theirs"]["time_against_edgevit"] == {"median": 2.0, "min": 1.5, "max": 4.0}
-    assert found["ours"]["time_against_edgevit"] == {"median": 1.0, "min": 1.0, "max": 1.0}
-    assert found["theirs"]["invoke_p50_us"] == 3.0
+    ours, theirs = [(1.0, 1.0), (2.0, 1.0), (4.0, 1.0)], [(2.0, 2.0), (3.0, 3.0), (16.0, 2.5)]
+    found = peers.latency({"ours": ours, "theirs": theirs}, "ours")
+    assert found["theirs"]["invoke_against_edgevit"] == {"median": 2.0, "min": 1.5, "max": 4.0}
+    assert found["theirs"]["cpu_against_edgevit"] == {"median": 2.5, "min": 2.0, "max": 3.0}
+    assert found["ours"]["cpu_against_edgevit"] == {"median": 1.0, "min": 1.0, "max": 1.0}
+    assert (found["theirs"]["invoke_p50_us"], found["theirs"]["cpu_p50_us"]) == (3.0, 2.5)
+
+
+def test_waiting_is_no_cpu_time() -> None:
+    clock, cpu = peers.median_us(lambda: time.sleep(0.02))
+    assert clock >= 20_000 and cpu < 10_000
 
 
 def test_quality_counts_images_and_logits() -> None:
@@ -212,7 +220,7 @@ def test_scales_that_are_not_the_given_ones_are_counted(files: dict[str, Path], 
     nodes = [replace(n, weights=changed) if n is node else n for n in graph.nodes]
     moved = replace(graph, nodes=tuple(nodes), quantizers={**graph.quantizers, name: other})
     wrong = peer_files.other_scales(moved, scales)
-    assert (wrong["other_activations"], wrong["other_weights"]) == (1, 1)
+    assert (wrong["other_activations"], wrong["other_weights"], wrong["far_weights"]) == (1, 1, 0)
 
 
 def test_a_dropped_pair_is_a_float_operator(files: dict[str, Path]) -> None:
@@ -263,7 +271,7 @@ def test_a_run_has_a_row_for_every_peer(
     for name in (*ours, "copies"):
         row = rows[name]
         assert row["state"] == "run" and row["images"] == 12 and row["size_bytes"] > 1000
-        assert row["invoke_p50_us"] > 0 and row["time_against_edgevit"]["min"] > 0
+        assert row["invoke_p50_us"] > 0 and row["cpu_against_edgevit"]["min"] > 0
     for name in ours:
         scales = rows[name]["scales"]
         assert scales["other_activations"] == scales["other_weights"] == 0

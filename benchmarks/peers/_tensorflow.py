@@ -87,9 +87,8 @@ class Net:
 
 
 def converter(concrete: Any) -> Any:
-    """TensorFlow's converter of a function, set to int8 inside and out."""
+    """TensorFlow's converter of a function, int8 inside and out."""
     made = tf.lite.TFLiteConverter.from_concrete_functions([concrete])
     made.optimizations = [tf.lite.Optimize.DEFAULT]
-    made.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
     made.inference_input_type = made.inference_output_type = tf.int8
     return made

@@ -17,16 +17,21 @@ def make(job: Job) -> None:
     import litert_torch
     import torch
     import torchao.quantization.pt2e  # noqa: F401  it registers the operations of the pairs
-    from litert_torch.quantize.pt2e_quantizer import PT2EQuantizer
+    from litert_torch.quantize.pt2e_quantizer import (
+        PT2EQuantizer,
+        get_symmetric_quantization_config,
+    )
     from litert_torch.quantize.quant_config import QuantConfig
 
     image = torch.from_numpy(job.calibration(channels_last=True)[:1])
+    # The converter asks it whether ranges are static; it quantizes nothing here.
+    quantizer = PT2EQuantizer().set_global(get_symmetric_quantization_config(is_per_channel=True))
     quantized = torch.export.load(job.inputs["given_pt2"]).module()
     with job.timed("convert"):
         made = litert_torch.convert(
             litert_torch.to_channel_last_io(quantized, args=[0]),
             (image,),
-            quant_config=QuantConfig(pt2e_quantizer=PT2EQuantizer()),
+            quant_config=QuantConfig(pt2e_quantizer=quantizer),
         )
     made.export(str(job.out))
 

@@ -11,10 +11,12 @@ SCALES = "calibrates anew"
 
 
 def make(job: Job) -> None:
+    import tensorflow as tf
     from _tensorflow import Net, converter
 
     images = job.calibration(channels_last=True)
     made = converter(Net(*job.net("net")).concrete())
+    made.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]  # no float operator
     made.representative_dataset = lambda: ([image[None]] for image in images)
     with job.timed("convert"):  # it calibrates in the same call
         data = made.convert()
