@@ -209,6 +209,7 @@ def add_peers(
         key.update(inputs[name].read_bytes())
     for peer in peers(given.peers):
         if given.only and peer.name not in given.only:
+            found.fail(peer.name, peer.title, peer.format, "left out by --only")
             continue
         try:
             path, answer = make_artifact(

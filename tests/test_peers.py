@@ -252,20 +252,23 @@ def test_a_run_has_a_row_for_every_peer(
     standins.add("fails", "raise RuntimeError('it cannot')")
     standins.add("given", scales="given")
     standins.add("rubbish", "job.out.write_bytes(b'no model')")
+    standins.add("left_out")
+    only = [each for name in ("copies", "fails", "given", "rubbish") for each in ("--only", name)]
     val = subset(embedded_val, tmp_path / "val.tar", 50)
     given = peers.parse(
         [
             "--name", "test", "--checkpoint", "none", "--train", str(embedded_train), "--val",
             str(val), "--tuned", "none", "--image-size", "64", "--images", "12", "--rounds", "2",
             "--work", str(standins.work), "--envs", str(standins.envs), "--peers",
-            str(standins.programs),
+            str(standins.programs), *only,
         ]
     )  # fmt: skip
     program = _program(val)
     figures = json.loads(json.dumps(peers.compare(given, seeded_net(), program, program)))
     rows = figures["rows"]
     ours = {f"{name}_{form}" for name in ("edgevit_ptq", "edgevit_tuned") for form in peers.FORMATS}
-    assert set(rows) == {"float_tflite", "float_onnx", "copies", "fails", "given", "rubbish"} | ours
+    theirs = {"copies", "fails", "given", "left_out", "rubbish"}
+    assert set(rows) == {"float_tflite", "float_onnx"} | ours | theirs
     for name in ("float_tflite", "float_onnx", "copies"):
         assert rows[name]["agreement_float_percent"] == 100 and rows[name]["logit_rmse"] < 1e-4
     for name in (*ours, "copies"):
@@ -280,7 +283,9 @@ def test_a_run_has_a_row_for_every_peer(
     scales = rows["given"]["scales"]
     assert scales["other_activations"] == scales["activations"] > 0
     assert rows["copies"]["scales"] == {"how": "calibrates anew"}
-    for name, reason in (("fails", "it cannot"), ("rubbish", "cannot be read")):
+    for name, reason in (
+        ("fails", "it cannot"), ("rubbish", "cannot be read"), ("left_out", "--only"),
+    ):  # fmt: skip
         assert rows[name]["state"] == "not run" and reason in rows[name]["reason"]
         assert not {"top1_percent", "invoke_p50_us"} & set(rows[name])
     table = peers.markdown(rows)
