@@ -18,8 +18,8 @@ from edgevit.program import Program
 
 CALIBRATION_IMAGES, HOLDOUT, SEED = 256, 0.1, 0
 """As `edgevit quantize` has them by default."""
-OPSET = 20
-"""The first of ONNX with a GELU of its own."""
+OPSETS = {"float_onnx": 20, "float_onnx17": 17}
+"""Of the ONNX files: the first with a GELU of its own, and one that older readers know."""
 
 
 class FloatNet(Program):
@@ -84,17 +84,21 @@ def float_files(net: Any, program: Program, folder: Path) -> dict[str, Path]:
 
     shape = program.graph().input_shape
     graph, image = trace(net, shape[1:]), torch.zeros(shape)
-    files = {name: folder / f"float.{name.removeprefix('float_')}" for name in
-             ("float_tflite", "float_onnx", "float_pt2")}  # fmt: skip
-    files["net"] = folder / "net.json"
+    files = {
+        "float_tflite": folder / "float.tflite",
+        "float_pt2": folder / "float.pt2",
+        "net": folder / "net.json",
+    }
+    files |= {name: folder / f"{name}.onnx" for name in OPSETS}
     held = FloatNet(graph, program.info, sha256="0" * 64)
     files["float_tflite"].write_bytes(tflite_bytes(held, TfliteOptions(precision="float32")))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        torch.onnx.export(
-            net, (image,), str(files["float_onnx"]), opset_version=OPSET, dynamo=False,
-            input_names=["input"], output_names=["logits"],
-        )  # fmt: skip
+        for name, opset in OPSETS.items():
+            torch.onnx.export(
+                net, (image,), str(files[name]), opset_version=opset, dynamo=False,
+                input_names=["input"], output_names=["logits"],
+            )  # fmt: skip
     torch.export.save(torch.export.export(net, (image,)), files["float_pt2"])
     write_net(graph, files["net"])
     return files
