@@ -6,13 +6,13 @@ RepViT-M0.9 as in latency.py, one thread, LiteRT's interpreter with XNNPACK. Tim
 processor (`time.process_time`), the least of a few inferences, the files in turn: other work on the
 machine moves them little. A round's ratio compares the times of that round.
 
-files       the artifact in both forms of its activations, float32, quick-GELU, a peer's file of the
-            same net; and what a form could be at best: files with operators left out, which
-            compute something else and show a bound
+files       the artifact in both forms of its activations, float32, quick-GELU and hard-swish (other
+            nets), a peer's file of the same net; and what a form could be at best: files with
+            operators left out, which compute something else and show a bound
 operators   every different convolution alone in a file, int8 and float32: the bound that XNNPACK's
             own kernels set
 channels    1x1 convolutions of widths around a multiple of 16
-stem        the first convolution with 3, 4 and 8 input channels
+stem        the first convolution with 3, 4 and 8 input channels, and over pairs of columns
 runtime     LiteRT's options on the artifact: XNNPACK's flags, the CompiledModel
 products    how near x * sigmoid(k x) in int8 comes to each GELU's 256 values, at the best k
 
@@ -104,7 +104,7 @@ def written(program: Any, **options: str) -> bytes:
 
 
 def without(program: Any, *kinds: type) -> bytes:
-    """The file with operations left out: what they make is the first map of its shape they read.
+    """The file with operations left out: what they make is the last map of its shape they read.
 
     Its tensors have one quantizer, as XNNPACK wants it of a padded one.
     """
@@ -118,7 +118,7 @@ def without(program: Any, *kinds: type) -> bytes:
 
     def left_out(e: Any, node: Any) -> None:
         shape = e.graph.shape(node.name)
-        (source, *_) = [name for name in node.inputs if e.graph.shape(name) == shape]
+        (*_, source) = [name for name in node.inputs if e.graph.shape(name) == shape]
         e.tensors[node.name] = e.tensors[source]
 
     emitters = write.EMITTERS | {kind: left_out for kind in kinds}
@@ -151,12 +151,14 @@ def interpreter_shape(data: bytes) -> tuple[int, ...]:
 def whole_files(program: Any, size: int, rounds: int, peer: str | None) -> dict[str, Any]:
     from edgevit.ops import Add, Gelu, Mul
 
-    swapped = make_program(size, "quick-gelu")
+    swapped, hard = make_program(size, "quick-gelu"), make_program(size, "hard-swish")
     data = {
         "float32": written(program, precision="float32"),
         "activations as operators": written(program, activations="operator"),
         "activations as tables (the default)": written(program),
         "quick-GELU": written(swapped),
+        "hard-swish as operators": written(hard, activations="operator"),
+        "hard-swish as tables": written(hard),
         "bound: no activations": without(program, Gelu),
         "bound: no activations, sums, products": without(program, Gelu, Add, Mul),
     }
@@ -264,13 +266,16 @@ def channels() -> list[dict[str, Any]]:
     return rows
 
 
-def stem(size: int) -> list[dict[str, Any]]:
-    rows = []
-    for width in (3, 4, 8):
-        data = alone(*convolution((24, width, 3, 3), size, 2))
-        us = least_us(interpreter(data), 2 * OPERATOR_INVOKES)
-        rows.append({"input_channels": width, "us": round(us, 1)})
-    return rows
+def stem(size: int) -> dict[str, float]:
+    """Pairs: two columns of 3 channels read as one of 6, under a kernel of 3 x 2 (zeros filled)."""
+    forms = {f"{n} channels": convolution((24, n, 3, 3), size, 2) for n in (3, 4, 8)}
+    node, _ = convolution((24, 6, 3, 2), size, 2)
+    paired = replace(node, stride=(2, 1), padding=(1, 0))
+    forms["6 channels, pairs of columns"] = paired, (1, 6, size, size // 2 + 1)
+    return {
+        name: round(least_us(interpreter(alone(*form)), 2 * OPERATOR_INVOKES), 1)
+        for name, form in forms.items()
+    }
 
 
 # -- the runtime ------------------------------------------------------------------------------
