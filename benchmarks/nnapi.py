@@ -59,7 +59,7 @@ def main() -> None:
         for activation in ACTIVATIONS:
             program = make_program(given.image_size, activation)
             model = work / f"{activation}.tflite"
-            model.write_bytes(TARGET.write(program, TfliteOptions()))
+            model.write_bytes(TARGET.write(program, TfliteOptions(activations="operator")))
             figures[activation] = partitions(model, by_api)
             for api, found in figures[activation].items():
                 whole, limited = found["unlimited"], found["default_limit"]

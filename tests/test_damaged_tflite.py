@@ -179,6 +179,20 @@ def test_parts_of_a_norm_that_do_not_fit_are_refused(
     assert code == 2 and "is a damaged .tflite model" in messages
 
 
+def _too_large_a_scale(model: Any, tensors: dict[str, Any]) -> None:
+    quantization = tensors["stem.conv2.weight"].quantization
+    quantization.scale = quantization.scale * np.float32(2.0**64)
+
+
+def test_a_convolution_that_xnnpack_cannot_make_is_refused(
+    compiled: Path, images: Path, tmp_path: Path
+) -> None:
+    """LiteRT gives up on it, and then frees the tables of activations twice."""
+    model = (compiled / "model.tflite").read_bytes()
+    code, messages = run(tmp_path / "a", compiled, images, _change(model, _too_large_a_scale))
+    assert code == 2 and "is a damaged .tflite model" in messages
+
+
 def test_a_file_that_was_cut_is_refused(compiled: Path, images: Path, tmp_path: Path) -> None:
     model = (compiled / "model.tflite").read_bytes()
     seed, end = random.Random(12), max(structure(model))

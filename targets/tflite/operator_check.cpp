@@ -14,6 +14,9 @@ constexpr int kFloat = 0, kInt32Type = 2, kUInt8Type = 3, kInt8Type = 9;
 constexpr int kMostActivations = 5;
 constexpr std::int32_t kMostSteps = 1 << 16;  // of a stride, a window, a dilation
 constexpr std::int8_t kSame = 0, kValid = 1;
+// XNNPACK makes no int8 convolution whose results are this many steps a step of the sum, or more;
+// a LiteRT of 2.3 that gives up there frees the tables of a net's activations twice.
+constexpr double kMostStepsPerSum = 256.0;
 
 // An operator with its tensors at hand.
 class Checked {
@@ -121,6 +124,16 @@ void check_weights(const Checked& op, const ModelTensor& data, const ModelTensor
     }
 }
 
+void check_scales(const Checked& op, const ModelTensor& data, const ModelTensor& weight) {
+    if (data.type != kInt8Type) {
+        return;
+    }
+    const double from = data.scale.front(), to = op.output().scale.front();
+    op.require(std::all_of(weight.scale.begin(), weight.scale.end(), [&](float scale) {
+        return from * scale / to < kMostStepsPerSum;
+    }));
+}
+
 struct ConvolutionFields {
     int type;
     std::size_t activation, dilation_width, dilation_height;
@@ -135,6 +148,7 @@ void check_convolution(const Checked& op, const ConvolutionFields& fields) {
     const bool is_depthwise = fields.type == kDepthwise.type;
     const std::size_t axis = is_depthwise ? 3 : 0;
     check_weights(op, data, weight, axis, op.has_input(2) ? &op.input(2) : nullptr);
+    check_scales(op, data, weight);
     const FlatTable& options = op.options(fields.type);
     op.require_activation(options.number<std::int8_t>(fields.activation));
     const auto padding = options.number<std::int8_t>(0);
@@ -161,6 +175,7 @@ void check_transposed(const Checked& op) {
     op.require(data.type == out.type);
     op.require_quantized(data), op.require_quantized(out);
     check_weights(op, data, weight, 0, op.has_input(3) ? &op.input(3) : nullptr);
+    check_scales(op, data, weight);
     op.require(op.constant(0) == out.shape && out.shape[3] == weight.shape[0] &&
                data.shape[3] == weight.shape[3] && data.shape[0] == out.shape[0]);
     const FlatTable& options = op.options(49);

@@ -29,7 +29,9 @@ def check(tmp_path_factory: pytest.TempPathFactory) -> NnapiCheck:
 def divided(
     check: NnapiCheck, folder: Path, program: Program, io: IoType = "int8", **limit: int
 ) -> Partitions:
-    (folder / "model.tflite").write_bytes(TARGET.write(program, TfliteOptions(io)))
+    (folder / "model.tflite").write_bytes(
+        TARGET.write(program, TfliteOptions(io, activations="operator"))
+    )
     return check(folder / "model.tflite", **limit)
 
 

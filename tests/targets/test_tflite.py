@@ -75,7 +75,8 @@ class TestTflite(TargetContract):
 
 
 def test_the_int8_model_is_int8_throughout() -> None:
-    model = read_model(tflite_bytes(make_program()))
+    """Every operator of it, where an activation is one; see test_tflite_speed for the tables."""
+    model = read_model(tflite_bytes(make_program(), activations="operator"))
     kinds = {tensor.type for tensor in model.subgraphs[0].tensors}
     assert kinds == {schema.TensorType.INT8, schema.TensorType.INT32}
     names = operator_names(model)
@@ -160,8 +161,8 @@ MIXER = "stages.0.blocks.0.token_mixer"
 def test_the_audit_sees_how_operators_are_wired(name: str, change: Change) -> None:
     program = make_program()
     with pytest.raises(EdgevitError, match=f"scale audit: {name}: "):
-        TARGET.audit(rewired(change, program), program)
-    TARGET.audit(rewired(lambda o, t: None, program), program)
+        TARGET.audit(rewired(change, program, "operator"), program)
+    TARGET.audit(rewired(lambda o, t: None, program, "operator"), program)
 
 
 def test_the_audit_recomputes_the_pixel_convolution() -> None:

@@ -135,12 +135,15 @@ def test_tensorflows_converter_makes_the_same_model(
     assert done.returncode == 0, done.stderr[-2000:]
     for profile in PROFILES:
         program, images = _trained(embedded_checkpoint, embedded_val, profile)
-        theirs, ours = (tmp_path / f"{profile}.tflite").read_bytes(), tflite_bytes(program)
+        theirs = (tmp_path / f"{profile}.tflite").read_bytes()
+        ours = tflite_bytes(program, activations="operator")
         inputs = int8_input(program, images)
         for builtin in (False, True):
             expected, found = Model(theirs, builtin)(inputs), Model(ours, builtin)(inputs)
             assert np.array_equal(found, expected), (profile, builtin)
             assert len(np.unique(found, axis=0)) > IMAGES / 2  # the images tell something
+            tables = Model(tflite_bytes(program), builtin)(inputs)
+            assert np.array_equal(tables, expected), (profile, builtin)
         same_versions(read_model(ours), read_model(theirs))
 
 
@@ -202,7 +205,8 @@ def test_the_float_model_is_the_programs_own_weights(tmp_path: Path) -> None:
     runner = TARGET.open_runner(load_artifact(tmp_path / "out"))
     assert np.abs(runner.scores(pixels) - expected).max() <= 1e-4 * np.abs(expected).max()
     data = (tmp_path / "out" / "model.tflite").read_bytes()
-    assert operator_names(read_model(data)) == operator_names(read_model(tflite_bytes(program)))
+    int8 = tflite_bytes(program, activations="operator")
+    assert operator_names(read_model(data)) == operator_names(read_model(int8))
     TARGET.check_artifact(tmp_path / "out", program)
     found = dict(runner.tensors(pixels, program))
     assert set(found) == set(program.graph().owners())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 from collections import defaultdict
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import flatbuffers
 import numpy as np
@@ -18,9 +18,12 @@ from edgevit.program import Program
 from edgevit.targets.tflite import TARGET
 from edgevit.targets.tflite.options import IoType, TfliteOptions
 
+Form = Literal["table", "operator"]
+"""How a file holds GELU and hard-swish."""
 
-def tflite_bytes(program: Program, io: IoType = "int8") -> bytes:
-    return TARGET.write(program, TfliteOptions(io))
+
+def tflite_bytes(program: Program, io: IoType = "int8", activations: Form = "table") -> bytes:
+    return TARGET.write(program, TfliteOptions(io, activations=activations))
 
 
 class Model:
@@ -173,12 +176,12 @@ def next_float(data: bytes, at: int) -> bytes:
 Change = Callable[[dict[str, Any], dict[str, int]], Any]
 
 
-def rewired(change: Change, program: Program) -> bytes:
+def rewired(change: Change, program: Program, activations: Form = "table") -> bytes:
     """A program's model with `change` made to its operators and tensors, by their results' names.
 
     change  is given the operators, and the tensors' indices; "" stands for the subgraph
     """
-    model = read_model(tflite_bytes(program))
+    model = read_model(tflite_bytes(program, activations=activations))
     graph = model.subgraphs[0]
     names = [tensor.name.decode() for tensor in graph.tensors]
     operators = {names[operator.outputs[0]]: operator for operator in graph.operators}

@@ -23,9 +23,12 @@ class Written(Protocol):
 
 
 def portable_bytes(program: Program, options: Written) -> bytes:
-    """The TFLite file of a program; a float one where the precision is no int8."""
+    """The TFLite file of a program; a float one where the precision is no int8.
+
+    An activation is one int8 operator, as an NPU has it.
+    """
     if options.precision == "int8":
-        return tflite_bytes(program, TfliteOptions(io=options.io))
+        return tflite_bytes(program, TfliteOptions(io=options.io, activations="operator"))
     return tflite_bytes(program, TfliteOptions(precision="float32"))
 
 

@@ -2,7 +2,8 @@
 
 `write` makes the file: `emit` and `emit_weighted` turn operations into operators over `emitter`,
 `metadata` is what Android reads, `flatbuffer` the format. Raw pixels (`targets.pixel_input`) and
-hard sigmoids (`targets.exact`) are lines that a convolution computes exactly. `read` reads it back:
+hard sigmoids (`targets.exact`) are lines that a convolution computes exactly; GELU and hard-swish
+are tables (`emit_table`). `read` reads it back:
 `file` its tensors and operators, `operators` and `operators_weighted` what they mean. `runner` runs
 it.
 """

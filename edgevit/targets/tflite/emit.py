@@ -32,6 +32,7 @@ from edgevit.ops import (
 )
 from edgevit.targets.exact import hard_sigmoid
 from edgevit.targets.tflite.emit_norm import NORMS
+from edgevit.targets.tflite.emit_table import activation
 from edgevit.targets.tflite.emit_weighted import WEIGHTED
 from edgevit.targets.tflite.emitter import Emit, Emitter, nhwc, pad_amounts, strided_slice
 
@@ -41,18 +42,12 @@ HALF_PIXEL = 3
 # -- one or two values ------------------------------------------------------------------------
 
 _UNARY: dict[type[Node], str] = {
-    HardSwish: "HARD_SWISH", Relu: "RELU", Relu6: "RELU6", Sigmoid: "LOGISTIC",
-    Tanh: "TANH",
+    Relu: "RELU", Relu6: "RELU6", Sigmoid: "LOGISTIC", Tanh: "TANH",
 }  # fmt: skip
 
 
 def _unary(e: Emitter, node: Node) -> None:
     e.operator(_UNARY[type(node)], e.sources(node), e.result(node.name))
-
-
-def _gelu(e: Emitter, node: Gelu) -> None:
-    options = e.schema.GeluOptionsT(approximate=False)
-    e.operator("GELU", e.sources(node), e.result(node.name), options)
 
 
 def _hard_sigmoid(e: Emitter, node: HardSigmoid) -> None:
@@ -217,7 +212,7 @@ def _pad(e: Emitter, node: Pad) -> None:
 
 EMITTERS: dict[type[Node], Emit] = {
     **WEIGHTED, **NORMS, Add: _add, Mul: _mul,
-    Gelu: _gelu, HardSwish: _unary, Relu: _unary, Relu6: _unary, Sigmoid: _unary,
+    Gelu: activation, HardSwish: activation, Relu: _unary, Relu6: _unary, Sigmoid: _unary,
     Tanh: _unary,
     HardSigmoid: _hard_sigmoid, Mean: _mean, AvgPool2d: _avg_pool, MaxPool2d: _max_pool,
     Softmax: _softmax, Flatten: _flatten, Concat: _concat, Resize: _resize, Slice: _slice,

@@ -36,11 +36,14 @@ class Emitter:
     """A graph on its way into a ModelWriter: which tensor of the file holds which of the graph's.
 
     graph   quantized, or float for a float artifact
+    tables  whether an activation may be float operators that XNNPACK makes a table of
     """
 
-    def __init__(self, graph: Graph, writer: ModelWriter | None = None) -> None:
+    def __init__(
+        self, graph: Graph, writer: ModelWriter | None = None, *, tables: bool = False
+    ) -> None:
         """writer: of the file that the operators belong to; default: of a file of their own"""
-        self.graph, self.quantized = graph, graph.quantized
+        self.graph, self.quantized, self.tables = graph, graph.quantized, tables
         kind = "int8" if self.quantized else "float32"
         self.writer = writer or ModelWriter(f"edgevit {kind}")
         self.schema = self.writer.schema

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from edgevit.graph.diff import differs
 from edgevit.graph.norm_form import Call, NormForm, check_reads, norm_form
+from edgevit.ops import Node
 from edgevit.targets.tflite.file import Operator
 from edgevit.targets.tflite.reader import numbers
 
@@ -23,6 +24,10 @@ class Norm:
     form: NormForm
     source: str
     operators: tuple[str, ...]
+
+    def node(self, name: str) -> Node:
+        """The operation that makes `name`."""
+        return self.form.node(name, self.source)
 
 
 def norm_behind(

@@ -30,6 +30,9 @@ class TfliteOptions:
                "float32": normalised pixels, dequantized logits
     weights_only  "on": int8 weights, float activations, which LiteRT quantizes as it runs; `io` as
                of "float32"
+    activations  "table": GELU and hard-swish as DEQUANTIZE, the float operator and QUANTIZE, which
+               XNNPACK folds into a table of 256 values; "operator": as one int8 operator, which
+               NPUs take and which is faster on a CPU without XNNPACK or with an old one
     precision  "float32": no quantizer and float weights, to compare with; its `io` is float32,
                whether that was asked for or left at its default
     """
@@ -39,6 +42,11 @@ class TfliteOptions:
         "int8", "float32 compiles a float artifact, to compare with.", refused=REFUSED
     )
     weights_only: Switch = weights_only_option()
+    activations: Literal["table", "operator"] = option(
+        "table",
+        "How an int8 file holds GELU and hard-swish: float operators that LiteRT's CPU path makes "
+        "a table of (fast, the same values), or one int8 operator each (for NPUs).",
+    )
 
     def __post_init__(self) -> None:
         check(self)

@@ -21,6 +21,7 @@ from edgevit.targets.base import Reading
 from edgevit.targets.tflite.file import File, Operator, Tensor, open_file
 from edgevit.targets.tflite.operators import READERS, TAKES
 from edgevit.targets.tflite.operators_norm import Norm, norm_behind
+from edgevit.targets.tflite.operators_table import Table, table_behind
 from edgevit.targets.tflite.operators_weighted import line_values
 from edgevit.targets.tflite.reader import Reader, check_shape, nhwc, numbers, per_tensor
 from edgevit.targets.tflite.schema import REAL
@@ -63,8 +64,8 @@ class _Graph(Reader):
         self.tensors: dict[str, str] = {}
         self.dequantized: dict[str, str] = {}  # real tensor in an int8 file -> the int8 one
         self.real: set[str] = set()  # made by real operators of an int8 file
-        self.norms: dict[str, Norm] = {}
-        self.inside_norms: set[str] = set()
+        self.islands: dict[str, Norm | Table] = {}
+        self.inside_islands: set[str] = set()
 
     def run(self) -> Reading:
         file = self.file
@@ -72,7 +73,7 @@ class _Graph(Reader):
         self.quantized = self.is_int8 = source.dtype == "INT8"
         self._add(source, (1, source.shape[3], *source.shape[1:3]))
         outputs = [self._output(tensor) for tensor in file.outputs]
-        self._find_norms()
+        self._find_islands()
         taken = {op.output.name for each in file.operators for op in self.taken(each)}
         for operator in file.operators:
             with _readable(operator):
@@ -81,7 +82,7 @@ class _Graph(Reader):
             if name in taken:
                 if self.readers[name] != 1:
                     raise differs(name, f"{self.readers[name]} operators read it, not one")
-            elif name not in self.edges and name not in self.inside_norms:
+            elif name not in self.edges and name not in self.inside_islands:
                 self._node(operator)
         names = [self._canonical(tensor) for tensor in outputs]
         for name, shape in zip(names, (tensor.shape for tensor in file.outputs), strict=True):
@@ -110,20 +111,22 @@ class _Graph(Reader):
         except InputError as error:
             raise EdgevitError(f"scale audit: {error}") from error
 
-    def _find_norms(self) -> None:
-        """Layer norms: the islands of a quantized file, or the same operators in a float one."""
+    def _find_islands(self) -> None:
+        """Layer norms and tables: real operators of a quantized file; a norm's of a float one."""
         for operator in self.file.operators:
             if operator.output.name in self.edges:
                 continue
             with _readable(operator):
                 is_int8 = operator.output.dtype == "INT8"
-                norm = norm_behind(operator, self.makers, self.readers, is_int8)
-            if norm is not None:
-                self.norms[operator.output.name] = norm
-                self.inside_norms.update(norm.operators)
+                found = norm_behind(operator, self.makers, self.readers, is_int8)
+                if found is None and is_int8:
+                    found = table_behind(operator, self.makers, self.readers)
+            if found is not None:
+                self.islands[operator.output.name] = found
+                self.inside_islands.update(found.operators)
 
     def taken(self, operator: Operator) -> list[Operator]:
-        if {operator.output.name} & (self.inside_norms | self.norms.keys()):
+        if {operator.output.name} & (self.inside_islands | self.islands.keys()):
             return []
         take = TAKES.get(operator.name)
         with _readable(operator):
@@ -154,11 +157,11 @@ class _Graph(Reader):
 
     def _operation(self, operator: Operator) -> tuple[Node, Shape]:
         """What an operator means, of the tensors that it reads, and the shape that it makes."""
-        reader, norm = READERS.get(operator.name), self.norms.get(operator.output.name)
+        reader, island = READERS.get(operator.name), self.islands.get(operator.output.name)
         node: Node
         with _readable(operator):
-            if norm is not None:
-                node = norm.form.node(operator.output.name, norm.source)
+            if island is not None:
+                node = island.node(operator.output.name)
             elif reader is not None:
                 node = reader(self, operator)
             else:

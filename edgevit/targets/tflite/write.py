@@ -37,7 +37,7 @@ def tflite_bytes(program: Program, options: TfliteOptions) -> bytes:
     """
     own, info = program.graph(), program.info
     graph = float_form(own) if options.precision == "float32" else own
-    emitter = Emitter(graph)
+    emitter = Emitter(graph, tables=options.activations == "table")
     source = _input(emitter, program, options.io)
     emitter.run(EMITTERS)
     real = RealOutputs(emitter)
