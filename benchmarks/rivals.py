@@ -174,9 +174,9 @@ def build(rival: Rival) -> Any:
     if rival.name in VARIANTS:
         return settle(VARIANTS[rival.name](distillation=False), rival.size, 0).fuse()
     import_timm()
-    from edgevit.measure.benchmark_nets import timm_net
+    from edgevit.models.timm_nets import untrained
 
-    return settle(timm_net(rival.name), rival.size, 0)
+    return settle(untrained(f"timm:{rival.name}", rival.size), rival.size, 0)
 
 
 def make(found: Measured, peers: Peers, work: Path) -> None:

@@ -36,8 +36,6 @@ from road_nets import (
     ROAD,
     STEPS,
     RoadConfig,
-    graph_macs,
-    graph_parameters,
     seeded_net,
     with_random_norms,
 )
@@ -53,8 +51,8 @@ TRAINED = RESULTS / "road-training.json"
 def make_graph(config: RoadConfig, size: int) -> Any:
     """The fused float graph of a step's net with random weights (seed 0)."""
     from edgevit.data.images import ImageSet, Preprocessing
-    from edgevit.demo import EMBEDDED
     from edgevit.graph import trace
+    from edgevit.project import EMBEDDED
 
     source = ImageSet.open(EMBEDDED / "train.tar")
     rules = Preprocessing(size, size)
@@ -95,7 +93,10 @@ def linted(program: Any, folder: Path) -> dict[str, int]:
 
 def made_step(config: RoadConfig, work: Path, size: int, soc: str) -> dict[str, Any]:
     """Writes the step's two TFLite artifacts; all of its figures but the times."""
+    from edgevit.graph.count import count
     from edgevit.targets import load_target
+    from edgevit.targets.tflite.options import TfliteOptions
+    from edgevit.targets.tflite.write import tflite_bytes
 
     graph, target = make_graph(config, size), load_target("tflite")
     program = timing_program(graph, f"road_step_{config.step}")
@@ -105,14 +106,15 @@ def made_step(config: RoadConfig, work: Path, size: int, soc: str) -> dict[str, 
         target.compile(program, folder, precision=precision)
         target.check_artifact(folder, program)
         sizes[precision] = (folder / target.file).stat().st_size
-    int8 = artifact(work, config.step, "int8") / target.file
+    for_npu = tflite_bytes(program, TfliteOptions(activations="operator"))
+    counted = count(graph)
     return {
         "change": config.change,
-        "parameters": graph_parameters(graph),
-        "macs": graph_macs(graph),
+        "parameters": counted.parameters,
+        "macs": counted.macs,
         "operations": len(graph.nodes),
         "size_bytes": sizes,
-        "npu": npu(int8.read_bytes(), soc),
+        "npu": npu(for_npu, soc),
         "tensorrt_lint": linted(program, work / f"{config.step}-tensorrt"),
         "paper": {"top1_percent": config.top1, "iphone12_ms": config.ms},
     }

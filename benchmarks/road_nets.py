@@ -21,7 +21,6 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from edgevit.graph.graph import Graph
 from edgevit.models.layers import (
     BATCH_NORMS,
     FUSABLE,
@@ -318,15 +317,3 @@ def with_random_norms(net: RoadNet, images: Tensor, seed: int) -> RoadNet:
                 nn.init.normal_(layer.bias, std=0.1)
         net.train()(images)
     return net.eval()
-
-
-def graph_parameters(graph: Graph) -> int:
-    """Weights and biases of a fused net's graph."""
-    return sum(node.weight.size + node.bias.size for node in graph.weighted())
-
-
-def graph_macs(graph: Graph) -> int:
-    """Multiply-accumulates of convolutions and linear layers, as `edgevit inspect` counts them."""
-    positions = (graph.shape(node.name)[2:] for node in graph.weighted())
-    sizes = (shape[0] * shape[1] if shape else 1 for shape in positions)
-    return sum(node.weight.size * size for node, size in zip(graph.weighted(), sizes, strict=True))

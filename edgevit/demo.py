@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgevit.data.embedded import EMBEDDED
 from edgevit.data.images import Preprocessing
 from edgevit.data.options import PreprocessingOptions
 from edgevit.errors import ToolMissing

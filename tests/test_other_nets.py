@@ -14,7 +14,7 @@ from torch import nn
 
 from edgevit.data.images import Preprocessing
 from edgevit.graph import Graph, trace
-from edgevit.graph.size import macs_of, weights_of
+from edgevit.graph.count import count
 from edgevit.ops import BY_KIND
 from edgevit.program import ModelInfo, Program, ProgramInfo, build_program
 from edgevit.quantize.subject import RELATIVE_BOUND, Subject, subject_of
@@ -145,5 +145,5 @@ def test_branches_are_merged_as_far_as_timm_does(name: str) -> None:
 def test_repnext_has_the_size_that_the_paper_prints() -> None:
     """4.8 M parameters and 0.8 G multiply-accumulates, fused, at 224 px."""
     graph = trace(RepNeXt().merge(), (3, 224, 224))
-    assert round(weights_of(graph) / 1e6, 1) == 4.8
-    assert round(macs_of(graph) / 1e9, 1) == 0.8
+    assert round(count(graph).parameters / 1e6, 1) == 4.8
+    assert round(count(graph).macs / 1e9, 1) == 0.8

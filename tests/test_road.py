@@ -15,6 +15,7 @@ import torch
 
 from edgevit.demo import EMBEDDED
 from edgevit.graph import Graph, trace
+from edgevit.graph.count import count
 from edgevit.models.layers import RepVggDw, SqueezeExcite
 from edgevit.models.repvit import count_macs, count_parameters, is_fused
 from edgevit.models.variants import repvit_m0_9
@@ -32,8 +33,6 @@ from road_nets import (  # pyright: ignore[reportMissingImports]
     STEPS,
     RoadConfig,
     RoadNet,
-    graph_macs,
-    graph_parameters,
     seeded_net,
     with_random_norms,
 )
@@ -60,7 +59,7 @@ def graph_at_224(config: RoadConfig) -> Graph:
 @every_step
 def test_parameters_and_macs_are_those_of_the_facts_to_their_digits(config: RoadConfig) -> None:
     graph = graph_at_224(config)
-    found = f"{graph_parameters(graph) / 1e6:.2f}", round(graph_macs(graph) / 1e6)
+    found = f"{count(graph).parameters / 1e6:.2f}", round(count(graph).macs / 1e6)
     assert found == FACTS[config.step] == (f"{config.mparams:.2f}", config.mmacs)
 
 
@@ -73,8 +72,8 @@ def test_the_reconstruction_lost_one_squeeze_excite_in_step_3() -> None:
         if path == "stages.2.blocks.4.se" and isinstance(layer, SqueezeExcite)
     )
     convolutions = squeezed.fc1, squeezed.fc2
-    parameters = graph_parameters(graph) - sum(map(count_parameters, convolutions))
-    macs = graph_macs(graph) - sum(each.weight.numel() for each in convolutions)
+    parameters = count(graph).parameters - sum(map(count_parameters, convolutions))
+    macs = count(graph).macs - sum(each.weight.numel() for each in convolutions)
     assert (parameters, macs) == (5_729_064, 454_805_312)
 
 
@@ -107,8 +106,8 @@ def test_step_8_is_repvit_m0_9() -> None:
     expected, found = (trace(net, (3, 64, 64)) for net in (shipped, own))
     assert _operations(found) == _operations(expected)
     at_224 = graph_at_224(STEPS["8"])
-    assert graph_parameters(at_224) == count_parameters(shipped)
-    assert graph_macs(at_224) == count_macs(shipped, 224)
+    assert count(at_224).parameters == count_parameters(shipped)
+    assert count(at_224).macs == count_macs(shipped, 224)
 
 
 def _operations(graph: Graph) -> list[tuple[object, ...]]:
@@ -256,5 +255,5 @@ def test_the_documentation_shows_the_results() -> None:
     text = (root / "docs" / "road.md").read_text()
     assert road.table(rows) in text and road.said(rows) in text
     for step, config in STEPS.items():
-        assert rows[step]["parameters"] == graph_parameters(graph_at_224(config))
-        assert rows[step]["macs"] == graph_macs(graph_at_224(config))
+        assert rows[step]["parameters"] == count(graph_at_224(config)).parameters
+        assert rows[step]["macs"] == count(graph_at_224(config)).macs

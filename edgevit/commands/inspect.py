@@ -81,7 +81,7 @@ def _merged(net: nn.Module, info: TimmInfo) -> dict[str, Any]:
     """What the tracer makes of the net: figures, or why it cannot be quantized."""
     from edgevit.errors import InputError
     from edgevit.graph import trace
-    from edgevit.graph.size import macs_of, weights_of
+    from edgevit.graph.count import count
 
     size = info.image_size
     sides = size if isinstance(size, tuple) else (size, size)
@@ -89,11 +89,8 @@ def _merged(net: nn.Module, info: TimmInfo) -> dict[str, Any]:
         graph = trace(net, (info.in_channels, *sides))
     except InputError as error:
         return {"refused": str(error), "fused_parameters": None, "fused_macs": None}
-    return {
-        "refused": None,
-        "fused_parameters": weights_of(graph),
-        "fused_macs": macs_of(graph),
-    }
+    found = count(graph)
+    return {"refused": None, "fused_parameters": found.parameters, "fused_macs": found.macs}
 
 
 def _print_timm(info: TimmInfo, found: dict[str, Any]) -> None:

@@ -3,33 +3,32 @@
 from __future__ import annotations
 
 import copy
-import difflib
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 import torch
 from torch import nn
 
-from edgevit.errors import InputError, ToolMissing
+from edgevit.errors import InputError
 from edgevit.graph import trace
 from edgevit.measure.timing_program import settle, timing_program
+from edgevit.models.named import is_timm
 from edgevit.models.repvit import RepViT
+from edgevit.models.timm_nets import untrained
+from edgevit.models.timm_package import config_of
 from edgevit.models.variants import VARIANTS
 from edgevit.options import Size
 from edgevit.program import Program
 from edgevit.program.evq import is_program
 from edgevit.targets.artifact import Artifact, load_artifact
 from edgevit.targets.manifest import MANIFEST_FILE
-from edgevit.train.timm_parts import timm_module
 
 Weights = Literal["program", "timing", "random"]
 NetLike: TypeAlias = "str | os.PathLike[str] | Program | nn.Module"
 Nets: TypeAlias = "NetLike | Sequence[NetLike] | Mapping[str, NetLike]"
-
-TIMM = "timm:"
 
 
 @dataclass(frozen=True)
@@ -80,10 +79,9 @@ def _entry(net: NetLike, name: str | None, size: Size, seed: int) -> Entry:
         name = name or type(net).__name__
         return Entry(name, "timing", _timing(lambda: copy.deepcopy(net).cpu().eval(), size, name))
     text = os.fspath(net)
-    if text.startswith(TIMM):
-        timm_name = text.removeprefix(TIMM)
-        check_timm_name(timm_name)
-        build = _seeded(lambda: timm_net(timm_name), size, seed)
+    if is_timm(text):
+        timm_name, _ = config_of(text)
+        build = _seeded(lambda: untrained(text, size, seed), size, seed)
         return Entry(name or timm_name, "random", _timing(build, size, timm_name))
     if text in VARIANTS and not os.path.lexists(text):
         build = _seeded(lambda: VARIANTS[text](distillation=False), size, seed)
@@ -139,24 +137,3 @@ def _seeded(build: Callable[[], nn.Module], size: Size, seed: int) -> Callable[[
             return settle(build(), size, seed)
 
     return make
-
-
-def check_timm_name(name: str) -> None:
-    """Raises InputError for a net that timm does not have, ToolMissing where timm is missing."""
-    timm = _timm()
-    if not timm.is_model(name):
-        near = difflib.get_close_matches(name, timm.list_models(), 4, 0.5)
-        hint = f"; it has {', '.join(near)}" if near else ""
-        raise InputError(f"{TIMM}{name}: timm {timm.__version__} has no such net{hint}")
-
-
-def timm_net(name: str) -> nn.Module:
-    """timm's net of this name with random weights; nothing is fetched."""
-    return _timm().create_model(name, pretrained=False)
-
-
-def _timm() -> Any:
-    try:
-        return timm_module()
-    except ToolMissing as error:
-        raise ToolMissing(str(error).replace("`edgevit train`", f"a net of {TIMM}NAME")) from error

@@ -8,12 +8,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from edgevit.data.embedded import EMBEDDED
 from edgevit.data.images import ImageSet, Preprocessing
 from edgevit.errors import ToolMissing
 from edgevit.graph import Graph
 from edgevit.options import Size
 from edgevit.program import ModelInfo, Program, ProgramInfo, build_program
+from edgevit.project import EMBEDDED
 from edgevit.quantize.net import QuantizedNet
 from edgevit.quantize.place import observe, quantizers_from_ranges, weight_scale
 
@@ -55,10 +55,7 @@ def embedded_images(size: Size, count: int) -> Tensor:
     Raises ToolMissing where edgevit was installed without them.
     """
     if not EMBEDDED.is_dir():
-        raise ToolMissing(
-            f"the embedded images are not at {EMBEDDED}: work in a checkout of edgevit and install "
-            "it with `pip install -e .`"
-        )
+        raise ToolMissing(f"the embedded images are not at {EMBEDDED}: install edgevit again")
     source = ImageSet.open(EMBEDDED / "train.tar")
     places = range(0, len(source), len(source) // count)[:count]
     ((images, _),) = source.batches(Preprocessing(size, size), count, places)
