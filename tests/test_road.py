@@ -13,12 +13,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from edgevit.demo import EMBEDDED
 from edgevit.graph import Graph, trace
 from edgevit.graph.count import count
 from edgevit.models.layers import RepVggDw, SqueezeExcite
 from edgevit.models.repvit import count_macs, count_parameters, is_fused
 from edgevit.models.variants import repvit_m0_9
+from edgevit.project import EMBEDDED
 from edgevit.targets import load_target
 from tests.timm_compat import import_timm
 
