@@ -392,7 +392,10 @@ def show(figures: dict[str, Any]) -> None:
             print(f"    {kind}: {why}")
     goals = figures["goals"]
     for name, each in goals["own_int8_slower_than_peer_int8"].items():
-        print(f"{name}: our int8 takes {each['median']:.3f} times as long as ai-edge-quantizer's")
+        print(
+            f"{name}: our int8 takes {each['median']:.3f} ({each['min']:.3f} to {each['max']:.3f}) "
+            "times as long as ai-edge-quantizer's"
+        )
     for name, each in goals["m0_9_int8_against_its_accuracy_class"].items():
         if each["time_over_m0_9"] is None:
             print(f"{name} ({each['top1']} %): no int8 file that runs")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import os
 import random
 import tempfile
@@ -70,7 +71,7 @@ class _Case:
 
     def fail(self, error: EdgevitError) -> None:
         self.error = error
-        self.row = replace(self.row, problem=str(error), rounds_us=())
+        self.row = replace(self.row, problem=str(error), rounds_us=(), least_us=None)
 
 
 def benchmark(
@@ -267,6 +268,7 @@ class _Run:
                 case.row = replace(
                     case.row,
                     rounds_us=row.rounds_us,
+                    least_us=row.least_us,
                     runtime=row.runtime,
                     operators=row.operators,
                     accuracy=row.accuracy,
@@ -330,7 +332,7 @@ class _Run:
         """Every artifact once; its time is kept when the whole round is there."""
         order = self._running()
         random.Random(f"{self.options.seed} {number}").shuffle(order)
-        found: list[tuple[_Case, float]] = []
+        found: list[tuple[_Case, dict[str, Any]]] = []
         for case in order:
             progress.update(progress.done, f"round {number + 1}: {case.row.name}")
             try:
@@ -339,10 +341,14 @@ class _Run:
                 case.fail(error)
             progress.update(progress.done + 1)
         for case, time_us in found:
-            case.row = replace(case.row, rounds_us=(*case.row.rounds_us, time_us))
+            case.row = replace(
+                case.row,
+                rounds_us=(*case.row.rounds_us, time_us["p50"]),
+                least_us=min(case.row.least_us or math.inf, time_us["min"]),
+            )
 
-    def _time(self, case: _Case) -> float:
-        """Median microseconds of an inference, in a process of its own."""
+    def _time(self, case: _Case) -> dict[str, Any]:
+        """Microseconds of an inference in a process of its own, as the harness sums them up."""
         assert case.artifact is not None and case.images is not None
         request = HarnessRequest(
             case.artifact.folder,
@@ -362,7 +368,7 @@ class _Run:
         self.machine = self.machine or {
             name: value for name, value in result["machine"].items() if name != "load_averages"
         }
-        return result["latency_us"]["invoke"]["p50"]
+        return result["latency_us"]["invoke"]
 
     def _running(self) -> list[_Case]:
         return [case for case in self.cases if case.error is None and case.artifact is not None]
