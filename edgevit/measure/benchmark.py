@@ -76,8 +76,8 @@ class _Case:
 
 def benchmark(
     nets: Nets,
-    targets: Sequence[str] = BenchmarkOptions.target,
-    precisions: Sequence[str] = BenchmarkOptions.precision,
+    targets: str | Sequence[str] = BenchmarkOptions.target,
+    precisions: str | Sequence[str] = BenchmarkOptions.precision,
     *,
     out: str | os.PathLike[str] | None = None,
     force: bool = False,
@@ -94,12 +94,14 @@ def benchmark(
                 them. What is no program or artifact gives times and sizes only
     out         JSON to write after each round; one that an interrupted run of the same command
                 left is gone on with. `force` replaces it
+    command     what was typed, for the JSON
     options     the other fields of `BenchmarkOptions`: rounds, threads, image_size, data, ...
     What cannot be compiled or run is a row that says why. Raises InputError for a bad option and a
     net that there is not, what stopped the first row where no row has a figure, ToolMissing
     without the harness, and BenchmarkInterrupted, with the whole rounds, at Ctrl-C.
     """
-    asked = BenchmarkOptions(target=tuple(targets), precision=tuple(precisions), **options)  # type: ignore[arg-type]
+    chosen = {"target": _listed(targets), "precision": _listed(precisions)}
+    asked = BenchmarkOptions(**chosen, **options)
     path = None if out is None else Path(out)
     earlier = _earlier(path, force)
     entries = entries_of(nets, asked.image_size, asked.seed)
@@ -117,6 +119,10 @@ def benchmark(
             run.measure_accuracy(asked.data, entries)
         run.measure_rounds(path)
     return run.result(complete=True)
+
+
+def _listed(words: str | Sequence[str]) -> Any:
+    return (words,) if isinstance(words, str) else tuple(words)
 
 
 def _earlier(path: Path | None, force: bool) -> Benchmark | None:
@@ -271,7 +277,6 @@ class _Run:
                     least_us=row.least_us,
                     runtime=row.runtime,
                     operators=row.operators,
-                    accuracy=row.accuracy,
                 )
         self.started_at, self.machine = earlier.started_at, dict(earlier.machine)
         self.load_averages = list(self.machine.pop("load_averages", self.load_averages))
@@ -281,8 +286,6 @@ class _Run:
         files = {each.name: each.file for each in entries}
         for case in self._running():
             if case.row.weights != "program" or case.artifact is None:
-                continue
-            if case.row.accuracy is not None and case.row.accuracy.measured:
                 continue
             log.info("benchmark: accuracy of %s", case.row.name)
             try:
