@@ -354,6 +354,14 @@ def test_random_weights_leave_torch_s_seed_alone() -> None:
     assert torch.equal(torch.rand(3), expected)
 
 
+def test_a_checkpoint_gives_a_timing_program(embedded_checkpoint: Path) -> None:
+    (entry,) = entries_of(embedded_checkpoint, 32, 0)
+    assert (entry.name, entry.weights) == (embedded_checkpoint.stem, "timing") and entry.make
+    made = entry.make()
+    assert made.info.model.variant == "repvit_m0_9" and made.info.model.image_size == 32
+    assert made.info.provenance == {"timing_only": True} and not made.info.metrics
+
+
 def test_a_backbone_has_no_classes_and_is_timed() -> None:
     net = seeded_net(replace(SMALL, num_classes=10))
     backbone = nn.Sequential(net.stem, net.stages[0])
