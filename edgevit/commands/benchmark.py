@@ -39,7 +39,7 @@ BUSY = 0.5
     type=PATH,
     help="File to draw latency against size and accuracy in; needs edgevit[plot].  [default: none]",
 )
-@force_option("the JSON and the SVG")
+@force_option("each file written")
 @json_option
 def benchmark_command(
     nets: tuple[str, ...],
