@@ -70,7 +70,7 @@ def main() -> None:
     rows = [row for row in found.rows if row.target in RUN_HERE or row.precision == "int8"]
     found = replace(found, rows=tuple(rows))
     shown = [cells(row) for row in rows]
-    print_table("RepViT's variants", shown, HEADINGS, right=range(3, len(HEADINGS)), min_width=150)
+    print_table("RepViT's variants", shown, HEADINGS, right=range(3, len(HEADINGS)), min_width=190)
     for line in notes([row for row in rows if row.target in RUN_HERE]):
         say(line)
     if given.plot:

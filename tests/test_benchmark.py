@@ -80,6 +80,7 @@ def test_every_net_target_and_precision_is_a_row(found: Benchmark) -> None:
         assert row.problem is None and row.compile_s and row.size_bytes and row.operators
         assert len(row.rounds_us) == 2 and row.p50_us and row.ratio
         assert row.ratio.min <= row.ratio.median <= row.ratio.max
+        assert row.least_us and row.least_us <= min(row.rounds_us)
         counted = count(make_program(32).graph())
         assert (row.parameters, row.macs) == (counted.parameters, counted.macs)
     assert found.rows[0].ratio == Ratio(1.0, 1.0, 1.0)
@@ -147,7 +148,7 @@ def test_ratios_are_taken_within_a_round() -> None:
     none, first, second = with_figures(rows)
     assert none.ratio is None and first.ratio == Ratio(1.0, 1.0, 1.0)
     assert second.ratio == Ratio(0.5, 0.5, 0.6) and second.p50_us == 60.0
-    assert len(cells(none)) == len(HEADINGS) and cells(second)[7] == "60"
+    assert len(cells(none)) == len(HEADINGS) and cells(second)[HEADINGS.index("p50 µs")] == "60"
     assert notes(rows)[1] == "none, tflite int8: why"
 
 
@@ -174,7 +175,7 @@ RESULT = {
     "ops": {"total": 3, "delegated": 2},
     "runtime": {"name": "fake", "version": None},
     "machine": {"cpu": "one", "cores": 1, "load_averages": [9, 9, 9]},
-    "latency_us": {"invoke": {"p50": 7.0}},
+    "latency_us": {"invoke": {"p50": 7.0, "min": 6.5}},
 }
 
 
@@ -208,7 +209,7 @@ def test_an_interrupted_run_keeps_its_rounds_and_goes_on(program, monkeypatch, t
     whole = edgevit.benchmark(nets, out=out, **asked)
     assert len(ran) == before + 4  # two rounds of two, not four
     assert whole.complete and [len(row.rounds_us) for row in whole.rows] == [4, 4]
-    assert whole.started_at == kept.started_at
+    assert whole.started_at == kept.started_at and whole.rows[0].least_us == 6.5
     with pytest.raises(InputError, match="exists already"):
         edgevit.benchmark(nets, out=out, **asked)
 
@@ -351,6 +352,14 @@ def test_random_weights_leave_torch_s_seed_alone() -> None:
     assert entry.make is not None and entry.weights == "random"
     entry.make()
     assert torch.equal(torch.rand(3), expected)
+
+
+def test_a_checkpoint_gives_a_timing_program(embedded_checkpoint: Path) -> None:
+    (entry,) = entries_of(embedded_checkpoint, 32, 0)
+    assert (entry.name, entry.weights) == (embedded_checkpoint.stem, "timing") and entry.make
+    made = entry.make()
+    assert made.info.model.variant == "repvit_m0_9" and made.info.model.image_size == 32
+    assert made.info.provenance == {"timing_only": True} and not made.info.metrics
 
 
 def test_a_backbone_has_no_classes_and_is_timed() -> None:

@@ -18,6 +18,9 @@ from edgevit.measure.options import BenchmarkOptions
 if TYPE_CHECKING:
     from edgevit.measure.benchmark_rows import Benchmark
 
+BUSY = 0.5
+"""Processes a core that wait or run, from which on they are in a benchmark's way."""
+
 
 @click.command("benchmark")
 @click.argument("nets", metavar="NET...", nargs=-1, required=True)
@@ -36,7 +39,7 @@ if TYPE_CHECKING:
     type=PATH,
     help="File to draw latency against size and accuracy in; needs edgevit[plot].  [default: none]",
 )
-@force_option("the JSON and the SVG")
+@force_option("each file written")
 @json_option
 def benchmark_command(
     nets: tuple[str, ...],
@@ -105,7 +108,9 @@ def _print(found: Benchmark, as_json: bool) -> None:
         right=[place for place, i in enumerate(kept) if i > 2],
         min_width=128,
     )
-    load, cores = found.machine["load_averages"][0], machine.get("cores", "?")
-    say(f"load average {load} of {cores} cores when it began")
+    load, cores = found.machine["load_averages"][0], machine.get("cores")
+    say(f"load average {load} of {cores or '?'} cores when it began")
+    if cores is not None and load > BUSY * cores:
+        say("the machine was busy: run it again on a quiet one before a figure is used")
     for line in notes(found.rows):
         say(line)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import os
 import random
 import tempfile
@@ -70,13 +71,13 @@ class _Case:
 
     def fail(self, error: EdgevitError) -> None:
         self.error = error
-        self.row = replace(self.row, problem=str(error), rounds_us=())
+        self.row = replace(self.row, problem=str(error), rounds_us=(), least_us=None)
 
 
 def benchmark(
     nets: Nets,
-    targets: Sequence[str] = BenchmarkOptions.target,
-    precisions: Sequence[str] = BenchmarkOptions.precision,
+    targets: str | Sequence[str] = BenchmarkOptions.target,
+    precisions: str | Sequence[str] = BenchmarkOptions.precision,
     *,
     out: str | os.PathLike[str] | None = None,
     force: bool = False,
@@ -93,12 +94,14 @@ def benchmark(
                 them. What is no program or artifact gives times and sizes only
     out         JSON to write after each round; one that an interrupted run of the same command
                 left is gone on with. `force` replaces it
+    command     what was typed, for the JSON
     options     the other fields of `BenchmarkOptions`: rounds, threads, image_size, data, ...
     What cannot be compiled or run is a row that says why. Raises InputError for a bad option and a
     net that there is not, what stopped the first row where no row has a figure, ToolMissing
     without the harness, and BenchmarkInterrupted, with the whole rounds, at Ctrl-C.
     """
-    asked = BenchmarkOptions(target=tuple(targets), precision=tuple(precisions), **options)  # type: ignore[arg-type]
+    chosen = {"target": _listed(targets), "precision": _listed(precisions)}
+    asked = BenchmarkOptions(**chosen, **options)
     path = None if out is None else Path(out)
     earlier = _earlier(path, force)
     entries = entries_of(nets, asked.image_size, asked.seed)
@@ -116,6 +119,10 @@ def benchmark(
             run.measure_accuracy(asked.data, entries)
         run.measure_rounds(path)
     return run.result(complete=True)
+
+
+def _listed(words: str | Sequence[str]) -> Any:
+    return (words,) if isinstance(words, str) else tuple(words)
 
 
 def _earlier(path: Path | None, force: bool) -> Benchmark | None:
@@ -267,9 +274,9 @@ class _Run:
                 case.row = replace(
                     case.row,
                     rounds_us=row.rounds_us,
+                    least_us=row.least_us,
                     runtime=row.runtime,
                     operators=row.operators,
-                    accuracy=row.accuracy,
                 )
         self.started_at, self.machine = earlier.started_at, dict(earlier.machine)
         self.load_averages = list(self.machine.pop("load_averages", self.load_averages))
@@ -279,8 +286,6 @@ class _Run:
         files = {each.name: each.file for each in entries}
         for case in self._running():
             if case.row.weights != "program" or case.artifact is None:
-                continue
-            if case.row.accuracy is not None and case.row.accuracy.measured:
                 continue
             log.info("benchmark: accuracy of %s", case.row.name)
             try:
@@ -330,7 +335,7 @@ class _Run:
         """Every artifact once; its time is kept when the whole round is there."""
         order = self._running()
         random.Random(f"{self.options.seed} {number}").shuffle(order)
-        found: list[tuple[_Case, float]] = []
+        found: list[tuple[_Case, dict[str, Any]]] = []
         for case in order:
             progress.update(progress.done, f"round {number + 1}: {case.row.name}")
             try:
@@ -339,10 +344,14 @@ class _Run:
                 case.fail(error)
             progress.update(progress.done + 1)
         for case, time_us in found:
-            case.row = replace(case.row, rounds_us=(*case.row.rounds_us, time_us))
+            case.row = replace(
+                case.row,
+                rounds_us=(*case.row.rounds_us, time_us["p50"]),
+                least_us=min(case.row.least_us or math.inf, time_us["min"]),
+            )
 
-    def _time(self, case: _Case) -> float:
-        """Median microseconds of an inference, in a process of its own."""
+    def _time(self, case: _Case) -> dict[str, Any]:
+        """Microseconds of an inference in a process of its own, as the harness sums them up."""
         assert case.artifact is not None and case.images is not None
         request = HarnessRequest(
             case.artifact.folder,
@@ -362,7 +371,7 @@ class _Run:
         self.machine = self.machine or {
             name: value for name, value in result["machine"].items() if name != "load_averages"
         }
-        return result["latency_us"]["invoke"]["p50"]
+        return result["latency_us"]["invoke"]
 
     def _running(self) -> list[_Case]:
         return [case for case in self.cases if case.error is None and case.artifact is not None]

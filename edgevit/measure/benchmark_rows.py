@@ -68,6 +68,7 @@ class Row:
                 artifact that was there
     rounds_us   median inference of each round
     p50_us      the median of those
+    least_us    shortest inference of all rounds: what a busy machine disturbs least
     problem     why a figure is missing
     """
 
@@ -85,6 +86,7 @@ class Row:
     runtime: str | None = None
     rounds_us: tuple[Positive, ...] = ()
     p50_us: Positive | None = None
+    least_us: Positive | None = None
     ratio: Ratio | None = None
     accuracy: Accuracy | None = None
     problem: str | None = None
@@ -166,8 +168,8 @@ def _with_figures(row: Row, first: Sequence[float]) -> Row:
 
 
 HEADINGS = (
-    "net", "target", "precision", "px", "M params", "MMACs", "MB", "p50 µs", "× first",
-    "min – max", "ops, delegate + rest", "compile s", "top-1 %", "as float %",
+    "net", "target", "precision", "px", "M params", "MMACs", "MB", "p50 µs", "least µs",
+    "× first", "min – max", "ops, delegate + rest", "compile s", "top-1 %", "as float %",
 )  # fmt: skip
 MARKS: Mapping[str, str] = {"program": "", "timing": " †", "random": " *"}
 NOTES: Mapping[str, str] = {
@@ -188,6 +190,7 @@ def cells(row: Row) -> list[str]:
         _number(row.macs, 1, 1e-6),
         _number(row.size_bytes, 2, 1e-6),
         _number(row.p50_us, 0),
+        _number(row.least_us, 0),
         "" if ratio is None else f"{ratio.median:.3f}",
         "" if ratio is None else f"{ratio.min:.3f} – {ratio.max:.3f}",
         _operators(row.operators),
