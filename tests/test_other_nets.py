@@ -61,6 +61,10 @@ def with_seen_norms(net: nn.Module) -> nn.Module:
         if name.endswith("gamma"):  # layer scales begin at 1e-5, as if their branches were none
             parameter.uniform_(0.3, 1.0)
     net.train()(seeded_images(16, SIZE))
+    for module in net.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            # A channel that is always 0 would get a gain of 316, and rounding with it.
+            module.running_var.clamp_(min=0.01)
     net = net.eval()
     return net.merge() if isinstance(net, RepNeXt) else net
 

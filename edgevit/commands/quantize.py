@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 @click.command("quantize")
-@click.argument("checkpoint", metavar="CKPT|timm:NAME", type=PATH)
+@click.argument("checkpoint", metavar="CKPT", type=PATH)
 @click.option(
     "--data",
     required=True,

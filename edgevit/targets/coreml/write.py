@@ -191,7 +191,7 @@ def _transposed(node: ConvTranspose2d, graph: Graph) -> str | None:
         return None
     return (
         f"Core ML has no transposed convolution with output_padding {node.output_padding} over its "
-        f"padding {node.padding}"
+        f"padding {node.padding}; the targets tflite, onnx and tensorrt have"
     )
 
 

@@ -60,7 +60,8 @@ def _hard_sigmoid(e: Emitter, node: HardSigmoid) -> None:
     if line is None:
         raise InputError(
             f"{node.name}: no 8-bit convolution makes the hard sigmoid of scale "
-            f"{e.graph.quantizer(name).scale!r} exactly; use a sigmoid"
+            f"{e.graph.quantizer(name).scale!r} exactly; use a sigmoid, or one of the "
+            "targets onnx, tensorrt and coreml, which have a hard sigmoid"
         )
     weight, bias, weight_scale = line
     channels = e.graph.shape(node.name)[1]
