@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from edgevit.graph.float_run import GraphNet
 from edgevit.ops import Weighted
 from edgevit.quantize.net import QuantizedNet
 
@@ -14,7 +15,9 @@ _TINY = 1e-12
 
 
 @torch.no_grad()
-def correct_sums(net: QuantizedNet, images: Tensor, *, gains: bool = True) -> float:
+def correct_sums(
+    net: QuantizedNet, images: Tensor, *, gains: bool = True, float_net: GraphNet | None = None
+) -> float:
     """Fit each channel's sums to the float net's by least squares: by a gain and a bias.
 
     The sums before the activation behind them, where there is one. With `gains` False the means
@@ -25,8 +28,8 @@ def correct_sums(net: QuantizedNet, images: Tensor, *, gains: bool = True) -> fl
     values that are cut off make the sums behind them smaller. It goes into the channel's weight
     scale, so that its int8 weights stay as they are.
 
-    `images` is float32 (N, C, H, W), run as one batch, and `net` still has the float net's weights.
-    Returns the largest shift of a bias.
+    `images` is float32 (N, C, H, W), run as one batch. `float_net` is needed where `net` has other
+    weights than the float net by now; it has the same layers. Returns the largest shift of a bias.
     """
     wanted: dict[str, Tensor] = {}
     scales = net.weight_log_scales()
@@ -52,7 +55,7 @@ def correct_sums(net: QuantizedNet, images: Tensor, *, gains: bool = True) -> fl
     found = net.run(images, adjust)
     next(found)  # the input, which the float net does not give
     # Side by side, so that the float sums of one operation are held and not those of all.
-    for _ in zip(net.net.run(images, see), found, strict=True):
+    for _ in zip((float_net or net.net).run(images, see), found, strict=True):
         pass
     return largest
 
