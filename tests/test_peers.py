@@ -27,7 +27,12 @@ sys.path.append(str(ROOT / "benchmarks"))
 import peer_environments  # pyright: ignore[reportMissingImports]
 import peer_files  # pyright: ignore[reportMissingImports]
 import peers  # pyright: ignore[reportMissingImports]
-from peer_environments import NotRun, Peer, environment, make_artifact
+from peer_environments import (  # pyright: ignore[reportMissingImports]
+    NotRun,
+    Peer,
+    environment,
+    make_artifact,
+)
 
 REAL = peer_environments.FOLDER
 STANDIN = '''"""A stand-in for a peer: it hands back the float file that it was given."""
