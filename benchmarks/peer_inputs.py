@@ -145,7 +145,7 @@ def write_net(graph: Graph, path: Path) -> None:
             name: {"scale": float(q.scale), "zero_point": int(q.zero_point)}
             for name, q in graph.activations().items()
         }
-    np.savez(path.with_suffix(".npz"), **arrays)
+    np.savez(path.with_suffix(".npz"), allow_pickle=False, **arrays)
     path.write_text(json.dumps(net))
 
 

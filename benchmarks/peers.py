@@ -240,7 +240,8 @@ def markdown(rows: Mapping[str, Row]) -> str:
     for row in rows.values():
         form = {"tflite": "TFLite", "onnx": "ONNX"}[row["format"]]
         if row["state"] != "run":
-            lines.append(f"| {row['title']}, {form} | not run: {row['reason']} | | | | | | |")
+            reason = row["reason"].partition(". ")[0]
+            lines.append(f"| {row['title']}, {form} | not run: {reason} | | | | | | |")
             continue
         scales, operators = row["scales"], row["operators"]
         others = scales["how"]

@@ -24,10 +24,15 @@ from tests.programs import make_program, seeded_images, seeded_net
 
 sys.path.append(str(ROOT / "benchmarks"))
 
-import peer_environments
-import peer_files
-import peers
-from peer_environments import NotRun, Peer, environment, make_artifact
+import peer_environments  # pyright: ignore[reportMissingImports]
+import peer_files  # pyright: ignore[reportMissingImports]
+import peers  # pyright: ignore[reportMissingImports]
+from peer_environments import (  # pyright: ignore[reportMissingImports]
+    NotRun,
+    Peer,
+    environment,
+    make_artifact,
+)
 
 REAL = peer_environments.FOLDER
 STANDIN = '''"""A stand-in for a peer: it hands back the float file that it was given."""

@@ -20,10 +20,10 @@ import numpy as np
 class Job:
     """What to quantize, and where the artifact goes. Paths are `benchmarks/peer_inputs.py`'s.
 
-    inputs   name -> path: float_tflite, float_onnx, float_pt2, net (the operations as JSON, the
-             weights beside it), calibration (float32 NCHW), and the same of the program whose
-             scales are handed over: given_tflite, given_onnx, given_pt2, given_net (its quantizers
-             in the JSON)
+    inputs   name -> path: float_tflite, float_onnx (opset 20), float_onnx17, float_pt2, net (the
+             operations as JSON, the weights beside it), calibration (float32 NCHW), and of the
+             program whose scales are handed over given_tflite, given_onnx, given_pt2, given_net
+             (with its quantizers)
     out      the artifact to write
     """
 

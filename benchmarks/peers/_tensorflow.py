@@ -82,7 +82,8 @@ class Net:
             value = tf.nn.depthwise_conv2d(x, kernel, steps, padding)
         else:
             value = tf.nn.conv2d(x, kernel, steps, padding)
-        value = tf.nn.bias_add(value, self._arrays[f"{module}.bias"])
+        bias: Any = self._arrays[f"{module}.bias"]
+        value = tf.nn.bias_add(value, bias)
         return tf.nn.relu(value) if node["activation"] == "relu" else value
 
 

@@ -15,7 +15,10 @@ SCALES = "given"
 
 
 def make(job: Job) -> None:
-    from ai_edge_quantizer import quantizer, recipe
+    from ai_edge_quantizer import (  # pyright: ignore[reportMissingImports]
+        quantizer,
+        recipe,
+    )
 
     made = quantizer.Quantizer(job.inputs["given_tflite"].read_bytes(), recipe.static_wi8_ai8())
     image = job.calibration(channels_last=True)[:1]

@@ -14,7 +14,10 @@ SCALES = "calibrates anew"
 
 
 def make(job: Job) -> None:
-    from ai_edge_quantizer import quantizer, recipe
+    from ai_edge_quantizer import (  # pyright: ignore[reportMissingImports]
+        quantizer,
+        recipe,
+    )
 
     made = quantizer.Quantizer(job.inputs["float_tflite"].read_bytes(), recipe.static_wi8_ai8())
     images = [{"input": image[None]} for image in job.calibration(channels_last=True)]

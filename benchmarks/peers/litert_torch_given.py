@@ -39,14 +39,16 @@ def unfold_weights(module: Any) -> None:
 
 
 def make(job: Job) -> None:
-    import litert_torch
+    import litert_torch  # pyright: ignore[reportMissingImports]
     import torch
     import torchao.quantization.pt2e  # noqa: F401  it registers the operations of the pairs
-    from litert_torch.quantize.pt2e_quantizer import (
+    from litert_torch.quantize.pt2e_quantizer import (  # pyright: ignore[reportMissingImports]
         PT2EQuantizer,
         get_symmetric_quantization_config,
     )
-    from litert_torch.quantize.quant_config import QuantConfig
+    from litert_torch.quantize.quant_config import (  # pyright: ignore[reportMissingImports]
+        QuantConfig,
+    )
 
     image = torch.from_numpy(job.calibration(channels_last=True)[:1])
     # The converter asks it whether ranges are static; it quantizes nothing here.

@@ -14,13 +14,15 @@ SCALES = "calibrates anew"
 
 
 def make(job: Job) -> None:
-    import litert_torch
+    import litert_torch  # pyright: ignore[reportMissingImports]
     import torch
-    from litert_torch.quantize.pt2e_quantizer import (
+    from litert_torch.quantize.pt2e_quantizer import (  # pyright: ignore[reportMissingImports]
         PT2EQuantizer,
         get_symmetric_quantization_config,
     )
-    from litert_torch.quantize.quant_config import QuantConfig
+    from litert_torch.quantize.quant_config import (  # pyright: ignore[reportMissingImports]
+        QuantConfig,
+    )
     from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
 
     images = torch.from_numpy(job.calibration())

@@ -15,7 +15,7 @@ SAMPLES = "calibration_image_sample_data_20x128x128x3_float32.npy"
 
 
 def make(job: Job, source: str = SOURCE) -> None:
-    import onnx2tf
+    import onnx2tf  # pyright: ignore[reportMissingImports]
 
     images = job.out.with_name("calibration_nhwc.npy")
     np.save(images, job.calibration(channels_last=True))

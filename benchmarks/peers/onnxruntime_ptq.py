@@ -22,7 +22,7 @@ def make(job: Job) -> None:
         def __init__(self) -> None:
             self.left = iter(images)
 
-        def get_next(self) -> dict[str, Any] | None:
+        def get_next(self) -> Any:
             image = next(self.left, None)
             return None if image is None else {"input": image[None]}
 
