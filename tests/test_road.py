@@ -21,7 +21,8 @@ from edgevit.models.variants import repvit_m0_9
 from edgevit.targets import load_target
 from tests.timm_compat import import_timm
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "benchmarks"))
 
 import road  # pyright: ignore[reportMissingImports]
 import road_training  # pyright: ignore[reportMissingImports]
@@ -258,9 +259,8 @@ def test_the_table_says_what_was_not_measured(
 
 
 def test_the_documentation_shows_the_results() -> None:
-    root = Path(road.__file__).resolve().parents[1]
-    rows = json.loads((root / "benchmarks" / "results" / "road.json").read_text())["steps"]
-    text = (root / "docs" / "road.md").read_text()
+    rows = json.loads((ROOT / "benchmarks" / "results" / "road.json").read_text())["steps"]
+    text = (ROOT / "docs" / "road.md").read_text()
     assert road.table(rows) in text and road.said(rows) in text
     for step, config in STEPS.items():
         assert rows[step]["parameters"] == graph_parameters(graph_at_224(config))
