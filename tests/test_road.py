@@ -21,12 +21,11 @@ from edgevit.models.variants import repvit_m0_9
 from edgevit.targets import load_target
 from tests.timm_compat import import_timm
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT / "benchmarks"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))
 
 import road  # pyright: ignore[reportMissingImports]
 import road_training  # pyright: ignore[reportMissingImports]
-from common import timing_program  # pyright: ignore[reportMissingImports]
+from common import ROOT, timing_program  # pyright: ignore[reportMissingImports]
 from road_nets import (  # pyright: ignore[reportMissingImports]
     DISTILLED,
     ROAD,
