@@ -26,7 +26,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))
 
 import road  # pyright: ignore[reportMissingImports]
 import road_training  # pyright: ignore[reportMissingImports]
-from common import timing_program  # pyright: ignore[reportMissingImports]
+from common import ROOT, timing_program  # pyright: ignore[reportMissingImports]
 from road_nets import (  # pyright: ignore[reportMissingImports]
     DISTILLED,
     ROAD,
@@ -257,9 +257,8 @@ def test_the_table_says_what_was_not_measured(
 
 
 def test_the_documentation_shows_the_results() -> None:
-    root = Path(road.__file__).resolve().parents[1]
-    rows = json.loads((root / "benchmarks" / "results" / "road.json").read_text())["steps"]
-    text = (root / "docs" / "road.md").read_text()
+    rows = json.loads((ROOT / "benchmarks" / "results" / "road.json").read_text())["steps"]
+    text = (ROOT / "docs" / "road.md").read_text()
     assert road.table(rows) in text and road.said(rows) in text
     for step, config in STEPS.items():
         assert rows[step]["parameters"] == count(graph_at_224(config)).parameters
