@@ -314,9 +314,9 @@ def products(program: Any) -> dict[str, Any]:
     otherwise than the convolution has it. XNNPACK makes one table of both operators.
     """
     from edgevit.ops import INT8_MAX, INT8_MIN, Gelu
-    from edgevit.targets.tflite.emit_table import REAL_ACTIVATIONS, rounds_surely
+    from edgevit.targets.tflite.emit_table import rounds_surely
 
-    graph, gelu = program.graph(), REAL_ACTIVATIONS[Gelu]
+    graph = program.graph()
     missed, worst, sure = [], 0, 0
     for node in graph.nodes:
         if not isinstance(node, Gelu):
@@ -327,8 +327,8 @@ def products(program: Any) -> dict[str, Any]:
         def held(real: np.ndarray, to: Any = result) -> np.ndarray:
             return np.clip(np.rint(real / to.scale) + to.zero_point, INT8_MIN, INT8_MAX)
 
-        wanted = held(gelu.value(x))
-        sure += rounds_surely(gelu, source, result)
+        wanted = held(Gelu.curve(x))
+        sure += rounds_surely(Gelu, source, result)
         tried = []
         for k in np.linspace(1.4, 2.0, 241):
             gate = np.minimum(np.rint(256 / (1 + np.exp(-k * x))), 255) / 256

@@ -97,8 +97,7 @@ def test_the_steps_are_the_papers_and_each_changes_what_it_names() -> None:
 def test_step_0_is_as_large_as_timms_mobilenetv3() -> None:
     reference = import_timm().create_model("mobilenetv3_large_100").eval()
     expected, found = trace(reference, (3, 224, 224)), graph_at_224(STEPS["0"])
-    assert graph_parameters(found) == graph_parameters(expected)
-    assert graph_macs(found) == graph_macs(expected)
+    assert count(found) == count(expected)
 
 
 def test_step_8_is_repvit_m0_9() -> None:

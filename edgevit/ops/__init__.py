@@ -13,6 +13,7 @@ from edgevit.ops.convolution import Conv2d, ConvTranspose2d, Linear
 from edgevit.ops.norm import LayerNorm
 from edgevit.ops.pointwise import (
     Clamp,
+    Curve,
     Gelu,
     HardSigmoid,
     HardSwish,
@@ -65,7 +66,8 @@ BY_OVERLOAD: dict[str, Any] = {overload: op for op in TRACED for overload in op.
 __all__ = [
     "BY_KIND", "BY_OVERLOAD", "CLAMPS", "ELIDED", "HOW", "INT8_MAX", "INT8_MIN", "OPERATIONS",
     "WEIGHT_MAX", "Add", "AvgPool2d", "Binary", "ChannelAffine", "Clamp", "Concat", "Conv2d",
-    "ConvTranspose2d", "Fixed", "Flatten", "FloatWeights", "Gelu", "HardSigmoid", "HardSwish",
+    "ConvTranspose2d", "Curve", "Fixed", "Flatten", "FloatWeights", "Gelu", "HardSigmoid",
+    "HardSwish",
     "How", "Int8Weights", "LayerNorm", "Learned", "Linear", "MaxPool2d", "Mean", "Mul", "Node",
     "Pad", "Quantizer", "Ref", "Relu", "Relu6", "Resize", "SameAs", "Shape", "Sigmoid", "Silu",
     "Slice", "Softmax", "Tanh", "Unary", "UnsupportedError", "Weighted", "is_float16_exact",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from fractions import Fraction
 
 import numpy as np
@@ -10,16 +11,23 @@ import torch
 
 from edgevit.graph import Graph
 from edgevit.graph.ties import tie_free, to_fp16_grid
-from edgevit.ops import Add, Concat, Gelu, Mean, Mul, Node, Sigmoid
+from edgevit.ops import Add, Concat, Curve, Gelu, HardSwish, Mean, Mul, Node, Sigmoid
 from tests.random_graphs import random_graph
 
 SIGMOID = 1 / 256
 INPUT = {"input": 0.02}
 
 
+class WithoutTies(Gelu):
+    """Whatever makes a tensor: nothing of it is to be avoided."""
+
+    def ties(self, inputs: Sequence[Fraction], output: Fraction) -> tuple[int, int]:
+        return 0, 0
+
+
 def tensor(name: str) -> Node:
     """A tensor with a scale of its own."""
-    return Gelu(name=name, inputs=("input",))
+    return WithoutTies(name=name, inputs=("input",))
 
 
 def gate(name: str = "gate") -> Node:
@@ -244,3 +252,29 @@ def test_no_operation_of_a_random_net_has_a_tie(seed: int) -> None:
 def test_weights_go_to_the_nearest_value() -> None:
     grid = to_fp16_grid(np.array([1e-9, 0.1, 2.0**-14]))
     assert grid.tolist() == [2.0**-14, float(torch.tensor(0.1).half()), 2.0**-14]
+
+
+@pytest.mark.parametrize("kind", [Gelu, HardSwish])
+def test_no_value_of_an_activation_is_near_an_edge(kind: type[Curve]) -> None:
+    """Which float32 kernels would round one way or the other, each by its own last bit."""
+    random, moved = np.random.default_rng(0), 0
+    for _ in range(200):
+        source = float(np.float16(random.uniform(2, 24) / 128))
+        wanted = source * random.uniform(0.3, 1.5)
+        node = kind(name="act", inputs=("input",))
+        alone = Graph((1, 2, 4, 4), (node,), ("act",))
+        free = tie_free(alone, {"input": source, "act": wanted})
+        assert node.ties([Fraction(free["input"])], Fraction(free["act"])) == (0, 0)
+        assert abs(free["act"] - wanted) <= 4 * 2.0**-10 * wanted
+        nearest = tie_free(alone, {"input": source, "act": free["act"]})
+        assert nearest["act"] == free["act"]
+        moved += abs(free["act"] - wanted) > 2.0**-10 * wanted
+    assert moved
+
+
+def test_the_gelu_that_litert_rounded_otherwise_gets_another_scale() -> None:
+    """Its value at 83 was 108.49999956 steps: LiteRT's kernel made 109 of it, the program 108."""
+    x, steps = 83, 108.49999956
+    source = float(np.float16(0.0479))
+    scale = float(Gelu.curve(np.array([x * source]))[0] / steps)
+    assert Gelu(name="act", inputs=("input",)).ties([Fraction(source)], Fraction(scale))[1] >= 1

@@ -16,7 +16,7 @@ from edgevit.graph.execute import Executor
 from edgevit.ops import INT8_MAX, INT8_MIN, Gelu, HardSwish, Node, Quantizer
 from edgevit.program import Program
 from edgevit.targets.tflite import TARGET
-from edgevit.targets.tflite.emit_table import REAL_ACTIVATIONS, rounds_surely
+from edgevit.targets.tflite.emit_table import rounds_surely
 from edgevit.targets.tflite.options import IO_TYPES, IoType
 from tests.programs import make_program, seeded_images, with_graph
 from tests.targets.tflite_files import (
@@ -53,7 +53,7 @@ def random_pair(random: np.random.Generator) -> tuple[Quantizer, Quantizer]:
 def pairs(kind: type[Node]) -> list[tuple[Quantizer, Quantizer]]:
     random = np.random.default_rng(0)
     found = [random_pair(random) for _ in range(PAIRS)]
-    return [pair for pair in found if rounds_surely(REAL_ACTIVATIONS[kind], *pair)]
+    return [pair for pair in found if rounds_surely(kind, *pair)]
 
 
 def values_of(program: Program, builtin: bool = False) -> tuple[np.ndarray, np.ndarray]:
@@ -85,7 +85,7 @@ def test_a_table_has_the_programs_256_values(kind: type[Node], builtin: bool) ->
 
 def test_near_a_rounding_edge_a_gelu_stays_int8() -> None:
     program = alone(Gelu, *NEAR_AN_EDGE)
-    assert not rounds_surely(REAL_ACTIVATIONS[Gelu], *NEAR_AN_EDGE)
+    assert not rounds_surely(Gelu, *NEAR_AN_EDGE)
     assert operator_names(read_model(tflite_bytes(program))) == ["GELU"]
     TARGET.audit(tflite_bytes(program), program)
 
@@ -94,7 +94,7 @@ def test_near_a_rounding_edge_a_hard_swish_is_a_table_still() -> None:
     """TFLite's own int8 HARD_SWISH is no nearer."""
     source = Quantizer(0.09375, 0)
     pair = source, NEAR_AN_EDGE[1]
-    assert not rounds_surely(REAL_ACTIVATIONS[HardSwish], *pair)
+    assert not rounds_surely(HardSwish, *pair)
     program = alone(HardSwish, *pair)
     names = operator_names(read_model(tflite_bytes(program)))
     assert names == ["DEQUANTIZE", "HARD_SWISH", "QUANTIZE"]
@@ -105,13 +105,12 @@ def test_near_a_rounding_edge_a_hard_swish_is_a_table_still() -> None:
 def test_the_margin_is_what_float32_kernels_need() -> None:
     """A pair is refused only for an entry that is within the error of an edge."""
     random, refused = np.random.default_rng(1), 0
-    gelu = REAL_ACTIVATIONS[Gelu]
     for _ in range(300):
         source, result = random_pair(random)
         x = (VALUES.astype(int) - source.zero_point) * source.scale
-        steps = gelu.value(x) / result.scale
+        steps = Gelu.curve(x) / result.scale
         distance = np.abs(steps - np.floor(steps) - 0.5) * result.scale / np.maximum(np.abs(x), 1)
-        if not rounds_surely(gelu, source, result):
+        if not rounds_surely(Gelu, source, result):
             assert distance.min() < 1e-6
             refused += 1
     assert 0 < refused < 30
