@@ -47,11 +47,12 @@ def net_of(name: str) -> nn.Module:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         net = RepNeXt(CLASSES) if name == REPNEXT else timm.create_model(name, num_classes=CLASSES)
-        return with_seen_norms(net)
+        # MobileOne-S4 is deep: rounding alone, with a gain of 10 a layer, moves its logits by 1 %.
+        return with_seen_norms(net, 0.3 if name == "mobileone_s4" else 0.01)
 
 
 @torch.no_grad()
-def with_seen_norms(net: nn.Module) -> nn.Module:
+def with_seen_norms(net: nn.Module, least_variance: float = 0.01) -> nn.Module:
     for module in net.modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
             nn.init.uniform_(module.weight, 0.7, 1.3)
@@ -64,7 +65,7 @@ def with_seen_norms(net: nn.Module) -> nn.Module:
     for module in net.modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
             # A channel that is always 0 would get a gain of 316, and rounding with it.
-            module.running_var.clamp_(min=0.01)
+            module.running_var.clamp_(min=least_variance)
     net = net.eval()
     return net.merge() if isinstance(net, RepNeXt) else net
 
