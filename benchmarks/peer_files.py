@@ -181,16 +181,28 @@ def _tflite_model(data: bytes) -> tuple[Any, dict[int, str], dict[int, str]]:
     return model, names[0], names[1]
 
 
+def _kind(model: Any, codes: Mapping[int, str], operator: Any) -> str:
+    code = model.operatorCodes[operator.opcodeIndex]
+    return codes[max(code.builtinCode, code.deprecatedBuiltinCode)]
+
+
 def tflite_operators(data: bytes) -> Operators:
-    """An operator is int8 where none of the tensors that it reads or makes is a float."""
+    """An operator is int8 where none of the tensors that it reads or makes is a float.
+
+    So is one between a DEQUANTIZE and a QUANTIZE of its own, which XNNPACK makes a table of.
+    """
     model, codes, types = _tflite_model(data)
     kinds: Counter[str] = Counter()
     floats: Counter[str] = Counter()
     for graph in model.subgraphs:
-        for operator in graph.operators:
-            code = model.operatorCodes[operator.opcodeIndex]
-            kind = codes[max(code.builtinCode, code.deprecatedBuiltinCode)]
+        named = [(_kind(model, codes, each), each) for each in graph.operators]
+        makers = {int(each.outputs[0]): kind for kind, each in named}
+        readers = {int(i): kind for kind, each in named for i in each.inputs}
+        for kind, operator in named:
             kinds[kind] += 1
+            around = makers.get(int(operator.inputs[0])), readers.get(int(operator.outputs[0]))
+            if len(operator.inputs) == 1 and around == ("DEQUANTIZE", "QUANTIZE"):
+                continue
             ends = [i for i in (*operator.inputs, *operator.outputs) if i >= 0]
             held = {types[graph.tensors[i].type] for i in ends}
             if kind not in CONVERSIONS and held & {"FLOAT32", "FLOAT16"}:

@@ -4,31 +4,22 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import get_args
+from typing import Any
 
 import click
 
-from edgevit.choices import ReportForm
-from edgevit.commands.generate import PATH
+from edgevit.commands.generate import PATH, collect, options_of
 from edgevit.commands.options import force_option, json_option
 from edgevit.console import say
+from edgevit.measure.options import ReportOptions
 
 
 @click.command("report")
 @click.argument("run", metavar="RUN", type=PATH)
-@click.option(
-    "--format",
-    "forms",
-    multiple=True,
-    default=("html",),
-    show_default=True,
-    type=click.Choice(get_args(ReportForm)),
-    help="html: report.html, a page; md: report.md, for a pull request; junit: report.xml, a test "
-    "case an artifact. May be given several times.",
-)
+@options_of(ReportOptions)
 @force_option("the report's files")
 @json_option
-def report_command(run: Path, forms: tuple[str, ...], force: bool, as_json: bool) -> None:
+def report_command(run: Path, force: bool, as_json: bool, **given: Any) -> None:
     """Write report.json and a page about a run folder.
 
     RUN holds M.evq, artifact folders and validations. An artifact has passed when its
@@ -43,6 +34,7 @@ def report_command(run: Path, forms: tuple[str, ...], force: bool, as_json: bool
     from edgevit.errors import GateFailed
     from edgevit.measure.report.page import FORMS, print_table, write_report
 
+    forms = collect(ReportOptions, given).format
     report = write_report(run, force, forms)
     if as_json:
         click.echo(json.dumps(report, indent=2, allow_nan=False))

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from edgevit.choices import Device
+from edgevit.choices import Device, ReportForm
 from edgevit.errors import InputError
 from edgevit.limits import MAX_CLASSES, MAX_IMAGE_SIZE, MAX_RUN_IMAGES, MAX_THREADS, MAX_WARMUP
 from edgevit.options import Size, check, device_option, option
@@ -126,3 +126,17 @@ class BenchmarkOptions:
             object.__setattr__(self, name, tuple(dict.fromkeys(values)))
         if self.limit is not None and self.data is None:
             raise InputError("--limit is of the images of --data")
+
+
+@dataclass(frozen=True)
+class ReportOptions:
+    """What a report is written as, beside report.json. Raises InputError for an unknown form."""
+
+    format: tuple[ReportForm, ...] = option(
+        ("html",),
+        "html: report.html, a page; md: report.md, for a pull request; junit: report.xml, a test "
+        "case an artifact; repeat it for several.",
+    )
+
+    def __post_init__(self) -> None:
+        check(self)
