@@ -73,7 +73,12 @@ def test_version_1_becomes_a_classification_with_one_output() -> None:
         second = Manifest.parse((FOLDER / f"good-{name}.json").read_bytes())
         assert first.task == "classification" and len(first.outputs) == 1
         assert first.options.items() <= second.options.items()
-        newer = {"program": second.program, "tools": second.tools, "options": second.options}
+        newer = {
+            "program": second.program,
+            "tools": second.tools,
+            "options": second.options,
+            "ops": second.ops,
+        }
         assert replace(first, **newer) == second
 
 
