@@ -129,9 +129,8 @@ void check_scales(const Checked& op, const ModelTensor& data, const ModelTensor&
         return;
     }
     const double from = data.scale.front(), to = op.output().scale.front();
-    op.require(std::all_of(weight.scale.begin(), weight.scale.end(), [&](float scale) {
-        return from * scale / to < kMostStepsPerSum;
-    }));
+    op.require(std::all_of(weight.scale.begin(), weight.scale.end(),
+                           [&](float scale) { return from * scale / to < kMostStepsPerSum; }));
 }
 
 struct ConvolutionFields {
