@@ -11,6 +11,7 @@ import os
 import subprocess
 import sys
 import sysconfig
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -88,10 +89,13 @@ def test_doctor_names_the_targets(installed: Installed) -> None:
 
 def test_an_artifact_is_compiled_and_validated(installed: Installed) -> None:
     embedded = Path(installed.python("from edgevit.project import EMBEDDED; print(EMBEDDED)"))
-    checkpoint = embedded / "repvit_m0_9_eurosat64.safetensors"
+    checkpoint, labels = embedded / "repvit_m0_9_eurosat64.safetensors", "labels.txt"
+    with tarfile.open(embedded / "val.tar") as archive:
+        classes = sorted({name.split("/")[0] for name in archive.getnames()})
+    (installed.work / labels).write_text("\n".join(classes) + "\n")
     installed.edgevit(
         "compile", checkpoint, "--weights-only", "--target", "tflite", "--image-size", "64",
-        "-o", "build",
+        "--labels", labels, "-o", "build",
     )  # fmt: skip
     found = json.loads(
         installed.edgevit(
