@@ -103,7 +103,7 @@ def test_an_artifact_is_compiled_and_validated(installed: Installed) -> None:
             "--no-gate", "--json",
         )
     )  # fmt: skip
-    assert found["result"]["accuracy"]["images"] == 50
+    assert found["result"]["accuracy"]["count"] == 50
 
 
 @pytest.mark.parametrize("installed", ["wheel"], indirect=True)
