@@ -51,9 +51,15 @@ def timing_program(graph: Any, name: str) -> Any:
     return made(graph, name)
 
 
+def _without_folder(argument: str) -> str:
+    """A path of this machine, or one behind NAME=, as its last part."""
+    name, sign, value = argument.rpartition("=")
+    return f"{name}{sign}{Path(value).name}" if os.path.isabs(value) else argument
+
+
 def write_result(name: str, figures: dict[str, Any], before: dict[str, Any]) -> Path:
     """benchmarks/results/NAME.json; `before` is `machine()` as it was when the work began."""
-    command = ["python", *(a if not os.path.isabs(a) else Path(a).name for a in sys.argv)]
+    command = ["python", *map(_without_folder, sys.argv)]
     command[1] = f"benchmarks/{Path(sys.argv[0]).name}"
     result = {
         "schema_version": 1,

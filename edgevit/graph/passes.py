@@ -207,7 +207,11 @@ def _branches(nodes: dict[str, Node], total: Add) -> tuple[Weighted, Weighted] |
     would cost the others their resolution as int8.
     """
     first, second = (nodes.get(name) for name in total.inputs)
-    if isinstance(first, Weighted) and isinstance(second, Weighted):
+    if (
+        isinstance(first, Weighted)
+        and isinstance(second, Weighted)
+        and first.inputs == second.inputs
+    ):
         return first, second
     for branch, source in ((first, total.inputs[1]), (second, total.inputs[0])):
         if isinstance(branch, Conv2d) and branch.depthwise and branch.inputs == (source,):

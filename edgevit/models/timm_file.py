@@ -51,7 +51,7 @@ class TimmWeights:
 
 
 def file_and_key(weights: str | os.PathLike[str]) -> tuple[Path, str | None]:
-    """ "A file and the key in "run.pth#model_ema"; a file of just that name is one."""
+    """The file and the key of "run.pth#model_ema"; a file of just that name is taken whole."""
     text = os.fspath(weights)
     if KEY_MARK in text and not os.path.exists(text):
         file, _, key = text.rpartition(KEY_MARK)

@@ -199,6 +199,13 @@ def test_a_depthwise_convolution_takes_its_source_in(name: str) -> None:
     assert kinds(traced(seeded(net))) == ["conv2d"]
 
 
+def test_a_source_that_a_convolution_makes_is_taken_in_as_any_other() -> None:
+    net = Net(
+        lambda n, x: (lambda y: y + n.d(y))(n.c(x)), c=normed(conv(kernel=3)), d=normed(depthwise())
+    )
+    assert kinds(traced(seeded(net))) == ["conv2d", "conv2d"]
+
+
 def test_a_source_stays_where_it_is_no_part_of_the_convolution() -> None:
     layers: dict[str, nn.Module] = {"c": conv(kernel=3, padding=1), "d": depthwise()}
     dense = Net(lambda n, x: x + n.c(x), **copy.deepcopy(layers))
